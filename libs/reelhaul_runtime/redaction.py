@@ -1,4 +1,4 @@
-"""Redaction: removes from URLs in messages and logs what may be secret."""
+"""Redaction: removes from messages and logs what may be secret: parts of URLs, paths of the server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import re
 # where the next one could begin, so that the search is linear.
 _URL = re.compile(r'//[^\s"<>]*|\?[^\s"<>=?]{0,100}=[^\s"<>]*')
 _QUERY_OR_FRAGMENT = re.compile(r"[?#]")
+# An absolute path of two or more parts, in quotes or up to a space; not a URL, nor its path. Linear: each
+# part ends at the next slash, and no match begins within a path.
+_PATH = re.compile(
+    r"""(?P<quote>['"])/(?:[^/'"\n]+/)+(?P<quoted>[^/'"\n]*)(?P=quote)"""
+    r"""|(?<![\w.\]/~%-])/(?:[^\s/'"<>(),;:]+/)+(?P<last>[^\s/'"<>(),;:]*)"""
+)
 # It follows a URL in a sentence more often than it ends one.
 _PUNCTUATION = "'`).,:;]}"
 
@@ -18,6 +24,16 @@ def redact_urls(text: str) -> str:
     Queries and fragments contain tokens of sessions and password resets, user info contains passwords.
     """
     return _URL.sub(_redact, text) if "//" in text or "?" in text else text
+
+
+def redact_paths(text: str) -> str:
+    """Return *text* with the last part alone of each absolute path in it."""
+    return _PATH.sub(_last_part, text) if "/" in text else text
+
+
+def _last_part(match: re.Match[str]) -> str:
+    quote = match["quote"] or ""
+    return f"{quote}{match['quoted'] or match['last'] or '…'}{quote}"
 
 
 def _redact(match: re.Match[str]) -> str:

@@ -152,7 +152,7 @@ async def test_clip_beyond_the_end(harness: Harness, site: Site) -> None:
     before = site.count("/media/1080.mp4")
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(site.url("/watch/jsonld"), FormatSpec(clip=clip(20, 30)))
-    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+    assert failure.value.reason == ErrorReason.CLIP_OUT_OF_RANGE
     assert before == site.count("/media/1080.mp4")
 
 

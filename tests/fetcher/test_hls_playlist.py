@@ -1,4 +1,4 @@
-"""HLS media playlists: what can be recorded of a live stream."""
+"""HLS media playlists: what a segment needs to be read, and what can be recorded of a live stream."""
 
 from __future__ import annotations
 
@@ -35,4 +35,93 @@ def test_parse() -> None:
 def test_unsupported(text: str) -> None:
     """Web pages, master playlists, encrypted and partial segments, and wrong numbers are refused."""
     with pytest.raises(ValueError, match=r".+"):
-        hls_playlist.parse(text, "https://cdn.example/")
+        hls_playlist.parse_live(text, "https://cdn.example/")
+
+
+_BASE = "https://cdn.example/vod/"
+
+
+@pytest.mark.parametrize(
+    ("lines", "bounds"),
+    [
+        ("#EXT-X-BYTERANGE:10@5\na\n", [(5, 15)]),
+        ("#EXT-X-BYTERANGE:10@0\na\n#EXT-X-BYTERANGE:7\na\n", [(0, 10), (10, 17)]),
+        ("#EXT-X-BYTERANGE:10@90\na\n#EXT-X-BYTERANGE:7\nb\n", [(90, 100), (0, 7)]),
+        ("#EXT-X-BYTERANGE:10@0\na\na\n#EXT-X-BYTERANGE:7\na\n", [(0, 10), None, (0, 7)]),
+        (
+            "#EXT-X-BYTERANGE:10@0\na\n#EXT-X-BYTERANGE:5@50\na\n#EXT-X-BYTERANGE:5\na\n",
+            [(0, 10), (50, 55), (55, 60)],
+        ),
+        ("a\n", [None]),
+    ],
+)
+def test_byte_ranges(lines: str, bounds: list[tuple[int, int] | None]) -> None:
+    """A range without a position follows the one before it in the same file."""
+    playlist = hls_playlist.parse(f"#EXTM3U\n{lines}", _BASE)
+    assert [segment.bounds for segment in playlist.segments] == bounds
+
+
+@pytest.mark.parametrize(
+    ("lines", "sections"),
+    [
+        ('#EXT-X-MAP:URI="i.mp4"\na\nb\n', [("i.mp4", None)] * 2),
+        ('#EXT-X-MAP:URI="i.mp4",BYTERANGE="800@0"\na\n', [("i.mp4", (0, 800))]),
+        ('#EXT-X-MAP:BYTERANGE="800@64",URI="i.mp4"\na\n', [("i.mp4", (64, 864))]),
+        ('#EXT-X-MAP:URI="i.mp4",BYTERANGE="800"\na\n', [("i.mp4", (0, 800))]),
+        (
+            'a\n#EXT-X-MAP:URI="i.mp4"\nb\n#EXT-X-MAP:URI="j.mp4"\nc\n',
+            [None, ("i.mp4", None), ("j.mp4", None)],
+        ),
+        ("#EXT-X-MAP:\na\n", [None]),
+    ],
+)
+def test_initialization_sections(lines: str, sections: list[tuple[str, object] | None]) -> None:
+    """Each segment has the initialization section that comes last before it."""
+    playlist = hls_playlist.parse(f"#EXTM3U\n{lines}", _BASE)
+    found = [s.init and (s.init.url.removeprefix(_BASE), s.init.bounds) for s in playlist.segments]
+    assert found == sections
+
+
+def test_keys() -> None:
+    """A key applies to what follows, sections included, until another; it may come without a vector."""
+    text = (
+        '#EXTM3U\na\n#EXT-X-KEY:METHOD=AES-128,URI="k?a=1,2",IV=0xAB\n#EXT-X-MAP:URI="i"\nb\n'
+        '#EXT-X-KEY:METHOD=AES-128,URI="l"\nc\n#EXT-X-KEY:METHOD=NONE\nd\n'
+    )
+    first, second, third, fourth = hls_playlist.parse(text, _BASE).segments
+    key = hls_playlist.Key("AES-128", f"{_BASE}k?a=1,2", "ab".zfill(32))
+    assert (first.key, second.key, fourth.key) == (None, key, None)
+    assert second.init is not None
+    assert second.init.key == key
+    assert third.key == hls_playlist.Key("AES-128", f"{_BASE}l")
+
+
+def test_stretches_of_a_playlist() -> None:
+    """Discontinuities are counted; advertisements, gaps and rounded play times are marked."""
+    text = (
+        "#EXTM3U\n#EXT-X-DISCONTINUITY-SEQUENCE:7\n#EXTINF:4,\na\n#EXT-X-DISCONTINUITY\n#EXTINF:4.5,\nb\n"
+        "#ANVATO-SEGMENT-INFO: type=ad\nc\n#ANVATO-SEGMENT-INFO: type=master\n#EXT-X-GAP\nd\n"
+        "#UPLYNK-SEGMENT:1,0,ad\ne\n#UPLYNK-SEGMENT:1,0,segment\nf\n"
+    )
+    segments = hls_playlist.parse(text, _BASE).segments
+    assert [segment.discontinuities for segment in segments] == [0, 1, 1, 1, 1, 1]
+    assert [segment.is_advertisement for segment in segments] == [False, False, True, False, True, False]
+    assert [segment.is_gap for segment in segments] == [False, False, False, True, False, False]
+    assert [segment.is_rounded for segment in segments[:2]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "ended", "fixed"),
+    [
+        ("", False, False),
+        ("#EXT-X-ENDLIST", True, False),
+        ("#EXT-X-PLAYLIST-TYPE:VOD", False, True),
+        ("#EXT-X-PLAYLIST-TYPE: VOD", False, True),
+        ("#EXT-X-PLAYLIST-TYPE:EVENT", False, False),
+        ("#EXT-X-ENDLIST-LATER", False, False),
+    ],
+)
+def test_end(line: str, ended: bool, fixed: bool) -> None:
+    """A playlist is complete if its end is marked, or if it says that it does not change."""
+    playlist = hls_playlist.parse(f"#EXTM3U\n{line}\na\n", _BASE)
+    assert (playlist.ended, playlist.fixed) == (ended, fixed)

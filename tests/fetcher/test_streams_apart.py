@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from reelhaul_fetcher.media import inspector_client
 from reelhaul_fetcher.media import tools as media_tools
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
 
@@ -77,12 +79,14 @@ def _make(
         copy.write_bytes(path.read_bytes())
     request = FetchRequest("http://site.example/", spec, folder, "http://127.0.0.1:9")
     formats = [Format(format_id=str(number)) for number in range(len(files))]
-    plan = OutputPlan(
-        request, MediaInfo(title="Moments"), formats, cut or Cut(), presentation_starts=presentation_starts
-    )
+    plan = OutputPlan(request, MediaInfo(title="Moments"), formats, cut=cut or Cut())
+    received = [
+        ReceivedStream((copy,), presentation_starts=(start,))
+        for copy, start in zip_longest(copies, presentation_starts, fillvalue=0.0)
+    ]
     tracker = ProgressTracker(lambda _: None, lambda: 0.0)
     tracker.begin_stage(Progress.DOWNLOADING)
-    return postprocess(copies, plan, tracker, lambda _: None)
+    return postprocess(received, plan, tracker, lambda _: None)
 
 
 def _check(output: Output, count: int, after: float = 1.05) -> Path:

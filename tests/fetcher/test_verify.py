@@ -137,3 +137,28 @@ def test_codecs(tmp_path: Path, name: str, codecs: tuple[str, ...], detected: tu
     with pytest.raises(ReelhaulError) as failure:
         verify(file, expected)
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
+
+
+@pytest.mark.parametrize("seconds", [1, 6])
+@pytest.mark.parametrize(
+    ("name", "degrees", "displayed"),
+    [
+        ("video.mp4", 0, (320, 180)),
+        ("video.mp4", 90, (180, 320)),
+        ("video.mp4", 180, (320, 180)),
+        ("video.mp4", 270, (180, 320)),
+        ("video.mp4", -90, (180, 320)),
+        ("video.mov", 90, (180, 320)),
+        ("video.mkv", 90, (180, 320)),
+    ],
+)
+def test_rotated_video(
+    tmp_path: Path, name: str, degrees: int, displayed: tuple[int, int], seconds: int
+) -> None:
+    """Width and height are those of the picture as it is displayed, also for the minimum."""
+    flat, file = tmp_path / "flat.mp4", tmp_path / name
+    picture = ("-f", "lavfi", "-i", f"testsrc2=s=320x180:r=25:d={seconds}")
+    run_ffmpeg(*picture, "-c:v", "libx264", "-preset", "ultrafast", str(flat))
+    run_ffmpeg("-display_rotation", str(degrees), "-i", str(flat), "-c", "copy", str(file))
+    got = verify(file, Expected(seconds, video=True, audio=False, min_height=180))
+    assert (got.width, got.height) == displayed

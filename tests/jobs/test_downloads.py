@@ -223,7 +223,7 @@ async def test_info_probes_the_media(service, downloads):
     async with serving(service.settings.fetcher_address, [servicer], authenticator=NoAuthentication(TOKEN)):
         response = await downloads.GetInfo(flat.GetInfoRequest(url=URL, quality="720p"))
     assert response.title == "A video"
-    assert response.qualities == ["720p"]
+    assert response.qualities == ["1080p", "720p"]
     assert response.formats[0].fps == 29.97
     assert (response.estimate.quality, response.estimate.format, response.estimate.size_bytes) == (
         "720p",

@@ -32,9 +32,11 @@ from reelhaul.normalization import normalize
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
-from reelhaul_fetcher.model import chapters, cookies, cuts, hls_playlist, subtitles
+from reelhaul_fetcher.model import chapters, charsets, cookies, cues, cuts, hls_playlist, subtitle_formats
 from reelhaul_fetcher.model.chapters import Chapter
+from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import TimeRange
+from reelhaul_fetcher.model.subtitle_formats import ttml
 from reelhaul_fetcher.ytdlp import errors, info, sponsorblock
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
@@ -126,12 +128,29 @@ def _new_artifact(**fields_: Any) -> None:
     requests.new_artifact_from_proto(artifact, "artifact", _NOW, timedelta(days=1))
 
 
-def _subtitles(text: str, extension: str = "vtt") -> None:
+def _subtitles(text: str) -> None:
     """Read, cut and write subtitles as a fetch does."""
     cut = cuts.make_cut(None, [TimeRange(second, second + 0.5) for second in range(50)])
-    cues = subtitles.apply_cut(subtitles.remove_rolling_lines(subtitles.parse(text, extension)), cut)
-    for output in subtitles.EXTENSION:
-        subtitles.render(cues, output)
+    track = cues.remove_rolling_lines(subtitle_formats.parse(text, "en").cues)
+    shown, _misfits = cues.limit(cues.apply_cut(track, cut), 1e6)
+    for output in cues.EXTENSION:
+        cues.render(shown, output)
+
+
+def _webvtt(text: str) -> None:
+    _subtitles(f"WEBVTT\n\n{text}")
+
+
+def _ttml(text: str) -> None:
+    _subtitles(f"<tt><body>{text}")
+
+
+def _sami(text: str) -> None:
+    _subtitles(f"<SAMI><SYNC Start=1>{text}")
+
+
+def _ass(text: str) -> None:
+    _subtitles(f"[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,,,,,,a\n{text}")
 
 
 def _cue(text: str) -> str:
@@ -302,23 +321,66 @@ CASES = [
     Case("metadata: tracks", lambda n: {"subtitles": {f"a{i}": [{}] for i in range(n)}}, _media_info),
     Case("terminal: escapes", lambda n: "\x1b[" * n + "a", printable),
     # fetcher
-    Case("subtitles: digits", lambda n: "1" * n, _subtitles),
-    Case("subtitles: digits and colons", lambda n: "1:" * n, _subtitles),
-    Case("subtitles: spaces before the arrow", lambda n: "00:00.0" + " " * n + "x", _subtitles),
-    Case("subtitles: times without an end", lambda n: "00:00.0 --> " * n, _subtitles),
-    Case("subtitles: open tags", lambda n: _cue("<" * n), _subtitles),
-    Case("subtitles: tags", lambda n: _cue("<b>a" * n), _subtitles),
-    Case("subtitles: references", lambda n: _cue("&" * n + "&amp;" * n + "&#x;" * n), _subtitles),
-    Case("subtitles: blank lines", lambda n: _cue("a") + "\n \t\r\n" * n, _subtitles),
-    Case("subtitles: line of spaces", lambda n: "\n" + " " * n + "x" + "\n" * n, _subtitles),
-    Case("subtitles: lines of a cue", lambda n: _cue("a\n" * n), _subtitles),
-    Case("subtitles: cues", lambda n: _cue("a b") * n, _subtitles, 20_000),
+    *(
+        Case(f"{name}: {unit}", build, parse, max_units)
+        for name, parse in (("WebVTT", _webvtt), ("SubRip", lambda text: _subtitles(_cue("a") + text)))
+        for unit, build, max_units in (
+            ("digits", lambda n: "1" * n, _MAX_UNITS),
+            ("digits and colons", lambda n: "1:" * n, _MAX_UNITS),
+            ("spaces before the arrow", lambda n: "00:00.0" + " " * n + "x", _MAX_UNITS),
+            ("times without an end", lambda n: "00:00.0 --> " * n, _MAX_UNITS),
+            ("open tags", lambda n: _cue("<" * n), _MAX_UNITS),
+            ("tags", lambda n: _cue("<b>a" * n), _MAX_UNITS),
+            ("open tags with names", lambda n: _cue("<b " * n), _MAX_UNITS),
+            ("open overrides", lambda n: _cue("{\\" * n), _MAX_UNITS),
+            ("references", lambda n: _cue("&" * n + "&amp;" * n + "&#x;" * n), _MAX_UNITS),
+            ("blank lines", lambda n: _cue("a") + "\n \t\r\n" * n, _MAX_UNITS),
+            ("numbers before times", lambda n: _cue("1\n" * n), _MAX_UNITS),
+            ("line of spaces", lambda n: "\n" + " " * n + "x" + "\n" * n, _MAX_UNITS),
+            ("lines of a cue", lambda n: _cue("a\n" * n), _MAX_UNITS),
+            ("cues", lambda n: _cue("a b") * n, 20_000),
+            ("cues at one time", lambda n: "".join(_cue(str(i)) for i in range(n)), 20_000),
+            ("segments", lambda n: "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:1,LOCAL:0\n\n" * n, 20_000),
+            ("headers", lambda n: "WEBVTT " * n, _MAX_UNITS),
+        )
+    ),
     Case(
-        "subtitles: json3",
+        "json3",
         lambda n: json.dumps({"events": [{"tStartMs": i, "segs": [{"utf8": "a"}] * 2} for i in range(n)]}),
-        lambda text: _subtitles(text, "json3"),
+        _subtitles,
         20_000,
     ),
+    Case("TTML: depth", lambda n: "<p>a" * n, _ttml),
+    Case(
+        "TTML: depth with an end",
+        lambda n: "<p begin='1s'>a" * n + "</p>" * n + "</body></tt>",
+        _ttml,
+        20_000,
+    ),
+    Case("TTML: paragraphs", lambda n: "<p begin='1s'>a</p>" * n + "</body></tt>", _ttml, 20_000),
+    Case("TTML: attributes", lambda n: "<p " + " ".join(f"a{i}='1'" for i in range(n)) + "/>", _ttml, 20_000),
+    Case("TTML: spaces", lambda n: "<p>" + " " * n + "</p></body></tt>", _ttml),
+    Case("TTML: ampersands", lambda n: "<p>" + "&" * n + "&amp" * n + "</p></body></tt>", _ttml),
+    Case("TTML: declarations", lambda n: "<?xml ?>" * n, _ttml),
+    Case("TTML: open tags", lambda n: "<" * n, _ttml),
+    Case("TTML: digits of a time", lambda n: f"<p begin='{'1' * n}'>a</p></body></tt>", _ttml),
+    Case("TTML in MP4: open documents", lambda n: b"\0\0\0\0moof" + b"<tt >" * n, ttml.from_mp4),
+    Case("TTML in MP4: ends", lambda n: b"\0\0\0\0moof" + b"</tt" + b" " * n, ttml.from_mp4),
+    Case("SAMI: open tags", lambda n: "<" * n, _sami),
+    Case("SAMI: tags", lambda n: "<P Class=a>" * n, _sami),
+    Case("SAMI: classes", lambda n: "".join(f"<P Class=a{i}>x" for i in range(n)), _sami, 20_000),
+    Case("SAMI: texts", lambda n: "<SYNC Start=1>a" * n, _sami, 20_000),
+    Case("SAMI: comments", lambda n: "<!--" * n + "-->" * n, _sami),
+    Case("SAMI: style sheet", lambda n: ".a{" * n + ".a" * n + " " * n, _sami),
+    Case("SAMI: spaces in a tag", lambda n: "<SYNC start" + " " * n + ">", _sami),
+    Case("ASS: blocks", lambda n: "Dialogue: 0,0:00:01.00,0:00:02.00,,,,,,," + "{\\p1}" * n, _ass),
+    Case("ASS: open blocks", lambda n: "Dialogue: 0,0:00:01.00,0:00:02.00,,,,,,," + "{" * n, _ass),
+    Case("ASS: commas", lambda n: "Format: " + "a," * n + "\nDialogue: " + "," * n, _ass),
+    Case("ASS: dialogue", lambda n: "Dialogue: 0,0:00:01.00,0:00:02.00,,,,,,,b\n" * n, _ass, 20_000),
+    Case("charset: no UTF-8", lambda n: b"\xff\n" * n, charsets.decode),
+    Case("charset: one line", lambda n: "ж".encode("cp1251") * n, charsets.decode),
+    Case("charset: XML", lambda n: b"<?xml " * n + b"\xff", charsets.decode),
+    Case("charset: name", lambda n: "a" * n, lambda name: charsets.decode(b"\xff", name)),
     Case("HLS: URIs without an end", lambda n: "#EXT-X-MAP:" + 'URI="' * n, _playlist),
     Case("HLS: map without quotes", lambda n: "#EXT-X-MAP:URI=" * n, _playlist),
     Case("HLS: methods", lambda n: "#EXT-X-KEY:" + "METHOD=" * n + "METHOD=a", _playlist),
@@ -450,9 +512,9 @@ def test_cues_are_read_as_before() -> None:
         "WEBVTT\n\n1\n01:02.500 --> 01:03.000 align:start\n<c.a><i>one</i></c> &amp; two\n\n"
         "100:00:00,000 --> 100:00:01,000\n1 < 2 <b>always</b>\n"
     )
-    assert subtitles.parse(text, "vtt") == [
-        subtitles.Cue(62.5, 63.0, "one & two"),
-        subtitles.Cue(360_000.0, 360_001.0, "1 < 2 always"),
+    assert subtitle_formats.parse(text).cues == [
+        Cue(62.5, 63.0, "one & two"),
+        Cue(360_000.0, 360_001.0, "1 < 2 always"),
     ]
 
 

@@ -30,6 +30,7 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import ffmpeg, inspector_client, landlock, tools
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.postprocess import OutputPlan, postprocess
 from reelhaul_fetcher.ytdlp.process.environment import build_environment
@@ -203,7 +204,7 @@ def convert(file: Path) -> DeliveredMedia:
     request = FetchRequest("http://site.invalid/", spec, file.parent, "http://guard.invalid:1")
     plan = OutputPlan(request, MediaInfo(title="title"), [Format(format_id="0")])
     tracker = ProgressTracker(lambda _: None, time.monotonic)
-    return postprocess([file], plan, tracker, lambda _: None).delivered
+    return postprocess([ReceivedStream((file,))], plan, tracker, lambda _: None).delivered
 
 
 def failure_of(action: Callable[[Path], object], file: Path) -> str:

@@ -31,7 +31,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_runtime import logs
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, to_status
-from reelhaul_runtime.redaction import redact_urls
+from reelhaul_runtime.redaction import redact_paths, redact_urls
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.sql import engines
 from reelhaul_runtime.up import data_dir, suite_processes
@@ -250,10 +250,54 @@ def test_redaction(message: str, redacted: str) -> None:
     assert redact_urls(message) == redacted
 
 
-@pytest.mark.parametrize("repeated", ["/", "?", "//", "?a", "http://", "?=", "a@", "//@", "'", "//a?b@"])
+@pytest.mark.parametrize(
+    ("message", "redacted"),
+    [
+        ("[Errno 2] No such file: '/data/work/j-1/a.mp4'", "[Errno 2] No such file: 'a.mp4'"),
+        ("'/a folder/with blanks/x.mp4' is missing", "'x.mp4' is missing"),
+        ("Error opening file:/data/work/j-1/cover.jpg", "Error opening file:cover.jpg"),
+        ("cannot rename /tmp/a/b.part to /tmp/a/b: denied", "cannot rename b.part to b: denied"),
+        ("(/usr/lib/x.so)", "(x.so)"),
+        ("in /data/work/", "in …"),
+        ('File "/opt/venv/lib/yt_dlp/x.py", line 3', 'File "x.py", line 3'),
+        # Twins: no paths of the server.
+        ("https://a.example/watch/1: failed", "https://a.example/watch/1: failed"),
+        ("http://[::1]:80/watch/1", "http://[::1]:80/watch/1"),
+        ("artifacts/1/content", "artifacts/1/content"),
+        ("video/mp4 and 1/2/3", "video/mp4 and 1/2/3"),
+        ("/root", "/root"),
+        ("and/or", "and/or"),
+    ],
+)
+def test_redaction_of_paths(message: str, redacted: str) -> None:
+    """An absolute path in a message loses its folders; URLs and relative names stay."""
+    assert redact_paths(message) == redacted
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        "/",
+        "?",
+        "//",
+        "?a",
+        "http://",
+        "?=",
+        "a@",
+        "//@",
+        "'",
+        "//a?b@",
+        "/a",
+        "'/a/",
+        " /a/b",
+        "'/a/b'",
+        '"/',
+    ],
+)
 def test_redaction_of_long_messages(repeated: str) -> None:
     """No message takes long: a megabyte in less time than the test's."""
     redact_urls(repeated * (1_000_000 // len(repeated)))
+    redact_paths(repeated * (1_000_000 // len(repeated)))
 
 
 def test_errors_contain_no_queries() -> None:

@@ -16,7 +16,8 @@ from tests.fetcher.conftest import harness as harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
-from reelhaul_fetcher.model import site_limits, subtitles
+from reelhaul_fetcher.model import cues, site_limits, subtitle_formats, subtitle_tracks
+from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.info import to_entry, to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live.recorder import Recording
@@ -141,10 +142,10 @@ HOSTILE_EVENTS = [
 @pytest.mark.parametrize("event", HOSTILE_EVENTS, ids=range(len(HOSTILE_EVENTS)))
 def test_hostile_json3(event: str) -> None:
     """A cue that cannot be shown is left out, and text that cannot be written is replaced; the rest stays."""
-    cues = subtitles.parse(json3(event, GOOD_EVENT), "json3")
-    assert cues[-1] == subtitles.Cue(1.0, 1.5, "good")
+    track = subtitle_formats.parse(json3(event, GOOD_EVENT))
+    assert track.cues[-1] == Cue(1.0, 1.5, "good")
     for form in (Subtitles.SRT, Subtitles.VTT, Subtitles.TXT, Subtitles.JSON):
-        assert b"good" in subtitles.render(cues, form).encode()
+        assert b"good" in cues.render(track.cues, form).encode()
 
 
 @pytest.mark.parametrize(
@@ -164,35 +165,37 @@ def test_hostile_json3(event: str) -> None:
 def test_unreadable_json3(text: str) -> None:
     """A json3 file of another form is refused as one without cues is."""
     with pytest.raises(ValueError, match=r".+"):
-        subtitles.parse(text, "json3")
+        subtitle_formats.parse(text)
 
 
 @pytest.mark.parametrize("hours", ["9" * 5000, "9" * 400], ids=["5000 digits", "400 digits"])
 def test_hostile_times(hours: str) -> None:
     """A cue at an absurd time is left out."""
     text = f"WEBVTT\n\n{hours}:00:01.000 --> {hours}:00:02.000\nx\n\n00:01.000 --> 00:02.000\ngood\n"
-    assert subtitles.parse(text, "vtt") == [subtitles.Cue(1.0, 2.0, "good")]
-    assert subtitles.parse("WEBVTT\n\n99:00:01.000 --> 99:00:02.000\nx\n", "vtt")[0].start == 99 * 3600 + 1
+    assert subtitle_formats.parse(text) == subtitle_formats.Track([Cue(1.0, 2.0, "good")], wrong=1)
+    text = "WEBVTT\n\n99:00:01.000 --> 99:00:02.000\nx\n"
+    assert subtitle_formats.parse(text).cues[0].start == 99 * 3600 + 1
 
 
 def test_endless_text() -> None:
     """A track with more text than any video is refused."""
     text = json3(json.dumps({"tStartMs": 1, "segs": [{"utf8": "x" * 3_000_000}]}))
     with pytest.raises(ValueError, match="characters"):
-        subtitles.parse(text, "json3")
+        subtitle_formats.parse(text)
 
 
 @pytest.mark.parametrize(
     "keys", [["en"], ["x" * 100_000, "en"], ["\ud800", "en"], [f"x{n}" for n in range(9999)]]
 )
 def test_offered_tracks(keys: list[str]) -> None:
-    """Tracks whose key is no language are left out, and their number is bounded."""
+    """The number of tracks is bounded, and so is what is kept of their keys."""
     info = {"subtitles": {key: [{"ext": "vtt"}] for key in keys}}
-    tracks = subtitles.offered_tracks(info, "subtitles")
-    assert len(tracks) <= site_limits.MAX_SUBTITLE_TRACKS
-    assert all(len(key.encode()) <= 100 for key in tracks)
+    tracks = subtitle_tracks.offered_tracks(info, "subtitles")
+    assert len(tracks) == min(len(keys), site_limits.MAX_SUBTITLE_TRACKS)
+    assert all(len(track.key) <= 200 and len(track.language) <= 35 for track in tracks)
     if "en" in keys:
-        assert subtitles.select_tracks(info, Subtitles(languages=["en"]))[0][1] is not None
+        (selection,) = subtitle_tracks.select_tracks(info, Subtitles(languages=["en"]))
+        assert [track.key for track in selection.candidates] == ["en"]
 
 
 def test_time_left_of_an_absurd_size() -> None:

@@ -15,7 +15,7 @@ from reelhaul.cli.output import (
 )
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
 from reelhaul.rest import Client
-from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack
+from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack, TrackRole
 
 
 @click.command()
@@ -85,8 +85,13 @@ def _format_streams(info: GetInfoResponse) -> list[str]:
 def _format_subtitles(info: GetInfoResponse) -> list[str]:
     return [
         f"subtitles {track.language}  {format_enum(SubtitleTrack.Kind.Name(track.kind))}  {track.name}"
+        + (f"  ({_format_role(track.role)})" if track.role else "")
         for track in info.subtitles
     ]
+
+
+def _format_role(role: TrackRole.ValueType) -> str:
+    return format_enum(TrackRole.Name(role)).removeprefix("track role ")
 
 
 def _format_entries(info: GetInfoResponse) -> list[str]:

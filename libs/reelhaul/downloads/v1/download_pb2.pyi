@@ -171,8 +171,9 @@ class Download(_message.Message):
     format: _builtins.str
     """Requested format, e.g. "mp4"."""
     got_quality: _builtins.str
-    """Delivered quality, as measured by ffprobe, e.g. "720p"; empty until SUCCEEDED, and
-    for audio.
+    """Delivered lines, as measured by ffprobe, e.g. "720p", or "800p" for a film of
+    1920x800, which is "1080p" as a request; of portraits the columns. Empty until
+    SUCCEEDED, and for audio.
     """
     got_format: _builtins.str
     """Delivered format, e.g. "mp4"; empty until SUCCEEDED."""
@@ -408,7 +409,7 @@ class Estimate(_message.Message):
     fetch_seconds: _builtins.float
     """Seconds that the fetch would take, from recent throughput; absent if unknown."""
     quality: _builtins.str
-    """Quality that would be delivered, e.g. "720p"; empty for audio."""
+    """Lines that would be delivered, as in Download.got_quality; empty for audio."""
     format: _builtins.str
     """Format that would be delivered, e.g. "mp4"."""
     job_count: _builtins.int

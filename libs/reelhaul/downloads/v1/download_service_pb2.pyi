@@ -90,8 +90,9 @@ class CreateDownloadRequest(_message.Message):
     """Page or media URL, http or https."""
     quality: _builtins.str
     """"best", "4320p", "2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"
-    or "worst"; empty means "best". The best offered within the limit is chosen;
-    got_quality in the response reports it.
+    or "worst"; empty means "best". The best offered within the limit is chosen. A word
+    is a class of pictures: 1920x800 is "1080p", because its sides fit into 1920x1080;
+    of portraits the shorter side counts.
     """
     format: _builtins.str
     """"mp4", "webm", "mkv", or for audio "mp3", "m4a", "opus", "flac", "wav", "ogg". An
@@ -114,7 +115,9 @@ class CreateDownloadRequest(_message.Message):
     audio_bitrate: _builtins.int
     """Bitrate of transcoded audio, 32..320 (kbit/s); 0 means 192."""
     audio_language: _builtins.str
-    """BCP-47 language of the audio, or "original"; empty means "original"."""
+    """BCP-47 language of the audio, or "original"; empty means "original". "de-x-desc"
+    requests the German audio description.
+    """
     subtitles: _builtins.bool
     """Whether to fetch subtitles. Implied by each subtitle field below."""
     subtitle_kinds: _builtins.str
@@ -175,7 +178,9 @@ class CreateDownloadRequest(_message.Message):
     """
     @_builtins.property
     def subtitle_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """BCP-47 languages, "original" or "all"; empty means ["original"]."""
+        """BCP-47 languages, "original" or "all"; empty means ["original"]. "en-x-forced" and
+        "en-x-sdh" request the forced ones, and those for people who hear badly.
+        """
 
     @_builtins.property
     def subtitle_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -439,12 +444,13 @@ class GetInfoResponse(_message.Message):
         SIZE_BYTES_FIELD_NUMBER: _builtins.int
         LANGUAGE_FIELD_NUMBER: _builtins.int
         HDR_FIELD_NUMBER: _builtins.int
+        ROLE_FIELD_NUMBER: _builtins.int
         format_id: _builtins.str
         """The site's id of the stream."""
         container: _builtins.str
         """Container, e.g. "mp4"."""
         quality: _builtins.str
-        """Quality, e.g. "1080p"; empty for audio only."""
+        """Quality by which it can be requested, e.g. "1080p"; empty for audio only."""
         width: _builtins.int
         """Width in pixels; 0 for audio only."""
         height: _builtins.int
@@ -463,6 +469,8 @@ class GetInfoResponse(_message.Message):
         """BCP-47 language of the audio; empty if unknown."""
         hdr: _builtins.str
         """Kind of high dynamic range; empty for SDR."""
+        role: _media_pb2.TrackRole.ValueType
+        """What the audio is for, e.g. an audio description; absent if the site does not say."""
         def __init__(
             self,
             *,
@@ -478,10 +486,11 @@ class GetInfoResponse(_message.Message):
             size_bytes: _builtins.float | None = ...,
             language: _builtins.str = ...,
             hdr: _builtins.str = ...,
+            role: _media_pb2.TrackRole.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "audio_codec", b"audio_codec", "bitrate", b"bitrate", "container", b"container", "format_id", b"format_id", "fps", b"fps", "hdr", b"hdr", "height", b"height", "language", b"language", "quality", b"quality", "size_bytes", b"size_bytes", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "audio_codec", b"audio_codec", "bitrate", b"bitrate", "container", b"container", "format_id", b"format_id", "fps", b"fps", "hdr", b"hdr", "height", b"height", "language", b"language", "quality", b"quality", "role", b"role", "size_bytes", b"size_bytes", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
         _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
@@ -496,22 +505,26 @@ class GetInfoResponse(_message.Message):
         LANGUAGE_FIELD_NUMBER: _builtins.int
         KIND_FIELD_NUMBER: _builtins.int
         NAME_FIELD_NUMBER: _builtins.int
+        ROLE_FIELD_NUMBER: _builtins.int
         language: _builtins.str
-        """BCP-47 language."""
+        """BCP-47 language; "und" if the site's label names none."""
         kind: _media_pb2.SubtitleTrack.Kind.ValueType
         """Source: written by people, speech recognition, or translated by the site."""
         name: _builtins.str
         """The site's name for the track."""
+        role: _media_pb2.TrackRole.ValueType
+        """What the track is for, e.g. forced subtitles; absent if the site does not say."""
         def __init__(
             self,
             *,
             language: _builtins.str = ...,
             kind: _media_pb2.SubtitleTrack.Kind.ValueType = ...,
             name: _builtins.str = ...,
+            role: _media_pb2.TrackRole.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "language", b"language", "name", b"name"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "language", b"language", "name", b"name", "role", b"role"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,7 +630,9 @@ class GetInfoResponse(_message.Message):
 
     @_builtins.property
     def qualities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Words of quality that are offered, best first, e.g. ["2160p", "1080p"]."""
+        """Words of quality that are offered, best first, e.g. ["2160p", "1080p"]: each
+        requests something else.
+        """
 
     @_builtins.property
     def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetInfoResponse.Format]:

@@ -169,6 +169,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A user stopped the recording, its worker was lost before the file was stored, and
     the broadcast is over (Job.error only).
     """
+    CLIP_OUT_OF_RANGE: _ErrorReason.ValueType  # 79
+    """The clip starts after the end of the media."""
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
     """A bug; the log has the details under the request id."""
 
@@ -329,6 +331,8 @@ RECORDING_LOST: ErrorReason.ValueType  # 78
 """A user stopped the recording, its worker was lost before the file was stored, and
 the broadcast is over (Job.error only).
 """
+CLIP_OUT_OF_RANGE: ErrorReason.ValueType  # 79
+"""The clip starts after the end of the media."""
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """A bug; the log has the details under the request id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -21,6 +21,45 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TrackRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrackRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrackRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACK_ROLE_UNSPECIFIED: _TrackRole.ValueType  # 0
+    """The full track, or the site does not say."""
+    TRACK_ROLE_HEARING_IMPAIRED: _TrackRole.ValueType  # 1
+    """For people who hear badly: subtitles that tell sounds too, audio with clear speech."""
+    TRACK_ROLE_FORCED: _TrackRole.ValueType  # 2
+    """Subtitles of foreign speech and of signs only."""
+    TRACK_ROLE_COMMENTARY: _TrackRole.ValueType  # 3
+    """People who talk about the media."""
+    TRACK_ROLE_DESCRIPTION: _TrackRole.ValueType  # 4
+    """The picture described in words."""
+    TRACK_ROLE_OTHER: _TrackRole.ValueType  # 5
+    """Another version, e.g. in plain language."""
+
+class TrackRole(_TrackRole, metaclass=_TrackRoleEnumTypeWrapper):
+    """TrackRole is what one of the tracks of a language is for. Without a role in the
+    request, the full track is chosen; "en-x-forced" requests English subtitles of that
+    role: -x-sdh, -x-forced, -x-comment or -x-desc.
+    """
+
+TRACK_ROLE_UNSPECIFIED: TrackRole.ValueType  # 0
+"""The full track, or the site does not say."""
+TRACK_ROLE_HEARING_IMPAIRED: TrackRole.ValueType  # 1
+"""For people who hear badly: subtitles that tell sounds too, audio with clear speech."""
+TRACK_ROLE_FORCED: TrackRole.ValueType  # 2
+"""Subtitles of foreign speech and of signs only."""
+TRACK_ROLE_COMMENTARY: TrackRole.ValueType  # 3
+"""People who talk about the media."""
+TRACK_ROLE_DESCRIPTION: TrackRole.ValueType  # 4
+"""The picture described in words."""
+TRACK_ROLE_OTHER: TrackRole.ValueType  # 5
+"""Another version, e.g. in plain language."""
+Global___TrackRole: _TypeAlias = TrackRole  # noqa: Y015
+
 @_typing.final
 class MediaInfo(_message.Message):
     """MediaInfo is the metadata that a site reports for one video or list, without its
@@ -234,6 +273,8 @@ class Format(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     AUDIO_CHANNELS_FIELD_NUMBER: _builtins.int
     DRM_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DEFAULT_AUDIO_FIELD_NUMBER: _builtins.int
     format_id: _builtins.str
     """The extractor's id of the stream, for FormatSpec.selector."""
     container: _builtins.str
@@ -266,6 +307,10 @@ class Format(_message.Message):
     """Audio channels; 0 for video only or unknown."""
     drm: _builtins.bool
     """Whether the stream is DRM protected; such a stream is never fetched."""
+    role: Global___TrackRole.ValueType
+    """What the audio is for, as far as the site tells."""
+    default_audio: _builtins.bool
+    """Whether the site plays this audio unless another one is chosen."""
     def __init__(
         self,
         *,
@@ -285,10 +330,12 @@ class Format(_message.Message):
         protocol: _builtins.str = ...,
         audio_channels: _builtins.int = ...,
         drm: _builtins.bool = ...,
+        role: Global___TrackRole.ValueType = ...,
+        default_audio: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_original_audio", b"_original_audio", "original_audio", b"original_audio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_original_audio", b"_original_audio", "audio_channels", b"audio_channels", "audio_codec", b"audio_codec", "bitrate_bps", b"bitrate_bps", "container", b"container", "drm", b"drm", "dynamic_range", b"dynamic_range", "format_id", b"format_id", "frame_rate", b"frame_rate", "height", b"height", "language_code", b"language_code", "original_audio", b"original_audio", "protocol", b"protocol", "size_bytes", b"size_bytes", "size_estimated", b"size_estimated", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_original_audio", b"_original_audio", "audio_channels", b"audio_channels", "audio_codec", b"audio_codec", "bitrate_bps", b"bitrate_bps", "container", b"container", "default_audio", b"default_audio", "drm", b"drm", "dynamic_range", b"dynamic_range", "format_id", b"format_id", "frame_rate", b"frame_rate", "height", b"height", "language_code", b"language_code", "original_audio", b"original_audio", "protocol", b"protocol", "role", b"role", "size_bytes", b"size_bytes", "size_estimated", b"size_estimated", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__original_audio: _TypeAlias = _typing.Literal["original_audio"]  # noqa: Y015
     _WhichOneofArgType__original_audio: _TypeAlias = _typing.Literal["_original_audio", b"_original_audio"]  # noqa: Y015
@@ -333,14 +380,19 @@ class SubtitleTrack(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     language_code: _builtins.str
-    """BCP-47 language."""
+    """BCP-47 language; "und" if the site's label names none."""
     kind: Global___SubtitleTrack.Kind.ValueType
     """Source of the text."""
     display_name: _builtins.str
-    """The site's name for the track, e.g. "English (United Kingdom)"."""
+    """The site's name for the track, e.g. "English (United Kingdom)", or its label if
+    that names no language.
+    """
     source_language_code: _builtins.str
     """For TRANSLATED: the language it is translated from."""
+    role: Global___TrackRole.ValueType
+    """What the track is for, as far as the site tells."""
     def __init__(
         self,
         *,
@@ -348,10 +400,11 @@ class SubtitleTrack(_message.Message):
         kind: Global___SubtitleTrack.Kind.ValueType = ...,
         display_name: _builtins.str = ...,
         source_language_code: _builtins.str = ...,
+        role: Global___TrackRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "kind", b"kind", "language_code", b"language_code", "source_language_code", b"source_language_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "kind", b"kind", "language_code", b"language_code", "role", b"role", "source_language_code", b"source_language_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,9 +662,11 @@ class FormatSpec(_message.Message):
         @_builtins.property
         def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """BCP-47 languages in order of preference; "original" is the language of the
-            original, never a dub. Empty means ["original"]. If none is offered, the original
-            is delivered with a warning, or FORMAT_UNAVAILABLE is returned if
-            language_required is set.
+            original, never a dub. Empty means ["original"]. Compared as languages: "de" is
+            met by "ger" and "de-AT". An audio description or a commentary is chosen only if
+            requested ("en-x-desc", see TrackRole) or if there is nothing else. If none is
+            offered, the original is delivered with a warning, or FORMAT_UNAVAILABLE is
+            returned if language_required is set.
             """
 
         def __init__(
@@ -713,7 +768,8 @@ class FormatSpec(_message.Message):
         @_builtins.property
         def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """BCP-47 languages; "original" is the spoken language, "all" is every track that is
-            not TRANSLATED. Empty means ["original"]; at most 20.
+            not TRANSLATED. Empty means ["original"]; at most 20. Of several tracks in one
+            language the full one is chosen; "en-x-forced" requests another one, see TrackRole.
             """
 
         @_builtins.property
@@ -902,15 +958,18 @@ class FormatSpec(_message.Message):
     media_kind: Global___FormatSpec.MediaKind.ValueType
     """Kind of output: video, audio or subtitles only."""
     max_height: _builtins.int
-    """Maximum height of the picture in pixels, 144..4320, e.g. 1080; 0 means the tallest
-    offered. The tallest stream within the limit is chosen; for a portrait video the
-    shorter side counts.
+    """Maximum size of the picture, 144..4320; 0 means the tallest offered. The tallest
+    stream within the limit is chosen. 4320, 2160, 1440, 1080, 720, 480, 360, 240 and
+    144 are classes: 1080 includes 1920x800, whose sides fit into 1920x1080, and of
+    portraits those with up to 1080 columns. Any other number limits the pixels of the
+    shorter side. A size that the site does not state is measured in the file: if
+    nothing is within the limit, the smallest file measured is delivered with a warning.
     """
     min_height: _builtins.int
-    """Minimum height in pixels, 144..4320 and at most max_height; a contract: checked
-    before the download and again by ffprobe on the result, FORMAT_UNAVAILABLE if it is
-    not met. 0 means no minimum: a height below max_height is delivered, and Job.got
-    reports it.
+    """Minimum size of the picture, 144..4320 and at most max_height, counted alike; a
+    contract: checked before the download and again by ffprobe on the result,
+    FORMAT_UNAVAILABLE if it is not met. 0 means no minimum: a picture below max_height
+    is delivered, and Job.got reports it.
     """
     container: Global___FormatSpec.Container.ValueType
     """Container of a video."""
@@ -1087,9 +1146,9 @@ class DeliveredMedia(_message.Message):
     FORMAT_IDS_FIELD_NUMBER: _builtins.int
     TRANSCODED_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width in pixels; 0 without video."""
+    """Width in pixels, as the picture is displayed; 0 without video."""
     height: _builtins.int
-    """Height in pixels; 0 without video."""
+    """Height in pixels, as the picture is displayed; 0 without video."""
     frame_rate: _builtins.float
     """Frames per second; 0 without video."""
     container: _builtins.str
@@ -1163,21 +1222,25 @@ class Warning(_message.Message):
         REASON_UNSPECIFIED: Warning._Reason.ValueType  # 0
         """Never returned."""
         HEIGHT_BELOW_ASKED: Warning._Reason.ValueType  # 1
-        """The height is lower than max_height allows."""
+        """The picture is smaller than max_height allows."""
         CODEC_NOT_OFFERED: Warning._Reason.ValueType  # 2
-        """None of video_codecs was offered."""
+        """The video codec is none of video_codecs."""
         TRANSCODED: Warning._Reason.ValueType  # 3
         """A stream was transcoded."""
         AUDIO_LANGUAGE_DIFFERS: Warning._Reason.ValueType  # 4
-        """The audio language is not the requested one."""
+        """The audio language is not the requested one, or not known to be; `message` says
+        what was delivered instead.
+        """
         SUBTITLES_MISSING: Warning._Reason.ValueType  # 5
-        """No subtitle in `language_code` is offered."""
+        """No subtitle in `language_code` is offered or can be read, one of another region is
+        delivered instead, or it could not be embedded: the message says which.
+        """
         TRANSLATION_MISSING: Warning._Reason.ValueType  # 6
         """No translation into `language_code` is available."""
         THUMBNAIL_MISSING: Warning._Reason.ValueType  # 7
-        """There is no thumbnail, or it could not be fetched."""
+        """There is no thumbnail, or it could not be fetched or embedded."""
         CHAPTERS_MISSING: Warning._Reason.ValueType  # 8
-        """There are no chapters to embed or to split by."""
+        """There are no chapters to embed or to split by, or they could not be written."""
         SPONSORBLOCK_MISSING: Warning._Reason.ValueType  # 9
         """SponsorBlock did not respond or has no data for this media."""
         ENTRIES_TRUNCATED: Warning._Reason.ValueType  # 10
@@ -1188,9 +1251,25 @@ class Warning(_message.Message):
         """The recording stopped because a user requested it: StopRecording."""
         METADATA_CUT: Warning._Reason.ValueType  # 13
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+        DURATION_DIFFERS: Warning._Reason.ValueType  # 14
+        """The media is complete, and longer or shorter than the site says."""
         STREAMS_UNEQUAL: Warning._Reason.ValueType  # 15
         """Video and audio begin or end more than two seconds apart: the site has less of one
         of them, or nothing of the audio was received.
+        """
+        LIMIT_EXCEEDED: Warning._Reason.ValueType  # 16
+        """The picture exceeds max_height or max_frame_rate: the site did not state it, and
+        nothing within the limit is offered.
+        """
+        PICTURE_MISSING: Warning._Reason.ValueType  # 17
+        """The media has no picture, which the site did not state: it is delivered as audio."""
+        TRACK_ROLE_DIFFERS: Warning._Reason.ValueType  # 18
+        """The only track in `language_code` is not the full one: forced subtitles, a
+        commentary, an audio description.
+        """
+        TIMES_CORRECTED: Warning._Reason.ValueType  # 19
+        """Times of subtitles or chapters did not fit into the media and were corrected; what
+        has no place in it was left out.
         """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -1201,21 +1280,25 @@ class Warning(_message.Message):
     REASON_UNSPECIFIED: Warning.Reason.ValueType  # 0
     """Never returned."""
     HEIGHT_BELOW_ASKED: Warning.Reason.ValueType  # 1
-    """The height is lower than max_height allows."""
+    """The picture is smaller than max_height allows."""
     CODEC_NOT_OFFERED: Warning.Reason.ValueType  # 2
-    """None of video_codecs was offered."""
+    """The video codec is none of video_codecs."""
     TRANSCODED: Warning.Reason.ValueType  # 3
     """A stream was transcoded."""
     AUDIO_LANGUAGE_DIFFERS: Warning.Reason.ValueType  # 4
-    """The audio language is not the requested one."""
+    """The audio language is not the requested one, or not known to be; `message` says
+    what was delivered instead.
+    """
     SUBTITLES_MISSING: Warning.Reason.ValueType  # 5
-    """No subtitle in `language_code` is offered."""
+    """No subtitle in `language_code` is offered or can be read, one of another region is
+    delivered instead, or it could not be embedded: the message says which.
+    """
     TRANSLATION_MISSING: Warning.Reason.ValueType  # 6
     """No translation into `language_code` is available."""
     THUMBNAIL_MISSING: Warning.Reason.ValueType  # 7
-    """There is no thumbnail, or it could not be fetched."""
+    """There is no thumbnail, or it could not be fetched or embedded."""
     CHAPTERS_MISSING: Warning.Reason.ValueType  # 8
-    """There are no chapters to embed or to split by."""
+    """There are no chapters to embed or to split by, or they could not be written."""
     SPONSORBLOCK_MISSING: Warning.Reason.ValueType  # 9
     """SponsorBlock did not respond or has no data for this media."""
     ENTRIES_TRUNCATED: Warning.Reason.ValueType  # 10
@@ -1226,9 +1309,25 @@ class Warning(_message.Message):
     """The recording stopped because a user requested it: StopRecording."""
     METADATA_CUT: Warning.Reason.ValueType  # 13
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
+    DURATION_DIFFERS: Warning.Reason.ValueType  # 14
+    """The media is complete, and longer or shorter than the site says."""
     STREAMS_UNEQUAL: Warning.Reason.ValueType  # 15
     """Video and audio begin or end more than two seconds apart: the site has less of one
     of them, or nothing of the audio was received.
+    """
+    LIMIT_EXCEEDED: Warning.Reason.ValueType  # 16
+    """The picture exceeds max_height or max_frame_rate: the site did not state it, and
+    nothing within the limit is offered.
+    """
+    PICTURE_MISSING: Warning.Reason.ValueType  # 17
+    """The media has no picture, which the site did not state: it is delivered as audio."""
+    TRACK_ROLE_DIFFERS: Warning.Reason.ValueType  # 18
+    """The only track in `language_code` is not the full one: forced subtitles, a
+    commentary, an audio description.
+    """
+    TIMES_CORRECTED: Warning.Reason.ValueType  # 19
+    """Times of subtitles or chapters did not fit into the media and were corrected; what
+    has no place in it was left out.
     """
 
     REASON_FIELD_NUMBER: _builtins.int

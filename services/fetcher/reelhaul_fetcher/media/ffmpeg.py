@@ -40,6 +40,8 @@ _PICTURE_DEMUXERS = {
     b"\x89PNG\r\n\x1a\n": "png_pipe",
     b"GIF8": "gif",
     b"BM": "bmp_pipe",
+    b"II*\0": "tiff_pipe",
+    b"MM\0*": "tiff_pipe",
     b"\xff\x0a": "jpegxl_pipe",
     b"\x00\x00\x00\x0cJXL ": "jpegxl_pipe",
 }
@@ -68,11 +70,15 @@ class Input:
     path: Path
     demuxer: str
     options: tuple[str, ...] = ()
+    #: The demuxer of the files that this one, written by us, names by their descriptors.
+    nested: str = ""
 
     def arguments(self, descriptor: int) -> list[str]:
         """Return the arguments for this input, opened as *descriptor*."""
-        only = ["-f", self.demuxer, "-format_whitelist", self.demuxer, "-protocol_whitelist", "fd"]
-        return [*self.options, *only, "-fd", str(descriptor), "-i", "fd:"]
+        formats = f"{self.demuxer},{self.nested}" if self.nested else self.demuxer
+        only = ["-f", self.demuxer, "-format_whitelist", formats, "-protocol_whitelist", "fd"]
+        # Some containers have no timestamps of presentation, which others require.
+        return [*self.options, "-fflags", "+genpts", *only, "-fd", str(descriptor), "-i", "fd:"]
 
 
 def set_idle_timeout(seconds: float) -> None:
@@ -130,10 +136,12 @@ def run(
     on_progress: Callable[[float], None] | None = None,
     *,
     attachments: Sequence[Path] = (),
+    inherited: Sequence[int] = (),
 ) -> None:
     """Convert *inputs* to *output* as *arguments* say; report the done share of *duration* seconds.
 
-    *attachments* are files that *arguments* name. Raises FfmpegFailed, also for an ffmpeg that hangs.
+    *attachments* are files that *arguments* name, *inherited* descriptors that inputs name. Raises
+    FfmpegFailed, also for an ffmpeg that hangs.
     """
 
     def on_line(line: str) -> None:
@@ -141,7 +149,7 @@ def run(
         if key == "out_time_us" and value.isdigit() and duration > 0 and on_progress is not None:
             on_progress(int(value) / 1e6 / duration)
 
-    command, descriptors = list(_COMMAND), list[int]()
+    command, descriptors = list(_COMMAND), list(inherited)
     output.write_bytes(b"")
     with ExitStack() as stack:
         # Each input has a position of its own, also if two are the same file.

@@ -16,6 +16,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.subtitles import codeccontext, stream, subtitle
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD, Clock
@@ -28,6 +29,10 @@ DEMUXERS = (
     *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
     *("mpegts", "ogg", "w64", "wav"),
 )
+# Demuxers of streams without a header: libav guesses their duration from the bitrate of the beginning.
+_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3"})
+# A step of the timestamps by more than this, or backwards, is another clock and no play time. As in ffmpeg.
+_MAX_STEP_SECONDS = 10.0
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
 # One stream may end this long before another one: do not read the rest of the file for its next packet.
@@ -38,7 +43,8 @@ _LARGE_PIXELS = 1920 * 1088
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
 # Their timestamps are those of the presentation; other formats count from 0, or have none.
 _WITH_TIMESTAMPS = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv"})
-# Seconds by which files may begin later than 0 for reasons of encoding.
+# If a file of these does not begin about 0, its header may state its end instead of its length.
+_STATING_THE_END = frozenset({"mov", "matroska"})
 _MAX_USUAL_START = 1.0
 # In seconds: some count from 1970.
 _MAX_TIMESTAMP = 2.0**31
@@ -65,7 +71,10 @@ class Inspection:
     """What libav reports about a file. *duration* is in seconds; 0 means unknown in every number."""
 
     containers: frozenset[str] = frozenset()
+    #: From the header, or measured from the packets if the header has none.
     duration: float = 0.0
+    #: Whether players can read the duration without reading all packets.
+    has_duration: bool = False
     #: libav's codec names; empty: there is no such stream.
     video_codec: str = ""
     audio_codec: str = ""
@@ -75,6 +84,9 @@ class Inspection:
     #: The video's transfer function if it is HDR.
     transfer: str = ""
     audio_bitrate: int = 0
+    #: Samples per second.
+    audio_rate: int = 0
+    audio_channels: int = 0
     #: The first timestamp, in seconds; 0 if the file has none.
     start: float = 0.0
     has_timestamps: bool = False
@@ -106,21 +118,22 @@ class MediaFile:
     def __init__(self, descriptor: int) -> None:
         self._open(descriptor)
         stated, spans = (self._container.duration or 0) / av.time_base, dict[int, tuple[float, float]]()
-        # The header of other files that do not begin at 0 may tell their end instead of their length.
-        is_ambiguous = abs(self._start_time) > _MAX_USUAL_START and self._has_ambiguous_duration()
-        if not stated or is_ambiguous:
+        if not stated or self._is_stated_wrongly():
             spans = self._measure_spans()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
             self._open(descriptor)
         video, audio = self._video, self._audio
+        measured = max((end for _, end in spans.values()), default=0.0) - min(
+            (start for start, _ in spans.values()), default=0.0
+        )
         clock_start = self._read_clock_start()
         video_start, video_end = self._read_span(video, spans)
         audio_start, audio_end = self._read_span(audio, spans)
-        measured = max((end - self._start_time for _, end in spans.values()), default=0.0)
         self.inspection = Inspection(
             containers=frozenset(self._container.format.name.split(",")),
-            duration=max(0.0, measured) or stated,
+            duration=measured or stated,
+            has_duration=stated > 0,
             video_codec=_codec(video),
             audio_codec=_codec(audio),
             width=video.width if video else 0,
@@ -128,6 +141,8 @@ class MediaFile:
             frame_rate=float(video.average_rate or 0) if video else 0.0,
             transfer=_transfer(video),
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
+            audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
+            audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
             start=clock_start or 0.0,
             has_timestamps=clock_start is not None,
             video_start=video_start,
@@ -135,6 +150,7 @@ class MediaFile:
             audio_start=audio_start,
             audio_end=audio_end,
         )
+        self._is_turned = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
             audio.codec_context.thread_count = 1
@@ -155,12 +171,14 @@ class MediaFile:
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
-    def _has_ambiguous_duration(self) -> bool:
-        """Return whether the header may tell the end of the file instead of its length."""
-        return not {"mov", "matroska"}.isdisjoint(self._container.format.name.split(","))
+    def _is_stated_wrongly(self) -> bool:
+        """Return whether the duration that libav states may not be the length of the file."""
+        names = set(self._container.format.name.split(","))
+        is_late = abs(self._start_time) > _MAX_USUAL_START
+        return bool(names & _GUESSING_DEMUXERS) or (is_late and bool(names & _STATING_THE_END))
 
     def _measure_spans(self) -> dict[int, tuple[float, float]]:
-        """Return the first and last second of the packets of each stream, by its index."""
+        """Return the first second and the end of the packets of each stream, by its index."""
         spans: dict[int, tuple[float, float]] = {}
         # What cannot be read any more does not play.
         with suppress(av.FFmpegError, ValueError):
@@ -199,8 +217,22 @@ class MediaFile:
         """Close the file."""
         self._container.close()
 
-    def decode_check(self) -> None:
-        """Decode the first and the last second, or the whole of a short file. Raises Unplayable."""
+    def measure_play_time(self) -> float:
+        """Return the seconds that all packets play, also if the clock starts again among them.
+
+        Reads the whole file, after which nothing else can be read.
+        """
+        meters = {stream.index: _PlayTimeMeter() for stream in self._streams}
+        with suppress(av.FFmpegError, ValueError):
+            for packet in self._container.demux(self._streams):
+                meters[packet.stream_index].add(packet)
+        return max((meter.seconds for meter in meters.values()), default=0.0)
+
+    def decode_check(self) -> bool:
+        """Decode the first and the last second, or the whole of a short file. Raises Unplayable.
+
+        Return whether the picture is displayed on its side: width and height change places.
+        """
         duration = self.inspection.duration
         if not self._streams:
             raise Unplayable("the file has neither video nor audio")
@@ -208,17 +240,18 @@ class MediaFile:
             if duration <= _SHORT_SECONDS:
                 if not duration / 2 <= self._decode(0.0, math.inf) > 0:
                     raise Unplayable("the file is shorter than its header says")
-                return
+                return self._is_turned
             self._decode(0.0, 1.0)
             # The end as well: a truncated file has an intact header.
             if self._decode(duration - 1, math.inf):
-                return
+                return self._is_turned
             # Subtitles may last a little longer than video and audio.
             earlier = max(0.0, duration - max(3.0, 0.03 * duration))
             if not self._decode(earlier, earlier + 1):
                 raise Unplayable("the end of the file cannot be decoded")
         except (av.FFmpegError, ValueError) as error:
             raise Unplayable(_message(error)) from error
+        return self._is_turned
 
     def _decode(self, start: float, end: float) -> float:
         """Decode from second *start* to *end*; return the last second that was decoded, 0 if none was."""
@@ -250,6 +283,8 @@ class MediaFile:
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise Unplayable("a frame is damaged")
+            if isinstance(frame, VideoFrame):
+                self._is_turned = abs(frame.rotation) % 180 == 90
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             yield (frame.time or 0.0) - self._start_time + length
 
@@ -257,6 +292,27 @@ class MediaFile:
         if packet.pts is None or packet.time_base is None:
             return 0.0
         return float(packet.pts * packet.time_base) - self._start_time
+
+
+class _PlayTimeMeter:
+    """Adds up the play time of the packets of one stream."""
+
+    def __init__(self) -> None:
+        #: From the first to the end of the last packet.
+        self.seconds = 0.0
+        self._last: float | None = None
+        self._position = 0.0
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Take the next packet in the order of the file."""
+        if packet.dts is None or packet.time_base is None:
+            return
+        second = float(packet.dts * packet.time_base)
+        if self._last is not None:
+            step = second - self._last
+            self._position = self._position + step if 0 <= step <= _MAX_STEP_SECONDS else self.seconds
+        self._last = second
+        self.seconds = max(self.seconds, self._position + float((packet.duration or 0) * packet.time_base))
 
 
 def warm_decoders() -> None:

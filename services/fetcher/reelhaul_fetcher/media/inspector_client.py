@@ -23,6 +23,7 @@ from typing import Any
 
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
+from reelhaul_fetcher.model import site_limits
 
 # The inspector of this process: a child has one.
 _inspector: InspectorProcess | None = None
@@ -58,9 +59,20 @@ def inspect(path: Path) -> Inspection:
     return _started().inspect(path)
 
 
-def decode_check(path: Path) -> None:
-    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it."""
-    _started().decode_check(path)
+def decode_check(path: Path) -> bool:
+    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it.
+
+    Return whether the picture is displayed on its side: width and height change places.
+    """
+    return _started().decode_check(path)
+
+
+def measure_play_time(path: Path) -> float:
+    """Return the seconds that the packets of *path* play, whatever their clock does. Reads all of it.
+
+    Raises NotMedia, also if the inspector dies of it.
+    """
+    return _started().measure_play_time(path)
 
 
 def _started() -> InspectorProcess:
@@ -103,14 +115,25 @@ class InspectorProcess:
         self._opened = path
         return inspection
 
-    def decode_check(self, path: Path) -> None:
+    def decode_check(self, path: Path) -> bool:
         """See the function ``decode_check``."""
         if self._opened != path:
             self.inspect(path)
         try:
-            self._call({"method": "decode_check"}, [])
+            response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
+        return response.get("turned") is True
+
+    def measure_play_time(self, path: Path) -> float:
+        """See the function ``measure_play_time``."""
+        self.inspect(path)
+        self._opened = None
+        try:
+            seconds = self._call({"method": "measure_play_time"}, []).get("seconds")
+        except (ffmpeg.FfmpegFailed, Unplayable) as error:
+            raise NotMedia(str(error)) from error
+        return site_limits.number(seconds, site_limits.MAX_SECONDS) or 0.0
 
     def stop(self) -> None:
         """Kill the process and reap it."""

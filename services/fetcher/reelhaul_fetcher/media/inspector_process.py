@@ -52,15 +52,18 @@ def _serve(channel: socket.socket) -> None:
             return
         try:
             response: dict[str, Any] = {}
-            if json.loads(request)["method"] == "inspect":
+            method = json.loads(request)["method"]
+            if method == "inspect":
                 media_file = None
                 media_file = MediaFile(descriptors[0])
                 inspection = media_file.inspection
                 response = {**asdict(inspection), "containers": sorted(inspection.containers)}
-            elif media_file is not None:
-                media_file.decode_check()
-            else:
+            elif media_file is None:
                 response = {"unplayable": "no file is open"}
+            elif method == "measure_play_time":
+                response = {"seconds": media_file.measure_play_time()}
+            else:
+                response = {"turned": media_file.decode_check()}
         except NotMedia as error:
             response = {"not_media": str(error)}
         except Unplayable as error:

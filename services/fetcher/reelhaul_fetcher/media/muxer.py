@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.ffmpeg import Input
+from reelhaul_fetcher.model import cues
 from reelhaul_fetcher.model.clocks import Timeline
+from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
 
-# The subtitle codec of each container; the others support no subtitles.
-_SUBTITLE_CODECS = {"mp4": "mov_text", "mkv": "srt", "webm": "webvtt"}
+# The demuxer that reads the subtitles for each container, and the codec to write; the others support none.
+# Only MP4 has no text format that can be copied: decoders lose what looks like markup.
+_SUBTITLE_CODECS = {"mp4": ("webvtt", "mov_text"), "mkv": ("srt", "copy"), "webm": ("webvtt", "copy")}
+# A decoder of ffmpeg puts escapes of ASS before a brace, which MP4 would show.
+_BRACES = str.maketrans("{}", "\N{FULLWIDTH LEFT CURLY BRACKET}\N{FULLWIDTH RIGHT CURLY BRACKET}")
+# ffmpeg's names.
+_DISPOSITIONS = {
+    TrackRole.TRACK_ROLE_HEARING_IMPAIRED: "hearing_impaired",
+    TrackRole.TRACK_ROLE_FORCED: "forced",
+    TrackRole.TRACK_ROLE_COMMENTARY: "comment",
+    TrackRole.TRACK_ROLE_DESCRIPTION: "descriptions",
+}
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
 # The demuxer of each container that is written here.
@@ -35,10 +48,12 @@ _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+fas
 
 @dataclass(frozen=True, slots=True)
 class SubtitleFile:
-    """Subtitles to embed: a SubRip file, and their language in ISO 639-2."""
+    """Subtitles to embed: a file of ``write_subtitles``, their language in ISO 639-2, name and role."""
 
     path: Path
     language: str
+    title: str = ""
+    role: TrackRole.ValueType = TrackRole.TRACK_ROLE_UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,11 @@ class EmbeddedExtras:
     cover: Path | None = None
     #: A file in ffmpeg's metadata format.
     chapters: Path | None = None
+
+    @staticmethod
+    def supports_subtitles(extension: str) -> bool:
+        """Return whether the container of *extension* supports subtitles."""
+        return extension in _SUBTITLE_CODECS
 
     def supported_by(self, extension: str) -> EmbeddedExtras:
         """Return the extras that the container of *extension* supports."""
@@ -115,6 +135,15 @@ def mux(
     ffmpeg.run([*sources, *extra_sources], arguments, output, duration, on_progress, attachments=attachments)
 
 
+def write_subtitles(path: Path, shown: Iterable[Cue], extension: str) -> None:
+    """Write the cues *shown* to *path*, in the format that is embedded in containers of *extension*."""
+    demuxer, codec = _SUBTITLE_CODECS[extension]
+    if codec == "mov_text":
+        shown = (replace(cue, text=cue.text.translate(_BRACES)) for cue in shown)
+    form = FormatSpec.Subtitles.SRT if demuxer == "srt" else FormatSpec.Subtitles.VTT
+    path.write_text(cues.render(shown, form), encoding="utf-8")
+
+
 def cut_range(whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
     """Copy *time_range* of *whole*, a file of this module, into *output*, from the key frame before it.
 
@@ -155,8 +184,12 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     command: list[str] = []
     if package.video:
         command += ["-map", "0:V:0", "-c:V", *package.video]
+    if package.video_filter:
+        command += ["-filter:v:0", package.video_filter]
     if package.audio:
         command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
+    if package.audio_filter:
+        command += ["-filter:a:0", package.audio_filter]
     return command
 
 
@@ -174,7 +207,9 @@ def _cut_options(inputs: int, ranges: Sequence[TimeRange], package: Package) -> 
             filters.append(f"{source}aresample=async=1:first_pts=0,atrim{end}[a{number}]")
             pads += f"[a{number}]"
     concat = f"concat=n={len(ranges)}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
-    outputs = ("[v]" if package.video else "") + ("[a]" if package.audio else "")
+    outputs = ("[joined_v]" if package.video else "") + ("[joined_a]" if package.audio else "")
+    outputs += f";[joined_v]{package.video_filter or 'null'}[v]" if package.video else ""
+    outputs += f";[joined_a]{package.audio_filter or 'anull'}[a]" if package.audio else ""
     command = ["-filter_complex", ";".join([*filters, f"{pads}{concat}{outputs}"])]
     if package.video:
         command += ["-map", "[v]", "-c:V", *package.video]
@@ -190,11 +225,15 @@ def _extras_options(
     inputs: list[Input] = []
     options: list[str] = []
     for number, subtitles in enumerate(extras.subtitles):
-        inputs.append(Input(subtitles.path, "srt"))
+        inputs.append(Input(subtitles.path, _SUBTITLE_CODECS[extension][0]))
         options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
+        if subtitles.title:
+            options += [f"-metadata:s:s:{number}", f"title={subtitles.title}"]
+        if disposition := _DISPOSITIONS.get(subtitles.role):
+            options += [f"-disposition:s:{number}", disposition]
         input_count += 1
     if extras.subtitles:
-        options += ["-c:s", _SUBTITLE_CODECS[extension]]
+        options += ["-c:s", _SUBTITLE_CODECS[extension][1]]
     options += ["-map_chapters", str(input_count if extras.chapters else -1)]
     if extras.chapters:
         inputs.append(Input(extras.chapters, "ffmetadata"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf import duration_pb2
 
+from reelhaul import qualities
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
 from reelhaul_fetcher.media import inspector_client
@@ -48,9 +49,12 @@ def verify(path: Path, expected: Expected, inspection: Inspection | None = None)
     _check_duration(inspection.duration, expected)
     _check_clock(inspection, expected)
     try:
-        inspector_client.decode_check(path)
+        is_turned = inspector_client.decode_check(path)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
+    if is_turned:
+        inspection = replace(inspection, width=inspection.height, height=inspection.width)
+    _check_size(inspection, expected.min_height)
     return to_delivered_media(inspection, path.suffix.lstrip("."))
 
 
@@ -79,12 +83,13 @@ def _check_streams(inspection: Inspection, expected: Expected) -> None:
         raise _failed("video", "the file has no video")
     if expected.audio and not inspection.audio_codec:
         raise _failed("audio", "the file has no audio")
-    height = min(inspection.width, inspection.height)
-    if expected.min_height and height < expected.min_height:
-        raise ReelhaulError(
-            ErrorReason.FORMAT_UNAVAILABLE,
-            f"the video is {height} pixels high; at least {expected.min_height} is required",
-        )
+
+
+def _check_size(inspection: Inspection, minimum: int) -> None:
+    if minimum and not qualities.reaches(inspection.width, inspection.height, minimum):
+        size = qualities.describe(inspection.width, inspection.height)
+        text = f"the picture has {size}; at least {qualities.describe_limit(minimum)} is required"
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
 
 def _check_duration(duration: float, expected: Expected) -> None:

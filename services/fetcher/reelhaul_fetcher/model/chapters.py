@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import MediaInfo
-from reelhaul_fetcher.model.cuts import Cut, TimeRange
+from reelhaul_fetcher.model.cuts import MIN_SECONDS, Cut, TimeRange
 
-# Characters that ffmpeg's metadata format escapes; line breaks become spaces.
-_ESCAPES = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | {"\n": " ", "\r": " "})
+# Characters that ffmpeg's metadata format escapes; line breaks and other control characters become spaces.
+_ESCAPES = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | dict.fromkeys((*range(0x20), 0x7F), " "))
 _MAX_TITLE = 200
+# Sites round the end of a chapter: a shorter overlap is not worth a warning.
+_USUAL_OVERLAP_SECONDS = 2.0
+_UNTITLED = "<Untitled Chapter "
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,39 @@ class Chapter:
     time_range: TimeRange
 
 
-def from_media(media: MediaInfo) -> list[Chapter]:
-    """Return the chapters of *media*; one without an end ends where the next begins, the last at infinity."""
-    chapters = [Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters]
-    next_starts = [*(chapter.time_range.start for chapter in chapters[1:]), math.inf]
-    return [
-        chapter
-        if chapter.time_range.length > 0
-        else Chapter(chapter.title, TimeRange(chapter.time_range.start, next_start))
-        for chapter, next_start in zip(chapters, next_starts, strict=bool(chapters))
-    ]
+def from_media(media: MediaInfo, duration: float) -> tuple[list[Chapter], int]:
+    """Return the chapters of *media*, of *duration* seconds, and how many of them did not fit.
+
+    They are sorted and do not overlap: each ends where the next begins, as players show them. One without an
+    end ends there too; one that has no time left, or begins after the end, is left out.
+    """
+    told = [Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters]
+    ends = sorted(chapter.time_range.end for chapter in told)
+    listed = sorted((_turned(chapter, ends) for chapter in told), key=lambda c: c.time_range.start)
+    next_starts = [*(chapter.time_range.start for chapter in listed[1:]), math.inf]
+    result, misfits = [], sum(0 < chapter.time_range.end < chapter.time_range.start for chapter in told)
+    for chapter, next_start in zip(listed, next_starts, strict=bool(listed)):
+        start, end = chapter.time_range.start, chapter.time_range.end
+        fitted = TimeRange(start, min(end if end > start else math.inf, next_start, duration))
+        is_shown = fitted.length >= MIN_SECONDS
+        # yt-dlp adds one without a name before the first, also if that is not the earliest.
+        if not chapter.title.startswith(_UNTITLED):
+            misfits += not is_shown or end > fitted.end + _USUAL_OVERLAP_SECONDS
+        if is_shown:
+            result.append(Chapter(chapter.title, fitted))
+    return result, misfits
+
+
+def _turned(chapter: Chapter, ends: Sequence[float]) -> Chapter:
+    """Return *chapter*; if it ends before it begins, as one that follows the latest of *ends* before its own.
+
+    yt-dlp takes a start at 0 for none, and the end of the chapter listed before instead.
+    """
+    start, end = chapter.time_range.start, chapter.time_range.end
+    if not 0 < end < start:
+        return chapter
+    earlier = bisect_left(ends, end)
+    return Chapter(chapter.title, TimeRange(ends[earlier - 1] if earlier else 0.0, end))
 
 
 def whole(title: str) -> Chapter:

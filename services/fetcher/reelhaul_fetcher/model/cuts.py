@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 
-# Shorter ranges are dropped: nobody sees or hears them.
-_MIN_SECONDS = 0.05
+#: Shorter ranges are dropped: nobody sees or hears them.
+MIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,15 @@ class Cut:
         return self != Cut()
 
     def limited_to(self, duration: float) -> Cut:
-        """Return this cut for media of *duration* seconds; ``Cut()`` if it keeps all of them."""
+        """Return this cut for media of *duration* seconds (0: unknown); ``Cut()`` if it keeps all of them.
+
+        Without ranges, if the media ends before the first of them.
+        """
+        if duration <= 0:
+            return self
         limited = (TimeRange(kept.start, min(kept.end, duration)) for kept in self.ranges)
-        ranges = tuple(kept for kept in limited if kept.length >= _MIN_SECONDS)
-        whole = len(ranges) == 1 and ranges[0].start == 0 and ranges[0].end >= duration - _MIN_SECONDS
+        ranges = tuple(kept for kept in limited if kept.length >= MIN_SECONDS)
+        whole = len(ranges) == 1 and ranges[0].start == 0 and ranges[0].end >= duration - MIN_SECONDS
         return Cut() if whole else Cut(ranges)
 
     def map_time(self, seconds: float) -> float:
@@ -55,7 +60,7 @@ class Cut:
     def map_range(self, source: TimeRange) -> TimeRange | None:
         """Return where *source* is in the result; None if nothing is left of it."""
         result = TimeRange(self.map_time(source.start), self.map_time(source.end))
-        return result if result.length >= _MIN_SECONDS else None
+        return result if result.length >= MIN_SECONDS else None
 
 
 def make_cut(clip: TimeRange | None, removed: Iterable[TimeRange]) -> Cut:
@@ -87,4 +92,4 @@ def _subtract(source: TimeRange, gap: TimeRange) -> list[TimeRange]:
         TimeRange(source.start, min(source.end, gap.start)),
         TimeRange(max(source.start, gap.end), source.end),
     ]
-    return [part for part in parts if part.length >= _MIN_SECONDS]
+    return [part for part in parts if part.length >= MIN_SECONDS]

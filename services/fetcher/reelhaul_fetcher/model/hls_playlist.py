@@ -1,36 +1,71 @@
-"""HLS media playlists (RFC 8216): the segments of a live stream."""
+"""HLS media playlists (RFC 8216): segments, what they need to be read, and where the clock starts again."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urljoin
 
 from reelhaul_fetcher.model import site_limits
 
-_URI = re.compile(r'URI="([^"]*)"')
-_METHOD = re.compile(r"METHOD=([A-Z0-9-]+)")
+#: The first byte of a part of a file, and the byte after its last.
+Bounds = tuple[int, int]
+
+_ATTRIBUTE = re.compile(r'([A-Z0-9-]{1,64})=("[^"]*"|[^",]*)')
+# Of a live stream.
 _MAX_SEGMENTS = 50_000
 _DEFAULT_TARGET_SECONDS = 6.0
 _MIN_TARGET_SECONDS, _MAX_TARGET_SECONDS = 0.5, 60.0
 # A shorter segment counts as this long: recordings are limited by play time.
 _MIN_SEGMENT_SECONDS, _MAX_SEGMENT_SECONDS = 0.1, 3600.0
+# Tags of two video platforms before the segments of an advertisement, and before those of the media.
+_ADVERTISEMENT = re.compile(r"#ANVATO-SEGMENT-INFO.*type=ad|#UPLYNK-SEGMENT.*,ad$")
+_NO_ADVERTISEMENT = re.compile(r"#ANVATO-SEGMENT-INFO.*type=master|#UPLYNK-SEGMENT.*,segment$")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How segments are encrypted: the attributes of EXT-X-KEY; *iv* in hex, empty if it is the number."""
+
+    method: str
+    url: str = ""
+    iv: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InitSection:
+    """The initialization section of segments (EXT-X-MAP)."""
+
+    url: str
+    bounds: Bounds | None = None
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment: its media sequence number, URL and play time, and the URL of its initialization section.
-
-    *time* is EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment that tells it;
-    None if none does.
-    """
+    """A segment: its media sequence number, URL and play time, and what it takes to read it."""
 
     number: int
     url: str
     seconds: float
-    init_url: str = ""
+    init: InitSection | None = None
+    bounds: Bounds | None = None
+    key: Key | None = None
+    #: How many discontinuities come before it: after each the clock may start again.
+    discontinuities: int = 0
+    is_advertisement: bool = False
+    #: The server has no such segment (EXT-X-GAP).
+    is_gap: bool = False
+    #: The play time is in whole seconds: rounded.
+    is_rounded: bool = False
+    #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment; None: not told.
     time: float | None = None
+
+    @property
+    def init_url(self) -> str:
+        """The URL of the initialization section; empty if there is none."""
+        return self.init.url if self.init else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +75,146 @@ class Playlist:
     segments: tuple[Segment, ...]
     target_seconds: float
     ended: bool
+    #: It does not change (EXT-X-PLAYLIST-TYPE:VOD), also if its end is not marked.
+    fixed: bool = False
 
 
 class PlaylistUnsupported(ValueError):
-    """A kind of playlist that cannot be recorded; the text tells which."""
+    """A kind of playlist that cannot be read; the text tells which."""
 
 
 def parse(text: str, url: str) -> Playlist:
-    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid play time."""
+    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid number."""
     if not text.lstrip("\ufeff").startswith("#EXTM3U") or "#EXT-X-STREAM-INF" in text:
         raise PlaylistUnsupported("this is no media playlist")
-    number, target, seconds, init_url = 0, _DEFAULT_TARGET_SECONDS, _MIN_SEGMENT_SECONDS, ""
-    time: float | None = None
-    segments: list[Segment] = []
+    parser = _Parser(url)
     for line in text.splitlines():
-        tag, _, value = line.strip().partition(":")
-        if tag == "#EXT-X-MEDIA-SEQUENCE":
-            number = _parse_number(value)
+        parser.read(line.strip())
+    target = min(max(parser.target, _MIN_TARGET_SECONDS), _MAX_TARGET_SECONDS)
+    return Playlist(tuple(parser.segments), target, parser.ended, parser.fixed)
+
+
+def parse_live(text: str, url: str) -> Playlist:
+    """Return the playlist of a live stream at *url*. Raises PlaylistUnsupported if it cannot be recorded."""
+    playlist = parse(text, url)
+    if any(segment.key or segment.bounds for segment in playlist.segments):
+        raise PlaylistUnsupported("segments that are encrypted or byte ranges cannot be recorded")
+    return replace(playlist, segments=playlist.segments[-_MAX_SEGMENTS:])
+
+
+class _Parser:
+    """Reads a playlist line by line."""
+
+    def __init__(self, url: str) -> None:
+        self.segments: list[Segment] = []
+        self.target, self.ended, self.fixed = _DEFAULT_TARGET_SECONDS, False, False
+        self._url, self._number, self._discontinuities = url, 0, 0
+        self._init: InitSection | None = None
+        self._key: Key | None = None
+        self._is_advertisement = False
+        self._time: float | None = None
+        self._last_url, self._last_stop = "", 0
+        self._begin_segment()
+
+    def read(self, line: str) -> None:
+        """Take the next line."""
+        tag, _, value = line.partition(":")
+        if line and not line.startswith("#"):
+            self._add_segment(urljoin(self._url, line))
+        elif tag == "#EXT-X-MEDIA-SEQUENCE":
+            self._number = _parse_number(value, "media sequence number")
         elif tag == "#EXT-X-TARGETDURATION":
-            stated = site_limits.number(value, site_limits.MAX_SECONDS)
-            target = _DEFAULT_TARGET_SECONDS if stated is None else stated
+            target = site_limits.number(value, site_limits.MAX_SECONDS)
+            self.target = _DEFAULT_TARGET_SECONDS if target is None else target
         elif tag == "#EXTINF":
-            seconds = _parse_play_time(value.partition(",")[0])
+            stated = value.partition(",")[0]
+            self._seconds, self._is_rounded = _parse_play_time(stated), "." not in stated
         elif tag == "#EXT-X-PROGRAM-DATE-TIME":
-            time = _parse_time(value)
-        elif tag == "#EXT-X-MAP" and (match := _URI.search(value)):
-            init_url = urljoin(url, match[1])
-        elif tag == "#EXT-X-BYTERANGE" or (tag == "#EXT-X-KEY" and _key_method(value) != "NONE"):
-            raise PlaylistUnsupported("segments that are encrypted or byte ranges cannot be recorded")
-        elif line.strip() and not line.startswith("#"):
-            segments.append(Segment(number, urljoin(url, line.strip()), seconds, init_url, time))
-            number += 1
-            time = None if time is None else time + seconds
-    target = min(max(target, _MIN_TARGET_SECONDS), _MAX_TARGET_SECONDS)
-    return Playlist(tuple(segments[-_MAX_SEGMENTS:]), target, "#EXT-X-ENDLIST" in text)
+            self._time = _parse_time(value)
+        elif tag == "#EXT-X-BYTERANGE":
+            self._range = value
+        elif tag == "#EXT-X-MAP":
+            self._init = self._parse_map(value)
+        elif tag == "#EXT-X-KEY":
+            self._key = self._parse_key(value)
+        elif tag == "#EXT-X-DISCONTINUITY":
+            self._discontinuities += 1
+        elif tag == "#EXT-X-GAP":
+            self._is_gap = True
+        elif tag == "#EXT-X-PLAYLIST-TYPE":
+            self.fixed = value.strip() == "VOD"
+        elif tag == "#EXT-X-ENDLIST":
+            self.ended = True
+        elif _ADVERTISEMENT.match(line):
+            self._is_advertisement = True
+        elif _NO_ADVERTISEMENT.match(line):
+            self._is_advertisement = False
+
+    def _begin_segment(self) -> None:
+        self._seconds, self._is_rounded = _MIN_SEGMENT_SECONDS, True
+        self._range, self._is_gap = "", False
+
+    def _add_segment(self, url: str) -> None:
+        bounds = None
+        if self._range:
+            # Without a position, a range follows the one before in the same file.
+            bounds = _parse_range(self._range, self._last_stop if url == self._last_url else 0)
+        self.segments.append(
+            Segment(
+                self._number,
+                url,
+                self._seconds,
+                self._init,
+                bounds,
+                self._key,
+                self._discontinuities,
+                self._is_advertisement,
+                self._is_gap,
+                self._is_rounded,
+                self._time,
+            )
+        )
+        self._time = None if self._time is None else self._time + self._seconds
+        self._last_url, self._last_stop = url, bounds[1] if bounds else 0
+        self._number += 1
+        self._begin_segment()
+
+    def _parse_map(self, value: str) -> InitSection | None:
+        attributes = _parse_attributes(value)
+        if not attributes.get("URI"):
+            return None
+        bounds = _parse_range(attributes["BYTERANGE"], 0) if attributes.get("BYTERANGE") else None
+        return InitSection(urljoin(self._url, attributes["URI"]), bounds, self._key)
+
+    def _parse_key(self, value: str) -> Key | None:
+        attributes = _parse_attributes(value)
+        method, uri, iv = (
+            attributes.get("METHOD", "NONE"),
+            attributes.get("URI", ""),
+            attributes.get("IV", ""),
+        )
+        if method == "NONE":
+            return None
+        if iv and not re.fullmatch("0[xX][0-9a-fA-F]{1,32}", iv):
+            raise PlaylistUnsupported("the initialization vector of a segment is invalid")
+        return Key(method, urljoin(self._url, uri) if uri else "", iv[2:].lower().zfill(32) if iv else "")
 
 
-def _parse_number(value: str) -> int:
+def _parse_attributes(text: str) -> dict[str, str]:
+    """Return the attributes in *text* (RFC 8216, 4.2) without quotes."""
+    return {match[1]: match[2].strip('"') for match in _ATTRIBUTE.finditer(text)}
+
+
+def _parse_range(text: str, default_start: int) -> Bounds:
+    length, _, start = text.strip().partition("@")
+    first = _parse_number(start, "byte range") if start else default_start
+    return first, first + _parse_number(length, "byte range")
+
+
+def _parse_number(value: str, name: str) -> int:
     number = site_limits.whole(value, site_limits.MAX_COUNT)
     if number is None:
-        raise PlaylistUnsupported("the media sequence number is invalid")
+        raise PlaylistUnsupported(f"the {name} is invalid")
     return number
 
 
@@ -98,8 +233,3 @@ def _parse_time(value: str) -> float | None:
         return time.timestamp() if time.tzinfo else time.replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _key_method(value: str) -> str:
-    match = _METHOD.search(value)
-    return match[1] if match else "NONE"

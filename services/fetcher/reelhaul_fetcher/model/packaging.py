@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
@@ -21,7 +22,10 @@ _CONTAINER = {extension: container for container, extension in _EXTENSION.items(
 # ffmpeg arguments, chosen for speed over the last percent of size.
 _VIDEO_ENCODER: _Encoders = {
     Container.MP4: ("libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p"),
-    Container.WEBM: ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-crf", "32", "-b:v", "0"),
+    Container.WEBM: (
+        *("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-crf", "32", "-b:v", "0"),
+        *("-pix_fmt", "yuv420p"),
+    ),
 }
 # HDR keeps its ten bits and its colour space.
 _HDR_ENCODER: _Encoders = {
@@ -42,6 +46,7 @@ _AUDIO_FORMAT: dict[Audio.Format.ValueType, tuple[str, str, str]] = {
     Audio.WAV: ("wav", "pcm_s16le", "pcm_s16le"),
     Audio.OGG: ("ogg", "vorbis", "libvorbis"),
 }
+_ENCODER_OF_EXTENSION = {extension: encoder for extension, _, encoder in _AUDIO_FORMAT.values()}
 _EXTENSION_OF_CODEC = {
     "aac": "m4a",
     "alac": "m4a",
@@ -50,12 +55,17 @@ _EXTENSION_OF_CODEC = {
     "vorbis": "ogg",
     "flac": "flac",
 }
-_AUDIO_ENCODER_OF_EXTENSION: dict[str, tuple[str, ...]] = {
-    extension: (encoder,) if extension in ("flac", "wav") else (encoder, "-b:a", "192k")
-    for extension, _, encoder in _AUDIO_FORMAT.values()
-}
-_LOSSLESS = (Audio.FLAC, Audio.WAV)
 _DEFAULT_KBPS = 192
+# Of one channel; libopus refuses more.
+_MAX_OPUS_KBPS = 256
+# Bitrates of stereo at the qualities 0 to 9 of libvorbis, which refuses bitrates by rate and channels.
+_VORBIS_KBPS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+
+# Encoders of 4:2:0 have one sample of colour for two pixels: a picture with an odd side loses a pixel.
+_VIDEO_FILTER = "crop=trunc(iw/2)*2:trunc(ih/2)*2"
+# The lossy encoders refuse other rates at the usual bitrates, and libopus other layouts.
+_AUDIO_FILTER = "aformat=sample_rates=44100|48000:channel_layouts=mono|stereo|3.0|quad|5.0|5.1|6.1|7.1"
+_LOSSLESS_ENCODERS = frozenset({"flac", "pcm_s16le"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +81,30 @@ class Package:
         """Whether a stream is encoded again, which takes long and is reported as a warning."""
         return any(arguments and arguments != ("copy",) for arguments in (self.video, self.audio))
 
+    @property
+    def copies(self) -> bool:
+        """Whether a stream is copied."""
+        return ("copy",) in (self.video, self.audio)
 
-def plan_package(video_codec: str, audio_codec: str, spec: FormatSpec) -> Package:
-    """Return how to package streams of these codecs (libav's names; empty: no such stream)."""
-    if spec.media_kind == FormatSpec.AUDIO:
-        return _plan_audio(audio_codec, spec.audio)
+    @property
+    def video_filter(self) -> str:
+        """ffmpeg's filter that makes pictures as the video encoder needs them; empty without an encoder."""
+        is_encoded = self.video and self.video != ("copy",) and "-vf" not in self.video
+        return _VIDEO_FILTER if is_encoded else ""
+
+    @property
+    def audio_filter(self) -> str:
+        """ffmpeg's filter that makes samples as the audio encoder needs them; empty if it takes all."""
+        return _AUDIO_FILTER if self.audio and self.audio[0] not in {"copy", *_LOSSLESS_ENCODERS} else ""
+
+
+def plan_package(video_codec: str, audio_codec: str, spec: FormatSpec, audio_channels: int = 2) -> Package:
+    """Return how to package streams of these codecs (libav's names; empty: no such stream).
+
+    What has no video is packaged as audio, whatever *spec* says.
+    """
+    if spec.media_kind == FormatSpec.AUDIO or not video_codec:
+        return _plan_audio(audio_codec, spec.audio, audio_channels)
     container = spec.container or _default_container(video_codec, audio_codec)
     return Package(
         _EXTENSION[container],
@@ -99,9 +128,14 @@ def plan_cut_package(package: Package, transfer: str, *, joined: bool) -> Packag
         audio = (
             _AUDIO_ENCODER[_encoder_container(container)]
             if container
-            else _AUDIO_ENCODER_OF_EXTENSION[package.extension]
+            else _encode_audio(_ENCODER_OF_EXTENSION[package.extension], _DEFAULT_KBPS, 1)
         )
     return replace(package, video=video, audio=audio)
+
+
+def plan_encoded_package(package: Package, transfer: str) -> Package:
+    """Return *package* with every stream encoded, for streams that its container refuses as they are."""
+    return plan_cut_package(package, transfer, joined=True)
 
 
 def _encoder_container(container: Container.ValueType) -> Container.ValueType:
@@ -133,14 +167,23 @@ def _copy_or_encode(codec: str, container: Container.ValueType, encoders: _Encod
     return ("copy",) if codecs.can_contain(codec, container) else encoders[container]
 
 
-def _plan_audio(codec: str, audio: Audio) -> Package:
+def _plan_audio(codec: str, audio: Audio, channels: int) -> Package:
     if audio.format == Audio.FORMAT_UNSPECIFIED:
         if codec in _EXTENSION_OF_CODEC:
             return Package(_EXTENSION_OF_CODEC[codec], audio=("copy",))
-        return Package("m4a", audio=("aac", "-b:a", f"{_DEFAULT_KBPS}k"))
+        return Package("m4a", audio=_encode_audio("aac", _DEFAULT_KBPS, channels))
     extension, copied_codec, encoder = _AUDIO_FORMAT[audio.format]
     if codec == copied_codec:
         return Package(extension, audio=("copy",))
-    if audio.format in _LOSSLESS:
-        return Package(extension, audio=(encoder,))
-    return Package(extension, audio=(encoder, "-b:a", f"{audio.bitrate_kbps or _DEFAULT_KBPS}k"))
+    return Package(extension, audio=_encode_audio(encoder, audio.bitrate_kbps or _DEFAULT_KBPS, channels))
+
+
+def _encode_audio(encoder: str, kbps: int, channels: int) -> tuple[str, ...]:
+    """Return the arguments to encode audio at about *kbps*, as far as *encoder* takes that."""
+    if encoder in _LOSSLESS_ENCODERS:
+        return (encoder,)
+    if encoder == "libvorbis":
+        return (encoder, "-q:a", str(bisect_right(_VORBIS_KBPS, kbps) - 1))
+    if encoder == "libopus":
+        kbps = min(kbps, _MAX_OPUS_KBPS * max(channels, 1))
+    return (encoder, "-b:a", f"{kbps}k")

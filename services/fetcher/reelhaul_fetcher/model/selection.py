@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reelhaul import qualities
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import Format, FormatSpec
-from reelhaul_fetcher.model import codecs
+from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec
+from reelhaul_fetcher.model import audio_selection, codecs
 from reelhaul_runtime.errors import ReelhaulError
+
+#: Reasons of ``picture_warnings``.
+PICTURE_REASONS = frozenset(
+    {
+        media_pb2.Warning.HEIGHT_BELOW_ASKED,
+        media_pb2.Warning.LIMIT_EXCEEDED,
+        media_pb2.Warning.CODEC_NOT_OFFERED,
+    }
+)
 
 Choice = tuple[list[Format], list[media_pb2.Warning]]
 #: ``ports.Engine.select_formats``.
@@ -17,6 +27,8 @@ SelectFormats = Callable[[str, Sequence[Format]], list[Format]]
 
 # Stands for an unknown height where the smallest video is wanted: an unknown one is not taken for small.
 _UNKNOWN_HEIGHT = 10_000
+# A limit of 30 frames per second is met by 30.3, which files with uneven timestamps have.
+_FRAME_RATE_TOLERANCE = 0.5
 
 # From worst to best: a plain file is resumed and checked by its length.
 _PROTOCOLS = ("hls", "dash", "https")
@@ -52,15 +64,53 @@ def choose_formats(
     return _choose_video(usable, spec)
 
 
-def matches_language(offered: str, requested: str) -> bool:
-    """Return whether *offered* is *requested* or a variant of it: "en-GB" is a variant of "en"."""
-    offered, requested = (code.lower().replace("_", "-") for code in (offered, requested))
-    return bool(offered) and (offered == requested or offered.startswith(requested + "-"))
+def with_measured(stream: Format, measured: DeliveredMedia) -> Format:
+    """Return *stream* with what the site did not state as *measured* of its file.
+
+    Video or audio that is stated but not in the file is removed as well.
+    """
+    result = Format()
+    result.CopyFrom(stream)
+    if not measured.video_codec or stream.video_codec == codecs.UNKNOWN:
+        result.video_codec = measured.video_codec
+        result.dynamic_range = measured.dynamic_range
+    if not measured.audio_codec or stream.audio_codec == codecs.UNKNOWN:
+        result.audio_codec = measured.audio_codec
+    if not stream.height:
+        result.width, result.height = measured.width, measured.height
+    result.frame_rate = stream.frame_rate or measured.frame_rate
+    return result
 
 
-def _height(stream: Format) -> int:
-    """Return the nominal height: of a portrait video, its width; 0 if unknown."""
-    return min(stream.width, stream.height) if stream.width and stream.height else stream.height
+def picture_warnings(picture: Format | DeliveredMedia, spec: FormatSpec) -> list[media_pb2.Warning]:
+    """Return a warning, with both values, for each request of *spec* that *picture* does not meet.
+
+    What is unknown of *picture* meets everything.
+    """
+    found: list[tuple[media_pb2.Warning.Reason.ValueType, str]] = []
+    width, height = picture.width, picture.height
+    if spec.max_height and height:
+        size, limit = qualities.describe(width, height), qualities.describe_limit(spec.max_height)
+        if not qualities.is_within(width, height, spec.max_height):
+            text = f"the picture has {size}: nothing that is offered has at most {limit}"
+            found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
+        elif not qualities.reaches(width, height, spec.max_height):
+            text = f"the picture has {size}: it is the best that is offered up to {limit}"
+            found.append((media_pb2.Warning.HEIGHT_BELOW_ASKED, text))
+    if spec.max_frame_rate and picture.frame_rate > spec.max_frame_rate + _FRAME_RATE_TOLERANCE:
+        text = f"the video has {picture.frame_rate:.4g} frames per second: nothing that is offered has"
+        text += f" at most {spec.max_frame_rate}"
+        found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
+    preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
+    codec = codecs.family(picture.video_codec)
+    if preferred and codec not in (*preferred, codecs.UNKNOWN, ""):
+        text = f"the video codec is {codec}: {' or '.join(preferred)} was requested"
+        found.append((media_pb2.Warning.CODEC_NOT_OFFERED, text))
+    return [media_pb2.Warning(reason=reason, message=text) for reason, text in found]
+
+
+def _lines(stream: Format) -> float:
+    return qualities.count_lines(stream.width, stream.height)
 
 
 def _choose_by_selector(
@@ -90,12 +140,14 @@ def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
     with_audio = [stream for stream in offered if stream.audio_codec]
     if not with_audio:
         raise _unavailable("no stream of this media has audio")
-    audio_only = [stream for stream in with_audio if not stream.video_codec]
-    if audio_only:
-        best, warnings = _best_audio(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
-        return [best], warnings
-    # Its video is discarded: the smallest costs least.
-    return [min(with_audio, key=lambda s: (_height(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))], []
+    best_fitness = max(audio_selection.fitness(stream, spec) for stream in with_audio)
+    fitting = [stream for stream in with_audio if audio_selection.fitness(stream, spec) == best_fitness]
+    if audio_only := [stream for stream in fitting if not stream.video_codec]:
+        best = audio_selection.choose_best(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
+    else:
+        # Its video is discarded: the smallest costs least.
+        best = min(fitting, key=lambda s: (_lines(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))
+    return [best], audio_selection.check_language(best, spec)
 
 
 def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
@@ -103,13 +155,17 @@ def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
     if not with_video:
         raise _unavailable("no stream of this media has video; request AUDIO")
     audio_only = [stream for stream in offered if stream.audio_codec and not stream.video_codec]
-    rank = _video_rank(spec, prefer_silent=bool(audio_only))
+    audio = None
+    if audio_only:
+        audio = audio_selection.choose_best(audio_only, spec, spec.container or codecs.Container.MP4)
+    separate_fitness = audio_selection.fitness(audio, spec) if audio else ()
+    rank = _video_rank(spec, separate_fitness)
     video = max(reversed(_within_limits(with_video, spec)), key=rank)
-    warnings = _video_warnings(video, spec)
-    if video.audio_codec or not audio_only:
-        return [video], warnings
-    audio, audio_warnings = _best_audio(audio_only, spec, spec.container or codecs.Container.MP4)
-    return [video, audio], warnings + audio_warnings
+    warnings = picture_warnings(video, spec)
+    if video.audio_codec and audio_selection.fitness(video, spec) >= separate_fitness:
+        return [video], warnings + audio_selection.check_language(video, spec)
+    streams = [video, audio] if audio else [video]
+    return streams, warnings + audio_selection.check_language(audio, spec)
 
 
 def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
@@ -117,18 +173,18 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
 
     Raises FORMAT_UNAVAILABLE, which names the first limit that none meets.
     """
-    max_rate = spec.max_frame_rate + 0.5
-    # An unknown height passes here and is checked in the downloaded file.
+    max_rate = spec.max_frame_rate + _FRAME_RATE_TOLERANCE
+    # What is unknown passes here and is checked in the downloaded file.
     rules: list[tuple[bool, str, Callable[[Format], bool]]] = [
         (
             spec.max_height > 0,
-            f"at most {spec.max_height} pixels high",
-            lambda s: _height(s) <= spec.max_height,
+            f"at most {qualities.describe_limit(spec.max_height)}",
+            lambda s: qualities.is_within(s.width, s.height, spec.max_height),
         ),
         (
             spec.min_height > 0,
-            f"at least {spec.min_height} pixels high",
-            lambda s: not _height(s) or _height(s) >= spec.min_height,
+            f"at least {qualities.describe_limit(spec.min_height)}",
+            lambda s: not s.height or qualities.reaches(s.width, s.height, spec.min_height),
         ),
         (
             spec.max_frame_rate > 0,
@@ -138,7 +194,7 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
         (
             spec.dynamic_range == FormatSpec.REQUIRE_HDR,
             "in high dynamic range",
-            lambda s: bool(s.dynamic_range),
+            lambda s: bool(s.dynamic_range) or s.video_codec == codecs.UNKNOWN,
         ),
     ]
     for active, text, is_met in rules:
@@ -149,87 +205,30 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
     return streams
 
 
-def _video_rank(spec: FormatSpec, *, prefer_silent: bool) -> Callable[[Format], Any]:
-    """Return the sort key of video streams; *prefer_silent* if audio is offered as a separate stream."""
+def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable[[Format], Any]:
+    """Return the sort key of video streams; *separate_fitness* is that of the best audio-only stream."""
     preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
     sign = -1 if spec.smallest else 1
 
-    def rank(stream: Format) -> tuple[float, ...]:
+    def rank(stream: Format) -> tuple[Any, ...]:
         codec = codecs.family(stream.video_codec)
+        own_fitness = audio_selection.fitness(stream, spec) if stream.audio_codec else ()
         return (
-            -(_height(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _height(stream),
+            max(own_fitness, separate_fitness),
+            -(_lines(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _lines(stream),
             sign * round(stream.frame_rate),
             bool(stream.dynamic_range) == wants_hdr,
             _preference(codec, preferred),
             codecs.is_playable(codec, container) + codecs.can_contain(codec, container),
             _preference(codec, codecs.EFFICIENCY),
-            bool(stream.audio_codec) != prefer_silent,
+            bool(stream.audio_codec) != bool(separate_fitness),
             sign * stream.bitrate_bps,
             _PROTOCOLS.index(stream.protocol) if stream.protocol in _PROTOCOLS else -1,
         )
 
     return rank
-
-
-def _best_audio(
-    offered: list[Format], spec: FormatSpec, container: codecs.Container.ValueType
-) -> tuple[Format, list[media_pb2.Warning]]:
-    requested = [language for language in spec.audio.languages if language != "original"]
-    if requested and not any(_is_in_language(s, language) for s in offered for language in requested):
-        message = f"no audio in {', '.join(requested)} is offered"
-        if spec.audio.language_required:
-            raise _unavailable(message)
-        warning = media_pb2.Warning(
-            reason=media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, message=message, language_code=requested[0]
-        )
-        return max(reversed(offered), key=_audio_rank([], spec, container)), [warning]
-    return max(reversed(offered), key=_audio_rank(list(spec.audio.languages), spec, container)), []
-
-
-def _audio_rank(
-    languages: list[str], spec: FormatSpec, container: codecs.Container.ValueType
-) -> Callable[[Format], Any]:
-    sign = -1 if spec.smallest else 1
-    copied_codecs = {FormatSpec.Audio.M4A: "aac", FormatSpec.Audio.OPUS: "opus", FormatSpec.Audio.MP3: "mp3"}
-    copied = copied_codecs.get(spec.audio.format)
-
-    def rank(stream: Format) -> tuple[float, ...]:
-        original = (stream.original_audio + 1) if stream.HasField("original_audio") else 1.5
-        language = next(
-            (
-                len(languages) - index
-                for index, preferred in enumerate(languages)
-                if _is_in_language(stream, preferred)
-            ),
-            0,
-        )
-        codec = codecs.family(stream.audio_codec)
-        playable = codecs.is_playable(codec, container)
-        return (language, original, codec == copied, playable, sign * stream.bitrate_bps)
-
-    return rank
-
-
-def _is_in_language(stream: Format, language: str) -> bool:
-    if language == "original":
-        return stream.original_audio
-    return matches_language(stream.language_code, language)
-
-
-def _video_warnings(video: Format, spec: FormatSpec) -> list[media_pb2.Warning]:
-    warnings = []
-    height = _height(video)
-    if spec.max_height and height and height < spec.max_height:
-        text = f"the highest resolution offered up to {spec.max_height} is {height}"
-        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.HEIGHT_BELOW_ASKED, message=text))
-    preferred = [codecs.VIDEO_FAMILY.get(codec) for codec in spec.video_codecs]
-    codec = codecs.family(video.video_codec)
-    if preferred and codec not in (*preferred, codecs.UNKNOWN):
-        text = f"the video codec is {codec}: none of the requested codecs is offered"
-        warnings.append(media_pb2.Warning(reason=media_pb2.Warning.CODEC_NOT_OFFERED, message=text))
-    return warnings
 
 
 def _preference(name: str, preferred: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_runtime.errors import ReelhaulError, to_status
+from reelhaul_runtime.redaction import redact_paths
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def failed(error: BaseException, job: str, worker: str) -> Finish:
         log.error("unexpected failure of a fetch", extra={"job": job}, exc_info=error)
         text = f"a bug in the worker ({type(error).__name__}); see its log"
         error = ReelhaulError(ErrorReason.INTERNAL_ERROR, text, metadata={"requestId": job})
+    error.text = redact_paths(error.text)
     disk_full = error.reason == ErrorReason.WORKER_DISK_FULL
     if disk_full:
         error.metadata["worker"] = worker

@@ -2,124 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-
-from yt_dlp.networking import Request
-from yt_dlp.utils import ISO639Utils, YoutubeDLError
 
 from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.media.muxer import SubtitleFile
-from reelhaul_fetcher.model import subtitles
+from reelhaul_fetcher.model import cues, languages, site_limits, track_roles
+from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.selection import matches_language
-from reelhaul_fetcher.model.subtitles import SubtitleTrack, find_site_translation, select_tracks
-from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
+from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.subtitle_tracks import (
+    Selection,
+    SubtitleTrack,
+    describe,
+    find_site_translation,
+    select_tracks,
+)
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
+from reelhaul_fetcher.ytdlp.subtitle_download import download_track
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Translates texts from a language into another. Raises TRANSLATION_UNAVAILABLE.
 Translate = Callable[[list[str], str, str], list[str]]
 
-_MAX_SUBTITLE_BYTES = 16 * 1024 * 1024
-# Formats that we read, best first: json3 has no rolling lines.
-_READABLE = ("json3", "vtt", "srt")
-# What yt-dlp and we raise for a track: it is missing then, whatever value of the site is the cause.
-_UNREADABLE = (
-    YoutubeDLError,
-    OSError,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-)
+
+@dataclass(frozen=True, slots=True)
+class CaptionTrack:
+    """Subtitles in *language* (BCP-47), and how many of their cues had a wrong time."""
+
+    language: str
+    source: SubtitleTrack
+    cues: list[Cue]
+    wrong: int = 0
+
+    @property
+    def iso_639_2(self) -> str:
+        """The three-letter code of the language, which containers use."""
+        return languages.to_iso_639_2(self.language)
+
+    @property
+    def title(self) -> str:
+        """The site's name of the track, printable; empty for a translation, which has none."""
+        name = self.source.name[: site_limits.MAX_NAME] if self.language == self.source.language else ""
+        return "".join(letter for letter in name if letter.isprintable())
+
+    def repeats(self, other: CaptionTrack) -> bool:
+        """Return whether *other* has the same words in the same language: some sites list a track twice."""
+        kind, other_kind = (
+            (track.language, track.source.role, track.source.manual) for track in (self, other)
+        )
+        return kind == other_kind and self.cues == other.cues
 
 
 @dataclass(slots=True)
 class Sidecars:
-    """Files beside the media, what of them goes into the media file, and what is missing."""
+    """Files beside the media, subtitles that are written once its length is known, and what is missing."""
 
     products: list[Product] = field(default_factory=list)
-    embedded_subtitles: list[SubtitleFile] = field(default_factory=list)
+    tracks: list[CaptionTrack] = field(default_factory=list)
     #: A JPEG.
     thumbnail: Path | None = None
     warnings: list[MediaWarning] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Track:
-    language: str
-    source: SubtitleTrack
-    cues: list[subtitles.Cue]
-
-
 def fetch_subtitles(
-    downloader: Downloader,
-    info: Info,
-    media: MediaInfo,
-    request: FetchRequest,
-    cut: Cut,
-    translate: Translate,
+    downloader: Downloader, info: Info, request: FetchRequest, translate: Translate
 ) -> Sidecars:
-    """Return the subtitles that *request* asks for, with *cut* applied.
+    """Return the tracks that *request* asks for.
 
     Raises SUBTITLES_UNAVAILABLE or TRANSLATION_UNAVAILABLE if they are required.
     """
     spec = request.format.subtitles
-    tracks: list[_Track] = []
-    missing: list[str] = []
-    for label, source in select_tracks(info, spec):
-        cues = _fetch_cues(downloader, source, request.folder) if source else []
-        if source and cues:
-            tracks.append(_Track(source.language, source, cues))
-        else:
-            missing.append(label)
+    sidecars = Sidecars()
+    missing: dict[str, str] = {}
+    for selection in select_tracks(info, spec):
+        try:
+            track = _download_best(downloader, selection, request.folder, sidecars.tracks)
+        except SubtitlesUnreadable as error:
+            missing[selection.language] = str(error)
+            continue
+        if not any(other.repeats(track) for other in sidecars.tracks):
+            sidecars.tracks.append(track)
+        if not selection.is_listed:
+            sidecars.warnings += _track_warnings(track.source, selection.language)
     subtitles_only = request.format.media_kind == FormatSpec.SUBTITLES_ONLY
-    if missing and (spec.required or (subtitles_only and not tracks)):
+    if missing and (spec.required or (subtitles_only and not sidecars.tracks)):
         raise _unavailable(missing)
-    sidecars = Sidecars(
-        warnings=[
-            MediaWarning(
-                reason=MediaWarning.SUBTITLES_MISSING, message=f"no subtitles in {label}", language_code=label
-            )
-            for label in missing
-        ]
-    )
-    if spec.translate_to and (not tracks or not matches_language(tracks[0].language, spec.translate_to)):
-        _add_translation(downloader, info, tracks, request, sidecars, translate)
-    for track in tracks:
-        _write(track, media, request, cut, sidecars)
+    sidecars.warnings += [_missing(label, problem) for label, problem in missing.items()]
+    tracks = sidecars.tracks
+    if spec.translate_to and not (tracks and languages.matches(spec.translate_to, tracks[0].language)):
+        _add_translation(downloader, info, request, sidecars, translate)
     return sidecars
 
 
+def _download_best(
+    downloader: Downloader, selection: Selection, folder: Path, downloaded: Sequence[CaptionTrack]
+) -> CaptionTrack:
+    """Return the best track of *selection* that can be read. Raises SubtitlesUnreadable if there is none."""
+    problems: list[str] = []
+    for source in selection.candidates:
+        for known in downloaded:
+            if known.source == source:
+                return known
+        try:
+            track = download_track(downloader, source, folder)
+        except SubtitlesUnreadable as error:
+            problems.append(str(error))
+        else:
+            return CaptionTrack(source.language, source, track.cues, track.wrong)
+    raise SubtitlesUnreadable(problems[0] if problems else "none are offered")
+
+
+def _track_warnings(track: SubtitleTrack, requested: str) -> list[MediaWarning]:
+    """Return a warning if *track* is not quite what was *requested*: of another region, or a part only."""
+    language, role = track_roles.split_request(requested)
+    if languages.differs_in_region(language, track.language):
+        return [_missing(requested, f"{describe(track)} is delivered instead")]
+    if not role and not track_roles.is_complete(track.role):
+        text = f"the only subtitles in {requested} are of the kind {track_roles.TEXT[track.role]}"
+        return [MediaWarning(reason=MediaWarning.TRACK_ROLE_DIFFERS, message=text, language_code=requested)]
+    return []
+
+
 def _add_translation(
-    downloader: Downloader,
-    info: Info,
-    tracks: list[_Track],
-    request: FetchRequest,
-    sidecars: Sidecars,
-    translate: Translate,
+    downloader: Downloader, info: Info, request: FetchRequest, sidecars: Sidecars, translate: Translate
 ) -> None:
-    """Add a translation of the first of *tracks*: the site's own if there is one, else *translate*'s."""
+    """Add a translation of the first track: the site's own if there is one, else *translate*'s."""
     language = request.format.subtitles.translate_to
     try:
-        if not tracks:
+        if not sidecars.tracks:
             raise _nothing_to_translate(language)
-        source = find_site_translation(info, tracks[0].source, language)
-        cues = _fetch_cues(downloader, source, request.folder) if source else []
-        if not cues:
-            original = tracks[0].cues
-            texts = translate([cue.text for cue in original], tracks[0].language, language)
-            cues = [
-                subtitles.Cue(cue.start, cue.end, text) for cue, text in zip(original, texts, strict=True)
+        original = sidecars.tracks[0]
+        translated = _download_translation(downloader, info, original, language, request.folder)
+        if not translated:
+            texts = translate([cue.text for cue in original.cues], original.language, language)
+            translated = [
+                Cue(cue.start, cue.end, text) for cue, text in zip(original.cues, texts, strict=True)
             ]
-        tracks.append(_Track(language, tracks[0].source, cues))
+        sidecars.tracks.append(CaptionTrack(language, original.source, translated))
     except ReelhaulError as error:
         if request.format.subtitles.required or error.reason != ErrorReason.TRANSLATION_UNAVAILABLE:
             raise
@@ -128,66 +153,79 @@ def _add_translation(
         )
 
 
-def _write(track: _Track, media: MediaInfo, request: FetchRequest, cut: Cut, sidecars: Sidecars) -> None:
-    spec = request.format.subtitles
-    cues = subtitles.apply_cut(track.cues, cut)
-    used_names = {product.info.file_name for product in sidecars.products}
-    infix = _safe(track.language)
-    for form in spec.formats or [FormatSpec.Subtitles.SRT]:
-        extension = subtitles.EXTENSION[form]
-        name = file_names.from_title(media.title, extension, infix=infix)
-        if name in used_names:
-            name = file_names.from_title(media.title, extension, infix=f"{infix}.auto")
-        path = request.folder / f"subtitle{len(sidecars.products)}.{extension}"
-        path.write_text(subtitles.render(cues, form), encoding="utf-8")
-        sidecars.products.append(Product.from_file(path, ArtifactInfo.SUBTITLE, name, track.language))
-    if spec.embed and cues:
-        path = request.folder / f"embed{len(sidecars.embedded_subtitles)}.srt"
-        path.write_text(subtitles.render(cues, FormatSpec.Subtitles.SRT), encoding="utf-8")
-        sidecars.embedded_subtitles.append(SubtitleFile(path, _iso_639_2(track.language)))
-
-
-def _fetch_cues(downloader: Downloader, source: SubtitleTrack, folder: Path) -> list[subtitles.Cue]:
-    """Return the cues of a track; none if no format of it can be downloaded and read."""
-    forms = [form for form in source.formats if form.get("ext") in _READABLE]
-    for form in sorted(forms, key=lambda form: _READABLE.index(form["ext"])):
-        try:
-            cues = subtitles.parse(_fetch_text(downloader, form, folder), form["ext"])
-        except _UNREADABLE:
-            continue
-        return cues if source.manual or form["ext"] == "json3" else subtitles.remove_rolling_lines(cues)
-    return []
-
-
-def _fetch_text(downloader: Downloader, form: Info, folder: Path) -> str:
-    if form.get("data") is not None:
-        return str(form["data"])[:_MAX_SUBTITLE_BYTES]
-    if str(form.get("protocol") or "").startswith("m3u8"):
-        return _fetch_segments(downloader, form, folder)
-    request = Request(form["url"], headers=form.get("http_headers") or {})
-    return read_body(downloader, request, _MAX_SUBTITLE_BYTES).decode("utf-8-sig", "replace")
-
-
-def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> str:
-    """Return a track of an HLS master playlist: yt-dlp's native downloader joins its WebVTT segments."""
-    path = folder / "track.vtt"
-    track = {**form, "protocol": "m3u8_native", "ext": "vtt", "id": "track", "title": "track"}
+def _download_translation(
+    downloader: Downloader, info: Info, original: CaptionTrack, language: str, folder: Path
+) -> list[Cue]:
+    """Return the site's translation of *original*; empty if it has none that can be read."""
+    source = find_site_translation(info, original.source, language)
     try:
-        downloader.dl(str(path), track, subtitle=True)
-        with path.open("rb") as file:
-            return file.read(_MAX_SUBTITLE_BYTES).decode("utf-8-sig", "replace")
-    finally:
-        path.unlink(missing_ok=True)
+        return download_track(downloader, source, folder).cues if source else []
+    except SubtitlesUnreadable:
+        return []
 
 
-def _safe(code: str) -> str:
-    return "".join(c for c in code if c.isalnum() or c in "-_")[:35]
+def write_subtitles(
+    tracks: Sequence[CaptionTrack],
+    media: MediaInfo,
+    request: FetchRequest,
+    cut: Cut,
+    measured_seconds: float,
+) -> tuple[list[Product], list[MediaWarning]]:
+    """Write *tracks* with *cut* applied, within the length of the media; return the files.
+
+    *measured_seconds* is the length of the file that is delivered with them; 0 if there is none.
+    """
+    spec = request.format.subtitles
+    products: list[Product] = []
+    warnings: list[MediaWarning] = []
+    for track in tracks:
+        shown, misfits = _fit(track, cut, measured_seconds, media)
+        if misfits:
+            text = (
+                f"cues of the subtitles in {track.language} with wrong times, or beyond the end of the"
+                f" media, were corrected or left out: {misfits}"
+            )
+            warnings.append(
+                MediaWarning(reason=MediaWarning.TIMES_CORRECTED, message=text, language_code=track.language)
+            )
+        used_names = {product.info.file_name for product in products}
+        for form in spec.formats or [FormatSpec.Subtitles.SRT]:
+            extension = cues.EXTENSION[form]
+            names = (file_names.from_title(media.title, extension, infix=infix) for infix in _infixes(track))
+            name = next(name for name in names if name not in used_names)
+            path = request.folder / f"subtitle{len(products)}.{extension}"
+            path.write_text(cues.render(shown, form), encoding="utf-8")
+            products.append(Product.from_file(path, ArtifactInfo.SUBTITLE, name, track.language))
+    return products, warnings
 
 
-def _iso_639_2(language: str) -> str:
-    """Return the three-letter code of *language*, which containers use."""
-    code = language.split("-")[0].lower()
-    return code if len(code) == 3 else ISO639Utils.short2long(code) or "und"
+def _fit(track: CaptionTrack, cut: Cut, measured_seconds: float, media: MediaInfo) -> tuple[list[Cue], int]:
+    """Return the cues of *track* after *cut* within the media, and how many were corrected or left out."""
+    site_seconds = media.duration.ToTimedelta().total_seconds()
+    shown, misfits = track.cues, 0
+    # A length that the site tells may be wrong, which would lose the text of a whole film.
+    if not measured_seconds and site_seconds and cues.most_begin_before(shown, site_seconds):
+        shown, misfits = cues.limit(shown, site_seconds)
+    shown = cues.apply_cut(shown, cut)
+    if measured_seconds:
+        shown, misfits = cues.limit(shown, measured_seconds)
+    return shown, misfits + track.wrong
+
+
+def _infixes(track: CaptionTrack) -> Iterator[str]:
+    """Yield what tells the files of *track* from those of others: its language, its role, and a number."""
+    suffix = track_roles.SUFFIX.get(track.source.role)
+    infix = f"{track.language}.{suffix}" if suffix else track.language
+    yield infix
+    if not track.source.manual:
+        infix = f"{infix}.auto"
+        yield infix
+    yield from (f"{infix}.{number}" for number in count(2))
+
+
+def _missing(language: str, problem: str) -> MediaWarning:
+    text = f"no subtitles in {language}: {problem}"
+    return MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text, language_code=language)
 
 
 def _nothing_to_translate(language: str) -> ReelhaulError:
@@ -195,8 +233,8 @@ def _nothing_to_translate(language: str) -> ReelhaulError:
     return ReelhaulError(ErrorReason.TRANSLATION_UNAVAILABLE, text, metadata={"language": language})
 
 
-def _unavailable(missing: list[str]) -> ReelhaulError:
-    languages = ",".join(missing)
-    return ReelhaulError(
-        ErrorReason.SUBTITLES_UNAVAILABLE, f"no subtitles in {languages}", metadata={"languages": languages}
-    )
+def _unavailable(problems: Mapping[str, str]) -> ReelhaulError:
+    """Return SUBTITLES_UNAVAILABLE for the *problems* by language."""
+    text = "; ".join(f"no subtitles in {language}: {problem}" for language, problem in problems.items())
+    metadata = {"languages": ",".join(problems)}
+    return ReelhaulError(ErrorReason.SUBTITLES_UNAVAILABLE, text, metadata=metadata)

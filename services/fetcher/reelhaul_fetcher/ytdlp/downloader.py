@@ -19,12 +19,15 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from yt_dlp.utils import unsmuggle_url
 
 from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.model.engine_options import EngineOptions
+from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
+from reelhaul_runtime.errors import ReelhaulError
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
@@ -128,6 +131,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
                 self._log.record(request.url, error)
             raise
 
+    def process_video_result(self, info_dict: Info, download: bool = True) -> Any:
+        """Process *info_dict* as yt-dlp does, without subtitles that it would stumble over."""
+        for name in ("subtitles", "automatic_captions"):
+            info_dict[name] = without_broken_forms(info_dict.get(name))
+        return super().process_video_result(info_dict, download)
+
+    def process_subtitles(self, video_id: str, normal_subtitles: Any, automatic_captions: Any) -> None:
+        """Select no subtitles: we select from all of them afterwards."""
+
     def _forceprint(self, key: str, info_dict: Info | None) -> None:
         """Print nothing; yt-dlp would draw tables of all formats and subtitles for it."""
 
@@ -206,6 +218,14 @@ def access_options(options: EngineOptions) -> dict[str, Any]:
 
 def read_body(downloader: Downloader, request: Request, limit: int) -> bytes:
     """Return the body of the response to *request*. Raises ValueError if it has more than *limit* bytes."""
+    return read_response(downloader, request, limit)[0]
+
+
+def read_response(downloader: Downloader, request: Request, limit: int) -> tuple[bytes, str]:
+    """Return body and Content-Type of the response to *request*.
+
+    Raises ValueError if the body has more than *limit* bytes.
+    """
     response = downloader.urlopen(request)
     try:
         content: bytes = response.read(limit + 1)
@@ -213,7 +233,7 @@ def read_body(downloader: Downloader, request: Request, limit: int) -> bytes:
         response.close()
     if len(content) > limit:
         raise ValueError(f"the response to {request.url} has more than {limit} bytes")
-    return content
+    return content, str(response.headers.get("Content-Type") or "")
 
 
 def is_native(protocol: str) -> bool:
@@ -234,7 +254,8 @@ def disable_ffmpeg_downloader() -> None:
 
     @functools.wraps(FFmpegFD.real_download)
     def refuse(self: Any, filename: str, info_dict: Info) -> bool:
-        raise yt_dlp.utils.DownloadError("only ffmpeg could download this stream, and it has no network")
+        text = "only ffmpeg could download this stream, and it has no network"
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
     FFmpegFD.real_download = refuse
 

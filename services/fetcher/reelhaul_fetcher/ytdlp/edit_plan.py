@@ -35,17 +35,14 @@ class EditPlan:
 def plan_edit(
     downloader: Downloader, media: MediaInfo, request: FetchRequest, options: EngineOptions
 ) -> EditPlan:
-    """Return the edits that *request* asks for. Raises FORMAT_UNAVAILABLE, MEDIA_TOO_LONG."""
+    """Return the edits that *request* asks for. Raises CLIP_OUT_OF_RANGE, MEDIA_TOO_LONG."""
     # Of a live stream some sites tell how long it has been running: that is no duration.
     is_live = media.live_status == MediaInfo.LIVE
     duration = 0.0 if is_live else media.duration.ToTimedelta().total_seconds()
     spec = request.format
     clip = cuts.clip_range(spec)
     if clip and duration and clip.start >= duration:
-        raise ReelhaulError(
-            ErrorReason.FORMAT_UNAVAILABLE,
-            f"the clip starts at {clip.start:g} s, after the end of the media",
-        )
+        raise clip_out_of_range(clip.start, duration)
     plan = EditPlan(cuts.make_cut(clip, ()))
     if spec.HasField("sponsorblock"):
         segments = fetch_segments(downloader, media, spec.sponsorblock, options.sponsorblock_url)
@@ -59,6 +56,15 @@ def plan_edit(
     if request.max_seconds and length > request.max_seconds:
         raise media_too_long(length, request.max_seconds)
     return plan
+
+
+def clip_out_of_range(start: float, duration: float) -> ReelhaulError:
+    """Return CLIP_OUT_OF_RANGE: the clip starts at second *start* of media of *duration* seconds."""
+    return ReelhaulError(
+        ErrorReason.CLIP_OUT_OF_RANGE,
+        f"the clip starts at {start:g} s, and the media ends at {duration:.1f} s",
+        metadata={"startSeconds": f"{start:g}", "durationSeconds": f"{duration:.1f}"},
+    )
 
 
 def media_too_long(seconds: float, limit: float) -> ReelhaulError:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking.exceptions import HTTPError, TransportError
-from yt_dlp.utils import ExtractorError, GeoRestrictedError, UnsupportedError
+from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed
@@ -24,7 +24,7 @@ from reelhaul_fetcher.ytdlp import error_patterns
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, error_spec
-from reelhaul_runtime.redaction import redact_urls
+from reelhaul_runtime.redaction import redact_paths, redact_urls
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
@@ -52,20 +52,16 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
     chain = list(error_chain(error))
     for link in chain:
         if isinstance(link, ReelhaulError):
+            link.text = redact_paths(link.text)
             return link
     message = _without_ids(str(chain[0]), chain)[:_MAX_CLASSIFIED_TEXT]
-    text = redact_urls(_without_decoration(message))
+    text = redact_paths(redact_urls(_without_decoration(message)))
     host = log.last_host or urlsplit(url).hostname or ""
     metadata = {"url": url, "host": host, "extractor": log.extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
         if failure := rule(chain, text, log, metadata):
             return failure
-    return _failure(
-        ErrorReason.EXTRACTOR_FAILED,
-        f"{ENGINE} could not read this page: {text}; a newer version may",
-        metadata,
-        help_url=_UPGRADE_URL,
-    )
+    return _by_progress(chain, text, log, metadata)
 
 
 def not_live_yet(start: datetime | None, text: str) -> ReelhaulError:
@@ -217,6 +213,24 @@ def _by_transport(
         f"the site cannot be reached: {text}",
         metadata | {"cause": next(causes, "connect")},
     )
+
+
+def _by_progress(
+    chain: list[BaseException], text: str, log: ResponseLog, metadata: dict[str, str]
+) -> ReelhaulError:
+    """Return the failure of the engine itself, by how far it came with the page."""
+    extractors = {str(getattr(link, "ie", None) or "").lower() for link in chain} | {log.extractor}
+    message = f"{ENGINE} could not read this page: {text}; a newer version may"
+    if re.search(error_patterns.NO_FORMATS, text, re.IGNORECASE):
+        message = f"{ENGINE} read the page, but found no format that can be played: {text}"
+        # For a page of no site in particular there is no extractor that a newer version could repair.
+        if "generic" in extractors:
+            return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)
+    elif log.extractor and not any(isinstance(link, ExtractorError) for link in chain):
+        message = f"the media cannot be downloaded: {text}"
+        if isinstance(chain[0], DownloadError):
+            return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)
+    return _failure(ErrorReason.EXTRACTOR_FAILED, message, metadata, help_url=_UPGRADE_URL)
 
 
 def _cookies_were_rotated(log: ResponseLog) -> bool:

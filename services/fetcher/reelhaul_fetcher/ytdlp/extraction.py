@@ -20,7 +20,11 @@ from reelhaul_runtime.errors import ReelhaulError
 
 
 class NoStreamsError(Exception):
-    """A video has no stream that can be downloaded; the text is yt-dlp's last warning."""
+    """A video has no stream that can be downloaded; the text is yt-dlp's last warning, *ie* its extractor."""
+
+    def __init__(self, text: str, ie: str) -> None:
+        super().__init__(text)
+        self.ie = ie
 
 
 class Source:
@@ -70,7 +74,8 @@ def check_streams(info: Info, warnings: list[str]) -> None:
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
     # yt-dlp's last warning is that only images are left, which does not tell the cause.
     causes = [warning for warning in warnings if "only images" not in warning.lower()]
-    raise NoStreamsError("; ".join(["no stream that plays was offered", *causes[-1:]]))
+    text = "; ".join(["no stream that plays was offered", *causes[-1:]])
+    raise NoStreamsError(text, str(info.get("extractor") or ""))
 
 
 def _extract(request: ProbeRequest, options: EngineOptions, log: ResponseLog, **overrides: Any) -> Info:

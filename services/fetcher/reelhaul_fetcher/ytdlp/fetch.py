@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import (
+    ArtifactInfo,
+    DeliveredMedia,
+    Format,
+    FormatSpec,
+    MediaInfo,
+    Progress,
+)
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.model.selection import choose_formats
+from reelhaul_fetcher.model.selection import PICTURE_REASONS, Choice, choose_formats
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.captions import Translate
-from reelhaul_fetcher.ytdlp.dash import presentation_start
+from reelhaul_fetcher.ytdlp.captions import Translate, write_subtitles
+from reelhaul_fetcher.ytdlp.dash_manifest import REFUSAL
 from reelhaul_fetcher.ytdlp.download import streams
-from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.edit_plan import plan_edit
 from reelhaul_fetcher.ytdlp.errors import not_live_yet
 from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
+from reelhaul_fetcher.ytdlp.format_choice import Choose, download_choice
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_fetcher.ytdlp.info import to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live import recorder
@@ -54,13 +64,14 @@ def fetch(
         if request.format.media_kind != FormatSpec.SUBTITLES_ONLY:
             check_streams(source.info, log.warnings)
         edit = plan_edit(downloader, media, request, options)
-        offered = [to_format(stream) for stream in source.streams.values()]
+        offered = [to_format(stream) for stream in _usable_streams(source, request.format)]
         if media.live_status == MediaInfo.LIVE:
             offered = [stream for stream in offered if stream.protocol == "hls"]
-        formats, warnings = choose_formats(offered, request.format, select_formats, edit.excluded_codecs)
+        choose = _chooser(edit.excluded_codecs)
+        formats, warnings = choose(offered, request.format)
         # Before the media: a required sidecar that is missing must not cost gigabytes first.
         translate = _translate_while_waiting(channel, tracker)
-        sidecars = fetch_sidecars(source, media, request, edit.cut, tracker, translate)
+        sidecars = fetch_sidecars(source, media, request, tracker, translate)
         products: list[Product] = []
         delivered = DeliveredMedia(duration=media.duration)
         if formats:
@@ -68,14 +79,19 @@ def fetch(
                 request,
                 media,
                 formats,
+                warnings,
                 edit.cut,
-                tuple(sidecars.embedded_subtitles),
+                tuple(sidecars.tracks) if request.format.subtitles.embed else (),
                 sidecars.thumbnail,
                 edit.sponsor_chapters,
             )
-            output = _receive(source, plan, tracker, meter, channel)
-            products, delivered = output.products, output.delivered
-            warnings += output.warnings
+            output = _receive(source, plan, offered, choose, tracker, meter, channel)
+            products, delivered, warnings = output.products, output.delivered, output.warnings
+    # Within the length of the file: that of the site may be wrong.
+    seconds = delivered.duration.ToTimedelta().total_seconds() if formats else 0.0
+    texts, text_warnings = write_subtitles(sidecars.tracks, media, request, edit.cut, seconds)
+    sidecars.products[:0] = texts
+    sidecars.warnings += text_warnings
     languages = {
         product.info.language_code
         for product in sidecars.products
@@ -90,22 +106,51 @@ def fetch(
     )
 
 
+def _chooser(excluded_codecs: frozenset[str]) -> Choose:
+    """Return the choice of formats, without warnings of the picture: the file will tell."""
+
+    def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
+        formats, warnings = choose_formats(offered, spec, select_formats, excluded_codecs)
+        return formats, [warning for warning in warnings if warning.reason not in PICTURE_REASONS]
+
+    return choose
+
+
+def _usable_streams(source: Source, spec: FormatSpec) -> list[Info]:
+    """Return the streams that can be received as a whole. Raises FORMAT_UNAVAILABLE if none fits *spec*."""
+    streams = list(source.streams.values())
+    usable = [stream for stream in streams if not stream.get(REFUSAL)]
+    kind = "acodec" if spec.media_kind == FormatSpec.AUDIO else "vcodec"
+    if not any(stream.get(kind) != "none" for stream in usable):
+        refusals = [stream[REFUSAL] for stream in streams if stream.get(REFUSAL)]
+        if refusals:
+            raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(refusals[-1]))
+    return usable
+
+
 def _receive(
     source: Source,
     plan: OutputPlan,
+    offered: Sequence[Format],
+    choose: Choose,
     tracker: ProgressTracker,
     meter: streams.ByteMeter,
     channel: FetcherChannel,
 ) -> Output:
-    """Download or record the formats of *plan*, and post-process them."""
+    """Download or record the formats of *plan*, which *choose* took of *offered*, and post-process them."""
     request, format_ids = plan.request, [stream.format_id for stream in plan.formats]
     if not recorder.is_requested(plan.spec) or not _is_live(source, plan.media, format_ids[0]):
         if request.recording_stopped:
             raise recorder.recording_lost()
-        files = streams.download_streams(source, format_ids, request, tracker, meter)
-        starts = tuple(presentation_start(source.streams[format_id]) for format_id in format_ids)
-        plan = replace(plan, presentation_starts=starts)
-        return postprocess(files, plan, tracker, channel.on_media_file)
+        choice = plan.formats, plan.warnings
+        measured, warnings = download_choice(source, offered, choice, choose, request, tracker, meter)
+        plan = replace(
+            plan,
+            formats=[each.format for each in measured],
+            warnings=warnings,
+            inspections={each.path: each.inspection for each in measured},
+        )
+        return postprocess([each.stream for each in measured], plan, tracker, channel.on_media_file)
     tracker.begin_stage(Progress.RECORDING)
     channel.on_recording()
     recording = recorder.record(source, format_ids, request, tracker, channel.stop_reason)
@@ -117,7 +162,8 @@ def _receive(
         text = "nothing of the audio was received"
         warnings.insert(0, MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text))
     plan = replace(plan, recording=recording)
-    output = postprocess(recording.files, plan, tracker, channel.on_media_file)
+    received = [ReceivedStream((file,)) for file in recording.files]
+    output = postprocess(received, plan, tracker, channel.on_media_file)
     return replace(output, warnings=[*output.warnings, *warnings])
 
 

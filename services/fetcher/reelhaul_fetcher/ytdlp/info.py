@@ -9,10 +9,10 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry, SubtitleTrack
 from reelhaul_fetcher.media.verify import to_duration
-from reelhaul_fetcher.model import site_limits
+from reelhaul_fetcher.model import languages, site_limits, track_roles
 from reelhaul_fetcher.model.codecs import UNKNOWN
-from reelhaul_fetcher.model.site_limits import SiteValues, number, whole
-from reelhaul_fetcher.model.subtitles import offered_tracks
+from reelhaul_fetcher.model.site_limits import SiteValues, clean, number, whole
+from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, ROLE, offered_tracks
 
 _LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,
@@ -46,7 +46,7 @@ def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> Med
         uploader=values.text("uploader", info.get("uploader") or info.get("channel"), site_limits.MAX_NAME),
         thumbnail_url=values.reference("thumbnail URL", info.get("thumbnail"), site_limits.MAX_URL),
         live_status=_LIVE_STATUS.get(info.get("live_status") or "", MediaInfo.LIVE_STATUS_UNSPECIFIED),
-        original_language_code=_code(info.get("language")),
+        original_language_code=_language(info.get("language")),
         age_limit=_int32(info.get("age_limit")),
         entry_count=_int32(info.get("playlist_count")) if "entries" in info else 0,
     )
@@ -59,7 +59,7 @@ def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> Med
     formats = values.last("formats", playable_formats(info), site_limits.MAX_FORMATS)
     media.formats.extend(map(to_format, formats))
     media.subtitle_tracks.extend(_subtitle_tracks(info, values))
-    media.chapters.extend(_chapters(info.get("chapters") or (), values))
+    media.chapters.extend(_chapters(info.get("chapters"), values))
     entries = info.get("entries") or ()
     media.entries.extend(to_entry(entry, n, values) for n, entry in enumerate(entries, 1) if entry)
     values.limit_size(media)
@@ -95,11 +95,15 @@ def to_format(stream: dict[str, Any]) -> Format:
         bitrate_bps=int((number(stream.get("tbr"), site_limits.MAX_BYTES) or 0.0) * 1000),
         size_bytes=size or estimate or 0,
         size_estimated=not size and bool(estimate),
-        language_code=_code(stream.get("language")),
+        language_code=_language(stream.get("language")),
         protocol=_PROTOCOLS.get(protocol, protocol),
         audio_channels=_int32(stream.get("audio_channels")),
         drm=bool(stream.get("has_drm")) and stream.get("has_drm") != "maybe",
     )
+    if result.audio_codec:
+        label, name = clean(stream.get("language")), clean(stream.get("format_note"))
+        result.role = stream.get(ROLE) or track_roles.from_texts(label, name)
+        result.default_audio = bool(stream.get(IS_DEFAULT))
     dynamic_range = _code(stream.get("dynamic_range"))
     result.dynamic_range = "" if dynamic_range == "SDR" else dynamic_range
     preference = stream.get("language_preference")
@@ -135,34 +139,31 @@ def _codec(codec: Any) -> str:
 
 
 def _subtitle_tracks(info: dict[str, Any], values: SiteValues) -> Iterable[SubtitleTrack]:
+    spoken = _language(info.get("language"))
     manual, automatic = (offered_tracks(info, name, values) for name in ("subtitles", "automatic_captions"))
-    for code, forms in manual.items():
-        if code != "live_chat" and forms:
-            yield SubtitleTrack(
-                language_code=code, kind=SubtitleTrack.MANUAL, display_name=_track_name(forms, values)
-            )
-    spoken = _code(info.get("language"))
-    for code, forms in automatic.items():
-        if not forms:
-            continue
-        original = code.endswith("-orig") or code == spoken
+    for track in [*manual, *automatic]:
+        original = track.is_original or track.language == spoken
+        kind = SubtitleTrack.AUTO if original else SubtitleTrack.TRANSLATED
         yield SubtitleTrack(
-            language_code=code.removesuffix("-orig"),
-            kind=SubtitleTrack.AUTO if original else SubtitleTrack.TRANSLATED,
-            display_name=_track_name(forms, values),
-            source_language_code="" if original else spoken,
+            language_code=track.language,
+            kind=SubtitleTrack.MANUAL if track.manual else kind,
+            display_name=values.text("names of subtitle tracks", track.name, site_limits.MAX_NAME),
+            source_language_code="" if track.manual or original else spoken,
+            role=track.role,
         )
 
 
-def _track_name(forms: list[dict[str, Any]], values: SiteValues) -> str:
-    return values.text("names of subtitle tracks", forms[0].get("name"), site_limits.MAX_NAME)
-
-
-def _chapters(chapters: Iterable[dict[str, Any]], values: SiteValues) -> Iterable[Chapter]:
-    for chapter in values.first("chapters", list(chapters), site_limits.MAX_CHAPTERS):
-        title = values.text("titles of chapters", chapter.get("title"), site_limits.MAX_TITLE)
-        start, end = (_seconds(chapter.get(key)) for key in ("start_time", "end_time"))
-        yield Chapter(title=title, start=to_duration(start), end=to_duration(end))
+def _chapters(chapters: Any, values: SiteValues) -> Iterable[Chapter]:
+    """Yield the chapters that begin at a time; one without an end has none."""
+    listed = (
+        [chapter for chapter in chapters if isinstance(chapter, dict)] if isinstance(chapters, list) else []
+    )
+    for chapter in values.first("chapters", listed, site_limits.MAX_CHAPTERS):
+        start = number(chapter.get("start_time"), site_limits.MAX_SECONDS)
+        if start is not None:
+            title = values.text("titles of chapters", chapter.get("title"), site_limits.MAX_TITLE)
+            end = _seconds(chapter.get("end_time"))
+            yield Chapter(title=title, start=to_duration(start), end=to_duration(end))
 
 
 def _set_duration(field: duration_pb2.Duration, seconds: Any) -> None:
@@ -187,3 +188,9 @@ def _code(value: Any) -> str:
     """Return a language, codec, container or protocol; the beginning of a longer one says nothing."""
     text, is_cut = site_limits.shorten(value, site_limits.MAX_CODE)
     return "" if is_cut else text
+
+
+def _language(value: Any) -> str:
+    """Return a site's label of a language as BCP-47; empty if it names none."""
+    tag = languages.to_tag(clean(value))
+    return "" if tag == languages.UNDETERMINED else tag

@@ -116,7 +116,7 @@ def conditions(tenant: str | None, where: Node | None) -> list[Any]:
 
 
 def _conditions(tenant: str | None, where: Node | None, indexed: Iterable[str]) -> list[Any]:
-    """The same, with the conditions of those partial indexes only that are of *indexed* fields."""
+    """Like ``conditions``, but with the conditions of the partial indexes of *indexed* fields only."""
     found: list[Any] = [jobs.c.delete_time.is_(None)]
     if tenant is not None:
         found.append(jobs.c.tenant == tenant)
@@ -129,8 +129,8 @@ def _conditions(tenant: str | None, where: Node | None, indexed: Iterable[str]) 
 def _plan(query: Query, states: Set[State], total: int) -> tuple[list[Any], Sequence[State]]:
     """Return the conditions of the page's rows, and the states whose lists are to be merged.
 
-    There is an index per order for the jobs of one state. No states: one index has the jobs in the order
-    asked, or they are few enough to be sorted.
+    There is an index per order for the jobs of one state. No states: one index has the jobs in the query's
+    order, or they are few enough to be sorted.
     """
     where = conditions(query.tenant, query.where)
     if query.tenant is None or any(required_value(query.where, field) for field in _SELECTIVE):

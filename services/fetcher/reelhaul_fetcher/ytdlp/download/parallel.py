@@ -58,6 +58,8 @@ class FileDownload:
         self._max_connections, self._on_bytes = max_connections, on_bytes
         self._ranges: RangeAllocator | None = None
         self._version = FileVersion()
+        #: Whether it is known that the file received is the whole file.
+        self.is_complete = False
 
     def download(self, remote: RemoteFile) -> None:
         """Download all of the file, or after a failure the rest of it, which may be at a fresh URL.
@@ -90,6 +92,7 @@ class FileDownload:
         finally:
             self._ranges = download.ranges if download.resumable else None
             self._version = download.version
+            self.is_complete = download.delimited
 
 
 class ParallelDownload:
@@ -107,6 +110,8 @@ class ParallelDownload:
         self._remote, self._file, self._on_bytes = remote, file, on_bytes
         #: Ranges can be requested, and what was received can be continued.
         self.resumable = bool(version.validator)
+        #: Whether an end that comes too early is noticed.
+        self.delimited = self.resumable
         self._writeback = _Writeback(file.fileno())
         #: Guards everything that threads share; notified when a thread ends.
         self._lock = threading.Condition()
@@ -205,7 +210,7 @@ class ParallelDownload:
         with self._lock:
             self.ranges.rewind(byte_range)
             byte_range.stop, self.version = opened.version.total, opened.version
-            self.resumable = opened.divisible
+            self.resumable, self.delimited = opened.divisible, opened.delimited
         self._on_bytes(0, byte_range.stop)
         return opened
 

@@ -32,6 +32,10 @@ class OpenRange:
         self.stop = stop
         #: Other ranges can be requested and recognised as of the same file.
         self.divisible = partial and version.total is not None and bool(version.validator)
+        headers = response.headers
+        is_chunked = "chunked" in str(headers.get("Transfer-Encoding", "")).lower()
+        #: Whether an end that comes too early is noticed.
+        self.delimited = is_chunked or headers.get("Content-Length") is not None
 
     def read_into(self, buffer: memoryview) -> int:
         """Read until *buffer* is full or the response ends; return the number of bytes.

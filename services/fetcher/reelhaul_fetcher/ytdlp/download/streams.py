@@ -14,13 +14,18 @@ from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul_fetcher.model.cuts import clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.http_values import parse_decimal
+from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
+from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
+from reelhaul_fetcher.ytdlp.download.segments import SegmentList, download_segments, list_segments
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
+from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range
 from reelhaul_fetcher.ytdlp.errors import error_chain
 from reelhaul_fetcher.ytdlp.extraction import Source
 from reelhaul_fetcher.ytdlp.info import to_format_id
@@ -30,6 +35,7 @@ from reelhaul_runtime.errors import ReelhaulError
 _ESTIMATE_TOLERANCE = 1.3
 _USUAL_AUDIO_KBPS = 128
 _MAX_ADVERTISEMENT_SECONDS = 300.0
+_SEGMENTED_PROTOCOLS = frozenset({"m3u8", "m3u8_native", "http_dash_segments"})
 
 # The site names the extension of a stream; any other becomes "bin".
 _EXTENSIONS = frozenset(
@@ -69,28 +75,31 @@ def download_streams(
     request: FetchRequest,
     tracker: ProgressTracker,
     meter: ByteMeter,
-) -> list[Path]:
-    """Download the streams *format_ids*; return their files, in this order.
+) -> list[ReceivedStream]:
+    """Download the streams *format_ids*; return them in this order.
 
-    Raises FORMAT_UNAVAILABLE for a protocol that is not supported, MEDIA_TOO_LARGE,
-    VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
+    Raises FORMAT_UNAVAILABLE for a stream that cannot be received as a whole, CLIP_OUT_OF_RANGE,
+    MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
     """
     streams = [source.streams[format_id] for format_id in format_ids]
+    # Before any media: what cannot be received as a whole is not begun.
+    segments = [_list_segments(source, stream) for stream in streams]
+    _check_clip(request, segments)
     sizes = [_size(source.downloader, stream, is_only=len(format_ids) == 1) for stream in streams]
     duration = number(source.info.get("duration"), MAX_SECONDS) or 0.0
     estimates = [_estimate_size(stream, duration) for stream in streams]
     _check_size_limit(sizes, estimates if duration else [], request.size_limit)
     total = sum(size for size in sizes if size) if all(sizes) else None
     tracker.set_plan(dict(zip(format_ids, sizes if total else estimates, strict=True)), total)
-    files: list[Path] = []
-    for format_id, size in zip(format_ids, sizes, strict=True):
+    received: list[ReceivedStream] = []
+    for format_id, size, listed in zip(format_ids, sizes, segments, strict=True):
         meter.format_id = format_id
         tracker.begin_stage(Progress.DOWNLOADING, _detail(source.streams[format_id]))
         on_bytes = meter.on_bytes if total else partial(_plan_by_length, tracker, meter, request.size_limit)
-        stem = request.folder / f"stream{len(files)}"
-        files.append(_download_stream(source, format_id, stem, size, on_bytes))
+        stem = request.folder / f"stream{len(received)}"
+        received.append(_download_stream(source, format_id, stem, size, on_bytes, listed))
         meter.format_id = ""
-    return files
+    return received
 
 
 def media_too_large(size: int, limit: int) -> ReelhaulError:
@@ -112,14 +121,21 @@ def _plan_by_length(
     meter.on_bytes(received, total)
 
 
-def _download_stream(source: Source, format_id: str, stem: Path, size: int | None, on_bytes: OnBytes) -> Path:
-    """Download one stream into a file called *stem* and an extension; renew the URLs if they are refused."""
+def _download_stream(
+    source: Source,
+    format_id: str,
+    stem: Path,
+    size: int | None,
+    on_bytes: OnBytes,
+    segments: SegmentList | None,
+) -> ReceivedStream:
+    """Download one stream into files called *stem* and an extension; renew the URLs if they are refused."""
     stream = source.streams[format_id]
     extension = str(stream.get("ext"))
     path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
     download = FileDownload(path, source.downloader.params["concurrent_fragment_downloads"], on_bytes)
     try:
-        _receive(source.downloader, {**source.info, **stream}, download)
+        files = _receive(source.downloader, {**source.info, **stream}, download, segments)
     except (DownloadError, RequestError) as error:
         if not _is_refusal(error) or not source.renew() or format_id not in source.streams:
             raise
@@ -129,28 +145,62 @@ def _download_stream(source: Source, format_id: str, stem: Path, size: int | Non
             download.restart()
             for leftover in stem.parent.glob(f"{stem.name}.*"):
                 leftover.unlink()
-        _receive(source.downloader, {**source.info, **renewed}, download)
+        segments = _list_segments(source, renewed)
+        files = _receive(source.downloader, {**source.info, **renewed}, download, segments)
+    if segments is not None:
+        return ReceivedStream(
+            tuple(files),
+            segments.seconds,
+            segments.tolerance,
+            presentation_starts=segments.presentation_starts,
+        )
+    if download.is_complete and _youtube_version(stream) is None:
+        # The server's word on the length of its file counts more than that of a page.
+        size = None
     _check_length(path, size)
-    return path
+    return ReceivedStream(
+        tuple(files),
+        is_complete=size is not None or download.is_complete,
+        presentation_starts=(stream.get(PRESENTATION_START) or 0.0,),
+    )
 
 
-def _receive(downloader: Downloader, stream: Info, download: FileDownload) -> None:
+def _list_segments(source: Source, stream: Info) -> SegmentList | None:
+    """Return the segments of *stream*; None if it has none."""
     protocol = str(stream.get("protocol") or "")
     if not is_native(protocol):
         raise ReelhaulError(
             ErrorReason.FORMAT_UNAVAILABLE,
             f"streams over {protocol or 'an unknown protocol'} are not supported",
         )
+    is_segmented = protocol in _SEGMENTED_PROTOCOLS
+    return list_segments(source.downloader, {**source.info, **stream}) if is_segmented else None
+
+
+def _check_clip(request: FetchRequest, segments: list[SegmentList | None]) -> None:
+    """Raise CLIP_OUT_OF_RANGE if the clip starts after the end of all segments."""
+    clip = clip_range(request.format)
+    ends = [listed.seconds + listed.tolerance if listed else 0.0 for listed in segments]
+    if clip and all(ends) and clip.start >= max(ends):
+        raise clip_out_of_range(clip.start, max(listed.seconds for listed in segments if listed))
+
+
+def _receive(
+    downloader: Downloader, stream: Info, download: FileDownload, segments: SegmentList | None
+) -> list[Path]:
+    if segments is not None:
+        return download_segments(downloader, stream, segments, download.path)
     if _is_plain_http(stream):
         # YouTube serves a stream behind an advertisement only when that would be over.
         available_at = number(stream.get("available_at"), MAX_TIME) or 0.0
         time.sleep(min(max(0.0, available_at - time.time()), _MAX_ADVERTISEMENT_SECONDS))
         download.download(RemoteFile(downloader, stream))
-        return
+        return [download.path]
     stream.pop("requested_formats", None)
     succeeded, _ = downloader.dl(str(download.path), stream)
     if not succeeded or not download.path.exists():
         raise DownloadError("the download ended without a file")
+    return [download.path]
 
 
 def _is_plain_http(stream: Info) -> bool:

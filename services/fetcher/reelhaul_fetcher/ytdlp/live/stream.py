@@ -318,7 +318,7 @@ def fetch_playlist(downloader: Downloader, stream: Info) -> Playlist:
     """Return the playlist of *stream* as it is now. Raises RequestError, ValueError."""
     request = Request(stream["url"], headers=stream.get("http_headers") or {})
     text = read_body(downloader, request, _MAX_PLAYLIST_BYTES).decode("utf-8", "replace")
-    return hls_playlist.parse(text, stream["url"])
+    return hls_playlist.parse_live(text, stream["url"])
 
 
 def _is_gone(error: RequestError) -> bool:

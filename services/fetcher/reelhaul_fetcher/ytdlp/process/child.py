@@ -24,8 +24,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchRequest,
     ProbeRequest,
 )
-from reelhaul_fetcher.ytdlp import errors, extraction, fetch, playlist
-from reelhaul_fetcher.ytdlp.dash import add_presentation_starts
+from reelhaul_fetcher.ytdlp import dash_manifest, errors, extraction, fetch, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
@@ -36,6 +35,7 @@ from reelhaul_fetcher.ytdlp.downloader import (
 )
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
 from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.ytdlp.manifest_tracks import keep_track_properties
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
 
@@ -51,8 +51,9 @@ def warm_up() -> str:
     Called once, in the zygote: children share the memory.
     """
     disable_ffmpeg_downloader()
-    add_presentation_starts()
     confine_programs()
+    keep_track_properties()
+    dash_manifest.support_periods()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)

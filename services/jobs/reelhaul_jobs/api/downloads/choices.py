@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from reelhaul import qualities
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_runtime.validation.violations import FieldViolations
@@ -12,8 +13,8 @@ from reelhaul_runtime.validation.violations import FieldViolations
 V = TypeVar("V")
 
 BEST, WORST = "best", "worst"
-#: Quality -> lines of the picture.
-HEIGHTS = {f"{height}p": height for height in (4320, 2160, 1440, 1080, 720, 480, 360, 240, 144)}
+#: Quality -> class of the picture.
+HEIGHTS = {f"{number}p": number for number in qualities.CLASSES}
 QUALITIES: Mapping[str, int] = {BEST: 0, **HEIGHTS, WORST: 0}
 
 CONTAINERS = {"mp4": FormatSpec.MP4, "webm": FormatSpec.WEBM, "mkv": FormatSpec.MKV}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reelhaul import qualities
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
 from reelhaul.fetcher.v1.fetcher_service_pb2 import ProbeMediaResponse
 from reelhaul.type.v1 import media_pb2
@@ -42,23 +43,22 @@ def info_response(probe: ProbeMediaResponse, spec: FormatSpec) -> GetInfoRespons
 
 def _qualities(media: media_pb2.MediaInfo) -> list[str]:
     """Return the qualities that would each deliver something else, the best first."""
-    offered = {_lines(each) for each in media.formats if each.video_codec} - {0}
-    qualities = {
-        next((quality for quality, height in choices.HEIGHTS.items() if height <= lines), "144p")
-        for lines in offered
-    }
-    return [quality for quality in choices.HEIGHTS if quality in qualities]
+    offered = {_quality(each) for each in media.formats if not each.drm}
+    return [quality for quality in choices.HEIGHTS if quality in offered]
 
 
-def _lines(each: media_pb2.Format) -> int:
-    return min(each.width, each.height) if each.width and each.height else each.height
+def _quality(each: media_pb2.Format) -> str:
+    """Return the quality by which *each* can be requested; empty without a picture of known size."""
+    if not each.video_codec or not each.height:
+        return ""
+    return f"{qualities.classify(each.width, each.height) or qualities.CLASSES[-1]}p"
 
 
 def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
     message = GetInfoResponse.Format(
         format_id=each.format_id,
         container=each.container,
-        quality=responses.quality_of(each.width, each.height),
+        quality=_quality(each),
         width=each.width,
         height=each.height,
         # Through text: the float nearest to 29.97 is not the double nearest to it.
@@ -68,6 +68,7 @@ def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
         bitrate=each.bitrate_bps,
         language=each.language_code,
         hdr=each.dynamic_range,
+        role=each.role,
     )
     if each.size_bytes:
         message.size_bytes = each.size_bytes
@@ -75,7 +76,9 @@ def _format(each: media_pb2.Format) -> GetInfoResponse.Format:
 
 
 def _subtitle(track: media_pb2.SubtitleTrack) -> GetInfoResponse.Subtitle:
-    return GetInfoResponse.Subtitle(language=track.language_code, kind=track.kind, name=track.display_name)
+    return GetInfoResponse.Subtitle(
+        language=track.language_code, kind=track.kind, name=track.display_name, role=track.role
+    )
 
 
 def _chapter(chapter: media_pb2.Chapter) -> GetInfoResponse.Chapter:

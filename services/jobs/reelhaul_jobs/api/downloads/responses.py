@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from google.rpc import status_pb2
 
+from reelhaul import qualities
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -77,7 +78,11 @@ def error_from_status(status: status_pb2.Status) -> download_pb2.Error:
 
 def estimate(message: media_pb2.Estimate, spec: FormatSpec) -> download_pb2.Estimate:
     """Return what a download of *spec* would fetch and deliver."""
-    tallest = max(message.formats, key=lambda each: each.height, default=media_pb2.Format())
+    tallest = max(
+        message.formats,
+        key=lambda each: qualities.count_lines(each.width, each.height),
+        default=media_pb2.Format(),
+    )
     containers = [each.container for each in message.formats]
     flat = download_pb2.Estimate(
         quality=quality_of(tallest.width, tallest.height),
@@ -150,7 +155,7 @@ def requested_format(spec: FormatSpec) -> str:
 
 
 def quality_of(width: int, height: int) -> str:
-    """Return a quality such as "720p", for a portrait by its shorter side; empty without a picture."""
+    """Return the lines of a picture, e.g. "800p", of a portrait its columns; empty without a picture."""
     lines = min(width, height) if width and height else height
     return f"{lines}p" if lines else ""
 

@@ -22,8 +22,8 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-#: How late after its time, clock skew included, a state event may be committed and still be found.
-LATENESS = timedelta(seconds=10)
+#: Longest time between the timestamp of a state event and its commit, clock skew included.
+COMMIT_DELAY = timedelta(seconds=10)
 
 #: Rows and events read by one query.
 PAGE_SIZE = 500
@@ -73,27 +73,27 @@ class ChangeFeed:
                 await self._stop()
 
     def on_row_change(self, job_id: str, tenant: str) -> None:
-        """See AllJobsListener."""
+        """Schedule a read of the job if a queue may want it."""
         if not tenant or tenant in self._owners or None in self._owners:
-            # The next read of all events finds what does not fit.
+            # Changes beyond the limit are found by the next read of all events.
             if len(self._changed) < _MAX_CHANGED:
                 self._changed[job_id] = None
             self._wakeup.set()
 
     def on_close(self) -> None:
-        """See AllJobsListener."""
+        """Close all queues."""
         for queue in self._queues:
             queue.close()
 
     async def load_changes(self, events: Iterable[StateEvent], position: datetime) -> Sequence[JobChange]:
         """Read the present rows of the jobs of *events*."""
-        left: dict[str, set[State]] = defaultdict(set)
+        old_states: dict[str, set[State]] = defaultdict(set)
         for event in events:
-            left[event.job_id] |= {event.old_state} - {None}  # type: ignore[arg-type]
-        changes, job_ids = list[JobChange](), list(left)
+            old_states[event.job_id] |= {event.old_state} - {None}  # type: ignore[arg-type]
+        changes, job_ids = list[JobChange](), list(old_states)
         for start in range(0, len(job_ids), PAGE_SIZE):
             for job in await self._store.get_with_deleted(job_ids[start : start + PAGE_SIZE]):
-                changes.append(JobChange(job, frozenset(left[job.id]), position))
+                changes.append(JobChange(job, frozenset(old_states[job.id]), position))
         return changes
 
     async def _ensure_started(self) -> None:
@@ -110,7 +110,7 @@ class ChangeFeed:
         self._hub.subscribe_all(self)
         try:
             started = self._now()
-            async for events in self._pages_since(started - LATENESS):
+            async for events in self._pages_since(started - COMMIT_DELAY):
                 for event in events:
                     self._record_revision(event.job_id, event.revision)
             self.position = started
@@ -155,7 +155,7 @@ class ChangeFeed:
                 del self._changed[job_id]
             try:
                 events = await self._store.list_state_events(
-                    StateEvent(started - LATENESS), PAGE_SIZE, among=job_ids
+                    StateEvent(started - COMMIT_DELAY), PAGE_SIZE, among=job_ids
                 )
                 # Also the jobs without an event: a row may change without a change of state.
                 wanted = [*events, *(StateEvent(started, job_id) for job_id in job_ids)]
@@ -166,7 +166,7 @@ class ChangeFeed:
 
     async def _read_all(self, scanned_to: datetime, started: datetime) -> None:
         """Offer the jobs with events since *scanned_to*, or shortly before, that were not offered yet."""
-        async for events in self._pages_since(scanned_to - LATENESS):
+        async for events in self._pages_since(scanned_to - COMMIT_DELAY):
             new = [event for event in events if event.revision > self._revisions.get(event.job_id, 0)]
             await self._offer(await self.load_changes(new, started))
 

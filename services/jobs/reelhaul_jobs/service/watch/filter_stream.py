@@ -11,7 +11,7 @@ from reelhaul_jobs.model.watch import JobChange, StreamMessage, WatchQuery
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.watch.change_feed import LATENESS, PAGE_SIZE, ChangeFeed
+from reelhaul_jobs.service.watch.change_feed import COMMIT_DELAY, PAGE_SIZE, ChangeFeed
 from reelhaul_jobs.service.watch.conflating_queue import ConflatingQueue
 from reelhaul_jobs.service.watch.limits import EVENT_RETENTION, MAX_STREAM_SECONDS, stream_ended
 from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
@@ -79,7 +79,7 @@ class FilterStreams:
         """Return what changed since a position; None where that is no longer known, or too much."""
         if since + EVENT_RETENTION < self._now():
             return None
-        after, events = StateEvent(since - LATENESS), list[StateEvent]()
+        after, events = StateEvent(since - COMMIT_DELAY), list[StateEvent]()
         while True:
             page = await self._store.list_state_events(after, PAGE_SIZE, tenant=query.owner)
             events += page

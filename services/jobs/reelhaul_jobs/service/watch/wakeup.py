@@ -1,4 +1,4 @@
-"""Wakeups of watchers: at once for a state change, at the watcher's pace for progress."""
+"""Wakeups of watchers: at once for a state change, for progress at most once per interval of the watcher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK = 50
 class Wakeup:
     """Wakes one watcher. All times are in seconds of the event loop's clock.
 
-    A watcher costs one future per wait and one timer per silence, not one per message.
+    A watcher costs one future per wait and one timer per pause, not one per message.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Wakeup:
             self._waiter.set_result(None)
 
     def notify_progress(self) -> None:
-        """Wake the watcher for progress, but not before its pace allows."""
+        """Wake the watcher for progress, but not before its next progress is due."""
         if self._waiter is None:
             # The watcher checks for progress before it waits.
             return
@@ -100,7 +100,7 @@ class WakeupGroup:
         self._start_round(progress_only=False)
 
     def notify_progress(self) -> None:
-        """Wake all members for progress, each when its pace allows."""
+        """Wake each member for progress when its next progress is due."""
         self._start_round(progress_only=True)
 
     def _start_round(self, *, progress_only: bool) -> None:

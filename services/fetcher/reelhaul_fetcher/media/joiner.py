@@ -1,0 +1,205 @@
+"""Joins the parts of streams, each with a clock of its own, into files with one clock.
+
+The streams of a part are muxed together first, so that they keep their distance in it; then the parts follow
+each other. Parts are copied; one whose picture size or sample rate is not that of the longest part is encoded
+again, because a file has one of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_fetcher.media import ffmpeg, inspector_client, muxer
+from reelhaul_fetcher.media.ffmpeg import Input
+from reelhaul_fetcher.media.inspect import Inspection, NotMedia
+from reelhaul_fetcher.model import play_time
+from reelhaul_fetcher.model.clocks import Clock, Timeline, plan_timeline
+from reelhaul_fetcher.model.packaging import Package
+from reelhaul_runtime.errors import ReelhaulError
+
+# Seconds between the end of a part and the start of the next one if the clock goes on.
+_MAX_CLOCK_STEP = 0.5
+# Containers of which parts are strung together as they are.
+_RESTARTING_DEMUXERS = frozenset({"mpegts", "mpeg"})
+# Parts that one ffmpeg reads: each is an open file.
+_MAX_INPUTS = 100
+_VIDEO_ENCODERS = {
+    "h264": ("libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p"),
+    "vp9": ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-crf", "32", "-b:v", "0"),
+    "hevc": ("libx265", "-preset", "veryfast", "-crf", "23", "-x265-params", "log-level=error"),
+}
+_AUDIO_ENCODERS = {
+    "aac": ("aac", "-b:a", "192k"),
+    "opus": ("libopus", "-b:a", "160k"),
+    "mp3": ("libmp3lame",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The files of one stretch of time, video first, and what is in them."""
+
+    files: tuple[Path, ...]
+    inspections: tuple[Inspection, ...]
+    timeline: Timeline
+
+    @property
+    def duration(self) -> float:
+        return self.timeline.length
+
+    @property
+    def codecs(self) -> tuple[str, str]:
+        return self.inspections[0].video_codec, self.inspections[-1].audio_codec
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        return self.inspections[0].width, self.inspections[0].height
+
+    @property
+    def sound(self) -> tuple[int, int]:
+        return self.inspections[-1].audio_rate, self.inspections[-1].audio_channels
+
+    @property
+    def start(self) -> float:
+        return min(inspection.start for inspection in self.inspections)
+
+    def length_before(self, following: _Part) -> float:
+        """Return after how many seconds *following* begins: by its clock, if that is the same clock."""
+        step = following.start - self.start
+        return step if abs(step - self.duration) <= _MAX_CLOCK_STEP else self.duration
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One file per stream, or one for all, and whether parts were encoded again."""
+
+    files: list[Path]
+    transcoded: bool = False
+
+
+def join(
+    streams: Sequence[Sequence[Path]],
+    folder: Path,
+    inspect: Callable[[Path], Inspection],
+    read_clock: Callable[[Path], Clock],
+    on_progress: Callable[[float], None],
+    *,
+    expected: Sequence[float],
+) -> Joined:
+    """Join the parts of each of *streams*, video first, in *folder*. The parts are deleted.
+
+    *expected* is how long each stream should play, in seconds (0: unknown): one that seems to play longer or
+    shorter is searched for a clock that starts again unannounced. The streams of a part keep the differences
+    of their clocks, which *read_clock* returns. *on_progress* receives the done share.
+
+    Raises FORMAT_UNAVAILABLE for parts that do not fit together, FfmpegFailed, and what *inspect* raises.
+    """
+    if all(len(parts) == 1 for parts in streams):
+        files = [parts[0] for parts in streams]
+        if not any(_restarts(file, inspect, s) for file, s in zip(files, expected, strict=True)):
+            return Joined(files)
+    if len({len(parts) for parts in streams}) > 1:
+        # The streams do not restart together: each is joined alone.
+        alone = [
+            join([parts], folder, inspect, read_clock, on_progress, expected=[seconds])
+            for parts, seconds in zip(streams, expected, strict=True)
+        ]
+        return Joined([joined.files[0] for joined in alone], any(joined.transcoded for joined in alone))
+    parts = [
+        _Part(files, tuple(map(inspect, files)), plan_timeline([read_clock(file) for file in files]))
+        for files in zip(*streams, strict=True)
+    ]
+    _check_codecs(parts)
+    model = max(parts, key=lambda part: part.duration)
+    muxed: list[_Muxed] = []
+    transcoded = False
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        package = _plan_package(part, model)
+        transcoded = transcoded or package.transcodes
+        output = folder / f"part{len(muxed)}.mkv"
+        inputs = [Input(file, read.demuxer) for file, read in zip(part.files, part.inspections, strict=True)]
+        muxer.mux(inputs, package, output, part.duration, lambda _: None, timeline=part.timeline)
+        for file in part.files:
+            file.unlink()
+        muxed.append(_Muxed(output, part.length_before(following) if following else part.duration))
+        on_progress(len(muxed) / len(parts))
+    if len(muxed) > 1:
+        muxed = [_concatenate(muxed, folder / f"{streams[0][0].stem}.joined.mkv")]
+    return Joined([muxed[0].path], transcoded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Muxed:
+    """A part in Matroska, and after how many seconds the next one begins."""
+
+    path: Path
+    seconds: float
+
+
+def _restarts(file: Path, inspect: Callable[[Path], Inspection], expected: float) -> bool:
+    """Return whether the clock of *file* starts again in it, so that its timestamps tell no play time."""
+    inspection = inspect(file)
+    if inspection.demuxer not in _RESTARTING_DEMUXERS:
+        return False
+    if expected and abs(inspection.duration - expected) <= play_time.usual_tolerance(expected):
+        return False
+    try:
+        played = inspector_client.measure_play_time(file)
+    except NotMedia:
+        return False
+    return abs(played - inspection.duration) > _MAX_CLOCK_STEP
+
+
+def _check_codecs(parts: list[_Part]) -> None:
+    """Raise FORMAT_UNAVAILABLE if the codecs change: no container has two codecs in one track."""
+    for part in parts:
+        if part.codecs != parts[0].codecs:
+            before, after = ("/".join(codec or "none" for codec in p.codecs) for p in (parts[0], part))
+            raise ReelhaulError(
+                ErrorReason.FORMAT_UNAVAILABLE,
+                f"the codecs of the media change in its middle, from {before} to {after}",
+            )
+
+
+def _plan_package(part: _Part, model: _Part) -> Package:
+    """Return how to make *part* like *model*: by a copy if it is."""
+    video_codec, audio_codec = part.codecs
+    video: tuple[str, ...] = ("copy",) if video_codec else ()
+    audio: tuple[str, ...] = ("copy",) if audio_codec else ()
+    if video and part.picture != model.picture and video_codec in _VIDEO_ENCODERS:
+        width, height = model.picture
+        fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease"
+        fit = f"{fit},pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1"
+        video = (*_VIDEO_ENCODERS[video_codec], "-vf", fit)
+    if audio and part.sound != model.sound and audio_codec in _AUDIO_ENCODERS:
+        rate, channels = model.sound
+        audio = (*_AUDIO_ENCODERS[audio_codec], "-ar", str(rate), "-ac", str(channels))
+    return Package("mkv", video, audio)
+
+
+def _concatenate(parts: list[_Muxed], output: Path) -> _Muxed:
+    """Write *parts* one after another into *output*, and delete them."""
+    if len(parts) > _MAX_INPUTS:
+        groups = [parts[n : n + _MAX_INPUTS] for n in range(0, len(parts), _MAX_INPUTS)]
+        parts = [
+            _concatenate(group, output.with_name(f"group{len(parts)}-{number}.mkv"))
+            for number, group in enumerate(groups)
+        ]
+    with ExitStack() as stack:
+        files = [stack.enter_context(part.path.open("rb")) for part in parts]
+        script = output.with_suffix(".ffconcat")
+        lines = ["ffconcat version 1.0"]
+        for file, part in zip(files, parts, strict=True):
+            lines += ["file fd:", f"option fd {file.fileno()}", f"duration {part.seconds:.6f}"]
+        script.write_text("\n".join([*lines, ""]))
+        # Our own script names descriptors only; "unsafe" is the option that sets which.
+        source = Input(script, "concat", ("-safe", "0"), nested="matroska")
+        arguments = ["-map", "0", "-c", "copy", "-map_metadata", "-1"]
+        ffmpeg.run([source], arguments, output, inherited=[file.fileno() for file in files])
+    for path in (script, *(part.path for part in parts)):
+        path.unlink()
+    return _Muxed(output, sum(part.seconds for part in parts))

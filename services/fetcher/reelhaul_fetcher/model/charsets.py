@@ -1,0 +1,169 @@
+"""Character sets: the text of a subtitle file, whatever encoding the site chose or declares."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable
+from itertools import islice
+
+import charset_normalizer
+
+# The longer marks first: that of UTF-16 is the beginning of one of UTF-32.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# As browsers read them (https://encoding.spec.whatwg.org): the superset that is meant.
+_SUPERSETS = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+}
+_DETECTED = (
+    *("cp1252", "cp1251", "cp1250", "cp1254", "cp1253", "cp1255", "cp1256", "cp1257", "cp874"),
+    *("koi8-r", "cp866", "cp932", "euc_jp", "gb18030", "big5hkscs", "cp949"),
+)
+# No others are decoded because a site declares them: some of Python's are quadratic, or execute escapes.
+_DECLARABLE = frozenset(
+    (
+        *_DETECTED,
+        *("cp1258", "koi8-u", "mac-roman", "mac-cyrillic", "iso2022_jp", "iso2022_kr", "hz"),
+        *(f"iso8859-{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+    )
+)
+# ASCII alone, with escape sequences: also valid UTF-8.
+_ESCAPED = frozenset(("iso2022_jp", "iso2022_kr", "hz"))
+_BY_LANGUAGE = {
+    **dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "bs", "ro", "sq"), ("cp1250", "iso8859-2")),
+    **dict.fromkeys(
+        ("ru", "uk", "be", "bg", "mk", "sr", "kk", "mn"), ("cp1251", "koi8-r", "cp866", "iso8859-5")
+    ),
+    **dict.fromkeys(("tr", "az"), ("cp1254",)),
+    **dict.fromkeys(("et", "lv", "lt"), ("cp1257", "iso8859-13")),
+    **dict.fromkeys(("ar", "fa", "ur"), ("cp1256",)),
+    "el": ("cp1253", "iso8859-7"),
+    "he": ("cp1255", "iso8859-8"),
+    "th": ("cp874",),
+    "vi": ("cp1258",),
+    "ja": ("cp932", "euc_jp"),
+    "ko": ("cp949",),
+    "zh": ("gb18030", "big5hkscs"),
+    **dict.fromkeys(
+        (
+            "de",
+            "en",
+            "fr",
+            "es",
+            "it",
+            "pt",
+            "nl",
+            "sv",
+            "da",
+            "nb",
+            "nn",
+            "no",
+            "fi",
+            "is",
+            "ca",
+            "eu",
+            "gl",
+        ),
+        ("cp1252",),
+    ),
+}
+# Of letters: more than this share beyond ASCII is no text in the Latin alphabet.
+_MAX_LATIN_SHARE = 0.4
+# Of bytes that are no UTF-8, in a file that is meant to be.
+_MAX_DAMAGED_SHARE = 0.3
+_HEAD_BYTES = 256
+_SAMPLE_BYTES = 32 * 1024
+_MAX_SAMPLE_LINES = 2000
+_XML_ENCODING = re.compile(rb"<\?xml\s[^<>]{0,100}?encoding\s{0,9}=\s{0,9}[\"']([\w.:-]{1,40})")
+_ASCII_LETTER, _NON_ASCII = re.compile(rb"[A-Za-z]"), re.compile(rb"[\x80-\xff]")
+
+
+def decode(content: bytes, declared: str = "", language: str = "") -> str:
+    """Return the text of *content*, without a byte order mark.
+
+    The charset is, in this order: that of the mark; UTF-16 by its zeros; UTF-8 if it is that; the *declared*
+    one; one that is usual for *language* (BCP-47) or detected. Bytes without a meaning become U+FFFD.
+    """
+    for mark, codec in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(codec, "replace")
+    if codec := _find_utf16(content):
+        return content.decode(codec, "replace")
+    in_file = _XML_ENCODING.search(content[:_HEAD_BYTES])
+    known = _normalize(declared) or (_normalize(in_file[1].decode()) if in_file else "")
+    for codec in (known if known in _ESCAPED else "", "utf-8", known):
+        try:
+            if codec:
+                return content.decode(codec)
+        except UnicodeError:
+            continue
+    text = content.decode("utf-8", "replace")
+    damaged, foreign = text.count("\ufffd"), sum(map(len, re.findall(r"[^\x00-\x7f]+", text)))
+    if damaged <= foreign * _MAX_DAMAGED_SHARE:
+        return text
+    return content.decode(_detect(content, language), "replace")
+
+
+def _find_utf16(content: bytes) -> str:
+    """Return the UTF-16 codec of *content* without a mark; empty if it is something else.
+
+    Its times and line breaks have a zero in every other byte, whatever the script.
+    """
+    even, odd = (content[start : 2 * _SAMPLE_BYTES : 2].count(0) for start in (0, 1))
+    if odd > 10 * even + 2:
+        return "utf-16-le"
+    return "utf-16-be" if even > 10 * odd + 2 else ""
+
+
+def _normalize(declared: str) -> str:
+    """Return Python's name of the charset *declared*; empty if it is unknown or not allowed."""
+    try:
+        name = codecs.lookup(declared).name
+    except (LookupError, ValueError):
+        return ""
+    name = _SUPERSETS.get(name, name)
+    return name if name in _DECLARABLE else ""
+
+
+def _detect(content: bytes, language: str) -> str:
+    """Return the most likely charset of *content*, which is no UTF-8."""
+    # Times and numbers say nothing.
+    lines = islice((line for line in content.splitlines() if _NON_ASCII.search(line)), _MAX_SAMPLE_LINES)
+    sample = b"\n".join(lines)[:_SAMPLE_BYTES]
+    candidates = _BY_LANGUAGE.get(language.partition("-")[0].lower(), ())
+    if candidates == ("cp1252",) and _foreign_share(sample) > _MAX_LATIN_SHARE:
+        candidates = ()
+    return candidates[0] if len(candidates) == 1 else _most_likely(sample, candidates or _DETECTED)
+
+
+def _foreign_share(sample: bytes) -> float:
+    foreign = len(_NON_ASCII.findall(sample))
+    return foreign / (foreign + len(_ASCII_LETTER.findall(sample)))
+
+
+def _most_likely(sample: bytes, candidates: Iterable[str]) -> str:
+    """Return the candidate in which *sample* reads best; of equals the first."""
+    names = list(candidates)
+    matches = charset_normalizer.from_bytes(sample, cp_isolation=names)
+    ranks = {codecs.lookup(match.encoding).name: (match.chaos, -match.coherence) for match in matches}
+    for match in matches:
+        # Encodings in which the sample reads the same.
+        ranks |= {
+            codecs.lookup(name).name: (match.chaos, -match.coherence) for name in match.could_be_from_charset
+        }
+    return min((name for name in names if name in ranks), key=ranks.__getitem__, default=names[0])

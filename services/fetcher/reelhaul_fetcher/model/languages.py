@@ -1,0 +1,147 @@
+"""Languages: labels of sites become BCP-47 tags, and tags are compared as languages, not as text.
+
+ISO 639-1, 639-2 (both forms), deprecated codes, macro languages, scripts and regions are those of the IANA
+registry and CLDR, as the library langcodes has them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from langcodes import Language
+from langcodes.data_dicts import LIKELY_SUBTAGS, MACROLANGUAGES
+
+from reelhaul_fetcher.model import track_roles
+
+#: The tag of a language that is not known.
+UNDETERMINED = "und"
+
+# What storage keeps, and more than any language needs.
+_MAX_TAG = 35
+_MAX_SUBTAGS = 5
+_MAX_LABEL = 64
+# Labels and requests are few; whoever sends others all the time must not fill the memory.
+_CACHE_SIZE = 4096
+
+_SEPARATOR = re.compile(r"[-_]+")
+# The charset and the variant of a POSIX locale: en_US.UTF-8, sr_RS@latin.
+_LOCALE_SUFFIX = re.compile(r"[.@].*", re.DOTALL)
+# Language and region or script without a separator: enUS, zhHans.
+_JOINED = re.compile(r"([a-z]{2,3})([A-Z]{2}|[A-Z][a-z]{3})")
+_COUNTRY = re.compile(r"[A-Za-z]{2}")
+# What CLDR keeps apart although ISO 639-3 has them as one macro language.
+_SEPARATE_MEMBERS = frozenset({"id"})
+
+
+def to_tag(label: str) -> str:
+    """Return the canonical BCP-47 tag of a site's *label* of a language; "und" if it names none.
+
+    Parts that are no subtags are left out: ``en_US`` is "en-US", ``ger`` is "de", ``de_sdh`` is "de".
+    """
+    return _to_tag(label) if len(label) <= _MAX_LABEL else UNDETERMINED
+
+
+def distance(requested: str, offered: str, *, spoken: bool = False) -> int | None:
+    """Return how far *offered* is from *requested*, 0 if they are equal; None if it is another language.
+
+    A language without a script and a region is met by all of its variants, and a macro language by its
+    members. Another script than the requested one is another language, unless it is *spoken*; another
+    region is not.
+    """
+    if UNDETERMINED in (requested, offered) or not requested or not offered:
+        return 0 if requested == offered else None
+    if requested.lower() == offered.lower():
+        return 0
+    wish, offer = _parse(requested), _parse(offered)
+    if wish is None or offer is None:
+        return None
+    if wish.language != offer.language and not _is_member(wish.language, offer.language):
+        return None
+    if (wish.script or wish.territory) and not spoken:
+        wish_script, offer_script = wish.maximize().script, offer.maximize().script
+        if wish_script != offer_script and offer_script is not None:
+            return None
+    return 1 + wish.distance(offer, ignore_script=spoken)
+
+
+def matches(requested: str, offered: str) -> bool:
+    """Return whether *offered* is the language *requested*, or a variant of it."""
+    return distance(requested, offered) is not None
+
+
+def differs_in_region(requested: str, offered: str) -> bool:
+    """Return whether both tags of one language name countries, and not the same one."""
+    wish, offer = _parse(requested), _parse(offered)
+    if wish is None or offer is None:
+        return False
+    regions = {language.territory for language in (wish, offer)}
+    # Numbers stand for parts of the world, which contain countries: es-419.
+    return len(regions) == 2 and all(region and region.isalpha() for region in regions)
+
+
+def to_iso_639_2(tag: str) -> str:
+    """Return the three-letter code of *tag* (ISO 639-2/T), which containers use; "und" if it has none."""
+    language = _parse(tag)
+    try:
+        code = language.to_alpha3() if language is not None else UNDETERMINED
+    except LookupError:
+        return UNDETERMINED
+    return code if len(code) == 3 else UNDETERMINED
+
+
+@lru_cache(_CACHE_SIZE)
+def _to_tag(label: str) -> str:
+    label = label.strip()
+    if label[:2].lower() == "x-":
+        return _to_valid_tag(label) or UNDETERMINED
+    parts = _SEPARATOR.split(_LOCALE_SUFFIX.sub("", label))
+    if len(parts) == 1 and (joined := _JOINED.fullmatch(parts[0])):
+        parts = list(joined.groups())
+    parts = [parts[0], *(part for part in parts[1:] if not track_roles.is_role_subtag(parts[0], part))]
+    for count in range(min(len(parts), _MAX_SUBTAGS), 0, -1):
+        if tag := _to_valid_tag("-".join(parts[:count])):
+            return tag
+    return _language_of_country(parts[0]) or UNDETERMINED
+
+
+def _to_valid_tag(text: str) -> str:
+    """Return *text* as a canonical tag; empty if the registry does not have all of its subtags."""
+    language = _get(text)
+    # Extended languages are a form that is replaced: zh-yue is yue. Those that are left are none.
+    if language is None or language.extlangs or not language.is_valid():
+        return ""
+    tag = language.to_tag()
+    return tag if len(tag) <= _MAX_TAG else ""
+
+
+def _language_of_country(code: str) -> str:
+    """Return the language of a country whose *code* a site took for that of its language: "jp" is "ja"."""
+    likely = LIKELY_SUBTAGS.get(f"und-{code.upper()}") if _COUNTRY.fullmatch(code) else None
+    return likely.partition("-")[0] if likely else ""
+
+
+@lru_cache(_CACHE_SIZE)
+def _parse(tag: str) -> Language | None:
+    """Return *tag* as a language to compare, cmn as zh; None if it is no tag."""
+    language = _get(tag)
+    return language.prefer_macrolanguage() if language is not None else None
+
+
+def _is_member(wish: str | None, offer: str | None) -> bool:
+    """Return whether the language *offer* is one of the macro language *wish*."""
+    # Norwegian, if nothing else is said, is Bokmål.
+    if (wish, offer) == ("nb", "no"):
+        return True
+    return MACROLANGUAGES.get(offer or "") == wish and offer not in _SEPARATE_MEMBERS
+
+
+def _get(text: str) -> Language | None:
+    # langcodes keeps all that it parses for ever.
+    if len(Language._PARSE_CACHE) > _CACHE_SIZE:
+        Language._PARSE_CACHE.clear()
+        Language._INSTANCES.clear()
+    try:
+        return Language.get(text)
+    except ValueError:
+        return None

@@ -1,0 +1,70 @@
+"""Play time: what was received, compared with what the site and its manifest say of it.
+
+The bytes count more than the words: where everything that the server has was received, and plays to its
+end, a different duration on a page is the page's mistake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_runtime.errors import ReelhaulError
+
+# Sites round to whole seconds, and a container's duration includes its last frame.
+_MIN_TOLERANCE, _RELATIVE_TOLERANCE = 1.5, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedStream:
+    """A stream of the media as it was received: files in the order of play, each with a clock of its own."""
+
+    files: tuple[Path, ...]
+    #: Seconds that the segments promise; 0: nothing.
+    promised_seconds: float = 0.0
+    #: By how much less they may play.
+    tolerance: float = 0.0
+    #: Whether everything that the server has was received: its length is known, or its segments are.
+    is_complete: bool = True
+    #: The timestamp, in seconds, at which the presentation begins in each file; 0 where nothing is told.
+    presentation_starts: tuple[float, ...] = ()
+
+
+def usual_tolerance(seconds: float) -> float:
+    """Return by how many seconds a stated duration of *seconds* is wrong in practice."""
+    return max(_MIN_TOLERANCE, _RELATIVE_TOLERANCE * seconds)
+
+
+def check_promises(streams: list[ReceivedStream], lengths: list[float]) -> None:
+    """Check that each of *streams*, of *lengths* in seconds, plays as long as its segments promise.
+
+    Raises VERIFICATION_FAILED. A stream may play longer.
+    """
+    for stream, length in zip(streams, lengths, strict=True):
+        promised = stream.promised_seconds
+        if promised and length < promised - max(stream.tolerance, usual_tolerance(promised)):
+            raise ReelhaulError(
+                ErrorReason.VERIFICATION_FAILED,
+                f"the stream plays {length:.1f} s, and its segments promise {promised:.1f} s",
+                metadata={"check": "duration"},
+            )
+
+
+def compare(received: float, stated: float, *, is_whole: bool) -> list[MediaWarning]:
+    """Return a warning if the site stated another duration than was received, in seconds (0: unknown).
+
+    *is_whole*: whether it is known that nothing is missing. If not, a file that is too short raises
+    VERIFICATION_FAILED.
+    """
+    if not stated or abs(received - stated) <= usual_tolerance(stated):
+        return []
+    if received < stated and not is_whole:
+        raise ReelhaulError(
+            ErrorReason.VERIFICATION_FAILED,
+            f"the file lasts {received:.1f} s; {stated:.1f} s were expected",
+            metadata={"check": "duration"},
+        )
+    text = f"the media lasts {received:.1f} s; the site says {stated:.1f} s"
+    return [MediaWarning(reason=MediaWarning.DURATION_DIFFERS, message=text)]

@@ -1,0 +1,242 @@
+"""DASH manifests: what yt-dlp does not read of them, and streams that go through several periods.
+
+yt-dlp parses the manifest. It takes only streams whose attributes are equal in all periods for one stream,
+gives a period without a duration that of the presentation, and ignores byte ranges and open repetitions.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urljoin
+from xml.etree.ElementTree import Element
+
+from yt_dlp.extractor.common import InfoExtractor
+from yt_dlp.utils import parse_duration
+
+from reelhaul_fetcher.model import codecs, site_limits
+from reelhaul_fetcher.model.hls_playlist import Bounds
+from reelhaul_fetcher.model.subtitle_tracks import ROLE
+
+_Info = dict[str, Any]
+
+#: Key of a stream that must not be downloaded: the reason, for people.
+REFUSAL = "dash_refusal"
+#: Key of the seconds that the manifest promises of a stream; 0: unknown.
+PROMISED_SECONDS = "dash_promised_seconds"
+
+#: Key of the timestamp, in seconds, at which the presentation begins in a stream, or in a period of it.
+PRESENTATION_START = "dash_presentation_start"
+
+# Most segments of a stream that an open-ended repetition stands for.
+_MAX_REPETITIONS = 100_000
+_SEGMENT_ELEMENTS = ("SegmentTemplate", "SegmentList")
+# Elements that may be a range of a file: the attributes of its URL and of the range.
+_RANGED_ELEMENTS = (("Initialization", "sourceURL", "range"), ("SegmentURL", "media", "mediaRange"))
+# yt-dlp keeps the fragment of a URL.
+_RANGE_MARK = "#reelhaul-bytes="
+_RANGE = re.compile(rf"{_RANGE_MARK}([0-9]{{1,18}})-([0-9]{{1,18}})$", re.ASCII)
+
+
+def support_periods() -> None:
+    """Make yt-dlp read manifests through this module, in this process."""
+    parse = InfoExtractor._parse_mpd_periods
+
+    @functools.wraps(parse)
+    def parse_completed(
+        self: Any, mpd_doc: Element, mpd_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> Iterator[_Info]:
+        starts = [_read_starts(period) for period in mpd_doc.findall("{*}Period")]
+        seconds = complete(mpd_doc)
+        missing = _seconds(mpd_doc.get("mediaPresentationDuration")) - sum(seconds) if all(seconds) else 0.0
+        periods = parse(self, mpd_doc, mpd_id, *args, **kwargs)
+        for period, period_seconds, by_id in zip(periods, seconds, starts, strict=True):
+            for stream in period["formats"]:
+                stream[PRESENTATION_START] = by_id.get(stream["format_id"].removeprefix(f"{mpd_id}-"), 0.0)
+            yield {**period, "seconds": period_seconds, "missing_seconds": max(0.0, missing)}
+
+    def merge(_: Any, periods: Iterable[_Info]) -> tuple[list[_Info], dict[str, list[_Info]]]:
+        return join_periods(list(periods))
+
+    InfoExtractor._parse_mpd_periods = parse_completed
+    InfoExtractor._merge_mpd_periods = merge
+
+
+def complete(manifest: Element) -> list[float]:
+    """Write into *manifest* what is implied in it, in terms that yt-dlp reads.
+
+    Returns the seconds of each period; 0: unknown.
+    """
+    namespace = manifest.tag.partition("}")[0] + "}" if manifest.tag.startswith("{") else ""
+    periods = manifest.findall(f"{namespace}Period")
+    seconds = _period_seconds(periods, _seconds(manifest.get("mediaPresentationDuration")))
+    for period, length in zip(periods, seconds, strict=True):
+        if length:
+            period.set("duration", f"PT{length:.6f}S")
+        for name in _SEGMENT_ELEMENTS:
+            for segments in period.iter(f"{namespace}{name}"):
+                _expand_repetitions(segments, namespace, length)
+        for name, url, byte_range in _RANGED_ELEMENTS:
+            for element in period.iter(f"{namespace}{name}"):
+                bounds = element.get(byte_range)
+                element.set(url, (element.get(url) or "") + (f"{_RANGE_MARK}{bounds}" if bounds else ""))
+    return seconds
+
+
+def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Info]]]:
+    """Return the streams that go through all *periods*, and the subtitles.
+
+    The longest period tells what is offered. A stream of it that another period has not, in the same codec
+    and language, has a REFUSAL.
+    """
+    subtitles: dict[str, list[_Info]] = {}
+    for period in periods:
+        for language, tracks in period["subtitles"].items():
+            subtitles.setdefault(language, []).extend(tracks)
+    # A period that was replaced by nothing, as advertisements are.
+    played = [period for period in periods if period["formats"] or period.get("seconds")]
+    if not played:
+        return [], subtitles
+    lengths = [period.get("seconds") or 0.0 for period in played]
+    promised = sum(lengths) + (played[0].get("missing_seconds") or 0.0) if all(lengths) else 0.0
+    longest = max(played, key=lambda period: (period.get("seconds") or 0.0, len(period["formats"])))
+    streams = longest["formats"]
+    if len(played) > 1:
+        streams = [_join_stream(stream, longest, played) for stream in streams]
+    return [{**stream, "is_dash_periods": True, PROMISED_SECONDS: promised} for stream in streams], subtitles
+
+
+def split_range(url: str) -> tuple[str, Bounds | None]:
+    """Return *url*, of a segment, and the bounds of the range of the file that the segment is."""
+    match = _RANGE.search(url)
+    return (url[: match.start()], (int(match[1]), int(match[2]) + 1)) if match else (url, None)
+
+
+def _read_starts(period: Element) -> dict[str, float]:
+    """Return the seconds of presentationTimeOffset (ISO 23009-1, 5.3.9.2), by the ids of representations."""
+    starts = {}
+    for adaptation_set in period.findall("{*}AdaptationSet"):
+        for representation in adaptation_set.findall("{*}Representation"):
+            # The name that yt-dlp gives to a representation without an id.
+            mime_type = representation.get("mimeType") or adaptation_set.get("mimeType") or ""
+            kind = representation.get("contentType") or adaptation_set.get("contentType")
+            name = representation.get("id") or kind or mime_type.partition("/")[0]
+            levels = (representation, adaptation_set, period)
+            offset = _inherited("presentationTimeOffset", *levels)
+            starts[name] = offset / (_inherited("timescale", *levels) or 1)
+    return starts
+
+
+def _inherited(name: str, *levels: Element) -> int:
+    """Return the attribute of the innermost of *levels* whose segments have it; 0 if none has."""
+    elements = (
+        level.find(f"{{*}}{kind}") for level in levels for kind in ("SegmentBase", *_SEGMENT_ELEMENTS)
+    )
+    return next((_whole(e.get(name)) for e in elements if e is not None and e.get(name)), 0)
+
+
+def _period_seconds(periods: list[Element], presentation: float) -> list[float]:
+    """Return the length of each period (ISO 23009-1, 5.3.2.1): its own, or up to the next, or to the end."""
+    result: list[float] = []
+    start = 0.0
+    for number, period in enumerate(periods):
+        start = _seconds(period.get("start")) or start
+        length = _seconds(period.get("duration"))
+        if not length:
+            is_last = number == len(periods) - 1
+            end = presentation if is_last else _seconds(periods[number + 1].get("start"))
+            length = max(0.0, end - start)
+        result.append(length)
+        start += length
+    return result
+
+
+def _expand_repetitions(segments: Element, namespace: str, period_seconds: float) -> None:
+    """Give each open-ended repetition (S@r below 0) in *segments* its number."""
+    timeline = segments.find(f"{namespace}SegmentTimeline")
+    if timeline is None:
+        return
+    timescale = _whole(segments.get("timescale")) or 1
+    offset = _whole(segments.get("presentationTimeOffset"))
+    entries, time = timeline.findall(f"{namespace}S"), offset
+    for number, entry in enumerate(entries):
+        time = _whole(entry.get("t")) if entry.get("t") else time
+        length = _whole(entry.get("d"))
+        repetitions = _integer(entry.get("r"))
+        if repetitions < 0:
+            is_last = number == len(entries) - 1
+            end = offset + period_seconds * timescale if is_last else _whole(entries[number + 1].get("t"))
+            count = math.ceil((end - time) / length - 1e-3) if length else 0
+            repetitions = min(max(count - 1, 0), _MAX_REPETITIONS)
+            entry.set("r", str(repetitions))
+        time += length * (repetitions + 1)
+
+
+def _join_stream(stream: _Info, own_period: _Info, periods: list[_Info]) -> _Info:
+    fragments: list[_Info] = []
+    for number, period in enumerate(periods):
+        match = stream if period is own_period else _find_match(stream, period["formats"])
+        if match is None:
+            text = f"period {number + 1} of the manifest has no stream like {stream['format_id']}"
+            return {**stream, REFUSAL: text}
+        start = {"period": number, PRESENTATION_START: match.get(PRESENTATION_START)}
+        fragments += ({**fragment, **start} for fragment in _absolute_fragments(match, period))
+    joined = {**stream, "fragments": fragments, "protocol": "http_dash_segments", "filesize": None}
+    joined.pop("fragment_base_url", None)
+    return joined | {"url": stream.get("manifest_url") or stream["url"]}
+
+
+def _absolute_fragments(stream: _Info, period: _Info) -> Iterator[_Info]:
+    if "fragments" not in stream:
+        yield {"url": stream["url"], "duration": period.get("seconds")}
+        return
+    base = stream.get("fragment_base_url") or ""
+    for fragment in stream["fragments"]:
+        yield {
+            "url": fragment.get("url") or urljoin(base, fragment["path"]),
+            "duration": fragment.get("duration"),
+        }
+
+
+def _find_match(stream: _Info, candidates: Iterable[_Info]) -> _Info | None:
+    """Return the one of *candidates* that continues *stream*; None if none does."""
+
+    def distance(other: _Info) -> tuple[Any, ...]:
+        height, rate = (abs((stream.get(key) or 0) - (other.get(key) or 0)) for key in ("height", "tbr"))
+        differences = (other.get(key) != stream.get(key) for key in ("language", ROLE))
+        return *differences, height, rate
+
+    matches = [other for other in candidates if _is_same_kind(stream, other)]
+    return min(matches, key=distance, default=None)
+
+
+def _is_same_kind(stream: _Info, other: _Info) -> bool:
+    languages = {code for code in (stream.get("language"), other.get("language")) if code}
+    return (
+        stream.get("ext") == other.get("ext")
+        and _families(stream) == _families(other)
+        and bool(stream.get("has_drm")) == bool(other.get("has_drm"))
+        and len(languages) < 2
+    )
+
+
+def _families(stream: _Info) -> tuple[str, ...]:
+    return tuple(codecs.family(str(stream.get(key) or "")) for key in ("vcodec", "acodec"))
+
+
+def _seconds(text: str | None) -> float:
+    return site_limits.number(parse_duration(text), site_limits.MAX_SECONDS) or 0.0
+
+
+def _whole(text: str | None) -> int:
+    return site_limits.whole(text, site_limits.MAX_COUNT) or 0
+
+
+def _integer(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0

@@ -1,0 +1,314 @@
+"""Download of a stream in segments, of HLS or DASH, into one file for each stretch of one clock.
+
+The clock of the media may start again at a discontinuity, at another initialization section, and at a period
+of DASH. What comes after is another part: bytes of several parts in one file would play over each other.
+"""
+
+from __future__ import annotations
+
+import binascii
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urljoin
+
+from yt_dlp.downloader.fragment import FragmentFD
+from yt_dlp.downloader.hls import HlsFD
+from yt_dlp.networking import Request
+from yt_dlp.utils import DownloadError, update_url_query
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_fetcher.model import hls_playlist, site_limits
+from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported
+from reelhaul_fetcher.ytdlp import dash_manifest
+from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
+from reelhaul_runtime.errors import ReelhaulError
+
+_MAX_PLAYLIST_BYTES = 32 * 1024 * 1024
+# AES-128 is what yt-dlp decrypts.
+_DECRYPTED_METHODS = frozenset({"AES-128"})
+_NOT_FOUND = re.compile(r"fragment (\d{1,9}) not found")
+_COPY_BYTES = 1 << 20
+# Seconds by which play times of manifests are wrong at least.
+_MIN_TOLERANCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentList:
+    """The segments of a stream, in the form of yt-dlp's fragments, and the play time that they promise."""
+
+    fragments: list[Info]
+    #: Seconds; 0: unknown.
+    seconds: float = 0.0
+    #: By how many seconds the play time may be shorter: it is rounded, and the last segment is often wrong.
+    tolerance: float = 0.0
+    #: The timestamp, in seconds, at which the presentation begins in each part; empty: not told.
+    presentation_starts: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stretch of one clock: where it is in the file received, and where its initialization section is."""
+
+    start: int
+    init: Bounds | None = None
+    #: SHA-256 of the initialization section; empty if there is none.
+    digest: str = ""
+
+
+def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
+    """Return the segments of *stream*, a playlist of HLS or a representation of DASH.
+
+    Raises FORMAT_UNAVAILABLE for what cannot be received as a whole, MEDIA_IS_LIVE for a playlist that may
+    continue, and what ``Downloader.urlopen`` raises.
+    """
+    if str(stream.get("protocol") or "").startswith("m3u8"):
+        return _list_hls(downloader, stream)
+    return _list_dash(stream)
+
+
+def download_segments(downloader: Downloader, stream: Info, segments: SegmentList, path: Path) -> list[Path]:
+    """Download *segments* to *path*; return it, or a file for each part in the order of play.
+
+    Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have.
+    """
+    segments_downloader = _SegmentsDownloader(downloader, downloader.params)
+    for hook in downloader.params["progress_hooks"]:
+        segments_downloader.add_progress_hook(hook)
+    try:
+        succeeded, _ = segments_downloader.download(
+            str(path), {**stream, "fragments": segments.fragments, "requested_formats": None}
+        )
+    except DownloadError as error:
+        if match := _NOT_FOUND.search(str(error)):
+            raise _incomplete(f"segment {match[1]} is empty") from error
+        raise
+    if not succeeded or not path.exists():
+        raise DownloadError("the download ended without a file")
+    return _split(path, segments_downloader.parts)
+
+
+class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
+    """Receives segments in parallel as yt-dlp does, and remembers where each part begins in the file."""
+
+    FD_NAME = "segments"
+    parts: list[_Part]
+
+    def real_download(self, filename: str, info: Info) -> bool:
+        """Download the fragments of *info* to *filename*."""
+        fragments: list[Info] = info["fragments"]
+        context: dict[str, Any] = {"filename": filename, "total_frags": len(fragments)}
+        self._prepare_and_start_frag_download(context, info)
+        # Beside the file, for a download that continues.
+        self._table = Path(f"{filename}.parts")
+        self.parts = _read_parts(self._table)
+
+        def pack(content: bytes, number: int) -> bytes:
+            return self._pack(content, fragments[number - 1], context["dest_stream"].tell())
+
+        left = fragments[context["fragment_index"] :]
+        succeeded: bool = self.download_and_append_fragments(context, left, info, pack_func=pack)
+        return succeeded
+
+    def _pack(self, content: bytes, fragment: Info, position: int) -> bytes:
+        """Return what to write of *content* at *position*; note where a part begins."""
+        if (byte_range := fragment["byte_range"]) and not fragment.get("decrypt_info"):
+            length = byte_range["end"] - byte_range["start"]
+            if len(content) != length:
+                raise _incomplete(f"a byte range of {length} bytes has {len(content)}")
+        before = [part for part in self.parts if part.start < position]
+        last = before[-1] if before else None
+        part = None
+        if fragment.get("is_init"):
+            digest = hashlib.sha256(content).hexdigest()
+            if last is not None and not fragment["restarts"] and digest == last.digest:
+                # The same section at another address: the clock goes on.
+                return b""
+            part = _Part(position, (position, position + len(content)), digest)
+        elif last is None or fragment["restarts"]:
+            part = _Part(position, last.init, last.digest) if last else _Part(position)
+        if part is not None:
+            self.parts = [*before, part]
+            self._table.write_text(json.dumps([dataclasses.astuple(part) for part in self.parts]))
+        return content
+
+
+def _read_parts(table: Path) -> list[_Part]:
+    """Return the parts that an earlier download noted in *table*."""
+    if not table.exists():
+        return []
+    rows = json.loads(table.read_text())
+    return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
+
+
+def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
+    text, url = stream.get("hls_media_playlist_data"), str(stream["url"])
+    if not text:
+        response = downloader.urlopen(Request(url, headers=stream.get("http_headers") or {}))
+        try:
+            url, text = response.url, response.read(_MAX_PLAYLIST_BYTES + 1)
+        finally:
+            response.close()
+        if len(text) > _MAX_PLAYLIST_BYTES:
+            raise _unavailable(f"the playlist has more than {_MAX_PLAYLIST_BYTES} bytes")
+        text = text.decode("utf-8", "replace")
+    if HlsFD._has_drm(text):
+        raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "the segments are DRM protected")
+    try:
+        playlist = hls_playlist.parse(text, url)
+    except PlaylistUnsupported as error:
+        raise _unavailable(str(error)) from error
+    if not (playlist.ended or playlist.fixed):
+        raise ReelhaulError(
+            ErrorReason.MEDIA_IS_LIVE,
+            "the playlist has no end: the media is live",
+            metadata={"extractor": str(stream.get("extractor") or "")},
+        )
+    segments = [s for s in playlist.segments if not (s.is_advertisement or s.is_gap)]
+    if not segments:
+        raise _unavailable("the playlist has no segments")
+    for key in {segment.key for segment in segments if segment.key}:
+        if key.method not in _DECRYPTED_METHODS or not key.url:
+            raise _unavailable(f"segments encrypted by {key.method} cannot be read")
+    return SegmentList(list(_to_fragments(segments, stream)), *_promised_seconds(segments))
+
+
+def _to_fragments(segments: Iterable[hls_playlist.Segment], stream: Info) -> Iterator[Info]:
+    """Yield yt-dlp's fragments of *segments*, initialization sections included."""
+    query = parse_qs(str(stream.get("extra_param_to_segment_url") or ""))
+    keys = _KeyTable(stream)
+    number, init, discontinuities = 0, None, None
+    for segment in segments:
+        restarts = discontinuities not in (None, segment.discontinuities)
+        discontinuities = segment.discontinuities
+        if segment.init is not None and segment.init != init:
+            number += 1
+            section: Info = {"is_init": True, "restarts": restarts}
+            yield section | _fragment(number, segment.init, segment.number, query, keys)
+            restarts = False
+        init = segment.init
+        number += 1
+        yield {"restarts": restarts} | _fragment(number, segment, segment.number, query, keys)
+
+
+def _fragment(
+    number: int,
+    source: hls_playlist.Segment | InitSection,
+    sequence: int,
+    query: dict[str, list[str]],
+    keys: _KeyTable,
+) -> Info:
+    bounds = source.bounds
+    return {
+        "frag_index": number,
+        "url": update_url_query(source.url, query) if query else source.url,
+        "byte_range": {"start": bounds[0], "end": bounds[1]} if bounds else None,
+        "decrypt_info": keys.find(source.key),
+        "media_sequence": sequence,
+    }
+
+
+class _KeyTable:
+    """What yt-dlp needs to decrypt, for each key; an extractor may give its own key."""
+
+    def __init__(self, stream: Info) -> None:
+        own = stream.get("hls_aes") or {}
+        self._key = binascii.unhexlify(str(own["key"]).removeprefix("0x")) if own.get("key") else None
+        self._iv = binascii.unhexlify(str(own["iv"]).removeprefix("0x").zfill(32)) if own.get("iv") else None
+        parameters = stream.get("extra_param_to_key_url") or stream.get("extra_param_to_segment_url") or ""
+        self._query = parse_qs(str(parameters))
+        self._entries: dict[Key, Info] = {}
+
+    def find(self, key: Key | None) -> Info | None:
+        """Return yt-dlp's description of *key*, the same object for the same key."""
+        if key is None:
+            return None
+        if key not in self._entries:
+            entry: Info = {"METHOD": key.method, "KEY": self._key}
+            entry["URI"] = update_url_query(key.url, self._query) if self._query else key.url
+            if iv := self._iv or bytes.fromhex(key.iv):
+                entry["IV"] = iv
+            self._entries[key] = entry
+        return self._entries[key]
+
+
+def _promised_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, float]:
+    """Return the play time of *segments*, and by how much less it may be.
+
+    Whole seconds are rounded, up or down (RFC 8216, 4.3.2.1), and the last segment often has the length
+    of the others.
+    """
+    rounded = sum(segment.is_rounded for segment in segments)
+    longest = max(segment.seconds for segment in segments)
+    return sum(segment.seconds for segment in segments), rounded + longest
+
+
+def _list_dash(stream: Info) -> SegmentList:
+    """Return the fragments of *stream*; those of a new period open a part."""
+    base, fragments = str(stream.get("fragment_base_url") or ""), list[Info]()
+    query = parse_qs(str(stream.get("extra_param_to_segment_url") or ""))
+    period, lengths, starts = None, list[float](), list[float]()
+    for number, fragment in enumerate(stream["fragments"], 1):
+        url, bounds = dash_manifest.split_range(fragment.get("url") or urljoin(base, fragment["path"]))
+        fragments.append(
+            {
+                "frag_index": number,
+                "url": update_url_query(url, query) if query else url,
+                "byte_range": {"start": bounds[0], "end": bounds[1]} if bounds else None,
+                "restarts": number > 1 and fragment.get("period") != period,
+            }
+        )
+        if number == 1 or fragments[-1]["restarts"]:
+            starts.append(fragment.get(PRESENTATION_START, stream.get(PRESENTATION_START)) or 0.0)
+        period = fragment.get("period")
+        if duration := site_limits.number(fragment.get("duration"), site_limits.MAX_SECONDS):
+            lengths.append(duration)
+    if not fragments:
+        raise _unavailable("the manifest has no segments of this stream")
+    promised = site_limits.number(stream.get(PROMISED_SECONDS), site_limits.MAX_SECONDS) or 0.0
+    seconds, tolerance = sum(lengths), max(lengths, default=0.0)
+    if promised and seconds and seconds < promised - max(tolerance, _MIN_TOLERANCE):
+        raise _unavailable(f"the manifest promises {promised:.1f} s, and its segments play {seconds:.1f} s")
+    # The last segment of a template is shorter than the others.
+    length = min(seconds, promised) if promised and seconds else promised
+    return SegmentList(fragments, length, tolerance, tuple(starts))
+
+
+def _split(path: Path, parts: list[_Part]) -> list[Path]:
+    """Return *path*, or a file for each of several parts instead of it."""
+    if len(parts) < 2:
+        return [path]
+    files: list[Path] = []
+    starts = [part.start for part in parts]
+    with path.open("rb") as source:
+        for part, (start, stop) in zip(parts, pairwise([*starts, path.stat().st_size]), strict=True):
+            file = path.with_name(f"{path.stem}-{len(files)}{path.suffix}")
+            with file.open("wb") as target:
+                if part.init is not None and part.init[0] < start:
+                    _copy(source.fileno(), target.fileno(), part.init)
+                _copy(source.fileno(), target.fileno(), (start, stop))
+            files.append(file)
+    path.unlink()
+    return files
+
+
+def _copy(source: int, target: int, bounds: Bounds) -> None:
+    position, stop = bounds
+    while position < stop:
+        position += os.sendfile(target, source, position, min(stop - position, _COPY_BYTES))
+
+
+def _unavailable(text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
+
+
+def _incomplete(text: str) -> ReelhaulError:
+    return ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "size"})

@@ -1,0 +1,156 @@
+"""Format choice: downloads the formats chosen, and others if their files turn out to break a limit.
+
+Many sites state neither the size nor the codec of what they offer; some state streams that are not there.
+What they do not state is measured in the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yt_dlp.networking.exceptions import RequestError
+from yt_dlp.utils import DownloadError
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.media_pb2 import Format, FormatSpec
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_fetcher.media import verify
+from reelhaul_fetcher.media.inspect import Inspection
+from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.play_time import ReceivedStream
+from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.selection import Choice, with_measured
+from reelhaul_fetcher.ytdlp.download.streams import ByteMeter, download_streams
+from reelhaul_fetcher.ytdlp.extraction import Source
+from reelhaul_fetcher.ytdlp.postprocess import inspect_received
+from reelhaul_runtime.errors import ReelhaulError
+
+#: Chooses from formats as a spec says; see ``selection.choose_formats``.
+Choose = Callable[[Sequence[Format], FormatSpec], Choice]
+
+# Of one media; what is known to be within the limits is downloaded first.
+_MAX_FORMATS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStream:
+    """A stream received, what was read of its first file, and its format with that."""
+
+    stream: ReceivedStream
+    inspection: Inspection
+    format: Format
+
+    @property
+    def path(self) -> Path:
+        """The file that was read; the others are like it."""
+        return self.stream.files[0]
+
+
+def download_choice(
+    source: Source,
+    offered: Sequence[Format],
+    choice: Choice,
+    choose: Choose,
+    request: FetchRequest,
+    tracker: ProgressTracker,
+    meter: ByteMeter,
+) -> tuple[list[MeasuredStream], list[MediaWarning]]:
+    """Download *choice*, formats of *offered*; return what was received, and the warnings of the choice.
+
+    If a file breaks a limit of the request, in what the site did not state, *choose* takes others. If none
+    is within the limits, the smallest picture is returned; media without a picture is returned as it is.
+
+    Raises what ``download_streams`` raises, and FORMAT_UNAVAILABLE if what is missing is required.
+    """
+    spec, received = request.format, dict[str, MeasuredStream]()
+    known = {stream.format_id: stream for stream in offered}
+    formats, warnings = choice
+    while True:
+        try:
+            missing = [stream for stream in formats if stream.format_id not in received]
+            received |= _receive(source, missing, request, tracker, meter)
+            known |= {format_id: each.format for format_id, each in received.items()}
+            promised, formats = formats, [known[stream.format_id] for stream in formats]
+            if _kinds(promised) == _kinds(formats) and _is_taken(formats, choose, spec):
+                break
+            others, other_warnings = _choose_again(list(known.values()), choose, spec, len(received))
+        except (DownloadError, RequestError, ReelhaulError) as error:
+            if not received:
+                raise
+            formats = _closest([each.format for each in received.values()], choose, spec, error)
+            break
+        if _ids(others) == _ids(formats):
+            break
+        formats, warnings = others, other_warnings
+        received = {format_id: _set_aside(each, len(received)) for format_id, each in received.items()}
+    kept = _ids(formats)
+    for format_id in received.keys() - set(kept):
+        for path in received[format_id].stream.files:
+            path.unlink()
+    return [received[format_id] for format_id in kept], warnings
+
+
+def _receive(
+    source: Source,
+    formats: Sequence[Format],
+    request: FetchRequest,
+    tracker: ProgressTracker,
+    meter: ByteMeter,
+) -> Mapping[str, MeasuredStream]:
+    """Download and measure *formats*; return the streams by format id."""
+    streams = download_streams(source, _ids(formats), request, tracker, meter) if formats else []
+    result = {}
+    for format_, stream in zip(formats, streams, strict=True):
+        inspection = inspect_received(stream.files[0])
+        measured = with_measured(format_, verify.to_delivered_media(inspection, ""))
+        result[format_.format_id] = MeasuredStream(stream, inspection, measured)
+    return result
+
+
+def _kinds(formats: Sequence[Format]) -> list[tuple[bool, bool]]:
+    """Return whether there is video and audio in each of *formats*."""
+    return [(bool(stream.video_codec), bool(stream.audio_codec)) for stream in formats]
+
+
+def _is_taken(formats: list[Format], choose: Choose, spec: FormatSpec) -> bool:
+    """Return whether *choose* takes *formats*, and nothing less, when only they are offered."""
+    try:
+        return _ids(choose(formats, spec)[0]) == _ids(formats)
+    except ReelhaulError:
+        return False
+
+
+def _choose_again(known: list[Format], choose: Choose, spec: FormatSpec, count: int) -> Choice:
+    """Return the choice from *known* formats. Raises FORMAT_UNAVAILABLE also if *count* were received."""
+    if count >= _MAX_FORMATS:
+        text = f"none of the first {count} files of this media is as requested"
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
+    return choose(known, spec)
+
+
+def _closest(received: list[Format], choose: Choose, spec: FormatSpec, error: Exception) -> list[Format]:
+    """Return those of *received* that are closest to *spec*; raise *error* if what is missing is required."""
+    relaxed = FormatSpec()
+    relaxed.CopyFrom(spec)
+    relaxed.max_height = relaxed.max_frame_rate = 0
+    relaxed.smallest = True
+    try:
+        return choose(received, relaxed)[0]
+    except ReelhaulError:
+        audio = [stream for stream in received if stream.audio_codec and not stream.video_codec]
+        is_required = spec.media_kind == FormatSpec.AUDIO or spec.selector or spec.min_height
+        if not audio or is_required or spec.dynamic_range == FormatSpec.REQUIRE_HDR:
+            raise error from None
+        return audio[:1]
+
+
+def _set_aside(received: MeasuredStream, number: int) -> MeasuredStream:
+    """Return *received* with its files under other names, which no other download uses."""
+    files = [path.rename(path.with_name(f"aside{number}-{path.name}")) for path in received.stream.files]
+    return replace(received, stream=replace(received.stream, files=tuple(files)))
+
+
+def _ids(formats: Sequence[Format]) -> list[str]:
+    return [stream.format_id for stream in formats]

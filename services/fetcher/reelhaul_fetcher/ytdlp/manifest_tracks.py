@@ -1,0 +1,209 @@
+"""What manifests and pages tell of their tracks, kept for formats and subtitles where yt-dlp drops it.
+
+yt-dlp keeps a language, which several tracks may share: full, forced and described ones. The name, the role
+and the default are added to what it returns.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import urljoin
+from xml.etree.ElementTree import Element
+
+from yt_dlp.extractor.common import InfoExtractor
+from yt_dlp.utils import extract_attributes, float_or_none, int_or_none, parse_codecs, parse_m3u8_attributes
+
+from reelhaul.type.v1.media_pb2 import TrackRole
+from reelhaul_fetcher.model import track_roles
+from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, NUMBER, ROLE
+
+Info = dict[str, Any]
+_Attributes = dict[str, str]
+
+_MAX_TRACKS = 10_000
+_MAX_TAG_LENGTH = 4000
+_TRACK_TAG = re.compile(rf"<track\s[^<>]{{1,{_MAX_TAG_LENGTH}}}>", re.IGNORECASE)
+
+
+def keep_track_properties() -> None:
+    """Let every extractor of yt-dlp add the properties of tracks to what it reads of manifests and pages."""
+    extractor: Any = InfoExtractor
+    extractor._parse_m3u8_formats_and_subtitles = _annotated_hls(extractor._parse_m3u8_formats_and_subtitles)
+    extractor._parse_mpd_periods = _annotated_dash(extractor._parse_mpd_periods)
+    extractor._parse_html5_media_entries = _annotated_html(extractor._parse_html5_media_entries)
+
+
+def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: str, url: str) -> None:
+    """Add to *formats* and *subtitles* what the master playlist *text* at *url* tells of their renditions."""
+    groups: dict[tuple[str, str], list[_Attributes]] = {}
+    variants: dict[str, _Attributes] = {}
+    stream: _Attributes = {}
+    for line in text.splitlines():
+        if line.startswith("#EXT-X-MEDIA:"):
+            media = parse_m3u8_attributes(line)
+            groups.setdefault((media.get("TYPE", ""), media.get("GROUP-ID", "")), []).append(media)
+        elif line.startswith("#EXT-X-STREAM-INF:"):
+            stream = parse_m3u8_attributes(line)
+        elif line.strip() and not line.startswith("#"):
+            variants.setdefault(urljoin(url, line.strip()), stream)
+    renditions: dict[tuple[str, str], Info] = {}
+    for (kind, _), members in groups.items():
+        for media, properties in zip(members, _hls_properties(members), strict=True):
+            renditions.setdefault((kind, urljoin(url, media.get("URI") or "")), properties)
+    for form in (form for forms in subtitles.values() for form in forms):
+        form.update(renditions.get(("SUBTITLES", str(form.get("url"))), {}))
+    for stream_format in formats:
+        address = str(stream_format.get("url"))
+        rendition = renditions.get(("AUDIO", address))
+        if rendition is not None and stream_format.get("vcodec") == "none":
+            stream_format.update(_without_name(rendition))
+        elif address in variants:
+            members = groups.get(("AUDIO", variants[address].get("AUDIO", "")), [])
+            _add_own_audio(stream_format, variants[address], members)
+
+
+def _add_own_audio(stream: Info, variant: _Attributes, members: list[_Attributes]) -> None:
+    """Add the properties of the audio within *stream*: the one of its group, *members*, that has no URI.
+
+    yt-dlp takes the audio for missing if the first of the group has a URI.
+    """
+    for media, properties in zip(members, _hls_properties(members), strict=True):
+        if media.get("URI"):
+            continue
+        stream.update(_without_name(properties))
+        stream["language"] = stream.get("language") or media.get("LANGUAGE")
+        if stream.get("acodec") == "none":
+            stream["acodec"] = parse_codecs(variant.get("CODECS")).get("acodec")
+        return
+
+
+def _hls_properties(members: list[_Attributes]) -> Iterator[Info]:
+    """Yield the properties of each rendition of one group; without a default, the first full one is it."""
+    roles = [track_roles.from_hls(media) for media in members]
+    complete = [n for n, role in enumerate(roles) if track_roles.is_complete(role)]
+    marked = {n for n, media in enumerate(members) if media.get("DEFAULT") == "YES"}
+    defaults = marked or {*complete[:1]} or {0}
+    seen: Counter[tuple[str, ...]] = Counter()
+    for number, (media, role) in enumerate(zip(members, roles, strict=True)):
+        name = media.get("NAME", "")
+        signature = (media.get("LANGUAGE", ""), name, str(role))
+        yield {ROLE: role, IS_DEFAULT: number in defaults, NUMBER: seen[signature], "name": name}
+        seen[signature] += 1
+
+
+def annotate_dash(period: Info, element: Element) -> None:
+    """Add to yt-dlp's *period* of an MPD what its *element* tells of its AdaptationSets."""
+    formats = iter(period["formats"])
+    stream = next(formats, None)
+    texts = {language: iter(forms) for language, forms in period["subtitles"].items()}
+    audio: list[Info] = []
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for adaptation_set in element.iterfind("{*}AdaptationSet"):
+        properties = _dash_properties(adaptation_set)
+        language = adaptation_set.get("lang")
+        is_text = False
+        # Representations come in their order, without those that yt-dlp cannot read.
+        for representation in adaptation_set.iterfind("{*}Representation"):
+            attributes = {**adaptation_set.attrib, **representation.attrib}
+            if stream is not None and _is_of(stream, attributes):
+                if stream.get("vcodec") == "none" or attributes.get("mimeType", "").startswith("audio/"):
+                    stream.update(_without_name(properties))
+                    audio.append(stream)
+                stream = next(formats, None)
+            elif form := next(texts.get(attributes.get("lang") or "und", iter(())), None):
+                signature = (language, properties["name"], properties[ROLE])
+                form.update({**properties, NUMBER: seen[signature]})
+                is_text = True
+        if is_text:
+            seen[(language, properties["name"], properties[ROLE])] += 1
+    main = [stream for stream in audio if stream[ROLE] == TrackRole.TRACK_ROLE_UNSPECIFIED] or audio
+    default = next((stream for stream in main if stream[IS_DEFAULT]), main[0] if main else None)
+    for stream in audio:
+        is_default = default is not None and stream.get("language") == default.get("language")
+        stream[IS_DEFAULT] = is_default and stream in main
+
+
+def _is_of(stream: Info, attributes: _Attributes) -> bool:
+    """Return whether yt-dlp made *stream* of the representation with these *attributes*."""
+    name, kind = attributes.get("id"), attributes.get("mimeType", "").partition("/")[0]
+    content_type = attributes.get("contentType", kind)
+    format_id = str(stream.get("format_id"))
+    expected = name if name is not None else content_type
+    bandwidth = float_or_none(int_or_none(attributes.get("bandwidth")), 1000)
+    return content_type != "text" and format_id.endswith(expected) and stream.get("tbr") in (bandwidth, None)
+
+
+def _dash_properties(adaptation_set: Element) -> Info:
+    labels = (label.text for label in adaptation_set.iterfind("{*}Label") if label.text)
+    name = next(labels, None) or adaptation_set.get("label") or ""
+    descriptors = [
+        (each.get("schemeIdUri", ""), each.get("value", ""))
+        for tag in ("Role", "Accessibility")
+        for each in adaptation_set.iterfind(f"{{*}}{tag}")
+    ]
+    return {
+        ROLE: track_roles.from_dash(descriptors, adaptation_set.get("lang") or "", name),
+        IS_DEFAULT: any(value == "main" for _, value in descriptors),
+        "name": name.strip(),
+    }
+
+
+def annotate_html(entries: list[Info], page: str, base_url: str) -> None:
+    """Add to the subtitles of *entries* the labels and kinds of the <track> elements of *page*."""
+    tracks: dict[str, Info] = {}
+    for number, tag in enumerate(_TRACK_TAG.finditer(page)):
+        if number == _MAX_TRACKS:
+            break
+        attributes = extract_attributes(tag[0])
+        name = attributes.get("label") or ""
+        role = track_roles.from_texts(attributes.get("srclang") or "", name)
+        if attributes.get("kind") == "captions":
+            role = role or TrackRole.TRACK_ROLE_HEARING_IMPAIRED
+        url = urljoin(base_url, (attributes.get("src") or "").strip())
+        tracks.setdefault(url, {"name": name, ROLE: role, IS_DEFAULT: "default" in attributes})
+    for entry in entries:
+        for forms in (entry.get("subtitles") or {}).values():
+            for form in forms:
+                form.update(tracks.get(str(form.get("url")), {}))
+
+
+def _without_name(properties: Info) -> Info:
+    """Return the *properties* of a stream, whose name yt-dlp keeps as its note."""
+    return {key: properties[key] for key in (ROLE, IS_DEFAULT)}
+
+
+def _annotated_hls(parse: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(parse)
+    def parse_and_annotate(
+        self: Any, m3u8_doc: str, m3u8_url: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        formats, subtitles = parse(self, m3u8_doc, m3u8_url, *args, **kwargs)
+        annotate_hls(formats, subtitles, m3u8_doc, m3u8_url or "")
+        return formats, subtitles
+
+    return parse_and_annotate
+
+
+def _annotated_dash(parse: Callable[..., Iterable[Info]]) -> Callable[..., Iterator[Info]]:
+    @functools.wraps(parse)
+    def parse_and_annotate(self: Any, mpd_doc: Element, *args: Any, **kwargs: Any) -> Iterator[Info]:
+        periods = parse(self, mpd_doc, *args, **kwargs)
+        for period, element in zip(periods, mpd_doc.iterfind("{*}Period"), strict=False):
+            annotate_dash(period, element)
+            yield period
+
+    return parse_and_annotate
+
+
+def _annotated_html(parse: Callable[..., list[Info]]) -> Callable[..., list[Info]]:
+    @functools.wraps(parse)
+    def parse_and_annotate(self: Any, base_url: str, webpage: str, *args: Any, **kwargs: Any) -> list[Info]:
+        entries = parse(self, base_url, webpage, *args, **kwargs)
+        annotate_html(entries, webpage, base_url)
+        return entries
+
+    return parse_and_annotate

@@ -1,0 +1,95 @@
+"""Download of one subtitle track, from whichever of its formats can be read."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+
+from yt_dlp.networking import Request
+from yt_dlp.networking.exceptions import HTTPError
+
+from reelhaul_fetcher.model import charsets, subtitle_formats
+from reelhaul_fetcher.model.cues import remove_rolling_lines
+from reelhaul_fetcher.model.subtitle_formats import Track, ttml
+from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.subtitle_tracks import SubtitleTrack
+from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
+from reelhaul_runtime.errors import ReelhaulError
+
+_MAX_BYTES = 16 * 1024 * 1024
+# Best first: json3 has no rolling lines. Any other may be one of these under another name.
+_PREFERRED = ("json3", "vtt", "srt", "ttml", "dfxp", "ass", "ssa", "smi", "sami")
+# YouTube's older formats, beside those that are read.
+_SKIPPED = frozenset(("srv1", "srv2", "srv3"))
+_MAX_FORMS = 8
+# Of an extension in a message.
+_MAX_NAME = 20
+_CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE)
+
+
+def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) -> Track:
+    """Return the cues of *source*. Raises SubtitlesUnreadable if no format of it can be read."""
+    problems: list[str] = []
+    forms = [
+        form for form in source.formats or () if isinstance(form, dict) and _extension(form) not in _SKIPPED
+    ]
+    for form in islice(sorted(forms, key=_rank), _MAX_FORMS):
+        try:
+            text = _fetch_text(downloader, form, source, folder)
+            track = subtitle_formats.parse(text, source.language)
+        except ReelhaulError:
+            raise
+        # Whatever value of the site is the cause: the track is missing then.
+        except Exception as error:
+            problems.append(_describe(error, form))
+            continue
+        if source.manual or _extension(form) == "json3":
+            return track
+        return Track(remove_rolling_lines(track.cues), track.wrong)
+    raise SubtitlesUnreadable(problems[0] if problems else "the site offers no format that can be read")
+
+
+def _extension(form: Info) -> str:
+    return str(form.get("ext") or "").lower()
+
+
+def _rank(form: Info) -> int:
+    extension = _extension(form)
+    return _PREFERRED.index(extension) if extension in _PREFERRED else len(_PREFERRED)
+
+
+def _describe(error: Exception, form: Info) -> str:
+    """Return what *error* of *form* means, without addresses and paths."""
+    if isinstance(error, SubtitlesUnreadable):
+        return f"{error} ({_extension(form)[:_MAX_NAME]})"
+    if isinstance(error, HTTPError):
+        return f"the site responds with status {error.status}"
+    return "the file could not be downloaded"
+
+
+def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path) -> str:
+    if form.get("data") is not None:
+        return str(form["data"])[:_MAX_BYTES]
+    if str(form.get("protocol") or "").startswith("m3u8") or form.get("fragments"):
+        content, content_type = _fetch_segments(downloader, form, folder), ""
+    else:
+        request = Request(form["url"], headers=form.get("http_headers") or {})
+        content, content_type = read_response(downloader, request, _MAX_BYTES)
+        if content.startswith(b"#EXTM3U"):
+            content = _fetch_segments(downloader, {**form, "protocol": "m3u8_native"}, folder)
+    declared = _CHARSET.search(content_type)
+    return charsets.decode(ttml.from_mp4(content), declared[1] if declared else "", source.language)
+
+
+def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> bytes:
+    """Return the segments of a track one after another, as yt-dlp's native downloaders receive them."""
+    path = folder / "track.segments"
+    # As a file of no known kind: of WebVTT, yt-dlp would parse the segments, and refuse most errors.
+    track = {"protocol": "m3u8_native", **form, "ext": "segments", "id": "track", "title": "track"}
+    try:
+        downloader.dl(str(path), track, subtitle=True)
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    finally:
+        path.unlink(missing_ok=True)
