@@ -37,8 +37,8 @@ _DEMUXERS = {
     **dict.fromkeys(("mkv", "webm"), "matroska"),
     **dict.fromkeys(("opus", "ogg"), "ogg"),
 }
-# Without an index, a file may be sought to a key frame too late: it is sought to this many seconds before.
-_WITH_INDEX = frozenset({"mov", "matroska"})
+# Their files are often sought to a key frame too late: they are sought to this many seconds before.
+_WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
 _MAX_KEY_FRAME_DISTANCE = 15.0
 # ffmpeg's default.
 _DTS_STEP_SECONDS = 10.0
@@ -170,12 +170,13 @@ def _with_range(source: Input, time_range: TimeRange | None, delay: float) -> In
     if time_range is None and delay >= 0:
         return replace(source, options=("-itsoffset", f"{delay:.6f}") if delay else ())
     time_range = time_range or TimeRange(0.0, math.inf)
-    margin = 0.0 if source.demuxer in _WITH_INDEX else _MAX_KEY_FRAME_DISTANCE
+    margin = _MAX_KEY_FRAME_DISTANCE if source.demuxer in _WITHOUT_INDEX else 0.0
     seek = max(0.0, time_range.start - delay - margin)
     # What comes before 0 after the shift is dropped. The exact end is up to the filters: depending on the
     # input, ffmpeg counts this length from 0 or from the first frame.
     length = () if math.isinf(time_range.end) else ("-t", f"{time_range.length + margin + 1:.6f}")
-    shift = ("-itsoffset", f"{delay + seek - time_range.start:.6f}")
+    offset = delay + seek - time_range.start
+    shift = ("-itsoffset", f"{offset:.6f}") if offset else ()
     return replace(source, options=("-ss", f"{seek:.6f}", *length, *shift))
 
 
