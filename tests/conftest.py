@@ -35,6 +35,7 @@ _PROCESS_MODULES = frozenset(
     {
         "test_cli",
         "test_client",
+        "test_encoder_preconditions",
         "test_end_to_end",
         "test_engine_trial",
         "test_ffmpeg",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from reelhaul_runtime.up import suite_processes
+from reelhaul_runtime.up.ports import ReservedPorts
+
+_ports = ReservedPorts()
 
 
 @contextmanager
@@ -33,11 +35,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that no other test, and no connection, gets until this process ends.
+
+    Servers, which set SO_REUSEADDR, can listen at it; until one does, connections to it are refused.
+    """
+    return int(_ports.reserve("127.0.0.1:0", share_with_any=True).rpartition(":")[2])
 
 
 async def wait_until_listening(port: int, seconds: float = 5.0) -> None:

@@ -123,6 +123,13 @@ class Unavailable(ReelhaulError):
         )
 
 
+class UndecodableResponse(ReelhaulError):
+    """Another service answered with what is no response of the method: a bug. Calling again is useless."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(ErrorReason.INTERNAL_ERROR, f"the response of {service} cannot be read")
+
+
 @cache
 def error_spec(reason: ErrorReason.ValueType) -> method_policy_pb2.ErrorSpec:
     """Return the ``(error)`` option of *reason*: code, retry advice and promised metadata keys."""

@@ -33,6 +33,11 @@ def make_data_dir_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
+def describe_data_dir(error: OSError) -> str:
+    """Return the text of *error*, which the use of a data folder raised, for the operator."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def open_private(path: str | os.PathLike[str], flags: int) -> int:
     """Open *path* with *flags* and mode 0600, also if it exists with another mode: an opener of ``open``."""
     handle = os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -1,28 +1,36 @@
 """``reelhaul serve`` and ``migrate``: run services in this process until a signal, or migrate them.
 
-Exit codes: 0 after a signal, once drained; 1 if a service failed; 2 if a setting is wrong.
+Exit codes: 0 after a signal, once drained; 1 if a service failed; 2 if a setting is wrong, if what it names
+cannot be used (an address in use, a database that does not answer), or if a package is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import click
 
 from reelhaul_runtime import failpoints, logs, private_files, service
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 
 log = logging.getLogger(__name__)
 
 OK, FAILED = 0, 1
+
+# Errors of files that trying again does not change; a full disk is not among them.
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 # Allocations, less deallocations, between two runs of the garbage collector: the default of 700 is for
 # programs that start small.
@@ -31,6 +39,8 @@ _GC_THRESHOLD = 5_000
 # Seconds until a thread that waits for the interpreter lock gets it. A writer releases the lock at every step
 # of its SQL: if a busy loop then kept it for the default of 5 ms, a batch would take a second.
 _SWITCH_INTERVAL_SECONDS = 0.0001
+
+_MAX_DESCRIPTORS = 65_536
 
 # What a service may need beyond drain_seconds to close its connections.
 _EXTRA_DRAIN_SECONDS = 5
@@ -59,24 +69,23 @@ def _run(names: Sequence[str]) -> int:
     if settings.data_dir.exists():
         try:
             private_files.make_data_dir_private(settings.data_dir)
-        except PermissionError as error:
-            click.echo(f"reelhaul: {error}", err=True)
-            return REFUSED
+        except OSError as error:
+            raise InvalidSetting(f"REELHAUL_DATA_DIR: {private_files.describe_data_dir(error)}") from error
     try:
         services = [service.load(name) for name in names]
     except KeyError as error:
         return _report_unknown_service(error)
-    except ImportError:
-        log.exception("%s cannot be loaded", ", ".join(names))
-        return FAILED
+    except ImportError as error:
+        return _report_missing_package(", ".join(names), error)
+    _raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(services, settings.drain_seconds))
+        return runner.run(_serve(services, settings))
 
 
-async def _serve(services: Sequence[service.Service], drain_seconds: float) -> int:
+async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -> int:
     """Run *services* until a signal; they stop in reverse order."""
-    shutdown = _Shutdown(drain_seconds)
+    shutdown = _Shutdown(settings.drain_seconds)
     try:
         async with AsyncExitStack() as stack:
             for each in services:
@@ -90,12 +99,26 @@ async def _serve(services: Sequence[service.Service], drain_seconds: float) -> i
         raise
     except asyncio.CancelledError:
         return OK if shutdown.requested.is_set() else FAILED
+    except AddressUnavailable as error:
+        raise InvalidSetting(f"REELHAUL_{shutdown.starting.upper()}_ADDRESS: {error}") from error
+    except ImportError as error:
+        return _report_missing_package(shutdown.starting, error)
     except Exception as error:
+        if shutdown.starting and isinstance(error, OSError) and _is_unusable(error, settings.data_dir):
+            raise InvalidSetting(f"REELHAUL_DATA_DIR: {private_files.describe_data_dir(error)}") from error
         what = f"{shutdown.starting} could not start" if shutdown.starting else "a service failed"
         trace = not shutdown.starting or log.isEnabledFor(logging.DEBUG)
         log.error("%s: %s", what, _describe(error), exc_info=trace)
         return FAILED
     return OK
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
+    current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
+    if current != resource.RLIM_INFINITY and current < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, maximum))
 
 
 def _tune_garbage_collector() -> None:
@@ -157,6 +180,21 @@ def _report_unknown_service(error: KeyError) -> int:
     installed = ", ".join(service.names()) or "none"
     click.echo(f"reelhaul: there is no service {error.args[0]!r}; installed are: {installed}", err=True)
     return REFUSED
+
+
+def _report_missing_package(names: str, error: ImportError) -> int:
+    text = (
+        f"{names} cannot run: {error}: install what is missing, for example with pip install 'reelhaul[all]'"
+    )
+    click.echo(f"reelhaul: {text}", err=True)
+    return REFUSED
+
+
+def _is_unusable(error: OSError, data_dir: Path) -> bool:
+    """Return whether *error* means that *data_dir* has something that cannot be written, or is no folder."""
+    if error.errno not in _UNUSABLE or error.filename is None:
+        return False
+    return Path(os.fsdecode(error.filename)).absolute().is_relative_to(data_dir.absolute())
 
 
 def _describe(error: BaseException) -> str:

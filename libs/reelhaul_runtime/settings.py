@@ -8,13 +8,14 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from reelhaul_runtime import failpoints
+from reelhaul_runtime.addresses import Network
 
 PREFIX = "REELHAUL_"
 ENV_FILE = ".env"
@@ -41,10 +42,19 @@ class SuiteSettings(BaseSettings):
     jobs_address: str = "127.0.0.1:50051"
     fetcher_address: str = "127.0.0.1:50052"
     storage_address: str = "127.0.0.1:50053"
+    #: host:port of each fetcher, comma separated, where gateway and jobs find them; a DNS name may stand for
+    #: several. Empty: the one at ``fetcher_address``.
+    fetcher_addresses: str = ""
+    #: Networks that fetches may reach in addition to public addresses, comma separated. The guard of each
+    #: fetcher enforces it; jobs rejects URLs with other addresses when they are created.
+    fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: The broker; ``reelhaul up`` starts one if this is empty.
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
+    #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
+    reuse_port: bool = False
     #: The credential of the services for internal RPCs. ``reelhaul up`` creates one.
     suite_token: str = Field(default="", repr=False)
     log_format: Literal["json", "text"] = "json"
@@ -68,6 +78,27 @@ class SuiteSettings(BaseSettings):
         bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
         if not separator or bare_ipv6 or not _is_port(port):
             raise ValueError("must be host:port, for example 127.0.0.1:8080")
+        return value
+
+    @field_validator("fetcher_addresses")
+    @classmethod
+    def _check_fetcher_addresses(cls, value: str) -> str:
+        addresses = split_addresses(value)
+        for address in addresses:
+            cls._check_address(address)
+        versions = {_ip_version(address) for address in addresses}
+        if len(addresses) > 1 and versions not in ({4}, {6}):
+            raise ValueError(
+                "several addresses must be IP addresses of one version, for example"
+                " 10.0.0.1:50052,10.0.0.2:50052; one DNS name may stand for several"
+            )
+        return ",".join(addresses)
+
+    @field_validator("fetcher_allow_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
 
     @field_validator("nats_url")
@@ -111,9 +142,39 @@ class SuiteSettings(BaseSettings):
                         f"REELHAUL_{name.upper()}={address} is not a loopback address:"
                         " REELHAUL_AUTH=none would open the suite to everyone who can reach it"
                     )
+            for address in split_addresses(self.fetcher_addresses):
+                if not is_loopback(address):
+                    raise ValueError(
+                        f"REELHAUL_FETCHER_ADDRESSES: {address} is not a loopback address, as"
+                        " REELHAUL_AUTH=none requires"
+                    )
         if self.auth == "keys":
             raise ValueError("REELHAUL_AUTH=keys is not supported by this build; use none, on loopback")
         return self
+
+    @property
+    def fetcher_target(self) -> str:
+        """Where gateway and jobs find the fetchers: addresses, comma separated."""
+        return self.fetcher_addresses or self.fetcher_address
+
+
+def split_addresses(text: str) -> list[str]:
+    """Return the addresses in *text*, which are comma separated."""
+    return [part for part in map(str.strip, text.split(",")) if part]
+
+
+def may_be_several(address: str) -> bool:
+    """Return whether *address* is a list, or a DNS name, which may resolve to several servers."""
+    is_name = not _ip_version(address) and not is_loopback(address)
+    return len(split_addresses(address)) > 1 or is_name
+
+
+def _ip_version(address: str) -> int:
+    """Return 4 or 6 for the IP address in *address* (host:port); 0 for a name."""
+    try:
+        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version
+    except ValueError:
+        return 0
 
 
 def is_loopback(address: str) -> bool:

@@ -45,17 +45,22 @@ def site_of(url: str) -> str:
     The domains of one operator are one site ("youtu.be" and "music.youtube.com" are "youtube.com");
     any other host is its own site, without "www." and the like.
     """
-    return _site_of_host(_hostname(url))
+    return _site_of_host(hostname(url))
 
 
 def host_of(url: str) -> str:
     """Return the host of *url* in lower case, without "www.", "m." or "mobile."."""
-    return _without_prefix(_hostname(url))
+    return _without_prefix(hostname(url))
 
 
-def _hostname(url: str) -> str:
-    plain = _PLAIN_URL.match(url)
-    return plain[1].lower() if plain else urlsplit(url).hostname or ""
+def hostname(url: str) -> str:
+    """Return the host of *url* in lower case; empty if it has none, or is no URL, as redirects may be."""
+    if plain := _PLAIN_URL.match(url):
+        return plain[1].lower()
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 # There are many URLs, but few hosts.

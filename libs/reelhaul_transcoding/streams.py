@@ -57,6 +57,8 @@ class Framing(Protocol):
     """The format of a stream in an HTTP body."""
 
     content_type: bytes
+    #: HTTP status of a stream that ends without a message.
+    empty_status: int
     #: Bytes that only show that the stream is alive; empty if the format has none.
     ping: bytes
 
@@ -71,6 +73,7 @@ class NdjsonFraming:
     """NDJSON: lines of ``{"result": …}``, and ``{"error": …}`` as the last line of a failed stream."""
 
     content_type = _NDJSON
+    empty_status = 200
     # No empty lines as pings: parsers that take one line at a time would fail on them.
     ping = b""
 
@@ -78,37 +81,44 @@ class NdjsonFraming:
         self._binding, self._statuses = binding, statuses
 
     def message(self, message: bytes) -> bytes:
-        return b'{"result":' + self._binding.stream_event(message)[1] + b"}\n"
+        return b'{"result":' + self._binding.stream_event(message).data + b"}\n"
 
     def failure(self, status: status_pb2.Status) -> bytes:
         return orjson.dumps({"error": self._statuses.to_dict(status)}) + b"\n"
 
 
 class SseFraming:
-    """Server-Sent Events; a failure is an event ``error``.
+    """Server-Sent Events; a failure is an event ``stream_error``.
 
+    An EventSource fires ``error`` itself when it loses the connection, so no event has that name.
     https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
     content_type = _EVENT_STREAM
+    # It tells an EventSource, which reconnects after the end, that nothing follows.
+    empty_status = 204
     ping = b": ping\n\n"
 
     def __init__(self, binding: Binding, statuses: StatusWriter) -> None:
         self._binding, self._statuses = binding, statuses
 
     def message(self, message: bytes) -> bytes:
-        event_id, data = self._binding.stream_event(message)
+        event_id, name, data = self._binding.stream_event(message)
+        frame = b"data: " + data + b"\n\n"
+        if name:
+            frame = b"event: " + name.encode() + b"\n" + frame
         if event_id and "\n" not in event_id and "\r" not in event_id and "\0" not in event_id:
-            return b"id: " + event_id.encode() + b"\ndata: " + data + b"\n\n"
-        return b"data: " + data + b"\n\n"
+            frame = b"id: " + event_id.encode() + b"\n" + frame
+        return frame
 
     def failure(self, status: status_pb2.Status) -> bytes:
-        return b"event: error\ndata: " + self._statuses.to_json(status) + b"\n\n"
+        return b"event: stream_error\ndata: " + self._statuses.to_json(status) + b"\n\n"
 
 
 class RawFraming:
     """The bytes of google.api.HttpBody; the first message sets the content type."""
 
+    empty_status = 200
     ping = b""
 
     def __init__(self, binding: Binding) -> None:
@@ -142,6 +152,7 @@ class StreamWriter:
 
     def __init__(self, send: Send, framing: Framing, *, start_after: float, ping_every: float) -> None:
         self.started = False
+        self._status = 200
         self._send, self._framing = send, framing
         self._ping_every = ping_every
         self._loop = asyncio.get_running_loop()
@@ -165,6 +176,8 @@ class StreamWriter:
         self.close()
         if frame is None:
             return False
+        if not frame and not self.started:
+            self._status = self._framing.empty_status
         await self._write_body(frame, more=False)
         return True
 
@@ -178,7 +191,9 @@ class StreamWriter:
     async def _write_body(self, body: bytes, *, more: bool = True) -> None:
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+            await self._send(
+                {"type": "http.response.start", "status": self._status, "headers": self._headers()}
+            )
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     def _headers(self) -> list[Header]:

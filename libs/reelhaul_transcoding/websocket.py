@@ -48,7 +48,7 @@ class WebSocketHandler:
         call = self._dispatcher.build_call(match, scope, dict(scope["headers"]), b"")
 
         async def write(message: bytes) -> None:
-            await send({"type": "websocket.send", "text": binding.stream_event(message)[1].decode()})
+            await send({"type": "websocket.send", "text": binding.stream_event(message).data.decode()})
 
         return await relay_stream(
             match.target.upstream, call, receive, self._open_streams, self._statuses, write

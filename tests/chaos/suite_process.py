@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings
-from reelhaul_runtime.up import data_dir, log_multiplexer, suite_processes, suite_state
+from reelhaul_runtime.up import data_dir, log_multiplexer, ports, suite_processes, suite_state
 from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
 from reelhaul_runtime.up.suite_processes import SuiteProcess
@@ -50,7 +50,7 @@ def _processes(
     settings: SuiteSettings, fetchers: int, replicas: Sequence[str], mutant: str
 ) -> Iterator[SuiteProcess]:
     """Yield broker and services, with jobs-2 …, fetcher-2, fetcher-3 … after the first of each."""
-    nats = suite_processes.nats(settings.data_dir / "nats", data_dir.reserve_port())
+    nats = suite_processes.nats(settings.data_dir / "nats", ports.reserve_port())
     yield nats
     token = data_dir.load_suite_token(settings.data_dir / "run")
     for service in suite_processes.services(settings, nats.address, token):
@@ -61,7 +61,7 @@ def _processes(
                 yield _replica(process, number, address)
         if process.name == "fetcher":
             for number in range(2, fetchers + 1):
-                address = data_dir.resolve_port("127.0.0.1:0")
+                address = f"127.0.0.1:{ports.reserve_port()}"
                 environment = _remote_environment(settings, replicas) if number % 2 == 0 else {}
                 yield _replica(process, number, address, environment)
 

@@ -7,11 +7,13 @@ from datetime import timedelta
 from tests.job_stores import LEASE, NOW, claim, job
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion, Job
+from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import Kind, QueueStage, State
 from reelhaul_jobs.ports.jobs import Query
 
@@ -63,6 +65,29 @@ async def test_each_entry_becomes_one_job(store):
     assert [event.state for event in await store.list_events(created[0].id, after=0, limit=9)] == [
         State.QUEUED
     ]
+
+
+async def test_progress_of_children(store):
+    """Those of the jobs that a worker holds are listed in order, and the bytes of ended attempts summed."""
+    parent = await claimed(store, expansion())
+    await report(store, parent, entries(1, 2, 3))
+    first, second, third = await children(store, parent)
+    assert (await store.list_leased_children(parent.id, 10), await store.sum_children_bytes(parent.id)) == (
+        [],
+        0,
+    )
+    for child in (third, first):
+        await store.change(child.id, lambda j: leases.claim(j, claim(), NOW))
+    assert [one.id for one in await store.list_leased_children(parent.id, 10)] == [first.id, third.id]
+    assert [one.id for one in await store.list_leased_children(parent.id, 1)] == [first.id]
+    failed = leases.Outcome(
+        result=leases.Failed(error=error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")),
+        progress=media_pb2.Progress(downloaded_bytes=700),
+    )
+    await store.change(first.id, lambda j: leases.finish(j, 1, failed, NOW))
+    assert [one.id for one in await store.list_leased_children(parent.id, 10)] == [third.id]
+    assert await store.sum_children_bytes(parent.id) == 700
+    assert await store.sum_children_bytes(second.id) == 0
 
 
 async def test_a_repeated_renewal_creates_nothing_twice(store):

@@ -90,15 +90,16 @@ class Harness:
         listener: FetchListener | None = None,
         size_limit: int = 0,
         folder: Path | None = None,
+        title: str = "",
         **limits: float,
     ) -> FetchResult:
-        """Download *url* as *spec* into *folder*, or into a new folder."""
+        """Download *url* as *spec* into *folder*, or into a new folder; *title* is that of its list."""
         if folder is None:
             folder = self.workdir / f"fetch{next(self._numbers)}"
             folder.mkdir()
         async with self._session() as proxy_url:
             request = FetchRequest(
-                url, spec or FormatSpec(), folder, proxy_url, size_limit=size_limit, **limits
+                url, spec or FormatSpec(), folder, proxy_url, title, size_limit=size_limit, **limits
             )
             return await self.engine.fetch(request, listener or FetchListener())
 

@@ -65,6 +65,8 @@ class FakeEngine:
         self.requests: list[EngineRequest] = []
         #: The total_bytes in the progress of fetches.
         self.total_bytes = 0
+        #: The stage in which fetches are held.
+        self.stage: Progress.Stage.ValueType = Progress.DOWNLOADING
         self._content = content
 
     async def check(self) -> None:
@@ -75,7 +77,7 @@ class FakeEngine:
         path = request.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.on_media(self.media)
-        progress = Progress(stage=Progress.DOWNLOADING, percent=40, downloaded_bytes=3)
+        progress = Progress(stage=self.stage, percent=40, downloaded_bytes=3)
         progress.total_bytes = self.total_bytes
         listener.on_progress(progress)
         if self.live:

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
 from reelhaul_fetcher.guard.session import ProxySession
+from reelhaul_runtime.addresses import Rules
 
 #: Stands for a public address in tests: the only loopback address that is allowed.
 PUBLIC = "127.0.0.2"

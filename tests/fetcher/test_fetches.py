@@ -80,7 +80,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[ServiceHarness]:
     """A harness with one slot and a running worker."""
     harness = ServiceHarness(tmp_path)
     probes = ProbeCache(harness.engine, harness.access, lambda: datetime.now(UTC))
-    direct_fetches = DirectFetches(harness.worker, harness.context)
+    direct_fetches = DirectFetches(harness.worker, harness.context, 2)
     servicer = FetcherServicer(
         probes, ExtractorCatalog(harness.engine), direct_fetches, harness.worker, PageTokens("secret")
     )

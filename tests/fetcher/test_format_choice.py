@@ -95,6 +95,8 @@ _CODEC = MediaWarning.CODEC_NOT_OFFERED
         ("big.mp4", FormatSpec(max_frame_rate=10), 360, 25, [_EXCEEDED]),
         ("big.mp4", FormatSpec(max_height=240, max_frame_rate=24), 360, 25, [_EXCEEDED, _EXCEEDED]),
         ("bigs.html", FormatSpec(max_height=144), 240, 25, [_EXCEEDED]),
+        ("big-small.html", FormatSpec(max_frame_rate=5), 360, 25, [_EXCEEDED]),
+        ("big-small.html", FormatSpec(max_height=144, max_frame_rate=5), 144, 25, [_EXCEEDED]),
         # Another file is within the limit.
         ("big-small.html", FormatSpec(max_height=144), 144, 25, []),
         ("small-big.html", FormatSpec(max_height=144), 144, 25, []),

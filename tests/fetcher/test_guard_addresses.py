@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reelhaul_fetcher.guard.addresses import Address, Rules, non_global_reason, parse_host
 from reelhaul_fetcher.guard.errors import Refused
+from reelhaul_runtime.addresses import Address, Rules, non_global_reason, parse_host
 
 FORBIDDEN = {
     "0.0.0.0": "unspecified",

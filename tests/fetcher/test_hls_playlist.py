@@ -111,6 +111,25 @@ def test_stretches_of_a_playlist() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x47" + bytes(187) + b"\x47" + bytes(187), "ts"),
+        (b"\x47" + bytes(187), "ts"),
+        (b"\x47" + bytes(400), ""),
+        (b"\0\0\0\x18styp" + bytes(16), "mp4"),
+        (b"\0\0\0\x18moof" + bytes(16), "mp4"),
+        (b"\x1f\x43\xb6\x75" + bytes(16), "webm"),
+        (b"ID3\x04" + bytes(100), ""),
+        (b"<!doctype html>", ""),
+        (b"", ""),
+    ],
+)
+def test_segment_kind(content: bytes, kind: str) -> None:
+    """The container of a segment is recognised by its first bytes."""
+    assert hls_playlist.segment_kind(content) == kind
+
+
+@pytest.mark.parametrize(
     ("line", "ended", "fixed"),
     [
         ("", False, False),

@@ -47,7 +47,7 @@ def test_too_short_without_evidence(received: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("promised", "tolerance", "received", "is_kept"),
+    ("promised", "tolerance", "received", "keeps_promise"),
     [
         (0.0, 0.0, 1.0, True),
         (12.0, 0.0, 12.0, True),
@@ -59,12 +59,17 @@ def test_too_short_without_evidence(received: float) -> None:
         (600.0, 4.0, 300.0, False),
     ],
 )
-def test_promise_of_segments(promised: float, tolerance: float, received: float, is_kept: bool) -> None:
-    """A stream that plays less than its segments promise fails; one that plays longer does not."""
-    streams = [ReceivedStream((Path("a.ts"),)), ReceivedStream((Path("b.ts"),), promised, tolerance)]
-    if is_kept:
-        play_time.check_promises(streams, [1.0, received])
+def test_promise_of_segments(promised: float, tolerance: float, received: float, keeps_promise: bool) -> None:
+    """A stream that plays less than its segments promise is a warning if its packets play no longer.
+
+    If they do, they play over each other, and the file is not what was promised.
+    """
+    stream = ReceivedStream((Path("a.ts"),), promised, tolerance)
+    warnings = play_time.check_promise(stream, received, lambda: received + 0.5)
+    assert [w.reason for w in warnings] == [MediaWarning.DURATION_DIFFERS] * (not keeps_promise)
+    if keeps_promise:
+        assert not play_time.check_promise(stream, received, lambda: 2 * received + 2)
         return
     with pytest.raises(ReelhaulError) as failure:
-        play_time.check_promises(streams, [1.0, received])
-    assert failure.value.metadata["check"] == "duration"
+        play_time.check_promise(stream, received, lambda: 2 * received + 2)
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE

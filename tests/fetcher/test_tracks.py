@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,7 @@ from tests.fetcher.conftest import Harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 from tests.fetcher.guard_harness import Site as RawSite
 from tests.fetcher.test_edits import probe
+from tests.sites import tools
 from tests.sites.site import Site
 
 from reelhaul.type.v1 import media_pb2
@@ -149,6 +151,88 @@ async def test_labels(harness: Harness, tracks: RawSite, label: str | None, lang
         result = await harness.fetch(url(tracks, "/page"), spec)
         assert [product.info.language_code for product in result.products] == [language]
         assert "Every word" in result.products[0].path.read_text()
+
+
+def create_file(path: Path, *tracks: str) -> None:
+    """Write a file of a second of video and these *tracks* of audio: the first mono, the second stereo."""
+    arguments = ["-f", "lavfi", "-i", "testsrc2=s=64x36:r=10:d=1"]
+    for number in range(len(tracks)):
+        arguments += ["-f", "lavfi", "-i", f"sine=440:d=1,aformat=channel_layouts={number + 1}c"]
+    for number in range(len(tracks) + 1):
+        arguments += ["-map", str(number)]
+    for number, track in enumerate(tracks):
+        language, _, disposition = track.partition("+")
+        arguments += [f"-metadata:s:a:{number}", f"language={language}"]
+        arguments += [f"-disposition:a:{number}", disposition or "0"]
+    tools.run_ffmpeg(
+        *arguments, "-c:v", "libx264", "-c:a", "aac", "-ar", "44100", path.name, folder=path.parent
+    )
+
+
+@pytest.mark.parametrize(
+    ("tracks_of_file", "languages", "channels", "language", "is_untouched"),
+    [
+        (["eng+default", "deu"], [], 1, "en", True),
+        (["eng+default", "deu"], ["de"], 2, "de", False),
+        (["deu", "eng+default"], [], 2, "en", True),
+        (["eng+visual_impaired+default", "eng"], [], 2, "en", False),
+        (["eng", "eng+visual_impaired"], ["en-x-desc"], 2, "en", False),
+        (["eng+comment+default", "eng"], ["en"], 2, "en", False),
+        (["eng+default"], ["en"], 1, "en", True),
+        (["und+default"], [], 1, "", True),
+        (["eng+dub+default", "jpn+original"], [], 2, "ja", False),
+    ],
+    ids=range(9),
+)
+async def test_tracks_of_one_file(
+    harness: Harness,
+    tracks: RawSite,
+    tmp_path: Path,
+    tracks_of_file: list[str],
+    languages: list[str],
+    channels: int,
+    language: str,
+    is_untouched: bool,
+) -> None:
+    """Of a file with several audio tracks, the one that is meant is what plays."""
+    path = tmp_path / "film.mkv"
+    create_file(path, *tracks_of_file)
+    respond(tracks, "/film.mkv", path.read_bytes())
+    spec = FormatSpec(container=FormatSpec.MKV, audio=Audio(languages=languages))
+    result = await harness.fetch(url(tracks, "/film.mkv"), spec)
+    audio = [s for s in probe(result.products[0].path)["streams"] if s["codec_type"] == "audio"]
+    played = next((s for s in audio if s["disposition"]["default"]), audio[0])
+    assert (played["channels"], result.delivered.audio_language_code) == (channels, language)
+    assert (len(audio) == len(tracks_of_file)) is is_untouched
+    assert not result.warnings
+
+
+@pytest.mark.parametrize(
+    ("languages", "warning"),
+    [
+        (["en"], ""),
+        (["fr"], "no audio in fr is offered: the audio is in en"),
+        (["en-GB"], ""),
+    ],
+)
+async def test_language_of_a_file(
+    harness: Harness, tracks: RawSite, tmp_path: Path, languages: list[str], warning: str
+) -> None:
+    """What the site does not tell of the language is read from the file."""
+    path = tmp_path / "film.mkv"
+    create_file(path, "eng")
+    respond(tracks, "/film.mkv", path.read_bytes())
+    result = await harness.fetch(url(tracks, "/film.mkv"), FormatSpec(audio=Audio(languages=languages)))
+    assert [each.message for each in result.warnings] == ([warning] if warning else [])
+
+
+async def test_language_in_the_container(harness: Harness, tracks: RawSite) -> None:
+    """The language of the audio is in the file that is made."""
+    result = await harness.fetch(
+        url(tracks, "/languages.master.m3u8"), FormatSpec(audio=Audio(languages=["de"]))
+    )
+    (audio,) = (s for s in probe(result.products[0].path)["streams"] if s["codec_type"] == "audio")
+    assert audio["tags"]["language"] in ("ger", "deu")
 
 
 async def test_embedded_subtitles(harness: Harness, tracks: RawSite) -> None:

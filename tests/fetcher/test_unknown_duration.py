@@ -78,7 +78,7 @@ def _postprocess(file: Path, folder: Path, spec: FormatSpec, stated: float = 0.0
     if stated:
         media.duration.CopyFrom(_duration(stated))
     cut = cuts.make_cut(cuts.clip_range(spec), ())
-    plan = OutputPlan(request, media, [Format(format_id="0")], cut)
+    plan = OutputPlan(request, media, [Format(format_id="0")], cut=cut)
     tracker = ProgressTracker(lambda _: None, time.monotonic)
     return postprocess([ReceivedStream((copy,))], plan, tracker, lambda _: None)
 

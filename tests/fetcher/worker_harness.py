@@ -27,7 +27,12 @@ class WorkerHarness:
     """A worker, its fakes, and the log of their calls."""
 
     def __init__(
-        self, work_dir: Path, lease_seconds: float = 30.0, slots: int = 1, recordings: int = 1
+        self,
+        work_dir: Path,
+        lease_seconds: float = 30.0,
+        slots: int = 1,
+        recordings: int = 1,
+        limits: Limits | None = None,
     ) -> None:
         self.log: list[str] = []
         self.work_dir = work_dir
@@ -38,7 +43,8 @@ class WorkerHarness:
         scratch = WorkDirs(work_dir, disk_free=lambda _: self.free_bytes)
         self.disk = DiskMonitor(scratch, DiskThresholds(pause=1000, reserve=100))
         self.access = SiteAccess(self.guard)
-        downloader = Downloader(self.engine, self.access, self.artifacts, scratch, Limits(0, 60, 60))
+        limits = limits or Limits(0, 60, 60)
+        downloader = Downloader(self.engine, self.access, self.artifacts, scratch, limits)
         self.context = AttemptContext(
             self.leases, self.queue, downloader, self.disk, "worker-1", self._describe_slot, time.monotonic
         )

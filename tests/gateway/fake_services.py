@@ -64,6 +64,8 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
         self.watch_requests.append(request)
         if request.name == "jobs/missing":
             raise NotFound(request.name)
+        if request.resume_token == END_TOKEN:
+            return
         yield _snapshot(1, _job(request.name))
         if request.name == "jobs/breaks":
             raise Unavailable("jobs", "the database went away")
@@ -96,6 +98,10 @@ def _snapshot(sequence, job, *, terminal=False):
         resume_token=f"token-{sequence}",
         snapshot=job_service_pb2.WatchJobResponse.Snapshot(job=job, terminal=terminal),
     )
+
+
+#: The resume_token of the last message of a watch.
+END_TOKEN = "token-2"
 
 
 class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):

@@ -93,6 +93,34 @@ async def test_conditional_requests(client):
     assert mismatch.json()["details"][0]["reason"] == "ETAG_MISMATCH"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("if-match", ETAG, 200),
+        ("if-match", f'"a", {ETAG}', 200),
+        ("if-match", f'W/"a", {ETAG}', 200),
+        ("if-match", f"W/{ETAG}, {ETAG}", 200),
+        ("if-match", "*", 200),
+        ("if-match", f"W/{ETAG}", 412),
+        ("if-match", f'"a", W/{ETAG}', 412),
+        ("if-match", f'W/{ETAG},"a"', 412),
+        ("if-match", "", 412),
+        ("if-match", ETAG.strip('"'), 412),
+        ("if-none-match", ETAG, 304),
+        ("if-none-match", f"W/{ETAG}", 304),
+        ("if-none-match", f'"a", W/{ETAG}', 304),
+        ("if-none-match", "*", 304),
+        ("if-none-match", 'W/"a"', 200),
+        ("if-none-match", "", 200),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_etag_comparison(client, method, name, value, status):
+    """If-Match compares strongly: a weak tag matches nothing. If-None-Match compares weakly. (RFC 9110)"""
+    response = await client.request(method, URL, headers={name: value})
+    assert response.status_code == status
+
+
 async def test_only_safe_types_are_inline(client, harness):
     """A video may be shown inline; HTML is always an attachment. Other parameters are rejected."""
     video = await client.get(f"{URL}?disposition=inline")

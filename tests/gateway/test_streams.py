@@ -7,6 +7,7 @@ import json
 
 import pytest
 import websockets
+from tests.gateway.fake_services import END_TOKEN
 
 
 async def test_ndjson_by_default(client):
@@ -19,13 +20,34 @@ async def test_ndjson_by_default(client):
 
 
 async def test_server_sent_events_by_accept(client):
-    """Events have the resume token as their id."""
+    """Events have the resume token as their id, and the kind of the message as their name."""
     response = await client.get("/v1/jobs/018f:watch", headers={"accept": "text/event-stream"})
     assert response.headers["content-type"] == "text/event-stream"
     assert response.headers["x-accel-buffering"] == "no"
     blocks = response.text.split("\n\n")
-    assert blocks[0].startswith("id: token-1\ndata: {")
-    assert blocks[1].startswith("id: token-2\ndata: {")
+    assert blocks[0].startswith("id: token-1\nevent: snapshot\ndata: {")
+    assert blocks[1].startswith("id: token-2\nevent: snapshot\ndata: {")
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status"),
+    [
+        ({"accept": "text/event-stream", "last-event-id": END_TOKEN}, "", 204),
+        ({"accept": "text/event-stream"}, f"?resumeToken={END_TOKEN}", 204),
+        ({"accept": "text/event-stream, */*;q=0.1", "last-event-id": END_TOKEN}, "?resumeToken=token-1", 204),
+        ({"accept": "text/event-stream", "last-event-id": "token-1"}, "", 200),
+        ({"accept": "text/event-stream", "last-event-id": ""}, "", 200),
+        ({"accept": "text/event-stream"}, "", 200),
+        ({"accept": "*/*"}, f"?resumeToken={END_TOKEN}", 200),
+        ({"accept": "application/x-ndjson", "last-event-id": END_TOKEN}, "", 200),
+    ],
+)
+async def test_event_source_after_the_end_gets_204(client, headers, query, status):
+    """204 tells an EventSource that returns with the id of the last event to stop. (WHATWG HTML 9.2.3)"""
+    response = await client.get(f"/v1/jobs/018f:watch{query}", headers=headers)
+    assert response.status_code == status
+    has_ended = END_TOKEN in (headers.get("last-event-id"), query.partition("=")[2])
+    assert (response.content == b"") is has_ended
 
 
 async def test_last_event_id_resumes(client, harness):
@@ -44,13 +66,14 @@ async def test_failure_before_the_first_message_has_its_status(client, accept):
 
 
 async def test_failure_mid_stream_is_visible(client):
-    """It is the last line of NDJSON, and an ``error`` event of SSE."""
+    """It is the last line of NDJSON, and a ``stream_error`` event of SSE."""
     lines = (await client.get("/v1/jobs/breaks:watch")).text.splitlines()
     assert "result" in json.loads(lines[0])
     assert json.loads(lines[1])["error"]["code"] == 14
     response = await client.get("/v1/jobs/breaks:watch", headers={"accept": "text/event-stream"})
     name, _, data = response.text.split("\n\n")[1].partition("\n")
-    assert name == "event: error"
+    # An EventSource fires "error" itself when the connection breaks.
+    assert name == "event: stream_error"
     status = json.loads(data.removeprefix("data: "))
     assert status["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
 

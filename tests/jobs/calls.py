@@ -11,11 +11,17 @@ import pytest
 from tests.jobs.conftest import JobsService
 
 from reelhaul.jobs.v1.job_pb2 import Job
-from reelhaul.jobs.v1.job_service_pb2 import CreateJobRequest, WatchJobRequest, WatchJobResponse
+from reelhaul.jobs.v1.job_service_pb2 import (
+    CreateJobRequest,
+    GetJobRequest,
+    WatchJobRequest,
+    WatchJobResponse,
+)
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.rpc.channels import error_from_rpc
 
+_TERMINAL_STATES = {Job.SUCCEEDED, Job.FAILED, Job.CANCELLED}
 URL = "https://videos.example/watch?v=1"
 
 
@@ -31,8 +37,18 @@ async def watch_to_end(service: JobsService, name: str, **fields: Any) -> list[W
 
 
 async def wait_for_end(service: JobsService, name: str) -> Job:
-    """Return the job when it has ended."""
-    return (await watch_to_end(service, name))[-1].snapshot.job
+    """Return the job when it has ended; the jobs of an expansion may go on."""
+    call = service.jobs.WatchJob(WatchJobRequest(name=name))
+    async with asyncio.timeout(15):
+        async for message in call:
+            job = message.snapshot.job
+            if message.snapshot.terminal:
+                return job
+            if {job.state, message.state_change.state} & _TERMINAL_STATES:
+                break
+        call.cancel()
+        ended: Job = await service.jobs.GetJob(GetJobRequest(name=name))
+        return ended
 
 
 def state_changes(messages: Sequence[WatchJobResponse]) -> list[int]:

@@ -14,10 +14,16 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.reaper import Reaper
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+
+
+def views_of(replica: Replica) -> JobViews:
+    """Return the views of the jobs of *replica*."""
+    return JobViews(replica.store, replica.store, replica.hub, replica.now, LEASE)
 
 
 class Replica:

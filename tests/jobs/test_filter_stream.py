@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from tests.jobs.conftest import TIMEOUT
+from tests.jobs.replica import views_of
 from tests.jobs.test_job_stream import change_job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -25,7 +26,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 @pytest.fixture
 def filter_streams(replica) -> FilterStreams:
-    feed = ChangeFeed(replica.store, replica.hub, replica.now)
+    feed = ChangeFeed(replica.store, views_of(replica), replica.hub, replica.now)
     return FilterStreams(feed, replica.store, replica.hub, ResumeTokens(b"k" * 32), replica.now)
 
 
@@ -135,7 +136,7 @@ async def test_resume(replica, filter_streams):
     await claim_job(replica, job.id)
     await cancel_job(replica, ended.id)
     other_server = FilterStreams(
-        ChangeFeed(replica.store, replica.hub, replica.now),
+        ChangeFeed(replica.store, views_of(replica), replica.hub, replica.now),
         replica.store,
         replica.hub,
         ResumeTokens(b"k" * 32),

@@ -9,11 +9,13 @@ from datetime import timedelta
 
 import pytest
 from tests.jobs.conftest import TIMEOUT
+from tests.jobs.replica import views_of
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases, queue_transitions
+from reelhaul_jobs.model import leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.model.watch import Heartbeat, Pace, Snapshot
 from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
@@ -30,7 +32,7 @@ FAST = Pace(progress=0.001, heartbeat=60)
 def job_streams(replica) -> JobStreams:
     tokens = ResumeTokens(b"k" * 32)
     return JobStreams(
-        WatchedJobs(replica.store, replica.bus, replica.hub, tokens, replica.now),
+        WatchedJobs(replica.store, views_of(replica), replica.bus, replica.hub, tokens, replica.now),
         replica.hub,
         tokens,
         replica.now,
@@ -145,6 +147,64 @@ async def test_deleted_job_ends_with_a_terminal_snapshot(replica, job_streams):
         rest = [message async for message in stream]
     assert rest[-1].body.terminal
     assert rest[-1].body.job.state is State.CANCELLED
+
+
+async def cancelled_job(replica, job_streams):
+    """Return a cancelled job and the messages that its watcher received."""
+    job = await replica.add()
+    stream = aiter(job_streams.watch(job.id, None, "", FAST))
+    messages = [await anext(stream)]
+    await change_job(replica, job.id, lambda j: queue_transitions.cancel(j, replica.time))
+    return job.id, messages + [message async for message in stream]
+
+
+def keep(job, now):
+    return Transition(before=job, job=job)
+
+
+def relabel(job, now):
+    return user_actions.update(job, user_actions.Update(paths=frozenset({"labels"}), labels={"a": "b"}), now)
+
+
+def retry(job, now):
+    return queue_transitions.retry(job, now)
+
+
+@pytest.mark.parametrize(
+    ("position", "change", "kinds"),
+    [
+        (-1, keep, []),
+        (-1, relabel, []),
+        (-2, keep, ["terminal"]),
+        (-2, relabel, ["terminal"]),
+        (0, keep, ["CANCELLED", "terminal"]),
+        (-1, retry, ["QUEUED"]),
+        (-2, retry, ["QUEUED"]),
+    ],
+)
+async def test_watcher_returns_after_the_end(replica, job_streams, position, change, kinds):
+    """A watcher that has received the last message receives nothing more, unless the job was retried."""
+    job_id, messages = await cancelled_job(replica, job_streams)
+    await change_job(replica, job_id, lambda job: change(job, replica.time))
+    received = []
+    async with asyncio.timeout(TIMEOUT):
+        async for message in job_streams.watch(job_id, None, messages[position].resume_token, FAST):
+            received.append("terminal" if isinstance(message.body, Snapshot) else message.body.state.name)
+            if change is retry:
+                break
+    assert received == kinds
+
+
+async def test_terminal_snapshot_of_a_new_watch_is_the_end(replica, job_streams):
+    """The token of the only message of a watch of an ended job ends the next watch at once."""
+    job_id, _ = await cancelled_job(replica, job_streams)
+    (only,) = [message async for message in job_streams.watch(job_id, None, "", FAST)]
+    assert only.body.terminal
+    assert not [message async for message in job_streams.watch(job_id, None, only.resume_token, FAST)]
+    replica.time += timedelta(hours=25)
+    (again,) = [message async for message in job_streams.watch(job_id, None, only.resume_token, FAST)]
+    assert again.body.reset
+    assert again.body.terminal
 
 
 async def test_job_of_another_tenant(replica, job_streams):

@@ -228,7 +228,9 @@ def check_stream(vector: dict[str, Any]) -> None:
     values = [{key: value for key, value in message.items() if value} for message in vector["messages"]]
     expected = [{"result": value} for value in values] + ([{"error": failure}] if failure else [])
     assert [json.loads(line) for line in lines.body.splitlines()] == expected
-    expected_events = [(b"", value) for value in values] + ([(b"event: error\n", failure)] if failure else [])
+    expected_events = [(b"", value) for value in values] + (
+        [(b"event: stream_error\n", failure)] if failure else []
+    )
     blocks = events.body.split(b"\n\n")[:-1]
     parts = [block.partition(b"data: ") for block in blocks]
     assert [(name, json.loads(data)) for name, _, data in parts] == expected_events

@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.cancelled.wait(10)
                 continue
             if "error" in message:
-                self.wfile.write(f"event: error\ndata: {json.dumps(message['error'])}\n\n".encode())
+                self.wfile.write(f"event: stream_error\ndata: {json.dumps(message['error'])}\n\n".encode())
                 continue
             data = json.dumps({"job_id": JOB, "resume_token": f"t{number}", **message})
             self.wfile.write(f": ping\n\nid: t{number}\ndata: {data}\n\n".encode())

@@ -306,6 +306,62 @@ def test_jobs_save(gateway, tmp_path):
     assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
 
 
+PLAYLIST = {**RUNNING, "title": "A list", "status": "SUCCEEDED", "batch_id": JOB, "job_count": 2}
+
+
+def entry(number: int, **fields: Any) -> dict[str, Any]:
+    """Return the job of an entry of PLAYLIST, with a file."""
+    file = {**FILE, "name": f"Entry {number}.mp4"}
+    ids = {"job_id": JOB.replace("-7000-", f"-700{number}-"), "batch_id": JOB}
+    return {**DONE, **ids, "title": f"Entry {number}", "files": [file], **fields}
+
+
+@pytest.mark.parametrize("command", ["save", "download"])
+def test_playlist_saves_the_files_of_its_entries(gateway, tmp_path, command):
+    """`jobs save` and `download --playlist` save the files of all entries, page by page."""
+    gateway.job, gateway.connections = PLAYLIST, [[{"snapshot": PLAYLIST}, {"completed": PLAYLIST}]]
+    gateway.responses["GET /api/v1/jobs"] = [
+        (200, {"jobs": [PLAYLIST, entry(1)], "next_page_token": "t"}),
+        (200, {"jobs": [entry(2)]}),
+    ]
+    if command == "save":
+        result = run(gateway, "jobs", "save", JOB, "-o", str(tmp_path))
+    else:
+        result = download(gateway, tmp_path, "--playlist", "--max-entries", "2")
+        assert gateway.requests[0][2] == {"url": "https://a.example/v", "playlist": True, "max_entries": 2}
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Entry 1.mp4", "Entry 2.mp4"]
+    pages = [path for path, _, _ in gateway.requests if path.startswith("GET /api/v1/jobs?")]
+    assert [f"batch_id={JOB}" in page for page in pages] == [True, True]
+
+
+def test_entries_without_files(gateway, tmp_path):
+    """An entry that failed is named and makes the exit code 1; the others are saved."""
+    gateway.job = PLAYLIST
+    failed = entry(1, status="FAILED", files=[], error=FAILED["error"])
+    gateway.responses["GET /api/v1/jobs"] = [(200, {"jobs": [failed, entry(2)]})]
+    result = run(gateway, "jobs", "save", JOB, "-o", str(tmp_path))
+    assert result.exit_code == 1
+    assert "not saved: Entry 1 is failed: the video was removed" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["Entry 2.mp4"]
+
+
+def test_playlist_progress(gateway):
+    """The progress of a playlist counts its jobs; a lost worker is named instead of a rate."""
+    counts = {"SUCCEEDED": 3, "FAILED": 1, "RUNNING": 6}
+    first = {"progress": {"stage": "DOWNLOADING", "progress_percent": 40, "job_counts": counts}}
+    lost = {"progress": {"stage": "WAITING", "progress_percent": 40, "wait_reason": "WORKER_LOST"}}
+    snapshot = {"snapshot": {**PLAYLIST, "stage": "DOWNLOADING", "job_counts": {"QUEUED": 10}}}
+    gateway.connections = [[snapshot, first, lost, {"completed": PLAYLIST}]]
+    result = run(gateway, "jobs", "watch", JOB)
+    assert "downloading  0 of 10 jobs" in result.stdout
+    assert "waiting (worker lost)" in result.stdout
+    gateway.connections = [[first, {"completed": PLAYLIST}]]
+    assert "40%  3 of 10 jobs, 1 failed" in run(gateway, "jobs", "watch", JOB).stdout
+    gateway.job = {**PLAYLIST, "job_counts": counts}
+    assert "3 of 10 jobs, 1 failed" in run(gateway, "jobs", "get", JOB).stdout
+
+
 def test_job_id_is_one_path_segment(gateway):
     """A job id is one segment of the path, whatever it contains."""
     run(gateway, "jobs", "get", "../../v1/jobs?x=")

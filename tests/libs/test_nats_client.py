@@ -12,12 +12,12 @@ import pytest
 from tests.servers import NatsServer, running_nats_server
 
 from reelhaul_runtime import nats_client
-from reelhaul_runtime.up import data_dir
+from reelhaul_runtime.up import ports
 
 
 @pytest.fixture
 async def own_broker(tmp_path: Path):
-    async with running_nats_server(tmp_path, data_dir.reserve_port()) as server:
+    async with running_nats_server(tmp_path, ports.reserve_port()) as server:
         yield server
 
 

@@ -22,6 +22,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 
@@ -406,7 +407,7 @@ async def test_informational_check_does_not_affect_readiness():
 
 async def test_port_in_use(address: str):
     """A second server at the same address fails to start, instead of getting half of the calls."""
-    with pytest.raises(RuntimeError):
+    with pytest.raises(AddressUnavailable, match="used by another process"):
         async with serving(address, [], authenticator=NoAuthentication("")):
             pass
 

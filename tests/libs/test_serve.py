@@ -181,11 +181,12 @@ def test_unknown_service(start: Start):
 
 
 def test_service_that_cannot_be_loaded(start: Start):
-    """A service whose code is missing is one log line; exit code 1."""
+    """A service whose code is missing is one line that says what to install; exit code 2."""
     process = start("serve", "gone")
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert "gone cannot be loaded" in err
+    assert process.returncode == 2
+    assert err.startswith("reelhaul: gone cannot run: ")
+    assert "pip install" in err
     assert err.count("\n") == 1
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from reelhaul_runtime.up import data_dir, procfs
+from reelhaul_runtime.up import ports, procfs
 
 HERE = Path(__file__).parent
 QUICK_POLICY = {
@@ -51,7 +51,7 @@ class SuiteHarness:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal"
-        self.ports = {name: data_dir.reserve_port() for name in "abc"}
+        self.ports = {name: ports.reserve_port() for name in "abc"}
         self.process: subprocess.Popen[str] | None = None
 
     def start(

@@ -48,7 +48,14 @@ def over_grpc(name, proto):
                 checks[name + ".nats"] = client.flush
             authenticator = NoAuthentication(settings.suite_token)
             yield await stack.enter_async_context(
-                serving(address, servicers, authenticator=authenticator, checks=checks, drain_seconds=1)
+                serving(
+                    address,
+                    servicers,
+                    authenticator=authenticator,
+                    checks=checks,
+                    drain_seconds=1,
+                    reuse_port=settings.reuse_port,
+                )
             )
     return running
 
@@ -59,7 +66,7 @@ async def over_http():
         writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
         writer.close()
     host, port = SuiteSettings().gateway_address.split(":")
-    async with await asyncio.start_server(respond, host, int(port)):
+    async with await asyncio.start_server(respond, host, int(port), reuse_port=True):
         yield
 
 storage = Service("storage", running=over_grpc("storage", "reelhaul.storage.v1.StorageService"))

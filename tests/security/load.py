@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.sites.site import Site, running_site
+import httpx
+from tests.security.hostile_site import HostileSite
+from tests.sites.http import serve_in_thread
+from tests.sites.site import Site, start_site
 from tests.suite.downloads import create_download, download, wait_for_end
 from tests.suite.suite import SITE_NETWORK, Suite, running_suite
 
@@ -25,6 +28,7 @@ _HONEST_SECONDS = 60
 _CANCEL_SECONDS = 60
 _REQUESTS = 200
 _REFILL_SECONDS = 0.2
+_POLL_SECONDS = 0.1
 
 #: A site that is hostile in each stage of a download, as paths and options of the request.
 HOSTILE: tuple[tuple[str, str, dict[str, object]], ...] = (
@@ -44,6 +48,21 @@ HOSTILE: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("packaging takes long", "/media/1080.mp4", {"format": "webm"}),
 )
 
+_RECORDED = {"live": {"mode": "RECORD"}}
+#: The same in later stages, with the format of a job. Recordings have capacity of their own beside the slots.
+HOSTILE_JOBS: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("a recording without new segments", "/hostile/stands.m3u8", _RECORDED),
+    ("a recording without an end", "/hostile/grows.m3u8", _RECORDED),
+    ("a recording that drips", "/hostile/drips.m3u8", _RECORDED),
+    ("a file per chapter", "/hostile/chapters", {"chapters": "SPLIT"}),
+)
+# What takes seconds, and is downloaded again and again beside the honest download: merging, verifying,
+# uploading.
+_REPEATED = (
+    ("merging", "/hls/master.m3u8?token=merge-{}"),
+    ("uploading", "/hostile/padded.mp4?token=padded-{}"),
+)
+
 
 @dataclass(frozen=True)
 class LoadResult:
@@ -57,22 +76,68 @@ class LoadResult:
 def attack_suite(folder: Path, site: Site, idle: int) -> LoadResult:
     """Attack a suite with *idle* connections and with hostile sites; return what honest callers notice."""
     problems: list[str] = []
-    slots = len(HOSTILE) + 1
-    networks = f"{SITE_NETWORK},{_HOSTILE_HOST}/32"
+    slots = len(HOSTILE) + len(HOSTILE_JOBS) + len(_REPEATED) + 1
+    settings = {
+        "fetcher_slots": str(slots),
+        "fetcher_allow_networks": f"{SITE_NETWORK},{_HOSTILE_HOST}/32",
+        # The hostile site is one; each of its ways is to have a slot.
+        "jobs_site_limit": "0",
+        # Without the fetcher's files, so that storage receives them.
+        "storage_adopt_dir": str(folder / "nowhere"),
+    }
+    hostile_site = HostileSite(site.media)
     with (
-        running_site(_HOSTILE_HOST, media=site.media) as hostile_site,
-        running_suite(folder / "data", fetcher_slots=str(slots), fetcher_allow_networks=networks) as suite,
+        serve_in_thread(lambda: start_site(hostile_site, _HOSTILE_HOST), name="hostile site"),
+        running_suite(folder / "data", **settings) as suite,
     ):
         usual = _measure_honest(suite, site, "usual")
         held = _hold_idle_connections(suite, site, idle, problems)
         jobs = {
             name: create_download(suite, hostile_site.url(path), **options) for name, path, options in HOSTILE
         }
+        jobs |= {name: _create_job(suite, hostile_site.url(path), spec) for name, path, spec in HOSTILE_JOBS}
         _wait_until_running(suite, jobs)
-        beside = _measure_honest(suite, site, "beside")
+        with _repeating(suite, hostile_site) as counts:
+            beside = _measure_honest(suite, site, "beside")
+        print("meanwhile:", ", ".join(f"{count} times {name}" for name, count in sorted(counts.items())))
+        problems += [f"{name} did not happen" for name, _ in _REPEATED if not counts[name]]
         problems += _cancel_all(suite, jobs)
-    print(f"honest download: {usual:.2f} s alone, {beside:.2f} s beside {len(HOSTILE)} hostile sites")
+    print(f"honest download: {usual:.2f} s alone, {beside:.2f} s beside {len(jobs)} hostile sites")
     return LoadResult(held, beside / usual, tuple(problems))
+
+
+def _create_job(suite: Suite, url: str, spec: dict[str, object]) -> str:
+    """Create a job of *url* with the format *spec*; return its id."""
+    response = suite.http.post("/v1/jobs", json={"url": url, "format": spec})
+    assert response.status_code == 200, response.text
+    return str(response.json()["name"]).removeprefix("jobs/")
+
+
+@contextmanager
+def _repeating(suite: Suite, site: Site) -> Iterator[Counter[str]]:
+    """Download what _REPEATED names from *site* again and again within the block; yield how often it was."""
+    stop, counts = threading.Event(), Counter[str]()
+
+    def repeat(name: str, path: str) -> None:
+        with httpx.Client(base_url=suite.http.base_url, trust_env=False, timeout=30) as client:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                response = client.post("/api/v1/download", json={"url": site.url(path.format(number))})
+                job, status = response.json()["job_id"], ""
+                while status not in ("SUCCEEDED", "FAILED") and not stop.wait(_POLL_SECONDS):
+                    status = client.get(f"/api/v1/status/{job}").json()["status"]
+                counts[name] += status == "SUCCEEDED"
+
+    threads = [threading.Thread(target=repeat, args=each) for each in _REPEATED]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def _measure_honest(suite: Suite, site: Site, label: str) -> float:

@@ -16,7 +16,7 @@ import pytest
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
 
 from reelhaul_gateway import http_server
-from reelhaul_runtime.up import data_dir, probes
+from reelhaul_runtime.up import ports, probes
 
 REQUEST = b"GET /v1/jobs/018f HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\n"
@@ -372,7 +372,7 @@ async def test_supervisor_tells_overload_from_a_hang() -> None:
 
 async def test_gateway_process_with_few_descriptors_survives_a_flood(tmp_path) -> None:
     """Ten times as many silent connections as the process may have files: it serves meanwhile."""
-    port = data_dir.reserve_port()
+    port = ports.reserve_port()
     environment = {
         "PATH": os.environ["PATH"],
         "REELHAUL_DATA_DIR": str(tmp_path),

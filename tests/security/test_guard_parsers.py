@@ -15,7 +15,6 @@ from ipaddress import ip_address
 import pytest
 from tests.fetcher.guard_harness import PUBLIC, in_process_guard, proxy_client, running_site
 
-from reelhaul_fetcher.guard.addresses import Rules, parse_host
 from reelhaul_fetcher.guard.errors import Malformed, Refused
 from reelhaul_fetcher.guard.http.chunks import ChunkScanner
 from reelhaul_fetcher.guard.http.fields import end_to_end_lines, list_members
@@ -24,6 +23,7 @@ from reelhaul_fetcher.guard.http.responses import parse_response
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.guard.verdicts import find_verdict
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
+from reelhaul_runtime.addresses import Rules, parse_host
 
 SMALL, FACTOR = 8_000, 8
 # Quadratic work grows by 64 and linear by 8; short runs on a busy machine vary by two.

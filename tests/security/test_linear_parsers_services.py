@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -37,7 +38,7 @@ from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import TimeRange
 from reelhaul_fetcher.model.subtitle_formats import ttml
-from reelhaul_fetcher.ytdlp import errors, info, sponsorblock
+from reelhaul_fetcher.ytdlp import dash_manifest, errors, info, sponsorblock
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
@@ -159,6 +160,16 @@ def _cue(text: str) -> str:
 
 def _playlist(text: str) -> None:
     hls_playlist.parse(f"#EXTM3U\n{text}", "https://site.test/live/index.m3u8")
+
+
+def _manifest(body: str) -> None:
+    dash_manifest.complete(ElementTree.fromstring(f"<MPD>{body}</MPD>"))
+
+
+def _join_periods(count: int) -> None:
+    stream = {"format_id": "v", "ext": "mp4", "vcodec": "avc1", "acodec": "none", "url": "https://site.test/"}
+    period = {"formats": [stream], "subtitles": {}, "seconds": 4.0}
+    dash_manifest.join_periods([period] * count)
 
 
 def _cookie(line: str) -> None:
@@ -386,6 +397,23 @@ CASES = [
     Case("HLS: methods", lambda n: "#EXT-X-KEY:" + "METHOD=" * n + "METHOD=a", _playlist),
     Case("HLS: segments", lambda n: "#EXTINF:1,\na.ts\n" * n, _playlist, 20_000),
     Case("HLS: dots", lambda n: "../" * n + "a.ts", _playlist),
+    Case("HLS: attributes", lambda n: "#EXT-X-KEY:" + 'A="' * n, _playlist),
+    Case("HLS: range", lambda n: "#EXT-X-BYTERANGE:" + "1@" * n + "\na.ts", _playlist),
+    Case("HLS: advertisements", lambda n: "#ANVATO-SEGMENT-INFO" + "type=a" * n, _playlist),
+    Case("DASH: periods", lambda n: '<Period start="PT1S"/>' * n, _manifest),
+    Case("DASH: duration", lambda n: '<Period duration="P' + "1D" * n + '"/>', _manifest),
+    Case(
+        "DASH: repetitions",
+        lambda n: (
+            '<Period duration="PT9S"><SegmentTemplate><SegmentTimeline>'
+            + '<S d="1" r="-1"/>' * n
+            + "</SegmentTimeline></SegmentTemplate></Period>"
+        ),
+        _manifest,
+    ),
+    Case("DASH: range", lambda n: '<Period><SegmentURL mediaRange="' + "1-" * n + '"/></Period>', _manifest),
+    Case("DASH: ranges in a URL", lambda n: "#reelhaul-bytes=1-" * n, dash_manifest.split_range),
+    Case("DASH: streams of periods", lambda n: n, _join_periods),
     Case("HLS: blank lines", lambda n: " \t\n" * n, _playlist),
     Case("HLS: number", lambda n: "#EXT-X-MEDIA-SEQUENCE:" + "1" * n, _playlist),
     Case("HLS: duration", lambda n: "#EXTINF:" + "1" * n + ",\na.ts", _playlist),

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import deno
@@ -25,10 +25,13 @@ from tests.sites.http import Request, Response, serve_in_thread
 from tests.sites.media import ensure_media
 from tests.sites.site import Site, start_site
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import ffmpeg, inspector_client, landlock, tools
+from reelhaul_fetcher.media.inspect import NotMedia
+from reelhaul_fetcher.media.verify import Expected, verify
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
@@ -243,6 +246,56 @@ def test_media_of_that_format(polyglot: Polyglot, folder: Path) -> None:
     delivered = convert(folder / polyglot.name)
     assert delivered.audio_codec == "flac"
     assert delivered.duration.seconds in (7, 8)
+
+
+CONTAINERS = {
+    "mov": (*_BOTH, "-f", "mp4"),
+    "matroska": (*_BOTH, "-f", "matroska"),
+    "mp3": (*_SOUND, "-f", "mp3"),
+    "wav": (*_SOUND, "-f", "wav"),
+    "flac": (*_SOUND, "-f", "flac"),
+    "ogg": (*_SOUND, "-c:a", "libopus", "-f", "ogg"),
+    "avi": (*_BOTH, "-f", "avi"),
+    "mpegts": (*_BOTH, "-f", "mpegts"),
+}
+
+
+@pytest.mark.usefixtures("inspector")
+@pytest.mark.parametrize(("demuxer", "twin"), CONTAINERS.items(), ids=CONTAINERS)
+def test_inspection_by_a_known_demuxer(demuxer: str, twin: tuple[str, ...], folder: Path) -> None:
+    """A file is read by the demuxer that is known to be its own, never by the one that it looks like."""
+    file = folder / "stream0"
+    create_twin(twin, file)
+    expected = inspector_client.inspect(file)
+    assert expected.demuxer == demuxer
+    assert inspector_client.inspect(file, demuxer) == replace(expected, containers=frozenset({demuxer}))
+    for other_demuxer in CONTAINERS.keys() - {demuxer}:
+        with suppress(NotMedia):
+            assert inspector_client.inspect(file, other_demuxer).demuxer == other_demuxer
+
+
+@pytest.mark.usefixtures("inspector")
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [
+        ("result.mp4", CONTAINERS["mov"]),
+        ("result.mkv", CONTAINERS["matroska"]),
+        ("result.mp3", CONTAINERS["mp3"]),
+        ("result.flac", CONTAINERS["flac"]),
+        ("result.opus", CONTAINERS["ogg"]),
+        ("chapter1.wav", CONTAINERS["wav"]),
+    ],
+)
+def test_verification_of_what_was_written(name: str, twin: tuple[str, ...], folder: Path) -> None:
+    """A finished file is verified as its container; one that looks like another container fails."""
+    file, expected = folder / name, Expected(8.0, video=False, audio=True)
+    create_twin(twin, file)
+    assert verify(file, expected).duration.seconds in (7, 8)
+    file.unlink()
+    create_twin(CONTAINERS["mpegts"], file)
+    with pytest.raises(ReelhaulError) as failure:
+        verify(file, expected)
+    assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
 
 
 @pytest.mark.usefixtures("kernel", "inspector")

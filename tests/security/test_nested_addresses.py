@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 from tests.fetcher.guard_harness import in_process_guard
 
-from reelhaul_fetcher.guard.addresses import Rules, parse_host
 from reelhaul_fetcher.guard.errors import Refused
+from reelhaul_runtime.addresses import Rules, parse_host
 
 METADATA_IPV4 = [
     "169.254.169.254",

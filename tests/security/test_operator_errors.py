@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from reelhaul_runtime import service
 from reelhaul_runtime.up import suite
 
 TOKEN = "the suite token"
+SERVICES = ("GATEWAY", "JOBS", "FETCHER", "STORAGE")
 # A Fernet key.
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
@@ -171,6 +173,107 @@ def test_serve_jobs_requires_a_broker():
     code, message = run("serve", "jobs", REELHAUL_SUITE_TOKEN=TOKEN, REELHAUL_JOBS_ADDRESS="127.0.0.1:0")
     assert code == 2
     assert "reelhaul: REELHAUL_NATS_URL is not set" in message
+
+
+# --- what the settings name cannot be used
+
+
+def check_refused(message: str, code: int, name: str) -> None:
+    """Check that a command ended with one line for its operator, which begins with the setting's name."""
+    assert code == 2, message
+    lines = [line for line in message.splitlines() if line.startswith("reelhaul: ")]
+    assert len(lines) == 1, message
+    assert lines[0].startswith(f"reelhaul: {name}: ")
+    assert "hunter2" not in message
+    assert "restarting" not in message
+
+
+@pytest.mark.parametrize(
+    ("owner", "url"),
+    [
+        ("jobs", "postgresql://u:hunter2@127.0.0.1:1/db"),
+        ("storage", "postgresql://u:hunter2@127.0.0.1:1/db"),
+        ("jobs", "postgres://u:hunter2@no-such-host.invalid/db"),
+        ("storage", "postgresql:///db?host=/no/such/folder&password=hunter2"),
+        ("jobs", "sqlite:///no-database.db"),
+        ("storage", "sqlite:///no-database.db"),
+    ],
+)
+def test_database_that_cannot_be_opened(tmp_path: Path, owner: str, url: str):
+    """A database that does not answer, or is none, ends serve and migrate with its setting's name."""
+    (tmp_path / "no-database.db").write_text("This is a text. " * 1000)
+    name = f"REELHAUL_{owner.upper()}_DATABASE_URL"
+    settings = {"REELHAUL_SUITE_TOKEN": TOKEN, "REELHAUL_NATS_URL": "nats://127.0.0.1:1", name: url}
+    code, message = run("serve", owner, **settings)
+    check_refused(message, code, name)
+    code, message = run("migrate", owner, **settings)
+    check_refused(message, code, name)
+    code, message = run("migrate", owner, **settings | {name: "sqlite:///new.db"})
+    assert code == 0, message
+
+
+@pytest.mark.parametrize("owner", ["storage", "gateway", "fetcher"])
+def test_serve_at_an_address_in_use(nats_url: str, owner: str):
+    """serve at an address that another process holds ends with the setting's name."""
+    name = f"REELHAUL_{owner.upper()}_ADDRESS"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        code, message = run(
+            "serve", owner, REELHAUL_SUITE_TOKEN=TOKEN, REELHAUL_NATS_URL=nats_url, **{name: address}
+        )
+    check_refused(message, code, name)
+    assert f"{address} is used by another process" in message
+
+
+@pytest.mark.parametrize(("entry", "is_folder"), [("run", False), ("jobs.db", True), ("artifacts", False)])
+def test_data_folder_that_cannot_be_used(tmp_path: Path, entry: str, is_folder: bool):
+    """A data folder in which a file stands for a folder, or a folder for a file, ends up at once."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / entry).mkdir() if is_folder else (data / entry).write_text("")
+    code, message = run("up", **{f"REELHAUL_{name}_ADDRESS": "127.0.0.1:0" for name in SERVICES})
+    assert code == 2, message
+    assert "REELHAUL_DATA_DIR: " in message or "REELHAUL_JOBS_DATABASE_URL: " in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("owner", "package"), [("jobs", "nats"), ("storage", "alembic"), ("jobs", "psycopg")]
+)
+def test_missing_package(tmp_path: Path, owner: str, package: str):
+    """A service of which a package is not installed ends with what to install."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / f"{package}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{package}'\")")
+    url = {"REELHAUL_JOBS_DATABASE_URL": "postgresql://u@127.0.0.1:1/db"} if package == "psycopg" else {}
+    code, message = run(
+        "serve",
+        owner,
+        REELHAUL_SUITE_TOKEN=TOKEN,
+        REELHAUL_NATS_URL="nats://127.0.0.1:1",
+        PYTHONPATH=str(hidden),
+        **url,
+    )
+    assert code == 2, message
+    assert f"No module named '{package}'" in message
+    assert "pip install 'reelhaul[all]'" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REELHAUL_JOBS_DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:1/db"),
+        ("REELHAUL_STORAGE_DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:1/db"),
+    ],
+)
+def test_up_ends_with_a_service_that_cannot_start(name: str, value: str):
+    """up ends at once, instead of restarting a service that refuses its settings for ever."""
+    addresses = {f"REELHAUL_{service}_ADDRESS": "127.0.0.1:0" for service in SERVICES}
+    code, message = run("up", **addresses, **{name: value})
+    assert code == 2, message
+    assert f"{name}: the database cannot be opened" in message
+    assert "hunter2" not in message
+    assert "restarting" not in message
 
 
 # --- unknown settings

@@ -155,7 +155,7 @@ async def test_hang_up_reaches_the_fetcher(tmp_path: Path) -> None:
     servicer = FetcherServicer(
         ProbeCache(harness.engine, harness.access, utc_now),
         ExtractorCatalog(harness.engine),
-        DirectFetches(harness.worker, harness.context),
+        DirectFetches(harness.worker, harness.context, 2),
         harness.worker,
         PageTokens("secret"),
     )

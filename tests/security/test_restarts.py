@@ -1,4 +1,4 @@
-"""Processes that end again and again are restarted, at growing intervals."""
+"""Processes that end are restarted at growing intervals; a port that is taken is replaced by another."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.fetcher.guard_harness import PUBLIC, proxy_client, running_site
+from tests.suite.suite import running_suite
 
 from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
@@ -63,3 +64,29 @@ async def test_guard_that_does_not_answer_after_a_restart(monkeypatch: pytest.Mo
             answer = await client.request("GET", f"http://{PUBLIC}:{site.port}/", credentials=credentials)
     assert failures == 2
     assert answer.status == 200
+
+
+# `reelhaul up`, in which another program takes the port of the broker before nats-server listens.
+_TAKE_PORT_OF_BROKER = """
+import socket
+from reelhaul_runtime.up import ports, suite
+
+reserve, taken = ports.ReservedPorts.reserve, []
+
+def take(self, address, **options):
+    reserved = reserve(self, address, **options)
+    if options and len(taken) < 2:
+        taken.append(socket.create_server(("127.0.0.1", int(reserved.rpartition(":")[2]))))
+    return reserved
+
+ports.ReservedPorts.reserve = take
+raise SystemExit(suite.main())
+"""
+
+
+def test_port_of_the_broker_is_taken(tmp_path: Path) -> None:
+    """A program that takes the port of the broker before it listens does not keep the suite from starting."""
+    with running_suite(tmp_path / "data", command=("-c", _TAKE_PORT_OF_BROKER)) as suite:
+        assert suite.http.get("/readyz").status_code == 200
+        log = suite.log.read_text()
+    assert log.count("another program took the port of nats; choosing another") == 2

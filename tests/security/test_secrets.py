@@ -125,6 +125,8 @@ _READERS = {
     "REELHAUL_FETCHER_UPSTREAM_PROXIES": {"fetcher"},
     "REELHAUL_FETCHER_COOKIES_KEY": {"fetcher"},
     "REELHAUL_FETCHER_TRANSLATOR_KEY": {"fetcher"},
+    "REELHAUL_FETCHER_ALLOW_NETWORKS": {"jobs", "fetcher"},
+    "REELHAUL_FETCHER_ADDRESSES": {"jobs", "fetcher", "gateway"},
     "REELHAUL_JOBS_DATABASE_URL": {"jobs"},
     "REELHAUL_STORAGE_DATABASE_URL": {"storage"},
     "REELHAUL_STORAGE_ADOPT_DIR": {"storage", "fetcher"},

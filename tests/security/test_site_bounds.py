@@ -32,6 +32,7 @@ from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.site_limits import SiteValues
+from reelhaul_fetcher.ytdlp.entries import to_entry
 from reelhaul_fetcher.ytdlp.info import to_media_info
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Unavailable
 from reelhaul_runtime.rpc.channels import open_channel
@@ -103,8 +104,10 @@ def test_oversized_metadata() -> None:
 
 def test_oversized_entries() -> None:
     """The entries of a list are cut, and together fit into a message."""
-    entry = {"url": "https://video.example/" + "x" * 4000, "title": HUGE, "id": HUGE}
-    media = to_media_info({"title": "A list", "entries": [entry] * 1000}, values := SiteValues())
+    entry = {"_type": "url", "url": "https://video.example/" + "x" * 2000, "title": HUGE, "id": HUGE}
+    values = SiteValues()
+    entries = filter(None, [to_entry(entry, {}, values) for _ in range(1000)])
+    media = to_media_info({"title": "A list", "entries": []}, values, entries)
     assert media.ByteSize() <= site_limits.MAX_MEDIA_BYTES
     assert len(media.entries[0].title) == site_limits.MAX_TITLE
     assert media.entries[0].media_id == ""

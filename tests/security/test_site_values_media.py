@@ -15,11 +15,13 @@ from tests.fetcher.conftest import engine_environment as engine_environment
 from tests.fetcher.conftest import harness as harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 
-from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model import cues, site_limits, subtitle_formats, subtitle_tracks
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.ytdlp.info import to_entry, to_format, to_media_info
+from reelhaul_fetcher.model.site_limits import SiteValues
+from reelhaul_fetcher.ytdlp.entries import to_entry
+from reelhaul_fetcher.ytdlp.info import to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live.recorder import Recording
 
 Subtitles = FormatSpec.Subtitles
@@ -87,7 +89,11 @@ def test_hostile_metadata(value: Any) -> None:
     assert stream.frame_rate >= 0
     assert math.isfinite(stream.frame_rate)
     assert 0 <= media.duration.seconds <= site_limits.MAX_SECONDS
-    to_entry({"url": value, "title": value, "id": value, "duration": value, "playlist_index": value}, 1)
+    entry = {"_type": "url", "title": value, "id": value, "duration": value, "availability": value}
+    to_entry(entry | {"url": value}, {}, SiteValues())
+    result = to_entry(entry | {"url": "https://video.example/1"}, {}, SiteValues())
+    assert result is not None
+    assert PlaylistEntry.FromString(result.SerializeToString()) == result
 
 
 def test_ordinary_metadata() -> None:

@@ -127,6 +127,27 @@ def _several(links: Links) -> str:
     return _html("", "".join(f'<video controls><source src="{escape(file)}"></video>' for file in files))
 
 
+def _feed(links: Links) -> str:
+    """Return the RSS feed of a podcast: two episodes, the first of them again, and one that is gone."""
+    episodes = [
+        ("One & only", "720.mp4"),
+        ("Two", "360.mp4"),
+        ("One & only", "720.mp4"),
+        ("Away", "none.mp4"),
+    ]
+    items = "".join(
+        f"<item><title>{escape(title)}</title><guid isPermaLink='false'>episode-{number}</guid>"
+        f"<link>{links.origin}/watch/nothing</link><itunes:duration>0:08</itunes:duration>"
+        f'<enclosure url="{escape(links.media(name))}" type="video/mp4" length="1"/></item>'
+        for number, (title, name) in enumerate(episodes)
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><rss version="2.0"'
+        ' xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd">'
+        f"<channel><title>{TITLE}</title>{items}</channel></rss>"
+    )
+
+
 def _hls(links: Links) -> str:
     master = escape(f"{links.origin}/hls/master.m3u8{links.playlist_query}")
     source = f'<source src="{master}" type="application/x-mpegURL">'
@@ -153,5 +174,6 @@ _PAGES = {
     "og": _open_graph,
     "hls": _hls,
     "several": _several,
+    "feed": _feed,
     "nothing": _no_video,
 }

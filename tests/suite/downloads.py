@@ -49,6 +49,16 @@ def wait_for_end(suite: Suite, job: str, seconds: float = 90) -> Message:
     return last
 
 
+def wait_for_list(suite: Suite, job: str, seconds: float = 90) -> dict[str, Any]:
+    """Return the download *job* of a list once all entries are jobs, whether these have ended or not."""
+
+    def ended() -> dict[str, Any] | None:
+        status: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
+        return status if status["status"] in ("SUCCEEDED", "FAILED", "CANCELLED") else None
+
+    return suite.wait_for("end of the list", ended, seconds)
+
+
 def download(suite: Suite, url: str, **options: Any) -> dict[str, Any]:
     """Download *url*; return the completed download with its files. Raises SuiteError if it fails."""
     last = wait_for_end(suite, create_download(suite, url, **options))
@@ -93,7 +103,7 @@ def _stream(suite: Suite, job: str, resume_token: str) -> Iterator[Message]:
             raise _StreamBroken(response.status_code)
         response.raise_for_status()
         for event, data in _parse_events(response.iter_lines()):
-            if event == "error":
+            if event == "stream_error":
                 raise _StreamBroken(data)
             yield json.loads(data)
     raise _StreamBroken("the stream ended")

@@ -7,11 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 from tests.sites.site import Site
 from tests.suite.suite import Suite
+
+from reelhaul_runtime.up import procfs
 
 
 class DownloadResources:
@@ -57,26 +60,27 @@ class DownloadResources:
 
 
 @contextmanager
-def stopped_ffmpeg(suite: Suite) -> Iterator[None]:
+def stopped_ffmpeg(suite: Suite) -> Iterator[set[int]]:
     """Stop every ffmpeg that reports progress within the block, with SIGSTOP, soon after it starts.
 
-    From outside, because the confinement of ffmpeg runs nothing else in its place. An encoding lasts
-    long enough to be found.
+    Yields the process ids. From outside, because the confinement of ffmpeg runs nothing else in its place. An
+    encoding lasts long enough to be found; one that only copies may end before.
     """
-    fetcher = psutil.Process(suite.pid("fetcher"))
-    ended = threading.Event()
+    fetcher = suite.pid("fetcher")
+    ended, stopped = threading.Event(), set[int]()
 
     def stop() -> None:
-        while not ended.wait(0.02):
-            for process in fetcher.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if "-progress" in process.cmdline() and process.status() != psutil.STATUS_STOPPED:
-                        process.suspend()
+        while not ended.wait(0.002):
+            for pid in procfs.descendants(fetcher):
+                with suppress(ProcessLookupError, FileNotFoundError):
+                    if pid not in stopped and b"-progress" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(pid, signal.SIGSTOP)
+                        stopped.add(pid)
 
     thread = threading.Thread(target=stop)
     thread.start()
     try:
-        yield
+        yield stopped
     finally:
         ended.set()
         thread.join()

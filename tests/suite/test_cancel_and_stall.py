@@ -15,6 +15,8 @@ from tests.suite.suite import Suite, running_suite
 
 _STALL_SECONDS = 3
 _CANCEL_SECONDS = 2.0
+# A merge that only copies lasts for a twentieth of a second.
+_ATTEMPTS = 10
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_cancel(
     options: dict[str, str],
     stage: str,
     resource: str,
-    stopped_process: Callable[[Suite], AbstractContextManager[None]],
+    stopped_process: Callable[[Suite], AbstractContextManager[object]],
 ) -> None:
     """A cancelled download leaves no process, no socket to the site, and no work or staged file."""
     with stopped_process(suite):
@@ -76,6 +78,24 @@ def test_cancel(
         assert time.monotonic() - begin < _CANCEL_SECONDS
     assert wait_for_end(suite, job, seconds=15)["failed"]["status"] == "CANCELLED"
     assert not resources.all()
+
+
+@pytest.mark.parametrize("path", ["/hls/master.m3u8", "/dash/manifest.mpd"])
+def test_cancel_while_copying(suite: Suite, site: Site, resources: DownloadResources, path: str) -> None:
+    """A download that is cancelled while its streams are merged without encoding leaves nothing either."""
+    with stopped_ffmpeg(suite) as stopped:
+        for number in range(_ATTEMPTS):
+            job = create_download(suite, site.url(f"{path}?token={number}"))
+            suite.wait_for("merging", lambda: stopped or _status(suite, job) == "SUCCEEDED")  # noqa: B023
+            if stopped:
+                break
+        assert stopped, "each merge ended before it was found"
+        assert _stage(suite, job) == "POSTPROCESSING"
+        begin = time.monotonic()
+        suite.http.post(f"/api/v1/cancel/{job}").raise_for_status()
+        suite.wait_for("release of all resources", lambda: not resources.all(), seconds=10)
+        assert time.monotonic() - begin < _CANCEL_SECONDS
+    assert wait_for_end(suite, job, seconds=15)["failed"]["status"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +129,10 @@ def test_ffmpeg_hangs(suite: Suite, site: Site, resources: DownloadResources) ->
     assert "did nothing" in error["message"]
     assert "completed" in wait_for_end(suite, job, seconds=60)
     assert not resources.all()
+
+
+def _status(suite: Suite, job: str) -> str:
+    return str(suite.http.get(f"/api/v1/status/{job}").json()["status"])
 
 
 def _stage(suite: Suite, job: str) -> str:

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
 from tests.sites.site import Site
-from tests.suite.downloads import create_download, wait_for_end
+from tests.suite.downloads import create_download, wait_for_end, watch_download
 from tests.suite.suite import Suite
+
+from reelhaul.cli.commands import reelhaul
 
 
 def test_page_with_several_videos(suite: Suite, site: Site) -> None:
-    """With ``playlist`` each video of a page is downloaded by its own job."""
+    """With ``playlist`` each video of a page has a job; the stream has their progress and ends after them."""
     job = create_download(suite, site.url("/watch/several"), playlist=True)
-    completed = wait_for_end(suite, job)["completed"]
+    messages = list(watch_download(suite, job))
+    completed = messages[-1]["completed"]
     assert (completed["status"], completed["job_count"]) == ("SUCCEEDED", 2)
-
-    def ended_children() -> list[dict[str, object]] | None:
-        jobs = suite.http.get("/api/v1/jobs", params={"batch_id": completed["batch_id"]}).json()["jobs"]
-        children = [child for child in jobs if child["job_id"] != job]
-        return children if all(child["status"] in ("SUCCEEDED", "FAILED") for child in children) else None
-
-    children = suite.wait_for("end of the playlist's jobs", ended_children, 60)
-    digests = {file["sha256"] for child in children for file in child["files"]}  # type: ignore[attr-defined]
+    assert (completed["job_counts"], completed["progress_percent"]) == ({"SUCCEEDED": 2}, 100)
+    assert any("progress" in message for message in messages)
+    digests = {file["sha256"] for child in _children(suite, completed) for file in child["files"]}
     assert digests == {site.digest("/media/720.mp4"), site.digest("/media/360.mp4")}
+
+
+def test_feed(suite: Suite, site: Site, tmp_path: Path) -> None:
+    """Each episode of a feed is one job under the feed's title, and `jobs save` saves the files of all."""
+    options = {"playlist": True, "audio_only": True, "labels": {"test": "feed"}}
+    completed = wait_for_end(suite, create_download(suite, site.url("/watch/feed"), **options))["completed"]
+    assert completed["job_counts"] == {"SUCCEEDED": 2, "FAILED": 1}
+    children = {child["title"]: child for child in _children(suite, completed)}
+    assert set(children) == {"One & only", "Two", "Away"}
+    assert children["Away"]["error"]["reason"] == "MEDIA_NOT_FOUND"
+    arguments = [
+        "jobs",
+        "save",
+        completed["job_id"],
+        "-o",
+        str(tmp_path),
+        "--server",
+        suite.address("gateway"),
+    ]
+    result = CliRunner().invoke(reelhaul, arguments)
+    assert result.exit_code == 1
+    assert "not saved: Away" in result.stdout
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["One & only", "Two"]
+
+
+def _children(suite: Suite, playlist: dict[str, Any]) -> list[dict[str, Any]]:
+    jobs = suite.http.get("/api/v1/jobs", params={"batch_id": playlist["batch_id"]}).json()["jobs"]
+    return [job for job in jobs if job["job_id"] != playlist["job_id"]]
 
 
 def test_estimate(suite: Suite, site: Site) -> None:

@@ -140,14 +140,15 @@ def test_recovered_failure(running: RunningJobs, name: str) -> None:
 
 
 def test_upcoming_event(running: RunningJobs) -> None:
-    """A job for an event is retried when the event starts, not before."""
-    status = _wait_for_reason(running.suite, running.jobs["upcoming"], "BACKOFF")
-    assert (status["status"], status["attempts"], status["error"]["retryable"]) == ("RETRYING", 1, True)
-    assert (status["error"]["reason"], status["error"]["code"]) == (
-        "MEDIA_NOT_LIVE_YET",
-        "FAILED_PRECONDITION",
-    )
-    assert "2 hours" in status["error"]["message"]
+    """A job for an event that has not begun fails at once, with the announced start, unless it waits."""
+    failed = wait_for_end(running.suite, running.jobs["upcoming"])["failed"]
+    error = failed["error"]
+    assert (failed["attempts"], error["retryable"]) == (1, True)
+    assert (error["reason"], error["code"]) == ("MEDIA_NOT_LIVE_YET", "FAILED_PRECONDITION")
+    job = running.suite.http.get(f"/v1/jobs/{running.jobs['upcoming']}").json()
+    start = job["error"]["details"][0]["metadata"]["startTime"]
+    assert start.startswith("20")
+    assert start in error["message"]
 
 
 def test_site_is_parked(running: RunningJobs, youtube: YouTube) -> None:

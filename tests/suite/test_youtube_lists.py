@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.sites.youtube.lists import tab_items
 from tests.sites.youtube.site import YouTube
-from tests.suite.downloads import create_download, wait_for_end
+from tests.suite.downloads import create_download, wait_for_end, wait_for_list
 from tests.suite.suite import Suite, running_suite
 
 _SMALL = {"quality": "360p", "playlist": True}
@@ -80,7 +80,7 @@ def test_long_playlist(suite: Suite, youtube: YouTube) -> None:
     """Each of 250 entries becomes a job of the batch, in order, with its own file."""
     options = {**_AUDIO, "max_entries": 500, "labels": {"list": "long"}}
     job = create_download(suite, youtube.playlist_url(250), **options)
-    completed = wait_for_end(suite, job)["completed"]
+    completed = wait_for_list(suite, job)
     assert (completed["status"], completed["job_count"], completed["warnings"]) == ("SUCCEEDED", 250, [])
     children = _wait_for_files(suite, job, completed["batch_id"], 250)
     assert _item_numbers(children) == list(range(1, 251))
@@ -93,7 +93,7 @@ def test_long_playlist(suite: Suite, youtube: YouTube) -> None:
 def test_channel(suite: Suite, youtube: YouTube) -> None:
     """A channel expands to the videos, shorts and broadcasts in its tabs; each becomes a file."""
     job = create_download(suite, youtube.channel_url(), **_AUDIO)
-    completed = wait_for_end(suite, job)["completed"]
+    completed = wait_for_list(suite, job)
     numbers = [number for tab in ("videos", "streams", "shorts") for number in tab_items(tab)]
     assert (completed["status"], completed["warnings"]) == ("SUCCEEDED", [])
     assert completed["job_count"] == len(numbers)
@@ -154,7 +154,7 @@ def test_fetcher_is_killed_while_expanding(suite: Suite, youtube: YouTube) -> No
     job, batch = _start_expansion(suite, youtube, 700)
     pid = suite.kill("fetcher")
     suite.wait_for_restart("fetcher", pid)
-    completed = wait_for_end(suite, job)["completed"]
+    completed = wait_for_list(suite, job)
     assert (completed["job_count"], completed["attempts"]) == (700, 2)
     assert _item_numbers(_children(suite, batch)) == list(range(1, 701))
     assert "CANCELLED" in _cancel_list(suite, job, batch)

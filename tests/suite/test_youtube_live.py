@@ -81,14 +81,9 @@ def test_premiere(suite: Suite, youtube: YouTube) -> None:
 
 
 def test_upcoming_is_not_recorded(suite: Suite, youtube: YouTube) -> None:
-    """A job that is to record an event now is retried with MEDIA_NOT_LIVE_YET."""
+    """A job that is to record an event now fails with MEDIA_NOT_LIVE_YET."""
     job = create_download(suite, youtube.watch_url("upcoming", copy=9), live="record")
-
-    def retrying() -> dict[str, Any] | None:
-        status: dict[str, Any] = suite.http.get(f"/api/v1/status/{job}").json()
-        return status if status["status"] == "RETRYING" else None
-
-    assert suite.wait_for("retry", retrying)["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
+    assert wait_for_end(suite, job)["failed"]["error"]["reason"] == "MEDIA_NOT_LIVE_YET"
 
 
 def _wait_until_recording(suite: Suite, job: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -191,7 +192,7 @@ def describe(event: Event) -> tuple[str, str]:
         case "snapshot":
             return _describe_job(message.snapshot), format_progress(message.snapshot)
         case "progress":
-            return format_enum(Progress.Stage.Name(message.progress.stage)), format_progress(message.progress)
+            return _describe_progress(message.progress), format_progress(message.progress)
         case "state":
             return _describe_state(message.state), ""
         case "completed":
@@ -208,6 +209,8 @@ def format_progress(progress: Download | WatchProgressResponse.Progress) -> str:
     parts = []
     if progress.HasField("progress_percent"):
         parts.append(f"{progress.progress_percent:.0f}%")
+    if progress.job_counts:
+        parts.append(_format_counts(progress.job_counts))
     if progress.HasField("total_bytes"):
         parts.append(f"{format_bytes(progress.downloaded_bytes)} of {format_bytes(progress.total_bytes)}")
     elif progress.downloaded_bytes:
@@ -230,8 +233,21 @@ def _saved_line(saved: Saved) -> str:
     return printable(f"saved {saved.path}  {format_bytes(saved.size_bytes)}  sha256:{saved.sha256}")
 
 
+def _format_counts(counts: Mapping[str, int]) -> str:
+    """Return how many jobs of a playlist have succeeded and failed."""
+    text = f"{counts.get('SUCCEEDED', 0)} of {sum(counts.values())} jobs"
+    failed = counts.get("FAILED", 0)
+    return f"{text}, {failed} failed" if failed else text
+
+
+def _describe_progress(progress: WatchProgressResponse.Progress) -> str:
+    reason = f" ({format_enum(progress.wait_reason)})" if progress.wait_reason else ""
+    return format_enum(Progress.Stage.Name(progress.stage)) + reason
+
+
 def _describe_job(job: Download) -> str:
-    if job.status == Download.RUNNING and job.stage:
+    is_busy = job.status == Download.RUNNING or job.job_counts
+    if is_busy and job.stage and not job.wait_reason:
         return format_enum(Progress.Stage.Name(job.stage))
     position = f", {job.position} in line" if job.position else ""
     reason = f" ({format_enum(job.wait_reason)}{position})" if job.wait_reason else ""

@@ -12,6 +12,7 @@ import click
 from reelhaul.cli.commands import FAILED, INTERRUPTED
 from reelhaul.cli.display import Display, create_display, status_name
 from reelhaul.cli.options import CommandFailed, client_command, save_options
+from reelhaul.cli.output import format_enum
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import CallFailed, Client
 
@@ -53,6 +54,11 @@ _REQUEST_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         {"type": float, "metavar": "SECONDS", "help": "Start of the clip to download."},
     ),
     (("--end", "end_seconds"), {"type": float, "metavar": "SECONDS", "help": "End of the clip to download."}),
+    (
+        ("--playlist",),
+        {"is_flag": True, "help": "Download the entries of the playlist, channel or feed at URL."},
+    ),
+    (("--max-entries",), {"type": int, "metavar": "N", "help": "Most entries to take; the default is 100."}),
     (("--live",), {"help": "What to do with a live stream: refuse, wait or record."}),
     (("--cookies",), {"metavar": "NAME", "help": "Name of cookies at the server to send to the site."}),
     (("--priority",), {"help": "low, normal or high."}),
@@ -128,12 +134,22 @@ def check_succeeded(job: Download, as_json: bool) -> None:
 
 
 def save_files(client: Client, job: Download, folder: Path, overwrite: bool, display: Display) -> int:
-    """Save all files of *job* into *folder*; return the exit code."""
+    """Save all files of *job*, or of a playlist those of its entries, into *folder*; return the exit code.
+
+    Entries without files do not keep the others from being saved, but the code is that of a failure.
+    """
+    code = 0
     try:
-        for file in job.files:
-            on_progress = partial(display.saving, file)
-            saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
-            display.saved(file, saved)
+        for entry in client.list_children(job) if is_playlist(job) else [job]:
+            for file in entry.files:
+                on_progress = partial(display.saving, file)
+                saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
+                display.saved(file, saved)
+            if entry.status != Download.SUCCEEDED:
+                code = FAILED
+                cause = f": {entry.error.message}" if entry.error.message else ""
+                text = f"not saved: {entry.title or entry.url} is {format_enum(status_name(entry))}{cause}"
+                display.say("not_saved", text, job_id=entry.job_id, status=status_name(entry))
     except KeyboardInterrupt:
         display.close()
         text = f"interrupted; `reelhaul jobs save {job.job_id}` resumes"
@@ -141,7 +157,12 @@ def save_files(client: Client, job: Download, folder: Path, overwrite: bool, dis
         return INTERRUPTED
     for warning in job.warnings:
         display.say("warning", f"warning: {warning}")
-    return 0
+    return code
+
+
+def is_playlist(job: Download) -> bool:
+    """Return whether *job* is that of a playlist, whose entries are jobs of their own."""
+    return bool(job.batch_id) and job.batch_id == job.job_id
 
 
 def _follow_recording(client: Client, job_id: str, display: Display, *, may_record: bool) -> Download:

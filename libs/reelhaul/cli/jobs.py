@@ -99,7 +99,7 @@ def retry(job_id: str, server: str, as_json: bool) -> None:
 @save_options
 @client_command
 def save(job_id: str, output: Path, overwrite: bool, server: str, as_json: bool) -> int:
-    """Save the files of a job that succeeded."""
+    """Save the files of a job that succeeded; of a playlist, those of its entries."""
     display = create_display(as_json)
     try:
         with Client(server) as client:

@@ -27,6 +27,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8080"
 _TIMEOUT = httpx.Timeout(65, connect=5)
 _TRIES = 4
 _MAX_RETRY_DELAY = 5.0
+_CHILDREN_PAGE = 100
 
 M = TypeVar("M", bound=Message)
 _Query = str | int | float | bool | list[str] | None
@@ -72,6 +73,17 @@ class Client:
         """Return a page of downloads; *query* holds fields of ListDownloadsRequest."""
         response = download_service_pb2.ListDownloadsResponse()
         return self._call(response, "GET", "/api/v1/jobs", query=query)
+
+    def list_children(self, playlist: download_pb2.Download) -> Iterator[download_pb2.Download]:
+        """Yield the downloads of *playlist*'s entries, in its order."""
+        token = ""
+        while True:
+            page = self.list(
+                batch_id=playlist.batch_id, order="oldest", page_size=_CHILDREN_PAGE, page_token=token
+            )
+            yield from (job for job in page.jobs if job.job_id != playlist.job_id)
+            if not (token := page.next_page_token):
+                return
 
     def info(self, **query: _Query) -> download_service_pb2.GetInfoResponse:
         """Return what a URL offers, without a download; *query* holds fields of GetInfoRequest."""

@@ -88,7 +88,7 @@ def _parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 def _parse_message(name: str, data: str) -> Event:
     try:
         raw = json.loads(data)
-        if name == "error":
+        if name == "stream_error":
             raise CallFailed.from_status(status_from_json(raw.get("error", raw)))
         message = json_format.ParseDict(raw, WatchProgressResponse(), ignore_unknown_fields=True)
     except (ValueError, AttributeError, json_format.ParseError) as error:

@@ -14,6 +14,7 @@ from grpc import aio
 
 from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
+from reelhaul_runtime.settings import split_addresses
 
 _MethodOptions = descriptor_pb2.MethodOptions
 
@@ -37,16 +38,21 @@ _TRANSPORT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.
 
 @asynccontextmanager
 async def open_channel(
-    address: str, services: list[descriptor.ServiceDescriptor], *, suite_token: str = ""
+    address: str,
+    services: list[descriptor.ServiceDescriptor],
+    *,
+    suite_token: str = "",
+    balance: bool = False,
 ) -> AsyncIterator[aio.Channel]:
-    """Open a channel to *address* for stubs of *services*.
+    """Open a channel to *address* for stubs of *services*; *address* is that of ``to_target``.
 
+    *balance* is that of ``service_config``.
     Methods with an ``idempotency_level`` are retried on UNAVAILABLE. A call without a timeout gets
     its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
     context and client address of the request being served.
     """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(service_config(services))),
+        ("grpc.service_config", json.dumps(service_config(services, balance=balance))),
         # Reconnect to a restarted peer at once, not after minutes of back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -57,13 +63,26 @@ async def open_channel(
         # A batch response is large; our own services are trusted to limit it.
         ("grpc.max_receive_message_length", 16 << 20),
     ]
-    async with aio.insecure_channel(address, options) as channel:
+    async with aio.insecure_channel(to_target(address), options) as channel:
         yield cast("aio.Channel", ChannelWithDefaults(channel, suite_token))
 
 
-def service_config(services: list[descriptor.ServiceDescriptor]) -> dict[str, Any]:
-    """Return the gRPC service config of *services*: retries for methods with an ``idempotency_level``.
+def to_target(address: str) -> str:
+    """Return gRPC's name of *address*: host:port, or several of IP addresses, comma separated.
 
+    https://github.com/grpc/grpc/blob/master/doc/naming.md
+    """
+    addresses = split_addresses(address)
+    if len(addresses) < 2:
+        return address
+    return f"{'ipv6' if addresses[0].startswith('[') else 'ipv4'}:{','.join(addresses)}"
+
+
+def service_config(services: list[descriptor.ServiceDescriptor], *, balance: bool = False) -> dict[str, Any]:
+    """Return the gRPC service config of *services*: methods with an ``idempotency_level`` are retried.
+
+    With *balance*, calls go in turn to those servers of the address whose health service reports the first of
+    *services* as serving.
     https://github.com/grpc/grpc/blob/master/doc/service_config.md
     """
     idempotent = [
@@ -72,7 +91,13 @@ def service_config(services: list[descriptor.ServiceDescriptor]) -> dict[str, An
         for method in service.methods
         if method.GetOptions().idempotency_level != _MethodOptions.IDEMPOTENCY_UNKNOWN
     ]
-    return {"methodConfig": [{"name": idempotent, "retryPolicy": _RETRY_POLICY}]} if idempotent else {}
+    config: dict[str, Any] = {}
+    if idempotent:
+        config["methodConfig"] = [{"name": idempotent, "retryPolicy": _RETRY_POLICY}]
+    if balance:
+        config["loadBalancingConfig"] = [{"round_robin": {}}]
+        config["healthCheckConfig"] = {"serviceName": services[0].full_name}
+    return config
 
 
 @contextmanager

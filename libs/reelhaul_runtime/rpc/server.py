@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from grpc import aio
@@ -13,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from reelhaul_runtime import logs
+from reelhaul_runtime import listeners, logs
 from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -33,15 +35,46 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _OPTIONS: list[tuple[str, Any]] = [
-    # Two servers must never share a port unnoticed.
-    ("grpc.so_reuseport", 0),
     # Streams idle between heartbeats: detect dead peers, but do not drop live ones.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
+    # A peer that pings more often than that, after so many warnings, is disconnected.
+    ("grpc.http2.max_ping_strikes", 10),
+    # The gateway has the watches of all its clients on one connection; jobs limits their number itself.
+    ("grpc.max_concurrent_streams", 32_768),
 ]
+# Each connection is a file descriptor; databases, files and connections to others have the rest.
+_MAX_CONNECTIONS, _DESCRIPTORS_PER_CONNECTION = 2048, 2
+
+
+def _max_connections() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return min(_MAX_CONNECTIONS, descriptors // _DESCRIPTORS_PER_CONNECTION)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of the connections of a server, so that silent ones do not exhaust its file descriptors."""
+
+    #: Further ones are closed at once. By default as many as the limit of open files allows, at most 2,048.
+    max_connections: int = field(default_factory=_max_connections)
+    #: Seconds within which a peer must speak HTTP/2.
+    handshake_seconds: float = 10.0
+    #: Seconds after which a connection without calls is closed; the client's next call opens another.
+    idle_seconds: float = 120.0
+
+    @property
+    def options(self) -> list[tuple[str, Any]]:
+        """The limits as options of a gRPC server."""
+        return [
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.server_handshake_timeout_ms", int(self.handshake_seconds * 1000)),
+            ("grpc.max_connection_idle_ms", int(self.idle_seconds * 1000)),
+        ]
 
 
 @asynccontextmanager
@@ -54,6 +87,8 @@ async def serving(
     informational_checks: Mapping[str, Check] | None = None,
     drain_seconds: float = 10.0,
     on_drain: Callable[[], Awaitable[None]] | None = None,
+    reuse_port: bool = False,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncIterator[int]:
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
@@ -64,9 +99,12 @@ async def serving(
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
     *drain_seconds* to end.
 
-    Raises RuntimeError if the address is in use.
+    With *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable if the address
+    is in use or not this machine's.
     """
-    server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=_OPTIONS)
+    # Without a reservation two servers must never share a port unnoticed.
+    options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
+    server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=options)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", GenericHandlersOnly(server)))
     for add, servicer, _ in servicers:
@@ -75,7 +113,10 @@ async def serving(
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
-    port = server.add_insecure_port(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise listeners.AddressUnavailable(listeners.explain(address)) from error
     await server.start()
     await health.set("", _SERVING)
     checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))

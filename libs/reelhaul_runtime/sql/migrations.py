@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import engines
 
 if TYPE_CHECKING:
@@ -24,29 +26,29 @@ log = logging.getLogger(__name__)
 _ADVISORY_LOCK = 0x5265656C6861
 
 
-def migrate_if_behind(url: str, package: str) -> bool:
+def migrate_if_behind(url: str, package: str, setting: str = "the database") -> bool:
     """Migrate the database at *url* unless it has *package*'s schema; return whether it was behind.
 
     Blocks. A schema newer than this build's is left alone: a newer replica migrated it, and
-    revisions are written so that the previous build can work with them.
+    revisions are written so that the previous build can work with them. Raises InvalidSetting, with the
+    name of *setting* and never a password, if the database cannot be opened.
     """
-    engine = engines.create_write_engine(url)
-    try:
-        with engine.connect() as connection:
-            current = _revision(connection)
-    finally:
-        engine.dispose()
+    current = _open(url, setting)
     newest = head(package)
     if current is not None and current > newest:
         log.warning("the database is newer than this build", extra={"has": current, "build": newest})
     if current is not None and current >= newest:
         return False
-    migrate(url, package)
+    migrate(url, package, setting)
     return True
 
 
-def migrate(url: str, package: str) -> None:
-    """Bring the database at *url* to *package*'s newest revision, in one transaction. Blocks."""
+def migrate(url: str, package: str, setting: str = "the database") -> None:
+    """Bring the database at *url* to *package*'s newest revision, in one transaction. Blocks.
+
+    Raises InvalidSetting, with the name of *setting*, if the database cannot be opened.
+    """
+    _open(url, setting)
     # Alembic takes longer to import than everything else at start, and most starts do not need it.
     from alembic import command
 
@@ -92,6 +94,26 @@ def alembic_config(package: str, connection: Connection) -> Config:
     config.set_main_option("script_location", str(_folder(package)).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def _open(url: str, setting: str) -> str | None:
+    """Return the revision of the database at *url*. Raises InvalidSetting if it cannot be opened."""
+    try:
+        engine = engines.create_write_engine(url)
+        try:
+            with engine.connect() as connection:
+                return _revision(connection)
+        finally:
+            engine.dispose()
+    except (DBAPIError, OSError, ImportError, ValueError) as error:
+        raise InvalidSetting(f"{setting}: {_describe(error)}") from error
+
+
+def _describe(error: DBAPIError | OSError | ImportError | ValueError) -> str:
+    if isinstance(error, ImportError):
+        return f"{error}: pip install 'reelhaul[all]'"
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return f"the database cannot be opened: {' '.join(str(cause).split())}"
 
 
 def _folder(package: str) -> Path:

@@ -1,53 +1,49 @@
-"""Data folder of a suite: its lock, its token, and the ports that its services get."""
+"""Data folder of a suite: its lock and its token."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import random
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reelhaul_runtime.private_files import make_data_dir_private
-
-# Below the kernel's range for outgoing connections (from 32768).
-_PORTS = range(10_000, 32_000)
+from reelhaul_runtime.private_files import describe_data_dir, make_data_dir_private
+from reelhaul_runtime.settings import InvalidSetting
 
 
 class StartupConflict(Exception):
-    """The suite cannot start here; the text says why and what to do."""
+    """The suite cannot start here now; the text says why and what to do."""
 
 
 def create_run_folder(data_dir: Path) -> Path:
     """Return the folder of what belongs to one run of the suite, created if missing; both get mode 0700.
 
-    Raises StartupConflict if the data folder is open to other users and not ours alone.
+    Raises InvalidSetting if the data folder is open to other users and not ours alone, or cannot be used.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        make_data_dir_private(data_dir)
-    except PermissionError as error:
-        raise StartupConflict(str(error)) from error
     folder = data_dir / "run"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_data_dir_private(data_dir)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise InvalidSetting(f"REELHAUL_DATA_DIR: {describe_data_dir(error)}") from error
     return folder
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold *folder* for this supervisor alone. Raises StartupConflict if another one holds it."""
+    """Hold *folder* for this supervisor alone. Raises InvalidSetting if another one holds it."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(handle, seconds=0.2):
             pid = os.pread(handle, 32, 0).decode().strip() or "?"
-            raise StartupConflict(
-                f"a suite already runs on {folder.parent} (pid {pid}):"
-                " stop it, or set REELHAUL_DATA_DIR to another folder"
+            raise InvalidSetting(
+                f"REELHAUL_DATA_DIR: a suite already runs on {folder.parent} (pid {pid}):"
+                " stop it, or set another folder"
             )
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
@@ -109,43 +105,3 @@ def load_suite_token(folder: Path) -> str:
         token = secrets.token_urlsafe(32)
         file.write(token + "\n")
     return token
-
-
-def resolve_port(address: str) -> str:
-    """Return *address* (host:port), with port 0 replaced by a free one that stays ours over restarts."""
-    host, _, port = address.rpartition(":")
-    return address if port != "0" else f"{host}:{reserve_port()}"
-
-
-def reserve_port() -> int:
-    """Return a free loopback port that the kernel assigns to no outgoing connection.
-
-    With an ephemeral port, a client that dials it while the server restarts could be given that
-    very port as its own.
-    """
-    for port in random.sample(_PORTS, 100):
-        if is_address_free(f"127.0.0.1:{port}"):
-            return port
-    raise StartupConflict(f"no free port on 127.0.0.1 below {_PORTS.stop}")
-
-
-def is_address_free(address: str) -> bool:
-    """Return whether a server could listen at *address* (host:port) now.
-
-    Raises StartupConflict if it is not an address of this machine.
-    """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, ValueError) as error:
-        raise StartupConflict(f"{address} is not a host:port of this machine: {error}") from error
-    family, kind, protocol, _, sockaddr = found[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(sockaddr)
-            probe.listen(1)
-        except OSError:
-            return False
-    return True

@@ -74,6 +74,10 @@ class ProcessSupervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
+    def end_restarts(self) -> None:
+        """Do not start the process again once it has ended."""
+        self._stopping.set()
+
     async def stop(self) -> None:
         """Terminate the process and wait for its end; kill it after the drain timeout."""
         self._stopping.set()

@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from reelhaul_runtime import logs, private_files, service
+from reelhaul_runtime import listeners, logs, private_files, service
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ADDRESSES, InvalidSetting, SuiteSettings
@@ -28,6 +28,7 @@ from reelhaul_runtime.up import (
     suite_processes,
     suite_state,
 )
+from reelhaul_runtime.up.ports import ReservedPorts
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 #: Exit codes.
 OK, FAILED, KILLED = 0, 1, 130
+
+# Instead of an exit code: the suite is started again, with another port for its broker, so many times.
+_PORT_TAKEN = -1
+_MAX_STARTS = 5
 
 # What a service may need beyond drain_seconds; `serve` itself gives up a little earlier.
 _EXTRA_DRAIN_SECONDS = 7
@@ -66,11 +71,17 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
     with data_dir.lock(folder):
         drain_timeout = settings.drain_seconds + _EXTRA_DRAIN_SECONDS
         data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain_timeout)
-        settings = _with_ports(settings)
         policy = RestartPolicy(drain_timeout=drain_timeout)
-        processes, nats_url = _processes(settings, folder)
-        suite = Suite(processes, folder, policy, renderer, nats_url=nats_url)
-        return asyncio.run(suite.run())
+        with ReservedPorts() as ports:
+            settings = _with_reserved_addresses(settings, ports)
+            for _ in range(_MAX_STARTS):
+                processes, nats_url = _processes(settings, folder, ports)
+                suite = Suite(processes, folder, policy, renderer, nats_url=nats_url)
+                if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
+                    return code
+        raise data_dir.StartupConflict(
+            "other programs take each port that is chosen for nats-server: set REELHAUL_NATS_URL"
+        )
 
 
 class Suite:
@@ -125,12 +136,25 @@ class Suite:
 
     def _on_change(self) -> None:
         """Handle the start or end of a process."""
-        refused = [each.spec.name for each in self._supervisors if each.last_exit_code == REFUSED]
-        if refused and self._ready_seconds is None and not self._stop.is_set():
-            log.error("%s refused its settings", ", ".join(refused))
-            self._exit_code = REFUSED
-            self._stop.set()
+        if self._ready_seconds is None and not self._stop.is_set():
+            self._stop_if_useless()
         self._write_state()
+
+    def _stop_if_useless(self) -> None:
+        """End the suite if a process cannot start however often it is tried."""
+        ended = [each for each in self._supervisors if each.last_exit_code is not None and not each.process]
+        if refused := [each.spec.name for each in ended if each.last_exit_code == REFUSED]:
+            log.error("%s refused its settings", ", ".join(refused))
+            self._give_up(REFUSED)
+        elif taken := [each.spec for each in ended if each.spec.has_chosen_port and _is_taken(each.spec)]:
+            log.warning("another program took the port of %s; choosing another", taken[0].name)
+            self._give_up(_PORT_TAKEN)
+
+    def _give_up(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        self._stop.set()
+        for supervisor in self._supervisors:
+            supervisor.end_restarts()
 
     def _write_state(self) -> None:
         processes = {each.spec.name: each.process.pid for each in self._supervisors if each.process}
@@ -179,7 +203,16 @@ async def _wait_until_ready(spec: SuiteProcess) -> None:
         await asyncio.sleep(0.05)
 
 
-def _processes(settings: SuiteSettings, folder: Path) -> tuple[list[SuiteProcess], str]:
+def _is_taken(spec: SuiteProcess) -> bool:
+    """Return whether *spec*, which does not run, cannot listen at its address."""
+    try:
+        listeners.check(spec.address.rpartition("/")[2])
+    except listeners.AddressUnavailable:
+        return True
+    return False
+
+
+def _processes(settings: SuiteSettings, folder: Path, ports: ReservedPorts) -> tuple[list[SuiteProcess], str]:
     """Return the processes to run, a nats-server too unless the settings name one, and the broker's URL.
 
     The URL contains the credential of a nats-server of ours, which is new at each start.
@@ -187,29 +220,33 @@ def _processes(settings: SuiteSettings, folder: Path) -> tuple[list[SuiteProcess
     token = settings.suite_token or data_dir.load_suite_token(folder)
     if settings.nats_url:
         return suite_processes.services(settings, settings.nats_url, token), settings.nats_url
-    port, nats_token = data_dir.reserve_port(), secrets.token_urlsafe(32)
-    nats = suite_processes.nats(settings.data_dir / "nats", port, nats_token)
-    nats_url = f"nats://{nats_token}@127.0.0.1:{port}"
+    address, nats_token = ports.reserve("127.0.0.1:0", share_with_any=True), secrets.token_urlsafe(32)
+    try:
+        nats = suite_processes.nats(settings.data_dir / "nats", int(address.rpartition(":")[2]), nats_token)
+    except FileNotFoundError as error:
+        raise InvalidSetting(str(error)) from error
+    nats_url = f"nats://{nats_token}@{address}"
     return [nats, *suite_processes.services(settings, nats_url, token)], nats_url
 
 
-def _with_ports(settings: SuiteSettings) -> SuiteSettings:
-    """Return *settings* with port 0 replaced.
+def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> SuiteSettings:
+    """Return *settings* with port 0 replaced, and all addresses reserved.
 
-    Raises StartupConflict, naming the setting, if an address is in use.
+    Raises InvalidSetting, naming the setting, if an address cannot be listened at.
     """
-    addresses = {name: data_dir.resolve_port(getattr(settings, name)) for name in ADDRESSES}
-    for name, address in addresses.items():
-        if same := [other for other in ADDRESSES if other != name and addresses[other] == address]:
+    configured = {name: getattr(settings, name) for name in ADDRESSES}
+    reserved: dict[str, str] = {}
+    for name, address in configured.items():
+        same = [other for other in reserved if configured[other] == address]
+        if same and not address.endswith(":0"):
             raise InvalidSetting(
                 f"REELHAUL_{name.upper()} is also the address of REELHAUL_{same[0].upper()}: set another port"
             )
-    for name, address in addresses.items():
-        if not data_dir.is_address_free(address):
-            raise data_dir.StartupConflict(
-                f"{address} is used by another process: end that, or set REELHAUL_{name.upper()} to another"
-            )
-    return settings.model_copy(update=addresses)
+        try:
+            reserved[name] = ports.reserve(address)
+        except listeners.AddressUnavailable as error:
+            raise InvalidSetting(f"REELHAUL_{name.upper()}: {error}") from error
+    return settings.model_copy(update=reserved)
 
 
 def _wants_text(settings: SuiteSettings) -> bool:

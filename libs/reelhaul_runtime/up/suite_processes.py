@@ -32,7 +32,11 @@ _NATS_AUTHORIZATION = 'authorization {{ token: "{token}" }}\n'
 _SERVICES = ("storage", "jobs", "fetcher", "gateway")
 _NATS_CLIENTS = ("jobs", "fetcher")
 # Settings that a service reads although another one's name is in theirs.
-_SHARED_SETTINGS = {"fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"})}
+_SHARED_SETTINGS = {
+    "fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"}),
+    "jobs": frozenset({"REELHAUL_FETCHER_ADDRESSES", "REELHAUL_FETCHER_ALLOW_NETWORKS"}),
+    "gateway": frozenset({"REELHAUL_FETCHER_ADDRESSES"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class SuiteProcess:
     address: str
     #: The proto service whose gRPC health is its readiness.
     health: str = ""
+    #: Whether ``up`` chose the port, and can choose another.
+    has_chosen_port: bool = False
     #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -61,6 +67,8 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         "REELHAUL_JOBS_ADDRESS": settings.jobs_address,
         "REELHAUL_FETCHER_ADDRESS": settings.fetcher_address,
         "REELHAUL_STORAGE_ADDRESS": settings.storage_address,
+        # The supervisor holds the ports.
+        "REELHAUL_REUSE_PORT": "true",
         # The supervisor parses these lines and renders them in the format of the settings.
         "REELHAUL_LOG_FORMAT": "json",
     }
@@ -68,7 +76,9 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
     def service(name: str, address: str, health: str = "") -> SuiteProcess:
         command = module_command("reelhaul_runtime", "serve", name)
         broker = {"REELHAUL_NATS_URL": nats_url} if name in _NATS_CLIENTS else {}
-        return SuiteProcess(name, command, address, health, _settings_of(name) | environment | broker)
+        return SuiteProcess(
+            name, command, address, health, environment=_settings_of(name) | environment | broker
+        )
 
     return [
         service("storage", settings.storage_address, "reelhaul.storage.v1.StorageService"),
@@ -85,7 +95,8 @@ def nats(folder: Path, port: int, token: str = "") -> SuiteProcess:
     installed.
     """
     config = write_nats_config(folder, port, token)
-    return SuiteProcess("nats", (find_nats_server(), "-c", str(config)), f"nats://127.0.0.1:{port}")
+    command = (find_nats_server(), "-c", str(config))
+    return SuiteProcess("nats", command, f"nats://127.0.0.1:{port}", has_chosen_port=True)
 
 
 def write_nats_config(folder: Path, port: int, token: str = "") -> Path:

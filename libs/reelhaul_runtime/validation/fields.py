@@ -45,12 +45,13 @@ def check_grants(
 
 
 def check_enums(message: Message, path: str, violations: FieldViolations) -> None:
-    """Add a violation for each number that is not a value of its enum; proto3 lets them through."""
+    """Add a violation for each field with a number that is no value of its enum; proto3 lets them through."""
     for field, value in message.ListFields():
         if field.enum_type is not None:
-            for number in value if field.is_repeated else [value]:
-                if number not in field.enum_type.values_by_number:
-                    violations.add(f"{path}.{field.name}", f"{number} is not a {field.enum_type.name}")
+            known = field.enum_type.values_by_number
+            unknown = (number for number in (value if field.is_repeated else [value]) if number not in known)
+            if (number := next(unknown, None)) is not None:
+                violations.add(f"{path}.{field.name}", f"{number} is not a {field.enum_type.name}")
         for nested in _nested_messages(field, value):
             check_enums(nested, f"{path}.{field.name}", violations)
 

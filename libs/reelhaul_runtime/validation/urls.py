@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from functools import lru_cache
+from ipaddress import IPv4Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.addresses import Address, Refused, Rules, parse_host, unmap
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -20,13 +21,19 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Nearly every URL has this form, which all parsers read alike.
 _PLAIN_URL = re.compile(r"https?://([A-Za-z0-9._-]+)(?:[/?#]|\Z)")
-_METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
+# RFC 6761, section 6.3: these names are loopback addresses everywhere.
+_LOCALHOST = re.compile(r"(?:.*\.)?localhost")
+_PORTS = {"http": 80, "https": 443}
 _USER_INFO = re.compile(r"^([^:/?#]*:)?(//)?[^/?#]*@")
 _MAX_REDACTED = 256
 
 
-def check_url(url: str, field: str, violations: FieldViolations) -> None:
-    """Add a violation if *url* is URL_INVALID, or URL_FORBIDDEN: no setting could allow its host."""
+def check_url(url: str, field: str, violations: FieldViolations, rules: Rules | None = None) -> None:
+    """Add a violation if *url* is URL_INVALID, or URL_FORBIDDEN: the guard would refuse its host for certain.
+
+    A host that is an address is checked by *rules*, which are those of the guard. None: only what no setting
+    could allow is forbidden.
+    """
     if not url:
         violations.add(field, "is required")
         return
@@ -35,7 +42,7 @@ def check_url(url: str, field: str, violations: FieldViolations) -> None:
     parts, problem = _split(url)
     if parts is None:
         violations.add(field, problem, reason=ErrorReason.URL_INVALID, metadata={"url": redact(url)})
-    elif _is_forbidden(host := _host(parts)):
+    elif _is_forbidden(host := _host(parts), parts.port or _PORTS[parts.scheme], rules):
         violations.add(
             field,
             f"downloads from {host} are not allowed",
@@ -60,7 +67,8 @@ def _is_plain_and_allowed(url: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_allowed(host: str) -> bool:
-    return _is_host(host) and not _is_forbidden(host)
+    """Return whether *host* is a name that no rules forbid."""
+    return _is_host(host) and _literal_address(host) is None and not _is_forbidden(host, 80, None)
 
 
 def _split(url: str) -> tuple[SplitResult | None, str]:
@@ -97,27 +105,33 @@ def _host(parts: SplitResult) -> str:
 
 
 def _is_host(host: str) -> bool:
-    if ":" in host:
-        return _parse_address(host) is not None
     labels = host.split(".")
-    if _NUMERIC_LABEL.fullmatch(labels[-1]):
-        return _parse_address(host) is not None
+    if ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1]):
+        return _literal_address(host) is not None
     return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
 
 
-def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _literal_address(host: str) -> Address | None:
+    """Return the address that *host* is or always resolves to; None for any other name."""
+    if _LOCALHOST.fullmatch(host):
+        return IPv4Address("127.0.0.1")
     try:
-        address = ipaddress.ip_address(host)
+        return ip_address(host)
     except ValueError:
         return None
-    # To the kernel ::ffff:a.b.c.d is a.b.c.d.
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
-def _is_forbidden(host: str) -> bool:
-    """Return whether no video can be hosted at *host*. Loopback and private hosts may be allowed."""
-    address = _parse_address(host)
+def _is_forbidden(host: str, port: int, rules: Rules | None) -> bool:
+    address = _literal_address(host)
+    try:
+        if address is None:
+            parse_host(host)  # refuses the names of metadata services
+        elif rules is not None:
+            rules.check([address], port)
+    except Refused:
+        return True
     if address is None:
-        return host in _METADATA_NAMES
+        return False
+    # No video can be hosted there. Loopback and private hosts may be allowed.
+    address = unmap(address)
     return address.is_link_local or address.is_multicast or address.is_unspecified

@@ -11,6 +11,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, Violation
 
 _MAX_IN_TEXT = 3
+# Of those that an error lists; one request may have a million.
+_MAX_LISTED = 100
 # Longer than any media; larger values would overflow arithmetic later.
 _MAX_DURATION = timedelta(days=3660)
 
@@ -27,12 +29,13 @@ def same_name(field: str) -> str:
 class FieldViolations:
     """Violations of one request, in the order found; each ``check_`` method adds one if there is one.
 
-    Fields are reported by the names that *names* returns.
+    The first hundred are kept. Fields are reported by the names that *names* returns.
     """
 
     def __init__(self, names: FieldNames = same_name) -> None:
         self._names = names
         self._violations: list[Violation] = []
+        self._unlisted = 0
         self._reason: ErrorReason.ValueType = ErrorReason.FIELD_INVALID
         self._metadata: dict[str, str] = {}
 
@@ -49,7 +52,10 @@ class FieldViolations:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Add a violation of *field*; the first *reason* but FIELD_INVALID becomes that of the error."""
-        self._violations.append(Violation(self._names(field), description))
+        if len(self._violations) < _MAX_LISTED:
+            self._violations.append(Violation(self._names(field), description))
+        else:
+            self._unlisted += 1
         if reason != ErrorReason.FIELD_INVALID and self._reason == ErrorReason.FIELD_INVALID:
             self._reason, self._metadata = reason, dict(metadata or {})
 
@@ -98,7 +104,7 @@ class FieldViolations:
         if not self._violations:
             return
         text = "; ".join(f"{each.field}: {each.description}" for each in self._violations[:_MAX_IN_TEXT])
-        if (more := len(self._violations) - _MAX_IN_TEXT) > 0:
+        if (more := len(self._violations) + self._unlisted - _MAX_IN_TEXT) > 0:
             text += f"; and {more} more"
         metadata = self._metadata
         if self._reason == ErrorReason.FIELD_INVALID:

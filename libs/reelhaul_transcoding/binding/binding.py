@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
@@ -21,6 +21,16 @@ from reelhaul_transcoding.routing.rules import HttpRule, RouteError
 from reelhaul_transcoding.routing.templates import Template
 
 _JSON_TYPE = b"application/json"
+
+
+class StreamEvent(NamedTuple):
+    """One message of a stream."""
+
+    #: The SSE id and event name; empty: none.
+    id: str
+    name: str
+    #: The message in JSON.
+    data: bytes
 
 
 class Binding:
@@ -62,6 +72,12 @@ class Binding:
         self._event_id_field = _string_field_name(
             method.output_type.fields_by_name.get(options.event_id_field)
         )
+        self._event_names = {
+            field.name: field.json_name
+            for oneof in method.output_type.oneofs
+            if oneof.name == options.event_name_oneof
+            for field in oneof.fields
+        }
         infers_mask = options.infer_update_mask and rule.http_method == "PATCH" and rule.body not in ("", "*")
         self._mask_field = find_mask_field(method.input_type) if infers_mask else None
         self._convert = self._response_converter(encoder)
@@ -88,11 +104,14 @@ class Binding:
             return response.content_type.encode() or b"application/octet-stream", response.data
         return _JSON_TYPE, orjson.dumps(self._convert(response))
 
-    def stream_event(self, message: bytes) -> tuple[str, bytes]:
-        """Return the SSE id (empty: none) and the JSON of one *message* of a stream."""
+    def stream_event(self, message: bytes) -> StreamEvent:
+        """Return one *message* of a stream."""
         response: Any = self._response_class.FromString(message)
         event_id = getattr(response, self._event_id_field) if self._event_id_field else ""
-        return event_id, orjson.dumps(self._convert(response))
+        field = response.WhichOneof(self._options.event_name_oneof) if self._event_names else ""
+        return StreamEvent(
+            event_id, self._event_names.get(field or "", ""), orjson.dumps(self._convert(response))
+        )
 
     def _bind(
         self,

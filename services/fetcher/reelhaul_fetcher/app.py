@@ -100,6 +100,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             settings.fetcher_stall_seconds,
             settings.fetcher_cpu_seconds,
             settings.fetcher_memory_bytes,
+            extraction_seconds=settings.fetcher_extraction_seconds,
+            min_bytes_per_second=settings.fetcher_min_bytes_per_second,
         )
         artifacts = ArtifactUploader(storage, settings.adopt_dir)
         downloader = Downloader(engine, access, artifacts, scratch, limits)
@@ -123,7 +125,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         servicer = FetcherServicer(
             ProbeCache(engine, access, _utc_now),
             ExtractorCatalog(engine),
-            DirectFetches(worker, context),
+            DirectFetches(worker, context, settings.direct_fetches_per_tenant),
             worker,
             PageTokens(token),
         )
@@ -145,6 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
                 informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
                 on_drain=drain,
             )
         )

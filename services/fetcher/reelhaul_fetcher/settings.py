@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 import ssl
@@ -29,14 +28,14 @@ _KEY_BYTES = 32
 _BROWSER = re.compile(r"(chrome|edge|firefox|safari|tor)(-[0-9.]{1,8})?(:[a-z]{1,10}(-[0-9.]{1,8})?)?")
 _CLIENT = re.compile(r"-?[a-z_]{1,32}")
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class Settings(SuiteSettings):
     """The suite's settings and the fetcher's own."""
 
     #: Concurrent downloads.
     fetcher_slots: int = Field(default=2, ge=1, le=256)
+    #: Direct fetches of one tenant at a time; 0: one fewer than there are slots, but one at least.
+    fetcher_direct_fetches_per_tenant: int = Field(default=0, ge=0, le=256)
     #: Most connections of one download; more than one is opened only if one is slow.
     fetcher_connections: int = Field(default=8, ge=1, le=32)
     #: Concurrent recordings of live streams, beside the slots.
@@ -51,8 +50,6 @@ class Settings(SuiteSettings):
     fetcher_egress_daily_bytes: int = Field(default=0, ge=0)
     #: PEM file of certificates to trust in addition to the system's.
     fetcher_ca_file: Path | None = None
-    #: CIDRs that the guard allows in addition to global addresses, comma separated.
-    fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: Folder that storage may take finished files over from; unset means the folder of the work directories.
     storage_adopt_dir: Path | None = None
     #: Bytes that all work directories together may take; 0 means what the disk has.
@@ -65,6 +62,10 @@ class Settings(SuiteSettings):
     fetcher_max_duration_seconds: int = 12 * 3600
     #: Seconds with next to nothing received after which an attempt fails.
     fetcher_stall_seconds: float = Field(default=60.0, gt=0)
+    #: Seconds that a page and what it names may take until the media is known.
+    fetcher_extraction_seconds: float = Field(default=300.0, gt=0)
+    #: Bytes per second that a download must reach on average in each five minutes; 0: none.
+    fetcher_min_bytes_per_second: int = Field(default=8192, ge=0)
     #: CPU seconds of one fetch, including ffmpeg.
     fetcher_cpu_seconds: int = Field(default=4 * 3600, ge=10)
     #: Bytes of memory of each process of a fetch.
@@ -92,13 +93,6 @@ class Settings(SuiteSettings):
     fetcher_cookies_key: str = Field(default="", repr=False)
     #: Folder of the encrypted named cookies; unset means ``cookies`` in the data folder.
     fetcher_cookies_dir: Path | None = None
-
-    @field_validator("fetcher_allow_networks", mode="before")
-    @classmethod
-    def _split_networks(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
-        return value
 
     @model_validator(mode="after")
     def _check_disk_thresholds(self) -> Self:
@@ -235,6 +229,11 @@ class Settings(SuiteSettings):
     def cookies_dir(self) -> Path:
         """Folder of the named cookies."""
         return (self.fetcher_cookies_dir or self.data_dir / "cookies").absolute()
+
+    @property
+    def direct_fetches_per_tenant(self) -> int:
+        """``fetcher_direct_fetches_per_tenant`` with the default applied."""
+        return self.fetcher_direct_fetches_per_tenant or max(1, self.fetcher_slots - 1)
 
     @property
     def disk_thresholds(self) -> DiskThresholds:

@@ -25,6 +25,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import may_be_several
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 # File descriptors that connections of clients leave free: for the listener, the channels to the services,
 # logs, and the connections beyond the limits that serve health checks.
 _RESERVED_DESCRIPTORS = 128
-_MAX_DESCRIPTORS = 65_536
 
 
 @asynccontextmanager
@@ -43,7 +43,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
+            owner: await stack.enter_async_context(
+                raw_channel(address, SERVICES[owner], balance=owner == "fetcher" and may_be_several(address))
+            )
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
@@ -78,6 +80,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 limits=_connection_limits(settings),
                 keep_alive=settings.gateway_keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
             )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
@@ -132,19 +135,11 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
-    current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
-    if current != resource.RLIM_INFINITY and current < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, maximum))
-
-
 def _addresses(settings: Settings) -> dict[str, str]:
     return {
         "jobs": settings.jobs_address,
         "storage": settings.storage_address,
-        "fetcher": settings.fetcher_address,
+        "fetcher": settings.fetcher_target,
     }
 
 
@@ -157,7 +152,6 @@ def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) 
 
 @asynccontextmanager
 async def _running_from_env() -> AsyncIterator[None]:
-    _raise_descriptor_limit()
     async with running(Settings()):
         yield
 

@@ -42,10 +42,15 @@ _MESSAGES = {
 
 
 @asynccontextmanager
-async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncIterator[aio.Channel]:
-    """Open a channel for callers' requests: without interceptors, which cost, and without the suite token."""
+async def raw_channel(
+    address: str, services: list[ServiceDescriptor], *, balance: bool = False
+) -> AsyncIterator[aio.Channel]:
+    """Open a channel for callers' requests: without interceptors, which cost, and without the suite token.
+
+    *balance* is that of ``channels.service_config``.
+    """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(channels.service_config(services))),
+        ("grpc.service_config", json.dumps(channels.service_config(services, balance=balance))),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 50),
         # Bounds how long readiness waits for a service that starts or restarts.
@@ -54,7 +59,7 @@ async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncI
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
     ]
-    async with aio.insecure_channel(address, options) as channel:
+    async with aio.insecure_channel(channels.to_target(address), options) as channel:
         yield channel
 
 

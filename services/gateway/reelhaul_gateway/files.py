@@ -32,7 +32,7 @@ _INLINE_TYPE = re.compile(
 )
 _UNSAFE_IN_FILE_NAME = re.compile(r'[^\x20-\x7e]|["\\%]')
 _RANGE = re.compile(rb"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.IGNORECASE)
-_ETAGS = re.compile(rb'(?:W/)?("[^"]*")')
+_ETAGS = re.compile(rb'(W/)?("[^"]*")')
 # A file that is shown in a browser loads nothing else and runs nothing.
 _CONTENT_SECURITY_POLICY = b"default-src 'none'; media-src 'self'; img-src 'self'; sandbox"
 
@@ -89,9 +89,9 @@ class ArtifactDownloads:
         request_headers: Mapping[bytes, bytes] = dict(scope["headers"])
         etag = _etag(artifact)
         headers = [*_response_headers(artifact, etag, inline=inline), self._resource_policy]
-        if b"if-match" in request_headers and not _matches_etag(request_headers[b"if-match"], etag):
+        if b"if-match" in request_headers and not _lists_etag(request_headers[b"if-match"], etag, weak=False):
             await self._send_failure(send, 412, ErrorReason.ETAG_MISMATCH, artifact, headers)
-        elif _matches_etag(request_headers.get(b"if-none-match"), etag):
+        elif _lists_etag(request_headers.get(b"if-none-match"), etag, weak=True):
             await _send_empty(send, 304, headers)
         elif scope["method"] == "HEAD":
             await _send_empty(send, 200, [*headers, _content_length(artifact.size_bytes)])
@@ -238,9 +238,17 @@ def _parse_range(headers: Mapping[bytes, bytes], size: int, etag: bytes) -> _Byt
     return _ByteRange(start, min(last, size - 1) - start + 1, partial=True)
 
 
-def _matches_etag(header: bytes | None, etag: bytes) -> bool:
-    """Return whether the If-Match or If-None-Match *header* lists *etag*. RFC 9110 section 13."""
-    return header is not None and (header.strip() == b"*" or etag in _ETAGS.findall(header))
+def _lists_etag(header: bytes | None, etag: bytes, *, weak: bool) -> bool:
+    """Return whether the If-Match or If-None-Match *header* lists *etag*, or any.
+
+    The comparison is weak for If-None-Match and strong for If-Match, where a weak tag matches nothing
+    (RFC 9110 section 13.1).
+    """
+    if header is None:
+        return False
+    return header.strip() == b"*" or any(
+        listed == etag and (weak or not prefix) for prefix, listed in _ETAGS.findall(header)
+    )
 
 
 def _etag(artifact: artifact_pb2.Artifact) -> bytes:

@@ -18,6 +18,7 @@ from reelhaul_gateway.connections import (
     HttpConnection,
     WebSocketConnection,
 )
+from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
 
 #: A client that takes no bytes of its response for so long is disconnected by the kernel.
@@ -35,13 +36,15 @@ async def serve_http(
     limits: ConnectionLimits,
     keep_alive: int,
     drain_seconds: float,
+    reuse_port: bool = False,
 ) -> AsyncIterator[int]:
     """Serve *app* at *address* (host:port; port 0: any free port) until the block exits; yields the port.
 
     Connections beyond *limits* are served by *overloaded*. At the end, requests in progress get
-    *drain_seconds* to finish. Raises OSError if the address is in use.
+    *drain_seconds* to finish. With *reuse_port* a process of the same user may hold the port. Raises
+    AddressUnavailable if the address is in use or not this machine's.
     """
-    listener = _bind(address)
+    listener = _bind(address, reuse_port=reuse_port)
     table = ConnectionTable(limits, overloaded)
     server = _Server(_config(app, table, keep_alive, drain_seconds))
     sweeping = asyncio.create_task(table.sweep())
@@ -95,12 +98,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bind(address: str) -> socket.socket:
+def _bind(address: str, *, reuse_port: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_SECONDS * 1000)
     try:
@@ -108,6 +112,6 @@ def _bind(address: str) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"{address}: {error.strerror}") from error
+        raise listeners.AddressUnavailable(listeners.describe(address, error)) from error
     listener.setblocking(False)
     return listener

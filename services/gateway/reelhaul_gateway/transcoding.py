@@ -88,6 +88,7 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         ignore_unknown_fields=False,
         header_fields={"idempotency-key": "request_id"},
         event_id_field="resume_token",
+        event_name_oneof="event",
         max_request_bytes=settings.gateway_max_request_bytes,
         compress_from_bytes=settings.gateway_compress_from_bytes,
         challenge='Bearer realm="reelhaul"',

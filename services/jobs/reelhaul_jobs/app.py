@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from nats.aio.client import Client
 
@@ -36,6 +37,7 @@ from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
@@ -53,17 +55,20 @@ from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import may_be_several
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.engines import is_sqlite
 
 log = logging.getLogger(__name__)
 
+_DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
@@ -80,7 +85,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the jobs service until the block exits; yield its port."""
     lease, now = timedelta(seconds=settings.jobs_lease_seconds), utc_now
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
-    await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs")
+    rules = Rules(settings.fetcher_allow_networks)
+    check_job_url = partial(check_url, rules=rules)
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
+    )
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
@@ -95,16 +104,17 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
 
-        jobs = Jobs(store, queue, hub, notifier, probe, now, limits)
+        views = JobViews(store, queue, hub, now, lease, limits)
+        jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
-        schedules = Schedules(schedule_store, notifier, now, check_url)
+        schedules = Schedules(schedule_store, notifier, now, check_job_url)
         leases = Leases(store, queue, notifier, now, lease, limits)
 
         token_key = await store.get_or_create_key("tokens")
         resume_tokens, page_tokens = ResumeTokens(token_key), PageTokens(token_key, now)
-        watched = WatchedJobs(store, bus, hub, resume_tokens, now)
+        watched = WatchedJobs(store, views, bus, hub, resume_tokens, now)
         job_streams = JobStreams(watched, hub, resume_tokens, now)
-        filter_streams = FilterStreams(ChangeFeed(events, hub, now), events, hub, resume_tokens, now)
+        filter_streams = FilterStreams(ChangeFeed(events, views, hub, now), events, hub, resume_tokens, now)
 
         replica = _replica_id(settings)
         weights = settings.jobs_tenant_weights
@@ -114,14 +124,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch_wakeup, dispatcher.republish_outstanding),
             Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
-            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_url).step, 1.0),
+            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        creation = JobCreation(jobs, batches, now, retention)
+        creation = JobCreation(jobs, batches, now, retention, rules)
         servicers: list[Servicer] = [
             (
                 job_service_pb2_grpc.add_JobServiceServicer_to_server,
@@ -137,7 +147,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
-                ScheduleServicer(schedules, page_tokens, now, retention),
+                ScheduleServicer(schedules, page_tokens, now, retention, rules),
                 _SCHEDULE_SERVICE,
             ),
             (
@@ -157,6 +167,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 authenticator=NoAuthentication(settings.suite_token),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
                 on_drain=drain,
             )
         )
@@ -192,7 +203,12 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
     storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = open_channel(settings.fetcher_address, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(
+        settings.fetcher_target,
+        [FETCHER_SERVICE],
+        suite_token=settings.suite_token,
+        balance=may_be_several(settings.fetcher_target),
+    )
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
@@ -224,7 +240,7 @@ def _replica_id(settings: Settings) -> str:
 
 def migrate() -> None:
     """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
-    migrations.migrate(Settings().database_url, "reelhaul_jobs")
+    migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
 
 
 service = Service("jobs", running=running_from_env, migrate=migrate)

@@ -24,6 +24,7 @@ from reelhaul_storage.service.garbage_collector import GarbageCollector, collect
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
+_DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
 
@@ -35,7 +36,9 @@ def utc_now() -> datetime:
 @asynccontextmanager
 async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> AsyncIterator[int]:
     """Run the storage service until the block exits; yield its port."""
-    await asyncio.to_thread(migrations.migrate_if_behind, settings.database_url, "reelhaul_storage")
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_storage", _DATABASE_SETTING
+    )
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blob_store(settings))
@@ -58,6 +61,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 authenticator=NoAuthentication(settings.suite_token),
                 checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
                 drain_seconds=settings.drain_seconds,
+                reuse_port=settings.reuse_port,
             )
         )
 
@@ -83,7 +87,7 @@ async def _running_from_env() -> AsyncIterator[None]:
 
 
 def _migrate() -> None:
-    migrations.migrate(Settings().database_url, "reelhaul_storage")
+    migrations.migrate(Settings().database_url, "reelhaul_storage", _DATABASE_SETTING)
 
 
 service = Service("storage", running=_running_from_env, migrate=_migrate)

@@ -104,6 +104,26 @@ class Download(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class JobCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -138,6 +158,7 @@ class Download(_message.Message):
     BATCH_ID_FIELD_NUMBER: _builtins.int
     JOB_COUNT_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
+    JOB_COUNTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job's id, a lower-case UUID; the same job is jobs/{job_id} in /v1."""
     url: _builtins.str
@@ -181,7 +202,7 @@ class Download(_message.Message):
     """Number of attempts started."""
     wait_reason: _builtins.str
     """Why it is not running, e.g. "SITE_PARKED": reelhaul.jobs.v1.Wait.Reason by name;
-    empty unless QUEUED, RETRYING or PAUSED.
+    empty unless QUEUED, RETRYING or PAUSED, or RUNNING with WORKER_LOST.
     """
     position: _builtins.int
     """Position in the queue, from 1, an estimate; 0 if it is in none."""
@@ -237,6 +258,13 @@ class Download(_message.Message):
     def estimate(self) -> Global___Estimate:
         """What it would fetch; only in the response to validate_only."""
 
+    @_builtins.property
+    def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """For a playlist: number of its jobs by Status name, e.g. {"SUCCEEDED": 41}. Percentage,
+        bytes and speed are then over these jobs, which run on after the playlist itself
+        SUCCEEDED. Empty in lists of jobs.
+        """
+
     def __init__(
         self,
         *,
@@ -274,10 +302,11 @@ class Download(_message.Message):
         batch_id: _builtins.str = ...,
         job_count: _builtins.int = ...,
         estimate: Global___Estimate | None = ...,
+        job_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "progress_percent", b"progress_percent", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "start_time", b"start_time", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_counts", b"job_counts", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration: _TypeAlias = _typing.Literal["duration"]  # noqa: Y015
     _WhichOneofArgType__duration: _TypeAlias = _typing.Literal["_duration", b"_duration"]  # noqa: Y015

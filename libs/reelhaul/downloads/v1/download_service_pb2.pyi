@@ -976,6 +976,26 @@ class WatchProgressResponse(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        @_typing.final
+        class JobCountsEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.int
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
         STAGE_FIELD_NUMBER: _builtins.int
         PROGRESS_PERCENT_FIELD_NUMBER: _builtins.int
         DOWNLOADED_BYTES_FIELD_NUMBER: _builtins.int
@@ -983,6 +1003,8 @@ class WatchProgressResponse(_message.Message):
         SPEED_FIELD_NUMBER: _builtins.int
         ETA_SECONDS_FIELD_NUMBER: _builtins.int
         DETAIL_FIELD_NUMBER: _builtins.int
+        WAIT_REASON_FIELD_NUMBER: _builtins.int
+        JOB_COUNTS_FIELD_NUMBER: _builtins.int
         stage: _media_pb2.Progress.Stage.ValueType
         """What the worker is doing."""
         progress_percent: _builtins.float
@@ -997,6 +1019,12 @@ class WatchProgressResponse(_message.Message):
         """As Download.eta_seconds."""
         detail: _builtins.str
         """Current step of the stage, for people."""
+        wait_reason: _builtins.str
+        """"WORKER_LOST" while the worker does not answer; else empty."""
+        @_builtins.property
+        def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+            """As Download.job_counts."""
+
         def __init__(
             self,
             *,
@@ -1007,10 +1035,12 @@ class WatchProgressResponse(_message.Message):
             speed: _builtins.float | None = ...,
             eta_seconds: _builtins.float | None = ...,
             detail: _builtins.str = ...,
+            wait_reason: _builtins.str = ...,
+            job_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "eta_seconds", b"eta_seconds", "progress_percent", b"progress_percent", "speed", b"speed", "total_bytes", b"total_bytes"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "detail", b"detail", "downloaded_bytes", b"downloaded_bytes", "eta_seconds", b"eta_seconds", "progress_percent", b"progress_percent", "speed", b"speed", "stage", b"stage", "total_bytes", b"total_bytes"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "detail", b"detail", "downloaded_bytes", b"downloaded_bytes", "eta_seconds", b"eta_seconds", "job_counts", b"job_counts", "progress_percent", b"progress_percent", "speed", b"speed", "stage", b"stage", "total_bytes", b"total_bytes", "wait_reason", b"wait_reason"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
         _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -1031,7 +1061,7 @@ class WatchProgressResponse(_message.Message):
 
     @_typing.final
     class State(_message.Message):
-        """A change of status that is not the last."""
+        """A change of status that is not the last, or of the reason for waiting."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1119,7 +1149,9 @@ class WatchProgressResponse(_message.Message):
 
     @_builtins.property
     def state(self) -> Global___WatchProgressResponse.State:
-        """The status changed; never dropped."""
+        """The status changed; never dropped. Or the reason for which it waits changed: then
+        old_status is status.
+        """
 
     @_builtins.property
     def completed(self) -> _download_pb2.Download:

@@ -203,6 +203,10 @@ class DownloadServiceServicer:
         and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
         Accept header; both paths offer all three.
 
+        That of a playlist has the progress of its jobs, and ends when they have ended. Events
+        of SSE have the name of their kind, e.g. "progress"; a failure of the stream is
+        "stream_error". An EventSource that returns after the end gets 204, and stops.
+
         The status is OK even if the download failed (WebSocket: 1000). When the server
         drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with
         resume_token. No credential is 4401, too low a level 4403, no such job 4404.

@@ -269,7 +269,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
-        """Newest progress of the newest attempt; unset before the first."""
+        """Newest progress of the newest attempt; unset before the first. For an EXPANSION: over
+        all of its jobs, also when it has ended itself; not in lists.
+        """
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
@@ -317,7 +319,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def wait(self) -> Global___Wait:
-        """Why it is not running; only when QUEUED, RETRYING or PAUSED."""
+        """Why it is not running; only when QUEUED, RETRYING or PAUSED, and WORKER_LOST."""
 
     @_builtins.property
     def estimate(self) -> _media_pb2.Estimate:
@@ -460,7 +462,7 @@ class Expansion(_message.Message):
     job_count: _builtins.int
     """Number of jobs created so far. The first may run before the last is created."""
     skipped_count: _builtins.int
-    """Number of entries skipped: seen earlier, private or removed."""
+    """Number of entries skipped: seen earlier, listed twice, private or removed."""
     @_builtins.property
     def state_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Number of its jobs by Job.State name, e.g. {"SUCCEEDED": 41}. Unset in lists."""
@@ -525,6 +527,10 @@ class Wait(_message.Message):
         """Every egress has used up its bytes for today; `until` is when the next day
         starts.
         """
+        WORKER_LOST: Wait._Reason.ValueType  # 13
+        """The job is RUNNING, but its worker has not renewed its lease in time: unless it
+        answers, the next attempt starts after `until`, when the lease ends.
+        """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why a job is not running. New values may be added; show the message of an unknown
@@ -560,6 +566,10 @@ class Wait(_message.Message):
     EGRESS_SPENT: Wait.Reason.ValueType  # 12
     """Every egress has used up its bytes for today; `until` is when the next day
     starts.
+    """
+    WORKER_LOST: Wait.Reason.ValueType  # 13
+    """The job is RUNNING, but its worker has not renewed its lease in time: unless it
+    answers, the next attempt starts after `until`, when the lease ends.
     """
 
     REASON_FIELD_NUMBER: _builtins.int

@@ -841,7 +841,9 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def state_change(self) -> Global___WatchJobResponse.StateChange:
-        """The state changed; never conflated."""
+        """The state changed; never conflated. Or the reason for which it waits changed: then
+        old_state is state.
+        """
 
     @_builtins.property
     def heartbeat(self) -> Global___WatchJobResponse.Heartbeat:

@@ -1486,7 +1486,9 @@ class Progress(_message.Message):
         PROBING: Progress._Stage.ValueType  # 1
         """Reading metadata."""
         WAITING: Progress._Stage.ValueType  # 2
-        """Waiting as the site demands, e.g. for an event to start."""
+        """Waiting as the site demands, e.g. for an event to start; or for the lease of a
+        lost worker to end (detail says so).
+        """
         DOWNLOADING: Progress._Stage.ValueType  # 3
         """Receiving media bytes."""
         FETCHING_EXTRAS: Progress._Stage.ValueType  # 4
@@ -1512,7 +1514,9 @@ class Progress(_message.Message):
     PROBING: Progress.Stage.ValueType  # 1
     """Reading metadata."""
     WAITING: Progress.Stage.ValueType  # 2
-    """Waiting as the site demands, e.g. for an event to start."""
+    """Waiting as the site demands, e.g. for an event to start; or for the lease of a
+    lost worker to end (detail says so).
+    """
     DOWNLOADING: Progress.Stage.ValueType  # 3
     """Receiving media bytes."""
     FETCHING_EXTRAS: Progress.Stage.ValueType  # 4
@@ -1528,6 +1532,26 @@ class Progress(_message.Message):
     RECORDING: Progress.Stage.ValueType  # 9
     """Recording a live event until its end, a limit, or StopRecording."""
 
+    @_typing.final
+    class JobCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STAGE_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
     DOWNLOADED_BYTES_FIELD_NUMBER: _builtins.int
@@ -1538,6 +1562,7 @@ class Progress(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     ENTRY_COUNT_FIELD_NUMBER: _builtins.int
+    JOB_COUNTS_FIELD_NUMBER: _builtins.int
     stage: Global___Progress.Stage.ValueType
     """Current stage."""
     percent: _builtins.float
@@ -1565,6 +1590,12 @@ class Progress(_message.Message):
     def measure_time(self) -> _timestamp_pb2.Timestamp:
         """When the worker took the measurement."""
 
+    @_builtins.property
+    def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """For an EXPANSION: number of its jobs by Job.State name, e.g. {"SUCCEEDED": 41}; the
+        percentage, bytes and rate are then over these jobs.
+        """
+
     def __init__(
         self,
         *,
@@ -1578,10 +1609,11 @@ class Progress(_message.Message):
         attempt: _builtins.int = ...,
         detail: _builtins.str = ...,
         entry_count: _builtins.int = ...,
+        job_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "_total_bytes", b"_total_bytes", "eta", b"eta", "measure_time", b"measure_time", "percent", b"percent", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "_total_bytes", b"_total_bytes", "attempt", b"attempt", "bytes_per_second", b"bytes_per_second", "detail", b"detail", "downloaded_bytes", b"downloaded_bytes", "entry_count", b"entry_count", "eta", b"eta", "measure_time", b"measure_time", "percent", b"percent", "stage", b"stage", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "_total_bytes", b"_total_bytes", "attempt", b"attempt", "bytes_per_second", b"bytes_per_second", "detail", b"detail", "downloaded_bytes", b"downloaded_bytes", "entry_count", b"entry_count", "eta", b"eta", "job_counts", b"job_counts", "measure_time", b"measure_time", "percent", b"percent", "stage", b"stage", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__percent: _TypeAlias = _typing.Literal["percent"]  # noqa: Y015
     _WhichOneofArgType__percent: _TypeAlias = _typing.Literal["_percent", b"_percent"]  # noqa: Y015

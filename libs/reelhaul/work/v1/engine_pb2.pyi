@@ -199,6 +199,7 @@ class EngineFetch(_message.Message):
     RECORD_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     RECORDING_STOPPED_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
     """Path of the work directory, which exists."""
     size_limit: _builtins.int
@@ -213,6 +214,8 @@ class EngineFetch(_message.Message):
     """Time that an ffmpeg may make no progress."""
     recording_stopped: _builtins.bool
     """Whether the user stopped this recording earlier, and what was recorded is lost."""
+    title: _builtins.str
+    """Title that the list has for the media; empty: that of its page."""
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
         """What to fetch and deliver."""
@@ -228,10 +231,11 @@ class EngineFetch(_message.Message):
         record_timeout_seconds: _builtins.float = ...,
         idle_seconds: _builtins.float = ...,
         recording_stopped: _builtins.bool = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "format", b"format", "idle_seconds", b"idle_seconds", "max_seconds", b"max_seconds", "record_seconds", b"record_seconds", "record_timeout_seconds", b"record_timeout_seconds", "recording_stopped", b"recording_stopped", "size_limit", b"size_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "format", b"format", "idle_seconds", b"idle_seconds", "max_seconds", b"max_seconds", "record_seconds", b"record_seconds", "record_timeout_seconds", b"record_timeout_seconds", "recording_stopped", b"recording_stopped", "size_limit", b"size_limit", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,6 +108,7 @@ class FetchSpec(_message.Message):
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RECORDING_STOPPED_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, admitted; the guard checks each address again."""
     tenant: _builtins.str
@@ -121,6 +122,10 @@ class FetchSpec(_message.Message):
     recording_stopped: _builtins.bool
     """Whether a user stopped the recording under an earlier lease, which was lost: record
     only a moment, and fail with RECORDING_LOST if the event is no longer live.
+    """
+    title: _builtins.str
+    """Title that the list has for the media, which names its files; empty if the job is
+    not of a list, or the list has none: then the page's title.
     """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
@@ -150,10 +155,11 @@ class FetchSpec(_message.Message):
         quota_bytes: _builtins.int = ...,
         traceparent: _builtins.str = ...,
         recording_stopped: _builtins.bool = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "quota_bytes", b"quota_bytes", "recording_stopped", b"recording_stopped", "tenant", b"tenant", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "quota_bytes", b"quota_bytes", "recording_stopped", b"recording_stopped", "tenant", b"tenant", "title", b"title", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

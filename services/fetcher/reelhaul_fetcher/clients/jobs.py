@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from grpc import StatusCode, aio
 
@@ -13,6 +14,8 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, ExchangeResponse
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc.channels import error_from_rpc
+
+T = TypeVar("T")
 
 # A claimed lease may carry half a megabyte of cached metadata; a response may have 16 MiB.
 _MAX_CALLS, _MAX_BYTES = 24, 1 << 20
@@ -43,7 +46,7 @@ class BatchingLeaseClient:
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
         try:
-            return await self._stub.Renew(request)
+            return _decoded(await self._stub.Renew(request))
         except aio.AioRpcError as error:
             raise _to_error(error) from error
 
@@ -94,11 +97,18 @@ class BatchingLeaseClient:
     async def _send(self, batch: Sequence[_PendingCall]) -> Sequence[ExchangeResponse.Answer]:
         if len(batch) > 1:
             request = ExchangeRequest(calls=[pending.call for pending in batch])
-            return (await self._stub.Exchange(request)).answers
+            return _decoded(await self._stub.Exchange(request)).answers
         call = batch[0].call
         if call.HasField("claim"):
-            return [ExchangeResponse.Answer(claim=await self._stub.Claim(call.claim))]
-        return [ExchangeResponse.Answer(finish=await self._stub.Finish(call.finish))]
+            return [ExchangeResponse.Answer(claim=_decoded(await self._stub.Claim(call.claim)))]
+        return [ExchangeResponse.Answer(finish=_decoded(await self._stub.Finish(call.finish)))]
+
+
+def _decoded(response: T | None) -> T:
+    """Return *response*. Raises UndecodableResponse for None, which grpc.aio returns for malformed bytes."""
+    if response is None:
+        raise errors.UndecodableResponse("jobs")
+    return response
 
 
 def _set_answers(batch: Sequence[_PendingCall], answers: Sequence[ExchangeResponse.Answer]) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
-from reelhaul_fetcher.guard.addresses import Address, Rules, parse_host, unmap
 from reelhaul_fetcher.guard.errors import Unreachable
+from reelhaul_runtime.addresses import Address, Rules, parse_host, unmap
 
 #: Returns the addresses of a name, as text. Raises OSError if it has none.
 Resolver = Callable[[str], Awaitable[Sequence[str]]]

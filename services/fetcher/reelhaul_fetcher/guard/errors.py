@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-
-class Refused(Exception):
-    """The rules forbid the request. *reason* is one word, for the response and the session's usage."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+from reelhaul_runtime.addresses import Refused as Refused
 
 
 class Malformed(Refused):

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
-from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Dialer, Upstream, system_resolver
 from reelhaul_fetcher.guard.proxy import Limits, Proxy
 from reelhaul_fetcher.guard.session import ProxySession
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.addresses import Rules
 
 _REPORT_SECONDS = 0.25
 # The configuration of a restarted guard holds every session with its latest refusals, up to 20 KB each.

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reelhaul.backoff import Backoff
-from reelhaul_fetcher.guard.addresses import Rules
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
 from reelhaul_fetcher.model.proxy_usage import Usage
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +19,8 @@ from av.subtitles import codeccontext, stream, subtitle
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from reelhaul_fetcher.model import audio_tracks
+from reelhaul_fetcher.model.audio_tracks import AudioTrack
 from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD, Clock
 
 #: av imports these late, when a sandboxed process can open no file any more.
@@ -53,6 +55,8 @@ _PACKED_AUDIO_TIMESTAMP = "id3v2_priv.com.apple.streaming.transportStreamTimesta
 _ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})|(.)", re.DOTALL)
 # Matroska tells the end of a track in a tag.
 _MATROSKA_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)")
+# Characters of a language or a title of a track.
+_MAX_TAG = 64
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 # Each of these initializes its tables when it is first opened.
 _COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
@@ -95,6 +99,7 @@ class Inspection:
     video_end: float = 0.0
     audio_start: float = 0.0
     audio_end: float = 0.0
+    audio_tracks: tuple[AudioTrack, ...] = ()
 
     @property
     def clock(self) -> Clock:
@@ -109,20 +114,27 @@ class Inspection:
     @property
     def demuxer(self) -> str:
         """The demuxer that read the file; empty if there was none."""
-        return next((name for name in DEMUXERS if name in self.containers), "")
+        return _demuxer_of(self.containers)
 
 
 class MediaFile:
-    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia."""
+    """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
-    def __init__(self, descriptor: int) -> None:
-        self._open(descriptor)
+    It is read by *demuxer*, one of DEMUXERS, whatever its content looks like; if that is empty, by the one
+    that its content suggests.
+    """
+
+    def __init__(self, descriptor: int, demuxer: str = "") -> None:
+        self._open(descriptor, demuxer)
+        # A demuxer that is forced has only that name.
+        containers = frozenset(self._container.format.name.split(","))
         stated, spans = (self._container.duration or 0) / av.time_base, dict[int, tuple[float, float]]()
         if not stated or self._is_stated_wrongly():
             spans = self._measure_spans()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
-            self._open(descriptor)
+            # As before: what it looks like does not decide a second time.
+            self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
         measured = max((end for _, end in spans.values()), default=0.0) - min(
             (start for start, _ in spans.values()), default=0.0
@@ -131,7 +143,7 @@ class MediaFile:
         video_start, video_end = self._read_span(video, spans)
         audio_start, audio_end = self._read_span(audio, spans)
         self.inspection = Inspection(
-            containers=frozenset(self._container.format.name.split(",")),
+            containers=containers,
             duration=measured or stated,
             has_duration=stated > 0,
             video_codec=_codec(video),
@@ -149,6 +161,7 @@ class MediaFile:
             video_end=video_end,
             audio_start=audio_start,
             audio_end=audio_end,
+            audio_tracks=self._audio_tracks,
         )
         self._is_turned = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
@@ -159,15 +172,18 @@ class MediaFile:
             video.thread_type = "AUTO"
             video.codec_context.thread_count = 0 if video.width * video.height > _LARGE_PIXELS else 1
 
-    def _open(self, descriptor: int) -> None:
-        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
+    def _open(self, descriptor: int, demuxer: str) -> None:
+        demuxers = [demuxer] if demuxer else DEMUXERS
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(demuxers)}
         try:
-            self._container = av.open("fd:", options=options)
+            self._container = av.open("fd:", format=demuxer or None, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise NotMedia(_message(error)) from error
         streams = [s for s in self._container.streams if not s.disposition & Disposition.attached_pic]
         self._video = next((s for s in streams if isinstance(s, VideoStream)), None)
         self._audio = next((s for s in streams if isinstance(s, AudioStream)), None)
+        tracks = [s for s in streams if isinstance(s, AudioStream)]
+        self._audio_tracks = tuple(map(_to_track, tracks[: audio_tracks.MAX_TRACKS]))
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
@@ -345,6 +361,23 @@ def _write_black_video(file: object) -> None:
         frame.pts, frame.time_base = 0, Fraction(1, 10)
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+
+
+def _demuxer_of(names: Collection[str]) -> str:
+    """Return which of DEMUXERS has one of *names*; empty if none has."""
+    return next((name for name in DEMUXERS if name in names), "")
+
+
+def _to_track(stream: AudioStream) -> AudioTrack:
+    metadata = stream.metadata
+    dispositions = [each.name for each in Disposition if each.name and stream.disposition & each]
+    return AudioTrack(
+        codec=_codec(stream),
+        channels=stream.channels or 0 if _has_decoder(stream) else 0,
+        language=metadata.get("language", "")[:_MAX_TAG],
+        title=(metadata.get("title") or metadata.get("handler_name") or "")[:_MAX_TAG],
+        dispositions=",".join(dispositions),
+    )
 
 
 def _has_decoder(stream: Stream) -> bool:

@@ -23,7 +23,8 @@ from typing import Any
 
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
-from reelhaul_fetcher.model import site_limits
+from reelhaul_fetcher.model import audio_tracks, site_limits
+from reelhaul_fetcher.model.audio_tracks import AudioTrack
 
 # The inspector of this process: a child has one.
 _inspector: InspectorProcess | None = None
@@ -54,17 +55,21 @@ def channel() -> socket.socket | None:
     return _inspector.channel if _inspector is not None else None
 
 
-def inspect(path: Path) -> Inspection:
-    """Inspect *path*. Raises NotMedia, also if the inspector dies of it."""
-    return _started().inspect(path)
+def inspect(path: Path, demuxer: str = "") -> Inspection:
+    """Inspect *path*, with *demuxer* if it is known which one reads it.
 
-
-def decode_check(path: Path) -> bool:
-    """Decode the first and the last second of *path*. Raises Unplayable, also if the inspector dies of it.
-
-    Return whether the picture is displayed on its side: width and height change places.
+    Raises NotMedia, also if the inspector dies of it.
     """
-    return _started().decode_check(path)
+    return _started().inspect(path, demuxer)
+
+
+def decode_check(path: Path, demuxer: str = "") -> bool:
+    """Decode the first and the last second of *path*, read by *demuxer* as ``inspect`` does.
+
+    Return whether the picture is displayed on its side: width and height change places. Raises Unplayable,
+    also if the inspector dies of it.
+    """
+    return _started().decode_check(path, demuxer)
 
 
 def measure_play_time(path: Path) -> float:
@@ -90,7 +95,8 @@ class InspectorProcess:
         if self.pid == 0:
             inspector_process.run(theirs)
         theirs.close()
-        self._opened: Path | None = None
+        # The file that is open, and its demuxer.
+        self._opened: tuple[Path, str] | None = None
         self._exit_reason = ""
 
     @property
@@ -103,22 +109,22 @@ class InspectorProcess:
         with suppress(ProcessLookupError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
-    def inspect(self, path: Path) -> Inspection:
+    def inspect(self, path: Path, demuxer: str = "") -> Inspection:
         """See the function ``inspect``."""
         self._opened = None
         try:
             with path.open("rb") as file:
-                response = self._call({"method": "inspect"}, [file.fileno()])
+                response = self._call({"method": "inspect", "demuxer": demuxer}, [file.fileno()])
             inspection = _parse_inspection(response)
         except ffmpeg.FfmpegFailed as error:
             raise NotMedia(str(error)) from error
-        self._opened = path
+        self._opened = path, inspection.demuxer
         return inspection
 
-    def decode_check(self, path: Path) -> bool:
+    def decode_check(self, path: Path, demuxer: str = "") -> bool:
         """See the function ``decode_check``."""
-        if self._opened != path:
-            self.inspect(path)
+        if self._opened is None or self._opened[0] != path or demuxer not in ("", self._opened[1]):
+            self.inspect(path, demuxer)
         try:
             response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
@@ -184,6 +190,16 @@ def _is_valid(name: str, value: float) -> bool:
     return (-(1 << 31) if name == "start" else 0) <= value < 1 << 31
 
 
+def _parse_track(response: Any) -> AudioTrack:
+    """Return the audio track in *response*; check all types likewise."""
+    values = response if isinstance(response, dict) else {}
+    for field in fields(AudioTrack):
+        value = values.get(field.name)
+        if type(value).__name__ != field.type or (isinstance(value, int) and not 0 <= value < 1 << 31):
+            raise ffmpeg.FfmpegFailed(f"its decoder reports an invalid {field.name} of an audio track")
+    return AudioTrack(**{field.name: values[field.name] for field in fields(AudioTrack)})
+
+
 def _parse_inspection(response: dict[str, Any]) -> Inspection:
     """Return the inspection in *response*; check all types, because the inspector may be compromised."""
     values: dict[str, Any] = {}
@@ -191,6 +207,8 @@ def _parse_inspection(response: dict[str, Any]) -> Inspection:
         value: Any = response.get(field.name)
         if field.name == "containers" and isinstance(value, list):
             values[field.name] = frozenset(str(name) for name in value)
+        elif field.name == "audio_tracks" and isinstance(value, list):
+            values[field.name] = tuple(_parse_track(each) for each in value[: audio_tracks.MAX_TRACKS])
         elif type(value).__name__ == field.type and (isinstance(value, str) or _is_valid(field.name, value)):
             values[field.name] = value
         else:

@@ -52,15 +52,15 @@ def _serve(channel: socket.socket) -> None:
             return
         try:
             response: dict[str, Any] = {}
-            method = json.loads(request)["method"]
-            if method == "inspect":
+            arguments = json.loads(request)
+            if arguments["method"] == "inspect":
                 media_file = None
-                media_file = MediaFile(descriptors[0])
+                media_file = MediaFile(descriptors[0], arguments["demuxer"])
                 inspection = media_file.inspection
                 response = {**asdict(inspection), "containers": sorted(inspection.containers)}
             elif media_file is None:
                 response = {"unplayable": "no file is open"}
-            elif method == "measure_play_time":
+            elif arguments["method"] == "measure_play_time":
                 response = {"seconds": media_file.measure_play_time()}
             else:
                 response = {"turned": media_file.decode_check()}

@@ -129,6 +129,7 @@ def join(
         on_progress(len(muxed) / len(parts))
     if len(muxed) > 1:
         muxed = [_concatenate(muxed, folder / f"{streams[0][0].stem}.joined.mkv")]
+        _check_length(inspect(muxed[0].path), muxed[0])
     return Joined([muxed[0].path], transcoded)
 
 
@@ -138,6 +139,16 @@ class _Muxed:
 
     path: Path
     seconds: float
+
+
+def _check_length(inspection: Inspection, joined: _Muxed) -> None:
+    """Raise VERIFICATION_FAILED if *joined* does not play as long as its parts."""
+    if abs(inspection.duration - joined.seconds) > play_time.usual_tolerance(joined.seconds):
+        raise ReelhaulError(
+            ErrorReason.VERIFICATION_FAILED,
+            f"the parts play {joined.seconds:.1f} s, and {inspection.duration:.1f} s when they are joined",
+            metadata={"check": "duration"},
+        )
 
 
 def _restarts(file: Path, inspect: Callable[[Path], Inspection], expected: float) -> bool:

@@ -30,12 +30,14 @@ _DISPOSITIONS = {
     TrackRole.TRACK_ROLE_DESCRIPTION: "descriptions",
 }
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
+_WITH_LANGUAGES = frozenset({"mp4", "mkv", "webm", "m4a"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
 # The demuxer of each container that is written here.
 _DEMUXERS = {
     **dict.fromkeys(("mp4", "m4a"), "mov"),
     **dict.fromkeys(("mkv", "webm"), "matroska"),
     **dict.fromkeys(("opus", "ogg"), "ogg"),
+    **{name: name for name in ("mp3", "flac", "wav")},
 }
 # Their files are often sought to a key frame too late: they are sought to this many seconds before.
 _WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
@@ -44,6 +46,11 @@ _MAX_KEY_FRAME_DISTANCE = 15.0
 _DTS_STEP_SECONDS = 10.0
 # ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
 _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
+
+
+def demuxer_of(path: Path) -> str:
+    """Return the demuxer that reads *path*, a file written here; empty for an extension that is not."""
+    return _DEMUXERS.get(path.suffix.removeprefix("."), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,10 @@ def mux(
     if min(timeline.delays) < 0:
         # Copied audio begins wherever its file can be sought to: what is before the start is dropped.
         arguments += ["-copypriorss:a", "0"]
+    if package.audio_language and extension in _WITH_LANGUAGES:
+        arguments += ["-metadata:s:a:0", f"language={package.audio_language}"]
+    if package.audio_track:
+        arguments += ["-disposition:a:0", "default"]
     arguments += [*options, *_range_options(output_range), *_MUXER_OPTIONS.get(extension, ())]
     attachments = [supported.cover] if supported.cover and extension == "mkv" else []
     ffmpeg.run([*sources, *extra_sources], arguments, output, duration, on_progress, attachments=attachments)
@@ -144,14 +155,13 @@ def write_subtitles(path: Path, shown: Iterable[Cue], extension: str) -> None:
     path.write_text(cues.render(shown, form), encoding="utf-8")
 
 
-def cut_range(whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool) -> None:
-    """Copy *time_range* of *whole*, a file of this module, into *output*, from the key frame before it.
-
-    Raises FfmpegFailed.
-    """
+def cut_range(
+    whole: Path, time_range: TimeRange, output: Path, *, video: bool, audio: bool, audio_track: int = 0
+) -> None:
+    """Copy *time_range* of *whole* into *output*, from the key frame before it. Raises FfmpegFailed."""
     extension = whole.suffix.lstrip(".")
     source = Input(whole, _DEMUXERS.get(extension, extension), _range_options(time_range))
-    arguments = [*(["-map", "0:V:0"] if video else []), *(["-map", "0:a:0"] if audio else [])]
+    arguments = [*(["-map", "0:V:0"] if video else []), *(["-map", f"0:a:{audio_track}"] if audio else [])]
     arguments += ["-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1", "-sn", "-dn"]
     arguments += _MUXER_OPTIONS.get(output.suffix.lstrip("."), ())
     ffmpeg.run([source], arguments, output)
@@ -188,7 +198,7 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     if package.video_filter:
         command += ["-filter:v:0", package.video_filter]
     if package.audio:
-        command += ["-map", f"{inputs - 1}:a:0", "-c:a", *package.audio]
+        command += ["-map", f"{inputs - 1}:a:{package.audio_track}", "-c:a", *package.audio]
     if package.audio_filter:
         command += ["-filter:a:0", package.audio_filter]
     return command
@@ -204,7 +214,7 @@ def _cut_options(inputs: int, ranges: Sequence[TimeRange], package: Package) -> 
             pads += f"[v{number}]"
         if package.audio:
             # Where the audio begins later than the range, silence keeps the place of what follows.
-            source = f"[{(number + 1) * inputs - 1}:a:0]"
+            source = f"[{(number + 1) * inputs - 1}:a:{package.audio_track}]"
             filters.append(f"{source}aresample=async=1:first_pts=0,atrim{end}[a{number}]")
             pads += f"[a{number}]"
     concat = f"concat=n={len(ranges)}:v={int(bool(package.video))}:a={int(bool(package.audio))}"

@@ -10,7 +10,7 @@ from google.protobuf import duration_pb2
 from reelhaul import qualities
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
-from reelhaul_fetcher.media import inspector_client
+from reelhaul_fetcher.media import inspector_client, muxer
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -42,14 +42,15 @@ def verify(path: Path, expected: Expected, inspection: Inspection | None = None)
     if path.stat().st_size == 0:
         raise _failed("size", "the file is empty")
     try:
-        inspection = inspection or inspector_client.inspect(path)
+        # What the muxer has written is read as that, whatever the site's streams in it look like.
+        inspection = inspection or inspector_client.inspect(path, muxer.demuxer_of(path))
     except NotMedia as error:
         raise _failed("container", f"the file cannot be read: {error}") from error
     _check_streams(inspection, expected)
     _check_duration(inspection.duration, expected)
     _check_clock(inspection, expected)
     try:
-        is_turned = inspector_client.decode_check(path)
+        is_turned = inspector_client.decode_check(path, inspection.demuxer)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
     if is_turned:

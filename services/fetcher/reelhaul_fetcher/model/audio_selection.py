@@ -11,6 +11,9 @@ from reelhaul.type.v1.media_pb2 import Format, FormatSpec, TrackRole
 from reelhaul_fetcher.model import codecs, languages, track_roles
 from reelhaul_runtime.errors import ReelhaulError
 
+#: Reasons of ``check_language``.
+REASONS = frozenset({media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, media_pb2.Warning.TRACK_ROLE_DIFFERS})
+
 _ORIGINAL = "original"
 # Worse than every distance of languages.
 _FAR = 10_000

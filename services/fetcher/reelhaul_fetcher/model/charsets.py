@@ -113,7 +113,7 @@ def decode(content: bytes, declared: str = "", language: str = "") -> str:
         except UnicodeError:
             continue
     text = content.decode("utf-8", "replace")
-    damaged, foreign = text.count("\ufffd"), sum(map(len, re.findall(r"[^\x00-\x7f]+", text)))
+    damaged, foreign = text.count("\ufffd"), len(text) - len(text.encode("ascii", "ignore"))
     if damaged <= foreign * _MAX_DAMAGED_SHARE:
         return text
     return content.decode(_detect(content, language), "replace")

@@ -36,6 +36,8 @@ class FetchRequest:
     folder: Path
     #: The guard, credentials included: the only way to the network.
     proxy_url: str
+    #: Title that the list has for the media; empty: that of its page.
+    title: str = ""
     #: Most bytes to receive.
     size_limit: int = 0
     #: Longest play time.

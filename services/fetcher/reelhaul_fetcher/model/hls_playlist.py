@@ -17,6 +17,10 @@ _ATTRIBUTE = re.compile(r'([A-Z0-9-]{1,64})=("[^"]*"|[^",]*)')
 _MAX_SEGMENTS = 50_000
 _DEFAULT_TARGET_SECONDS = 6.0
 _MIN_TARGET_SECONDS, _MAX_TARGET_SECONDS = 0.5, 60.0
+# With these a segment of ISO BMFF may begin.
+_BOX_TYPES = frozenset(
+    (b"styp", b"moof", b"sidx", b"ssix", b"emsg", b"prft", b"ftyp", b"moov", b"mdat", b"free")
+)
 # A shorter segment counts as this long: recordings are limited by play time.
 _MIN_SEGMENT_SECONDS, _MAX_SEGMENT_SECONDS = 0.1, 3600.0
 # Tags of two video platforms before the segments of an advertisement, and before those of the media.
@@ -100,6 +104,15 @@ def parse_live(text: str, url: str) -> Playlist:
     if any(segment.key or segment.bounds for segment in playlist.segments):
         raise PlaylistUnsupported("segments that are encrypted or byte ranges cannot be recorded")
     return replace(playlist, segments=playlist.segments[-_MAX_SEGMENTS:])
+
+
+def segment_kind(content: bytes) -> str:
+    """Return the container of the segment that *content* begins: "ts", "mp4", "webm"; empty for any other."""
+    if content[:1] == b"\x47" and content[188:189] in (b"\x47", b""):
+        return "ts"
+    if content[4:8] in _BOX_TYPES:
+        return "mp4"
+    return "webm" if content[:4] in (b"\x1f\x43\xb6\x75", b"\x1a\x45\xdf\xa3") else ""
 
 
 class _Parser:

@@ -75,6 +75,9 @@ class Package:
     extension: str
     video: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
+    #: Which of the audio tracks of the file received is taken, and its language in ISO 639-2.
+    audio_track: int = 0
+    audio_language: str = ""
 
     @property
     def transcodes(self) -> bool:

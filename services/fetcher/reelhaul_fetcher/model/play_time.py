@@ -6,6 +6,7 @@ end, a different duration on a page is the page's mistake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,19 +38,22 @@ def usual_tolerance(seconds: float) -> float:
     return max(_MIN_TOLERANCE, _RELATIVE_TOLERANCE * seconds)
 
 
-def check_promises(streams: list[ReceivedStream], lengths: list[float]) -> None:
-    """Check that each of *streams*, of *lengths* in seconds, plays as long as its segments promise.
+def check_promise(
+    stream: ReceivedStream, seconds: float, measure_packets: Callable[[], float]
+) -> list[MediaWarning]:
+    """Return a warning if *stream* plays *seconds*, and its segments promise more. It may play longer.
 
-    Raises VERIFICATION_FAILED. A stream may play longer.
+    Raises FORMAT_UNAVAILABLE if it is not the promise that is wrong: *measure_packets* returns how long the
+    packets of the stream play one after another, and they play over each other.
     """
-    for stream, length in zip(streams, lengths, strict=True):
-        promised = stream.promised_seconds
-        if promised and length < promised - max(stream.tolerance, usual_tolerance(promised)):
-            raise ReelhaulError(
-                ErrorReason.VERIFICATION_FAILED,
-                f"the stream plays {length:.1f} s, and its segments promise {promised:.1f} s",
-                metadata={"check": "duration"},
-            )
+    promised = stream.promised_seconds
+    if not promised or seconds >= promised - max(stream.tolerance, usual_tolerance(promised)):
+        return []
+    text = f"the stream plays {seconds:.1f} s, and its segments promise {promised:.1f} s"
+    if measure_packets() > seconds + usual_tolerance(seconds):
+        # Another download would be the same.
+        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, f"{text}: its clock starts again unannounced")
+    return [MediaWarning(reason=MediaWarning.DURATION_DIFFERS, message=text)]
 
 
 def compare(received: float, stated: float, *, is_whole: bool) -> list[MediaWarning]:

@@ -41,6 +41,8 @@ _NETWORK_STAGES = frozenset(
         Stage.RECORDING,
     }
 )
+# Stages whose speed a site decides. Recordings take no slot, and are as slow as their broadcast.
+_DOWNLOAD_STAGES = frozenset({Stage.FETCHING_EXTRAS, Stage.DOWNLOADING})
 # Fewer bytes per second than this, over the whole timeout, count as stalled.
 _MIN_BYTES_PER_SECOND = 1024
 
@@ -182,3 +184,34 @@ class Watchdog:
             self._since, self._received, self._stage = now, received, stage
             return False
         return elapsed > self._timeout
+
+
+class PaceMonitor:
+    """Detects sites that hold a slot by being slow, without ever stalling.
+
+    A page may take *extraction_seconds* until its media is known, and a download must reach *min_rate* bytes
+    per second (0: none) on average in each window of *window* seconds.
+    """
+
+    def __init__(self, extraction_seconds: float, min_rate: int, now: float, window: float = 300.0) -> None:
+        self._extraction_seconds, self._min_rate, self._window = extraction_seconds, min_rate, window
+        self._last, self._extracting, self._downloading = now, 0.0, 0.0
+        self._received, self._window_received = 0, 0
+
+    def find_fault(self, now: float, stage: Stage.ValueType, received: int) -> str:
+        """Return why a site that has sent *received* bytes by *now* is too slow in *stage*; empty if not."""
+        elapsed, new = now - self._last, received - self._received
+        self._last, self._received = now, received
+        if stage in (Stage.STAGE_UNSPECIFIED, Stage.PROBING):
+            self._extracting += elapsed
+            if self._extracting > self._extraction_seconds:
+                return f"the site did not describe its media within {self._extraction_seconds:.0f} s"
+        elif stage in _DOWNLOAD_STAGES:
+            self._downloading += elapsed
+            self._window_received += new
+            if self._downloading >= self._window:
+                rate = self._window_received / self._downloading
+                self._downloading, self._window_received = 0.0, 0
+                if rate < self._min_rate:
+                    return f"the site sent only {rate:.0f} bytes per second for {self._window:.0f} s"
+        return ""

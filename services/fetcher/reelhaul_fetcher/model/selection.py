@@ -92,19 +92,19 @@ def picture_warnings(picture: Format | DeliveredMedia, spec: FormatSpec) -> list
     if spec.max_height and height:
         size, limit = qualities.describe(width, height), qualities.describe_limit(spec.max_height)
         if not qualities.is_within(width, height, spec.max_height):
-            text = f"the picture has {size}: nothing that is offered has at most {limit}"
+            text = f"the picture has {size}; at most {limit} was requested"
             found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
         elif not qualities.reaches(width, height, spec.max_height):
-            text = f"the picture has {size}: it is the best that is offered up to {limit}"
+            text = f"the picture has {size}; up to {limit} was requested"
             found.append((media_pb2.Warning.HEIGHT_BELOW_ASKED, text))
     if spec.max_frame_rate and picture.frame_rate > spec.max_frame_rate + _FRAME_RATE_TOLERANCE:
-        text = f"the video has {picture.frame_rate:.4g} frames per second: nothing that is offered has"
-        text += f" at most {spec.max_frame_rate}"
+        rate = f"{picture.frame_rate:.4g} frames per second"
+        text = f"the video has {rate}; at most {spec.max_frame_rate} was requested"
         found.append((media_pb2.Warning.LIMIT_EXCEEDED, text))
     preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     codec = codecs.family(picture.video_codec)
     if preferred and codec not in (*preferred, codecs.UNKNOWN, ""):
-        text = f"the video codec is {codec}: {' or '.join(preferred)} was requested"
+        text = f"the video codec is {codec}; {' or '.join(preferred)} was requested"
         found.append((media_pb2.Warning.CODEC_NOT_OFFERED, text))
     return [media_pb2.Warning(reason=reason, message=text) for reason, text in found]
 

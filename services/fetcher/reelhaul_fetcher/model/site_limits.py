@@ -30,6 +30,8 @@ MAX_SUBTITLE_TRACKS = 5000
 MAX_CHAPTERS = 1000
 #: Of all metadata of a video or list: jobs and the gateway accept messages of 4 MiB.
 MAX_MEDIA_BYTES = 1 << 20
+#: Files of one job: media, chapters, subtitles in each format. jobs refuses more.
+MAX_PRODUCTS = 500
 #: Of the entries of a list that one message takes.
 MAX_ENTRIES_BYTES = 2 << 20
 

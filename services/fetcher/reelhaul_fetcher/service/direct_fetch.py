@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from datetime import timedelta
 
 from reelhaul.fetcher.v1.fetch_pb2 import Fetch
@@ -17,7 +17,7 @@ from reelhaul_fetcher.service.fetches import TrackedFetch
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_fetcher.service.worker import Worker
-from reelhaul_runtime.errors import ReelhaulError, StateConflict
+from reelhaul_runtime.errors import QuotaExceeded, ReelhaulError, StateConflict
 from reelhaul_runtime.sites import site_of
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,11 @@ _MAX_REQUEST_IDS = 10_000
 
 
 class DirectFetches:
-    """Runs fetches in a worker's slots at once."""
+    """Runs fetches in a worker's slots at once, at most *max_per_tenant* of one tenant."""
 
-    def __init__(self, worker: Worker, context: AttemptContext) -> None:
-        self._worker, self._context = worker, context
+    def __init__(self, worker: Worker, context: AttemptContext, max_per_tenant: int) -> None:
+        self._worker, self._context, self._max_per_tenant = worker, context, max_per_tenant
+        self._running: Counter[str] = Counter()
         #: All fetches of the worker, also those of jobs.
         self.fetches = context.fetches
         # By request id: the digest of the request, and the name of its fetch.
@@ -49,13 +50,18 @@ class DirectFetches:
             return self._find_earlier(request_id, digest, *earlier)
         egress = self._context.downloader.access.egresses.choose(site_of(spec.url))
         slot = self._worker.reserve_slot()
+        if self._running[spec.tenant] >= self._max_per_tenant:
+            slot.release()
+            limit = f"a tenant has at most {self._max_per_tenant} direct fetches at one worker"
+            raise QuotaExceeded("direct_fetches", f"{limit}: wait for one to end")
+        self._running[spec.tenant] += 1
         spec.attempt_deadline.FromTimedelta(DEADLINE)
         fetch = self.fetches.begin(spec)
         attempt = DirectAttempt(
             self._context, slot, lease_pb2.Lease(epoch=1, spec=spec, egress=egress), fetch
         )
         fetch.cancel = attempt.cancel
-        self._worker.start(attempt)
+        self._worker.start(attempt, lambda: self._end(spec.tenant))
         if request_id:
             self._requests[request_id] = digest, fetch.name
             if len(self._requests) > _MAX_REQUEST_IDS:
@@ -75,6 +81,11 @@ class DirectFetches:
             fetch.cancel()
             await fetch.wait_ended()
         return fetch.snapshot()
+
+    def _end(self, tenant: str) -> None:
+        self._running[tenant] -= 1
+        if not self._running[tenant]:
+            del self._running[tenant]
 
     def _find_earlier(self, request_id: str, digest: bytes, earlier_digest: bytes, name: str) -> TrackedFetch:
         if earlier_digest != digest:

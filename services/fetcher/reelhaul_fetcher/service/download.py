@@ -22,7 +22,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchResult,
     Product,
 )
-from reelhaul_fetcher.model.progress import Watchdog
+from reelhaul_fetcher.model.progress import PaceMonitor, Watchdog
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Scratch
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
@@ -50,6 +50,10 @@ class Limits:
     stall_seconds: float
     cpu_seconds: int
     memory_bytes: int = 4 << 30
+    #: See ``PaceMonitor``.
+    extraction_seconds: float = 300.0
+    min_bytes_per_second: int = 0
+    pace_window_seconds: float = 300.0
 
 
 def artifact_metadata(job: str, epoch: int, spec: lease_pb2.FetchSpec) -> ArtifactMetadata:
@@ -142,6 +146,7 @@ class Downloader:
             format=spec.format,
             folder=folder,
             proxy_url=proxy_url,
+            title=spec.title,
             size_limit=size_limit,
             max_seconds=max_seconds,
             record_seconds=min(record_seconds or max_seconds, max_seconds),
@@ -180,16 +185,24 @@ class Downloader:
     async def _watch(
         self, work: Coroutine[Any, Any, T], url: str, session: str, reporter: ProgressReporter
     ) -> T:
-        """Await *work*. Raises UPSTREAM_STALLED if *session* receives next to nothing."""
+        """Await *work*. Raises UPSTREAM_STALLED if *session* receives next to nothing, or too slowly."""
         task = asyncio.create_task(work)
-        timeout = self.limits.stall_seconds
-        watchdog = Watchdog(timeout, time.monotonic())
+        limits, began = self.limits, time.monotonic()
+        watchdog = Watchdog(limits.stall_seconds, began)
+        pace = PaceMonitor(
+            limits.extraction_seconds, limits.min_bytes_per_second, began, limits.pace_window_seconds
+        )
+        interval = min(limits.stall_seconds, limits.extraction_seconds, limits.pace_window_seconds) / 6
         try:
-            while not (await asyncio.wait({task}, timeout=timeout / 6))[0]:
+            while not (await asyncio.wait({task}, timeout=interval))[0]:
                 # The guard's count, because yt-dlp reports bytes only once a whole block has arrived.
                 received = (await self.access.guard.usage(session)).ingress_bytes
-                if watchdog.is_stalled(time.monotonic(), reporter.latest.stage, received):
-                    raise _stalled(url, timeout, reporter.latest.stage)
+                now, stage = time.monotonic(), reporter.latest.stage
+                if watchdog.is_stalled(now, stage, received):
+                    text = f"the site sent next to nothing for {limits.stall_seconds:.0f} s"
+                    raise _stalled(url, text, stage)
+                if text := pace.find_fault(now, stage, received):
+                    raise _stalled(url, text, stage)
             return task.result()
         finally:
             task.cancel()
@@ -216,10 +229,10 @@ class Downloader:
             reporter.report_upload(before, total)
 
 
-def _stalled(url: str, seconds: float, stage: Progress.Stage.ValueType) -> ReelhaulError:
+def _stalled(url: str, text: str, stage: Progress.Stage.ValueType) -> ReelhaulError:
     return ReelhaulError(
         ErrorReason.UPSTREAM_STALLED,
-        f"the site sent next to nothing for {seconds:.0f} s",
+        text,
         metadata={"host": urlsplit(url).hostname or "", "stage": Progress.Stage.Name(stage)},
     )
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from google.rpc import code_pb2
 
 from reelhaul.backoff import Backoff
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.site_limits import MAX_ENTRIES_BYTES
@@ -16,7 +17,7 @@ from reelhaul_fetcher.ports import Delivery, Leases
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, UndecodableResponse
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ StopReason = Finish | lease_pb2.Refusal
 _CLAIM_TIMEOUT_SECONDS = 10.0
 # Entries of a list that one renewal sends.
 _MAX_ENTRIES = 500
+_FINAL_CODES = (code_pb2.INVALID_ARGUMENT, code_pb2.RESOURCE_EXHAUSTED)
+# In a row, to one request.
+_MAX_INTERNAL_ERRORS = 5
 # The longest wait after a renewal that jobs did not answer.
 _RETRY_SECONDS = 1.0
 
@@ -55,27 +59,40 @@ async def finish_lease(
 
     An outcome that it rejects for good is replaced by a failure, which says so.
     """
-    is_replaced = False
+    is_replaced, rejections = False, _Rejections()
     async for _ in _tries():
         try:
             return await leases.finish(request)
         except ReelhaulError as error:
             log.warning("finish failed", extra={"job": request.job, "cause": error.text})
-            if not _is_final(error):
+            if not rejections.is_final(error):
                 continue
             if is_replaced:
                 break
             # Too large, or a bug of ours: it must not hold the job forever.
-            is_replaced = True
+            is_replaced, rejections = True, _Rejections()
             request.failed.CopyFrom(outcomes.failed(error, request.job, worker).failed)
             request.ClearField("progress")
             request.ClearField("http_statuses")
     return None
 
 
-def _is_final(error: ReelhaulError) -> bool:
-    """Return whether jobs rejects the request itself: repeating it is useless."""
-    return error.code in (code_pb2.INVALID_ARGUMENT, code_pb2.RESOURCE_EXHAUSTED) and not error.retryable
+class _Rejections:
+    """Tells whether jobs rejects a request itself, so that repeating it is useless."""
+
+    def __init__(self) -> None:
+        self._internal_errors = 0
+
+    def is_final(self, error: ReelhaulError) -> bool:
+        """Return whether *error*, the latest answer to the request, is the last."""
+        if isinstance(error, UndecodableResponse):
+            return True
+        if error.reason == ErrorReason.INTERNAL_ERROR:
+            # A bug of jobs that this request meets each time.
+            self._internal_errors += 1
+            return self._internal_errors >= _MAX_INTERNAL_ERRORS
+        self._internal_errors = 0
+        return error.code in _FINAL_CODES and not error.retryable
 
 
 async def _tries() -> AsyncIterator[None]:
@@ -105,6 +122,7 @@ class LeaseKeeper:
     ) -> None:
         self._leases, self._delivery, self._epoch, self._worker = leases, delivery, epoch, worker
         self._reporter, self._stop, self._end_recording = reporter, stop, end_recording
+        self._rejections = _Rejections()
 
     async def keep(self, interval: float, renew_now: asyncio.Event) -> None:
         """Renew every *interval* seconds, and at once when *renew_now* is set, until cancelled."""
@@ -130,9 +148,10 @@ class LeaseKeeper:
             response = await self._leases.renew(request)
         except ReelhaulError as error:
             log.warning("renewal failed", extra={"job": job, "cause": error.text})
-            if _is_final(error):
+            if self._rejections.is_final(error):
                 self._stop(outcomes.failed(error, job, self._worker))
             return False
+        self._rejections = _Rejections()
         if media is reporter.unsent_media:
             reporter.unsent_media = None
         if response.HasField("refusal"):

@@ -20,7 +20,8 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import site_of
 
 _KEPT_SECONDS = 180
-_MAX_KEPT = 500
+# Answers, and their bytes: one may have a megabyte.
+_MAX_KEPT, _MAX_KEPT_BYTES = 500, 32 << 20
 # Wall clock: a site that sends a byte a second, or redirects for ever, occupies a place no longer than that.
 _TIMEOUT_SECONDS = 60
 # A tenant whose sites never answer leaves a place to the others.
@@ -50,6 +51,8 @@ class ProbeResult:
 
     media: MediaInfo
     time: datetime
+    #: Bytes of the media's message.
+    size: int
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class ProbeCache:
         self._timeout_seconds = timeout_seconds
         self._semaphore = asyncio.Semaphore(_MAX_RUNNING)
         self._results: OrderedDict[ProbeQuery, ProbeResult] = OrderedDict()
+        self._kept_bytes = 0
         # Those that callers may join.
         self._running: dict[ProbeQuery, _Probe] = {}
         # All that have not ended, also those that are being cancelled.
@@ -140,10 +144,16 @@ class ProbeCache:
         task = probe.task
         if task.cancelled() or task.exception() is not None:
             return
-        self._results[query] = task.result()
-        self._results.move_to_end(query)
-        if len(self._results) > _MAX_KEPT:
-            self._results.popitem(last=False)
+        self._keep(query, task.result())
+
+    def _keep(self, query: ProbeQuery, result: ProbeResult) -> None:
+        """Keep *result*, and drop the oldest that exceed the limits."""
+        if earlier := self._results.pop(query, None):
+            self._kept_bytes -= earlier.size
+        self._results[query] = result
+        self._kept_bytes += result.size
+        while len(self._results) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES:
+            self._kept_bytes -= self._results.popitem(last=False)[1].size
 
     async def _probe(self, query: ProbeQuery, tenant_semaphore: asyncio.Semaphore) -> ProbeResult:
         async with tenant_semaphore, self._semaphore:
@@ -169,7 +179,7 @@ class ProbeCache:
                 byte_limit=_BYTE_LIMIT,
                 seconds=self._timeout_seconds,
             )
-            return ProbeResult(media, time)
+            return ProbeResult(media, time, media.ByteSize())
 
 
 def _overloaded(text: str) -> ReelhaulError:

@@ -98,11 +98,12 @@ class Worker:
             raise _overloaded(f"all {self._slots.slots} slots are busy: try another worker, or later")
         return slot
 
-    def start(self, attempt: Attempt) -> None:
-        """Run *attempt*, which holds its slot."""
+    def start(self, attempt: Attempt, on_end: Callable[[], None] = lambda: None) -> None:
+        """Run *attempt*, which holds its slot; call *on_end* once it has ended."""
         task = asyncio.create_task(attempt.run())
         self._running[attempt] = task
         task.add_done_callback(lambda ended: self._end(attempt, ended))
+        task.add_done_callback(lambda _: on_end())
         self._notify_running_changed()
 
     def start_drain(self, grace: float | None) -> None:

@@ -33,6 +33,10 @@ PRESENTATION_START = "dash_presentation_start"
 
 # Most segments of a stream that an open-ended repetition stands for.
 _MAX_REPETITIONS = 100_000
+# Of streams of one period with those of others.
+_MAX_COMPARISONS = 500_000
+# Characters of a duration.
+_MAX_DURATION_LENGTH = 64
 _SEGMENT_ELEMENTS = ("SegmentTemplate", "SegmentList")
 # Elements that may be a range of a file: the attributes of its URL and of the range.
 _RANGED_ELEMENTS = (("Initialization", "sourceURL", "range"), ("SegmentURL", "media", "mediaRange"))
@@ -105,7 +109,11 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
     longest = max(played, key=lambda period: (period.get("seconds") or 0.0, len(period["formats"])))
     streams = longest["formats"]
     if len(played) > 1:
-        streams = [_join_stream(stream, longest, played) for stream in streams]
+        count = len(streams) * sum(len(period["formats"]) for period in played)
+        if count > _MAX_COMPARISONS:
+            streams = [{**stream, REFUSAL: "the manifest has too many periods"} for stream in streams]
+        else:
+            streams = [_join_stream(stream, longest, played) for stream in streams]
     return [{**stream, "is_dash_periods": True, PROMISED_SECONDS: promised} for stream in streams], subtitles
 
 
@@ -228,7 +236,8 @@ def _families(stream: _Info) -> tuple[str, ...]:
 
 
 def _seconds(text: str | None) -> float:
-    return site_limits.number(parse_duration(text), site_limits.MAX_SECONDS) or 0.0
+    valid = text if text and len(text) <= _MAX_DURATION_LENGTH else None
+    return site_limits.number(parse_duration(valid), site_limits.MAX_SECONDS) or 0.0
 
 
 def _whole(text: str | None) -> int:

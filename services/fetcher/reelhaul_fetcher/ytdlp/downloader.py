@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag
 
 import yt_dlp
 from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.networking import Request, common
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.networking.impersonate import ImpersonateTarget
@@ -23,11 +24,13 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement
+from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.sites import hostname
 
 #: What yt-dlp tells of media, a stream or an entry.
 Info = dict[str, Any]
@@ -60,7 +63,7 @@ class ResponseLog:
 
     def record(self, url: str, error: RequestError) -> None:
         """Record that the request for *url* failed with *error*."""
-        self.last_host = urlsplit(url).hostname or ""
+        self.last_host = hostname(url)
         headers = error.response.headers if isinstance(error, HTTPError) else None
         # Over CONNECT, urllib passes on the status line alone: the verdict is in it.
         text = str(error) if headers is None else headers.get(VERDICT_FIELD, "")
@@ -258,6 +261,20 @@ def disable_ffmpeg_downloader() -> None:
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
     FFmpegFD.real_download = refuse
+
+
+def read_playlist_durations() -> None:
+    """Let yt-dlp take a playlist that does not change for no live stream, also if its end is not marked."""
+
+    def sum_play_times(self: Any, playlist: str, video_id: Any) -> float | None:
+        try:
+            parsed = hls_playlist.parse(playlist, "")
+        except hls_playlist.PlaylistUnsupported:
+            return None
+        is_whole = parsed.ended or parsed.fixed
+        return sum(segment.seconds for segment in parsed.segments) or None if is_whole else None
+
+    InfoExtractor._parse_m3u8_vod_duration = sum_play_times
 
 
 def confine_programs() -> None:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking.exceptions import HTTPError, TransportError
@@ -25,6 +24,7 @@ from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.process.sandbox import NetworkDenied
 from reelhaul_runtime.errors import ReelhaulError, error_spec
 from reelhaul_runtime.redaction import redact_paths, redact_urls
+from reelhaul_runtime.sites import hostname
 
 ENGINE = f"yt-dlp {yt_dlp.version.__version__}"
 
@@ -56,7 +56,7 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
             return link
     message = _without_ids(str(chain[0]), chain)[:_MAX_CLASSIFIED_TEXT]
     text = redact_paths(redact_urls(_without_decoration(message)))
-    host = log.last_host or urlsplit(url).hostname or ""
+    host = log.last_host or hostname(url)
     metadata = {"url": url, "host": host, "extractor": log.extractor, "engineVersion": ENGINE}
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
         if failure := rule(chain, text, log, metadata):
@@ -71,9 +71,10 @@ def not_live_yet(start: datetime | None, text: str) -> ReelhaulError:
         start = now + wait
     start_time = start.strftime("%Y-%m-%dT%H:%M:%SZ") if start else ""
     delay = max(start - now, timedelta()) if start else None
+    announced = f" (announced for {start_time})" if start else ""
     return ReelhaulError(
         ErrorReason.MEDIA_NOT_LIVE_YET,
-        text[:_MAX_TEXT],
+        text[: _MAX_TEXT - len(announced)] + announced,
         metadata={"startTime": start_time},
         retry_delay=delay,
     )
@@ -222,7 +223,7 @@ def _by_progress(
     extractors = {str(getattr(link, "ie", None) or "").lower() for link in chain} | {log.extractor}
     message = f"{ENGINE} could not read this page: {text}; a newer version may"
     if re.search(error_patterns.NO_FORMATS, text, re.IGNORECASE):
-        message = f"{ENGINE} read the page, but found no format that can be played: {text}"
+        message = f"the page was read, but no format that can be played was found: {text}"
         # For a page of no site in particular there is no extractor that a newer version could repair.
         if "generic" in extractors:
             return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,10 +14,15 @@ from reelhaul.type.v1.media_pb2 import MediaInfo
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ProbeRequest
+from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
+from reelhaul_fetcher.ytdlp.entries import to_entry
 from reelhaul_fetcher.ytdlp.errors import classify
 from reelhaul_fetcher.ytdlp.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
+
+# Warnings of yt-dlp that are the effect, not the cause.
+_NO_CAUSE = re.compile(r"only images|falling back on generic", re.IGNORECASE)
 
 
 class NoStreamsError(Exception):
@@ -28,14 +34,14 @@ class NoStreamsError(Exception):
 
 
 class Source:
-    """The one video at a URL.
+    """The one video at a URL, under *title* where the list that it comes from has one.
 
     Raises what yt-dlp raises, and SITE_UNSUPPORTED for a list.
     """
 
-    def __init__(self, downloader: Downloader, url: str) -> None:
-        self.downloader, self._url = downloader, url
-        self.info = _extract_video(downloader, url)
+    def __init__(self, downloader: Downloader, url: str, title: str = "") -> None:
+        self.downloader, self._url, self._title = downloader, url, title
+        self.info = self._extract()
         #: yt-dlp's formats by format id.
         self.streams = _by_format_id(self.info)
         self._is_renewed = False
@@ -45,9 +51,15 @@ class Source:
         if self._is_renewed:
             return False
         self._is_renewed = True
-        self.info = _extract_video(self.downloader, self._url)
+        self.info = self._extract()
         self.streams = _by_format_id(self.info)
         return True
+
+    def _extract(self) -> Info:
+        info = _extract_video(self.downloader, self._url)
+        if self._title:
+            info["title"] = self._title
+        return info
 
 
 def probe(request: ProbeRequest, options: EngineOptions, log: ResponseLog) -> MediaInfo:
@@ -59,11 +71,14 @@ def probe(request: ProbeRequest, options: EngineOptions, log: ResponseLog) -> Me
         if classify(error, log, request.url).reason != ErrorReason.MEDIA_NOT_LIVE_YET:
             raise
         info = _extract(request, options, log, ignore_no_formats_error=True)
+    values = SiteValues()
     if "entries" in info:
-        info["entries"] = list(islice(_flatten(info["entries"]), request.max_entries))
-    elif info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
+        listed = islice(_flatten(info, info["entries"]), request.max_entries)
+        entries = (to_entry(entry, parent, values, n) for n, (entry, parent) in enumerate(listed, 1))
+        return to_media_info(info, values, filter(None, entries))
+    if info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
         check_streams(info, log.warnings)
-    return to_media_info(info)
+    return to_media_info(info, values)
 
 
 def check_streams(info: Info, warnings: list[str]) -> None:
@@ -72,8 +87,7 @@ def check_streams(info: Info, warnings: list[str]) -> None:
         return
     if info.get("_has_drm"):
         raise ReelhaulError(ErrorReason.MEDIA_DRM_PROTECTED, "every stream of this media is DRM protected")
-    # yt-dlp's last warning is that only images are left, which does not tell the cause.
-    causes = [warning for warning in warnings if "only images" not in warning.lower()]
+    causes = [warning for warning in warnings if not _NO_CAUSE.search(warning)]
     text = "; ".join(["no stream that plays was offered", *causes[-1:]])
     raise NoStreamsError(text, str(info.get("extractor") or ""))
 
@@ -92,13 +106,16 @@ def _extract(request: ProbeRequest, options: EngineOptions, log: ResponseLog, **
     return info
 
 
-def _flatten(entries: Iterable[Info | None]) -> Iterator[Info]:
-    """Yield *entries*, with those of nested lists in their place: a channel is a list of lists."""
+def _flatten(info: Info, entries: Iterable[Info | None]) -> Iterator[tuple[Info, Info]]:
+    """Yield *entries* of *info*, each with its list, those of nested lists in their place.
+
+    A channel is a list of lists.
+    """
     for entry in entries:
         if entry and "entries" in entry:
-            yield from _flatten(entry["entries"])
+            yield from _flatten(entry, entry["entries"])
         elif entry:
-            yield entry
+            yield entry, info
 
 
 def _extract_video(downloader: Downloader, url: str) -> Info:

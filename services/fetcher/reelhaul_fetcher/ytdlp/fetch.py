@@ -22,7 +22,7 @@ from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Pr
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import PICTURE_REASONS, Choice, choose_formats
-from reelhaul_fetcher.model.site_limits import SiteValues
+from reelhaul_fetcher.model.site_limits import MAX_PRODUCTS, SiteValues
 from reelhaul_fetcher.ytdlp.captions import Translate, write_subtitles
 from reelhaul_fetcher.ytdlp.dash_manifest import REFUSAL
 from reelhaul_fetcher.ytdlp.download import streams
@@ -55,7 +55,7 @@ def fetch(
         writeautomaticsub=_needs_automatic_captions(request.format),
     )
     with Downloader(log, params) as downloader:
-        source = Source(downloader, request.url)
+        source = Source(downloader, request.url, request.title)
         values = SiteValues()
         media = to_media_info(source.info, values)
         log.extractor = media.extractor
@@ -98,12 +98,24 @@ def fetch(
         if product.info.kind == ArtifactInfo.SUBTITLE
     }
     delivered.subtitle_language_codes.extend(sorted(languages))
+    all_products, excess = limit_products([*products, *sidecars.products])
     return FetchResult(
         media,
-        (*products, *sidecars.products),
+        tuple(all_products),
         delivered,
-        (*warnings, *edit.warnings, *sidecars.warnings, *values.warnings),
+        (*warnings, *edit.warnings, *sidecars.warnings, *excess, *values.warnings),
     )
+
+
+def limit_products(products: list[Product]) -> tuple[list[Product], list[MediaWarning]]:
+    """Return the first of *products* that a job may have, and a warning if there are more."""
+    kept, excess = products[:MAX_PRODUCTS], products[MAX_PRODUCTS:]
+    if not excess:
+        return kept, []
+    for product in excess:
+        product.path.unlink(missing_ok=True)
+    text = f"a job delivers at most {MAX_PRODUCTS} files: the last {len(excess)} are left out"
+    return kept, [MediaWarning(reason=MediaWarning.SUBTITLES_MISSING, message=text)]
 
 
 def _chooser(excluded_codecs: frozenset[str]) -> Choose:

@@ -7,6 +7,7 @@ What they do not state is measured in the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,18 +133,19 @@ def _choose_again(known: list[Format], choose: Choose, spec: FormatSpec, count: 
 
 def _closest(received: list[Format], choose: Choose, spec: FormatSpec, error: Exception) -> list[Format]:
     """Return those of *received* that are closest to *spec*; raise *error* if what is missing is required."""
-    relaxed = FormatSpec()
-    relaxed.CopyFrom(spec)
-    relaxed.max_height = relaxed.max_frame_rate = 0
-    relaxed.smallest = True
-    try:
-        return choose(received, relaxed)[0]
-    except ReelhaulError:
-        audio = [stream for stream in received if stream.audio_codec and not stream.video_codec]
-        is_required = spec.media_kind == FormatSpec.AUDIO or spec.selector or spec.min_height
-        if not audio or is_required or spec.dynamic_range == FormatSpec.REQUIRE_HDR:
-            raise error from None
-        return audio[:1]
+    for height, rate in ((spec.max_height, 0), (0, spec.max_frame_rate), (0, 0)):
+        relaxed = FormatSpec()
+        relaxed.CopyFrom(spec)
+        relaxed.max_height, relaxed.max_frame_rate = height, rate
+        # Of pictures that are too large, the smallest.
+        relaxed.smallest = spec.smallest or height != spec.max_height
+        with suppress(ReelhaulError):
+            return choose(received, relaxed)[0]
+    audio = [stream for stream in received if stream.audio_codec and not stream.video_codec]
+    is_required = spec.media_kind == FormatSpec.AUDIO or spec.selector or spec.min_height
+    if not audio or is_required or spec.dynamic_range == FormatSpec.REQUIRE_HDR:
+        raise error
+    return audio[:1]
 
 
 def _set_aside(received: MeasuredStream, number: int) -> MeasuredStream:

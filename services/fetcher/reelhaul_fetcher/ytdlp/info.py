@@ -30,8 +30,10 @@ _PROTOCOLS = {
 }
 
 
-def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> MediaInfo:
-    """Return yt-dlp's info dict of a video or list as MediaInfo, formats worst first.
+def to_media_info(
+    info: dict[str, Any], values: SiteValues | None = None, entries: Iterable[PlaylistEntry] = ()
+) -> MediaInfo:
+    """Return yt-dlp's info dict of a video, or of a list with *entries*, as MediaInfo, formats worst first.
 
     Everything is within ``site_limits``; *values* remembers what is cut.
     """
@@ -60,8 +62,7 @@ def to_media_info(info: dict[str, Any], values: SiteValues | None = None) -> Med
     media.formats.extend(map(to_format, formats))
     media.subtitle_tracks.extend(_subtitle_tracks(info, values))
     media.chapters.extend(_chapters(info.get("chapters"), values))
-    entries = info.get("entries") or ()
-    media.entries.extend(to_entry(entry, n, values) for n, entry in enumerate(entries, 1) if entry)
+    media.entries.extend(entries)
     values.limit_size(media)
     return media
 
@@ -115,21 +116,6 @@ def to_format(stream: dict[str, Any]) -> Format:
 def to_format_id(stream: dict[str, Any]) -> str:
     """Return the format id of one of yt-dlp's formats."""
     return site_limits.shorten(stream.get("format_id"), site_limits.MAX_NAME)[0]
-
-
-def to_entry(entry: dict[str, Any], position: int, values: SiteValues | None = None) -> PlaylistEntry:
-    """Return one of yt-dlp's entries as a PlaylistEntry; *position* is used if the entry has none."""
-    values = values or SiteValues()
-    page = entry.get("webpage_url") or entry.get("url")
-    result = PlaylistEntry(
-        url=values.reference("URLs of entries", page, site_limits.MAX_URL),
-        title=values.text("titles of entries", entry.get("title"), site_limits.MAX_TITLE),
-        # The beginning of an id may be that of another entry, which the URL tells apart.
-        media_id=values.reference("ids of entries", entry.get("id"), site_limits.MAX_ID),
-        position=_int32(entry.get("playlist_index")) or position,
-    )
-    _set_duration(result.duration, entry.get("duration"))
-    return result
 
 
 def _codec(codec: Any) -> str:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from yt_dlp.utils import PlaylistEntries, sanitize_url, unsmuggle_url
+from yt_dlp.utils import PlaylistEntries, sanitize_url
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
-from reelhaul_fetcher.model.site_limits import SiteValues, clean
+from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
-from reelhaul_fetcher.ytdlp.info import playable_formats, to_entry, to_media_info
+from reelhaul_fetcher.ytdlp.entries import SeenEntries, to_entry
+from reelhaul_fetcher.ytdlp.info import to_media_info
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 
 # Entries are sent when there are this many, or when the last were sent this many seconds ago.
@@ -22,9 +23,6 @@ _PAGE_SECONDS = 0.25
 # Channels hold tabs, and tabs may hold shelves; a deeper nesting is a cycle.
 _MAX_DEPTH = 3
 _MAX_REDIRECTS = 5
-_MAX_URL_LENGTH = 2048
-# Titles of entries that are placeholders.
-_UNAVAILABLE = frozenset({"[Private video]", "[Deleted video]"})
 
 
 def expand(
@@ -41,7 +39,7 @@ def expand(
         media = _describe(info, values)
         log.extractor = media.extractor
         channel.on_media(media)
-        entries = enumerate(_entries(downloader, info, _MAX_DEPTH, values), 1)
+        entries = enumerate(_distinct_entries(downloader, info, values), 1)
         selected = islice(entries, request.start_position, request.max_entries)
         _send(selected, media.entry_count, request.max_entries, channel)
         truncated = next(entries, None) is not None
@@ -78,18 +76,26 @@ def _send(
         send(page[-1].position)
 
 
-def _entries(
-    downloader: Downloader, info: Info, depth: int, values: SiteValues
+def _distinct_entries(
+    downloader: Downloader, info: Info, values: SiteValues
 ) -> Iterator[PlaylistEntry | None]:
-    """Yield the entries of *info*, with those of nested lists in their place; None for unavailable ones."""
+    """Yield the entries of *info*; None for one that cannot be fetched or is there a second time."""
+    seen = SeenEntries()
+    for entry, parent in _entries(downloader, info, _MAX_DEPTH):
+        result = to_entry(entry, parent, values) if entry else None
+        yield result if entry and result and not seen.add(entry, result) else None
+
+
+def _entries(downloader: Downloader, info: Info, depth: int) -> Iterator[tuple[Info | None, Info]]:
+    """Yield the entries of *info*, each with its list, those of nested lists in their place."""
     if not _is_list(info):
-        yield _to_entry(info, {}, values)
+        yield info, {}
         return
     for _, entry in PlaylistEntries(downloader, info).get_requested_items():
         if entry and depth and _may_be_list(downloader, entry, info):
-            yield from _entries(downloader, _resolve(downloader, entry), depth - 1, values)
+            yield from _entries(downloader, _resolve(downloader, entry), depth - 1)
         else:
-            yield _to_entry(entry, info, values) if entry else None
+            yield entry, info
 
 
 def _resolve(downloader: Downloader, info: Info) -> Info:
@@ -126,33 +132,3 @@ def _describe(info: Info, values: SiteValues) -> MediaInfo:
     elif not media.entry_count and isinstance(entries, list):
         media.entry_count = len(entries)
     return media
-
-
-def _to_entry(entry: Info, info: Info, values: SiteValues) -> PlaylistEntry | None:
-    """Return *entry* of *info* with the URL that its job is to have; None if it has no usable one."""
-    try:
-        url = clean(_page_url(entry, info))
-    except (LookupError, TypeError, ValueError):
-        # What extractors pass in the fragment of a URL, a site can imitate.
-        return None
-    if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
-        return None
-    if str(entry.get("title")) in _UNAVAILABLE or entry.get("availability") == "private":
-        return None
-    result = to_entry(entry, 0, values)
-    result.url = url
-    return result
-
-
-def _page_url(entry: Info, info: Info) -> str:
-    if entry.get("_type") in ("url", "url_transparent"):
-        url = unsmuggle_url(str(entry["url"]))[0]
-        # Some extractors give the bare id of a YouTube video.
-        is_bare_id = entry.get("ie_key") == "Youtube" and "/" not in url
-        return f"https://www.youtube.com/watch?v={url}" if is_bare_id else str(sanitize_url(url))
-    page = str(entry.get("webpage_url") or "")
-    if page and page != info.get("webpage_url"):
-        return page
-    # Several videos on one page all have its URL: only the URLs of their media differ.
-    formats = playable_formats(entry)
-    return str(formats[-1].get("url") or "") if formats else ""

@@ -10,12 +10,20 @@ from pathlib import Path
 
 from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, Format, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import (
+    ArtifactInfo,
+    DeliveredMedia,
+    Format,
+    FormatSpec,
+    MediaInfo,
+    Progress,
+    TrackRole,
+)
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client, joiner, muxer, verify
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed, Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import chapters, cues, play_time
+from reelhaul_fetcher.model import audio_selection, audio_tracks, chapters, cues, languages, play_time
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.clocks import Clock, Timeline, plan_recorded_timeline, plan_timeline
 from reelhaul_fetcher.model.cuts import Cut, clip_range
@@ -110,16 +118,13 @@ def postprocess(
     )
     files = joined.files
     inspections = [inspect(path) for path in files]
-    lengths = [inspection.duration for inspection in inspections]
     timeline = _plan_timeline([clocks.read(path) for path in files], plan.recording)
     duration = timeline.length
-    play_time.check_promises(streams, lengths if len(lengths) == len(streams) else [duration] * len(streams))
     video, audio = inspections[0], inspections[-1]
     if not audio.audio_codec and (plan.spec.media_kind == FormatSpec.AUDIO or not video.video_codec):
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, "this media has no sound")
-    uncut_package = package = plan_package(
-        video.video_codec, audio.audio_codec, plan.spec, audio.audio_channels
-    )
+    plan, uncut_package = _plan_package(plan, video, audio)
+    package = uncut_package
     cut = plan.cut.limited_to(duration)
     if not cut.ranges:
         if clip := clip_range(plan.spec):
@@ -129,7 +134,7 @@ def postprocess(
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
-    warnings += _compare_play_time(streams, inspections, plan)
+    warnings += _compare_play_time(streams, files, inspections, plan)
     planned_package = package
     path, package, extras_warnings = _mux_tolerantly(
         files, inspections, timeline, package, plan, cut, embedded_chapters, tracker
@@ -156,8 +161,29 @@ def postprocess(
         text = f"the media has no picture: it is delivered as audio ({package.extension})"
         warnings.append(MediaWarning(reason=MediaWarning.PICTURE_MISSING, message=text))
     warnings += [*plan.warnings, *picture_warnings(delivered, plan.spec)]
-    parts, split_warnings = _split(path, package, plan, media_chapters, tracker)
+    # A file that was made has one track.
+    audio_track = package.audio_track if path == files[0] else 0
+    parts, split_warnings = _split(path, package, audio_track, plan, media_chapters, tracker)
     return Output([media_file, *parts], delivered, [*warnings, *split_warnings])
+
+
+def _plan_package(plan: OutputPlan, video: Inspection, audio: Inspection) -> tuple[OutputPlan, Package]:
+    """Return *plan* with what the file tells of its audio, and the package of the track that is taken."""
+    number, stream = audio_tracks.choose(audio.audio_tracks, plan.formats[-1], plan.spec)
+    if not audio.audio_tracks:
+        return plan, plan_package(video.video_codec, audio.audio_codec, plan.spec, audio.audio_channels)
+    if not plan.spec.selector and (stream.language_code, stream.role) != _language_and_role(plan.formats[-1]):
+        kept = [each for each in plan.warnings if each.reason not in audio_selection.REASONS]
+        warnings = [*kept, *audio_selection.check_language(stream, plan.spec)]
+        plan = replace(plan, formats=[*plan.formats[:-1], stream], warnings=warnings)
+    track = audio.audio_tracks[number]
+    package = plan_package(video.video_codec, track.codec, plan.spec, track.channels)
+    language = languages.to_iso_639_2(stream.language_code) if stream.language_code else ""
+    return plan, replace(package, audio_track=number, audio_language=language)
+
+
+def _language_and_role(stream: Format) -> tuple[str, TrackRole.ValueType]:
+    return stream.language_code, stream.role
 
 
 def inspect_received(path: Path) -> Inspection:
@@ -230,11 +256,20 @@ def _find_unequal_streams(inspection: Inspection) -> list[MediaWarning]:
 
 
 def _compare_play_time(
-    streams: list[ReceivedStream], inspections: list[Inspection], plan: OutputPlan
+    streams: list[ReceivedStream], files: list[Path], inspections: list[Inspection], plan: OutputPlan
 ) -> list[MediaWarning]:
-    """Return a warning if the site is wrong about the duration. Raises VERIFICATION_FAILED if we may be."""
+    """Return a warning if the site is wrong about the duration.
+
+    Raises VERIFICATION_FAILED or FORMAT_UNAVAILABLE if it may be right.
+    """
     if plan.recorded_seconds:
         return []
+    # One file may have all streams.
+    files, inspections = files * (len(streams) // len(files)), inspections * (len(streams) // len(files))
+    for stream, path, read in zip(streams, files, inspections, strict=True):
+        measure = functools.partial(inspector_client.measure_play_time, path)
+        if warnings := play_time.check_promise(stream, read.duration, measure):
+            return warnings
     stated = plan.media.duration.ToTimedelta().total_seconds()
     # A header with a duration makes the end known, and the decoder checks it.
     is_whole = all(stream.is_complete for stream in streams) or all(read.has_duration for read in inspections)
@@ -331,6 +366,7 @@ def _mux(
         and inspections[0].has_duration
         and _CONTAINERS.get(package.extension) in inspections[0].containers
         and bool(inspections[0].video_codec) == bool(package.video)
+        and package.audio_track == audio_tracks.played_by_default(inspections[0].audio_tracks)
     )
     if is_usable and not extras.has_content and not cut.removes_something:
         return files[0]
@@ -405,7 +441,12 @@ def _verify(
 
 
 def _split(
-    path: Path, package: Package, plan: OutputPlan, media_chapters: list[Chapter], tracker: ProgressTracker
+    path: Path,
+    package: Package,
+    audio_track: int,
+    plan: OutputPlan,
+    media_chapters: list[Chapter],
+    tracker: ProgressTracker,
 ) -> tuple[list[Product], list[MediaWarning]]:
     """Return one file per chapter if that is requested, and a warning for each that cannot be made."""
     products: list[Product] = []
@@ -418,7 +459,9 @@ def _split(
         output = plan.request.folder / f"chapter{number}.{package.extension}"
         seconds = chapter.time_range.end - chapter.time_range.start
         try:
-            muxer.cut_range(path, chapter.time_range, output, video=has_video, audio=has_audio)
+            muxer.cut_range(
+                path, chapter.time_range, output, video=has_video, audio=has_audio, audio_track=audio_track
+            )
             expected = verify.Expected(seconds, has_video, has_audio, tolerance=_KEY_FRAME_TOLERANCE)
             verify.verify(output, expected)
         except (FfmpegFailed, ReelhaulError):

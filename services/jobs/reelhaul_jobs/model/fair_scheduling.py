@@ -76,6 +76,14 @@ def window_size(slots: int, drain_rate: float, ceiling: int = 4096) -> int:
     return min(ceiling, max(waiting, int(drain_rate / 2)))
 
 
+def site_share(slots: int) -> int:
+    """Return how many of the workers' *slots* one site takes while jobs of other sites wait: all but one.
+
+    So a site that keeps its downloads for long never holds all of them against the others.
+    """
+    return slots - 1 if slots > 1 else UNLIMITED
+
+
 def apply_site_limits(
     ready: Mapping[str, Sequence[ReadyJob]],
     in_flight: InFlightCounts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
@@ -65,6 +65,42 @@ def with_entry_count(expansion: Expansion | None, media: media_pb2.MediaInfo | N
     if expansion is None or media is None or not media.entry_count:
         return expansion
     return replace(expansion, entry_count=media.entry_count)
+
+
+def summarize_progress(
+    job: Job, counts: Mapping[State, int], running: Sequence[media_pb2.Progress], received: int
+) -> media_pb2.Progress:
+    """Return the progress of the expansion *job* over all of its jobs.
+
+    *counts*: its jobs by state; *running*: the progress of those that a worker holds; *received*: bytes of
+    attempts that have ended. Each job has the same share of the percentage, which is 100 only when all have
+    ended.
+    """
+    result = media_pb2.Progress()
+    if job.progress is not None:
+        result.CopyFrom(job.progress)
+    expansion = job.expansion or Expansion()
+    number, ended = sum(counts.values()), sum(n for state, n in counts.items() if state.is_terminal)
+    expected = number
+    if not job.state.is_terminal:
+        listed = min(expansion.entry_count, expansion.max_entries) - expansion.skipped_count
+        expected = max(number, listed)
+    elif ended < number:
+        result.stage = media_pb2.Progress.DOWNLOADING
+    else:
+        result.ClearField("stage")
+    result.ClearField("percent")
+    if expected:
+        done = ended + sum(min(each.percent, 100.0) / 100 for each in running)
+        has_ended = job.state.is_terminal and ended == number
+        result.percent = 100.0 if has_ended else min(100.0 * done / expected, 99.0)
+    result.ClearField("eta")
+    result.downloaded_bytes = received + sum(each.downloaded_bytes for each in running)
+    result.bytes_per_second = sum(each.bytes_per_second for each in running)
+    result.job_counts.update({state.name: n for state, n in counts.items() if n})
+    failed = counts.get(State.FAILED, 0)
+    result.detail = f"{ended} of {expected} jobs have ended" + (f", {failed} failed" if failed else "")
+    return result
 
 
 def create_child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, position: int) -> Job:

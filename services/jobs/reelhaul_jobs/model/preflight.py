@@ -22,8 +22,11 @@ def check(requested: FormatSpec, media: MediaInfo, estimate: Estimate) -> None:
         start_time = ""
         if media.HasField("live_start_time"):
             start_time = media.live_start_time.ToDatetime(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        announced = f" (announced for {start_time})" if start_time else ""
         raise ReelhaulError(
-            ErrorReason.MEDIA_NOT_LIVE_YET, "the event has not started", metadata={"startTime": start_time}
+            ErrorReason.MEDIA_NOT_LIVE_YET,
+            f"the event has not started{announced}",
+            metadata={"startTime": start_time},
         )
     if media.live_status in _LIVE_STATUSES and requested.live.mode not in _RECORDING_MODES:
         raise ReelhaulError(

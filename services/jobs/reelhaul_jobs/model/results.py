@@ -25,6 +25,13 @@ class JobView:
     #: For an expansion: how many of its jobs are in each state; None: not counted.
     children: Mapping[State, int] | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job, and of an expansion all of its jobs, have ended."""
+        return self.job.state.is_terminal and all(
+            state.is_terminal or not number for state, number in (self.children or {}).items()
+        )
+
     @classmethod
     def from_row(cls, job: Job) -> JobView:
         """Return the view that the row of *job* alone gives: without its position in the queue."""

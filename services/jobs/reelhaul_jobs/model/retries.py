@@ -15,6 +15,10 @@ from reelhaul_jobs.model.job import RetryPolicy
 from reelhaul_jobs.model.rate_limit import MAX_RETRY_AFTER, Jitter
 from reelhaul_runtime import errors
 
+# The same job can succeed later, but its caller did not ask to wait: those who do set `live: wait`, and
+# their jobs are released until the event begins.
+_NOT_AWAITED = frozenset({ErrorReason.MEDIA_NOT_LIVE_YET})
+
 
 def error_reason(status: status_pb2.Status) -> ErrorReason.ValueType:
     """Return the reason in the ErrorInfo of *status*; INTERNAL_ERROR if there is none that is known."""
@@ -62,7 +66,7 @@ def retry_delay(
     *retry_after*, the site's Retry-After.
     """
     spec = errors.error_spec(reason)
-    if not spec.retryable or charged >= policy.max_attempts:
+    if not spec.retryable or reason in _NOT_AWAITED or charged >= policy.max_attempts:
         return None
     if spec.max_retries and failures.get(ErrorReason.Name(reason), 0) > spec.max_retries:
         return None

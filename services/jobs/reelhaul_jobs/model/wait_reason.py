@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model.job import Job
+from reelhaul.type.v1.media_pb2 import Progress
+from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.rate_limit import SiteLimits, SiteStatus, free_slots, next_opening
 from reelhaul_jobs.model.retries import error_reason
 from reelhaul_jobs.model.states import QueueStage, State
 
+# How much later than every third of its lease a worker may renew, and how long it may be silent.
+_LATENESS = timedelta(seconds=1)
 _NO_END = datetime.max.replace(tzinfo=UTC)
 
 
@@ -64,6 +67,7 @@ class WaitReason(IntEnum):
     DISK_FULL = 9
     LIVE_NOT_BEGUN = 10
     EGRESS_SPENT = 12
+    WORKER_LOST = 13
 
 
 # Why a job waits that its worker released with this error.
@@ -142,6 +146,48 @@ def explain_release(error: status_pb2.Status | None, until: datetime | None = No
     cause = error_reason(error) if error is not None else None
     reason, message = _RELEASED.get(cause, (WaitReason.IN_QUEUE, "waits for a free slot"))
     return Wait(reason=reason, message=message, until=until)
+
+
+def explain_event(event: Event) -> Wait | None:
+    """Return why the job does not run, as far as *event* alone says."""
+    match event.state:
+        case State.RETRYING:
+            message = "the last attempt failed; the next one waits for its time"
+            return Wait(reason=WaitReason.BACKOFF, message=message, until=event.next_attempt_time)
+        case State.QUEUED if event.old_state is State.RUNNING and event.error is not None:
+            return explain_release(event.error)
+        case State.QUEUED:
+            return Wait(reason=WaitReason.IN_QUEUE, message="waits for a free slot")
+        case State.PAUSED:
+            return Wait(reason=WaitReason.PAUSED, message="paused by a user")
+        case _:
+            return None
+
+
+def explain_silence(job: Job, silence: timedelta | None, lease: timedelta, now: datetime) -> Wait | None:
+    """Return WORKER_LOST if the worker of *job* has not renewed its *lease* in time; None if it has.
+
+    *silence* is the time since its last progress; None: it sent none. A worker renews every third of the
+    lease, so that a lost one is known long before its lease ends.
+    """
+    if not job.is_leased or job.due is None:
+        return None
+    overdue = now - (job.due - lease) > lease / 3 + _LATENESS
+    if not overdue or (silence is not None and silence < _LATENESS):
+        return None
+    message = f"the worker {job.worker} does not answer; the next attempt starts after its lease ends"
+    return Wait(reason=WaitReason.WORKER_LOST, message=message, until=job.due)
+
+
+def progress_of_silence(progress: Progress | None, wait: Wait) -> Progress:
+    """Return what to show as the progress of a job whose worker is lost: no rate, and no time left."""
+    result = Progress()
+    if progress is not None:
+        result.CopyFrom(progress)
+    result.stage, result.bytes_per_second = Progress.WAITING, 0
+    result.ClearField("eta")
+    result.detail = f"{wait.reason.name}: {wait.message}"
+    return result
 
 
 def explain_site_wait(status: SiteStatus, limits: SiteLimits, now: datetime) -> Wait | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
@@ -12,6 +13,7 @@ from reelhaul_jobs.filters.fields import job_facts
 from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.wait_reason import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Snapshot:
     job: Job
     reset: bool = False
     terminal: bool = False
+    wait: Wait | None = None
+    #: As in JobView.
+    children: Mapping[State, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Message:
     resume_token: str
     time: datetime
     body: Snapshot | Event | media_pb2.Progress | Heartbeat
+    #: Why the job does not run, for an event and for progress.
+    wait: Wait | None = None
     #: Progress updates that this watcher skipped since its previous message.
     conflated: int = 0
     #: Serialized forms by name, each made once for all watchers; none contains ``conflated``.
@@ -59,7 +66,7 @@ class Message:
 
     def with_conflated(self, count: int) -> Message:
         """Return this message, sharing its serialized forms, for a watcher that skipped *count* updates."""
-        return Message(self.sequence, self.resume_token, self.time, self.body, count, self.encoded)
+        return replace(self, conflated=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class JobChange:
     left: frozenset[State]
     #: Everything that changed before this time has been sent once this message has.
     position: datetime
+    #: Why it does not run.
+    wait: Wait | None = None
     #: Serialized forms by name, each made once for all watchers.
     encoded: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     _facts: dict[str, object] = field(default_factory=dict, compare=False, repr=False)

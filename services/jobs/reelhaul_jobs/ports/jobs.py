@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -11,8 +11,10 @@ from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Order, Summary
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
+from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.model.wait_reason import Wait
 
 #: Returns how a job changes. Pure: it may be called again. So are the other rules.
 ChangeRule = Callable[[Job], Transition]
@@ -67,6 +69,12 @@ class Page:
     jobs: Sequence[Job]
     has_more: bool
     total: int
+    #: Why those jobs do not run that wait, by id; as far as the rows say, where it is not set.
+    waits: Mapping[str, Wait | None] = field(default_factory=dict)
+
+    def view(self, job: Job) -> JobView:
+        """Return the view of one of the jobs."""
+        return JobView(job, self.waits[job.id]) if job.id in self.waits else JobView.from_row(job)
 
 
 class JobStore(Protocol):
@@ -141,6 +149,12 @@ class JobStore(Protocol):
 
     async def count_children(self, job_id: str) -> Mapping[State, int]:
         """Count the jobs that an expansion created and that are not deleted, by state."""
+
+    async def list_leased_children(self, job_id: str, limit: int) -> Sequence[Job]:
+        """Return at most *limit* jobs of an expansion that a worker holds, in the order of their entries."""
+
+    async def sum_children_bytes(self, job_id: str) -> int:
+        """Return the bytes that ended attempts of an expansion's jobs have received."""
 
     async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """Return attempts with a number below *below* (None: all), the newest first."""

@@ -49,7 +49,10 @@ class QueueStore(Protocol):
     """Reads and marks jobs for the background loops."""
 
     async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
-        """Return ready jobs of a bounded number of tenants and sites, without reading further rows."""
+        """Return ready jobs of a bounded number of tenants and sites, without reading further rows.
+
+        Those that would give a site more than ``fair_scheduling.site_share`` come last.
+        """
 
     async def mark_published(
         self, jobs: Sequence[ReadyJob], until: datetime, leader: str | None

@@ -7,6 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -78,7 +79,8 @@ class EventHub:
     def __init__(self) -> None:
         self._listeners: dict[str, JobListener] = {}
         self._all_listeners: list[AllJobsListener] = []
-        self._progress: OrderedDict[str, ProgressNotice] = OrderedDict()
+        # With the time of its arrival, in seconds of the monotonic clock.
+        self._progress: OrderedDict[str, tuple[ProgressNotice, float]] = OrderedDict()
         # By tenant; None: services of the suite.
         self._watchers: Counter[Owner] = Counter()
         self._closed = False
@@ -128,10 +130,10 @@ class EventHub:
 
     def publish_progress(self, notice: ProgressNotice) -> None:
         """Hand on a worker's progress, unless a newer one was handed on before."""
-        latest = self._progress.get(notice.job_id)
+        latest = self.latest_progress(notice.job_id)
         if latest is not None and (notice.epoch, notice.sequence) <= (latest.epoch, latest.sequence):
             return
-        self._progress[notice.job_id] = notice
+        self._progress[notice.job_id] = notice, time.monotonic()
         self._progress.move_to_end(notice.job_id)
         if len(self._progress) > _MAX_PROGRESS:
             self._progress.popitem(last=False)
@@ -153,7 +155,13 @@ class EventHub:
 
     def latest_progress(self, job_id: str) -> ProgressNotice | None:
         """Return the latest progress of *job_id* that was handed on here."""
-        return self._progress.get(job_id)
+        latest = self._progress.get(job_id)
+        return latest[0] if latest else None
+
+    def silence(self, job_id: str) -> timedelta | None:
+        """Return the time since the latest progress of *job_id* arrived here; None if none did."""
+        latest = self._progress.get(job_id)
+        return timedelta(seconds=time.monotonic() - latest[1]) if latest else None
 
     def drop_progress(self, job_id: str) -> None:
         """Drop the progress of *job_id*, which has ended."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reelhaul_jobs.model import preflight, queue_transitions, user_actions, wait_reason
+from reelhaul_jobs.model import preflight, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import CountQuery, Summary
-from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.model.results import JobView, Owner
-from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import ChangeRule, IdempotencyKey, JobStore, Page, Query
-from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
-from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound
 
@@ -31,20 +28,16 @@ class Jobs:
     def __init__(
         self,
         store: JobStore,
-        queue: QueueStore,
-        hub: EventHub,
+        views: JobViews,
         notifier: ChangeNotifier,
         probe: Probe,
         now: Clock,
-        limits: SiteLimits | None = None,
     ) -> None:
         self._store = store
-        self._queue = queue
-        self._hub = hub
+        self._views = views
         self._notifier = notifier
         self._probe = probe
         self._now = now
-        self._limits = limits or SiteLimits()
 
     async def create(self, job: Job, key: IdempotencyKey | None) -> JobView:
         """Store *job*; it is on disk when this returns. The same *key* again returns the same job.
@@ -79,26 +72,19 @@ class Jobs:
 
     async def get(self, job_id: str, owner: Owner) -> JobView:
         """Return the job with its latest progress and why it waits."""
-        job = self.with_latest_progress(_owned(await self._store.get(job_id), owner))
-        children = await self._store.count_children(job.id) if job.kind is Kind.EXPANSION else None
-        if job.state is not State.QUEUED:
-            return replace(JobView.from_row(job), children=children)
-        now = self._now()
-        position = await self._store.get_queue_position(job)
-        slots, workers = await self._queue.count_worker_slots(now), self._hub.workers.active()
-        site = wait_reason.explain_site_wait(
-            await self._queue.get_site_status(job.site, now), self._limits, now
-        )
-        availability = wait_reason.WorkerAvailability(
-            any_alive=slots > 0 or bool(workers), shortage=wait_reason.find_shortage(workers, slots)
-        )
-        wait = wait_reason.explain_wait(job, position=position, workers=availability, site=site)
-        return JobView(job, wait, children=children)
+        return await self._views.view_with_position(_owned(await self._store.get(job_id), owner))
 
     async def page(self, query: Query) -> Page:
-        """Return a page of jobs, with their latest progress."""
+        """Return a page of jobs, with their latest progress and why they wait."""
         page = await self._store.list_page(query)
-        return replace(page, jobs=[self.with_latest_progress(job) for job in page.jobs])
+        views = await self._views.list_views(page.jobs)
+        return replace(
+            page, jobs=[view.job for view in views], waits={view.job.id: view.wait for view in views}
+        )
+
+    async def views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
+        """Return *jobs* with their latest progress and why they wait."""
+        return await self._views.list_views(jobs)
 
     async def summary(self, query: CountQuery) -> Summary:
         """Count the jobs created in a time range."""
@@ -160,13 +146,6 @@ class Jobs:
         _owned(await self._store.get(job_id), owner)
         return await self._store.list_attempts(job_id, below=below, limit=limit)
 
-    def with_latest_progress(self, job: Job) -> Job:
-        """Return *job* with the latest progress of its lease, where the bus has a newer one than the row."""
-        notice = self._hub.latest_progress(job.id)
-        if notice is None or not job.is_leased or notice.epoch != job.epoch:
-            return job
-        return job.replace_fields(progress=notice.progress)
-
     async def _change(
         self, job_id: str, owner: Owner, etag: str, rule: ChangeRule, key: IdempotencyKey | None = None
     ) -> JobView:
@@ -179,7 +158,7 @@ class Jobs:
 
         transition = await self._store.change(job_id, checked_rule, key)
         await self._notifier.notify(transition)
-        return JobView.from_row(self.with_latest_progress(transition.job))
+        return JobView.from_row(self._views.with_latest_progress(transition.job))
 
 
 def _owned(job: Job, owner: Owner) -> Job:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select, update
 
+from reelhaul_jobs.model import fair_scheduling
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob
 from reelhaul_jobs.model.rate_limit import SiteStatus
 from reelhaul_jobs.model.states import Priority, QueueStage
@@ -114,8 +115,8 @@ _IS_LEADER = Statement(
 )
 
 
-def get_backlog(connection: Connection, query: BacklogQuery, now: datetime) -> Backlog:
-    """Return the backlog as QueueStore.get_backlog does, without the workers' slots."""
+def get_backlog(connection: Connection, query: BacklogQuery, slots: int, now: datetime) -> Backlog:
+    """Return the backlog as QueueStore.get_backlog does; the workers have *slots*."""
     in_flight, by_site = _count_in_flight(connection)
     tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
     max_sites = max(_MIN_SITES_PER_TENANT, _MAX_SITES // max(1, len(tenants)))
@@ -135,8 +136,12 @@ def get_backlog(connection: Connection, query: BacklogQuery, now: datetime) -> B
         for published, leased in [by_site[site]]
     }
     free_slots = {site: min(query.limit, query.free_slots(status)) for site, status in statuses.items()}
+    shares = {
+        site: fair_scheduling.site_share(slots) - status.published - status.leased
+        for site, status in statuses.items()
+    }
     ready = {
-        tenant: _list_ready(connection, tenant, sites, free_slots, query.limit)
+        tenant: _list_ready(connection, tenant, sites, free_slots, shares, query.limit)
         for tenant, sites in sites_of.items()
     }
     return Backlog(
@@ -144,6 +149,7 @@ def get_backlog(connection: Connection, query: BacklogQuery, now: datetime) -> B
         in_flight,
         statuses,
         sum(published for published, _ in by_site.values()),
+        slots,
         last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
         last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
     )
@@ -215,15 +221,30 @@ def next_window(connection: Connection, scan: Statement, after: str, size: int, 
 
 
 def _list_ready(
-    connection: Connection, tenant: str, sites: Sequence[str], free_slots: dict[str, int], limit: int
+    connection: Connection,
+    tenant: str,
+    sites: Sequence[str],
+    free_slots: dict[str, int],
+    shares: dict[str, int],
+    limit: int,
 ) -> list[ReadyJob]:
-    """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order."""
-    by_site = []
+    """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order.
+
+    Those beyond the *shares* of their sites come after all others.
+    """
+    within, beyond = [], []
     for site in sites:
         if free_slots[site] > 0:
             values = {"of_tenant": tenant, "of_site": site, "most": free_slots[site]}
-            by_site.append([_ready_from_row(row) for row in _READY_AT_SITE.all(connection, values)])
-    return list(islice(merge(*by_site, key=lambda job: (job.due, job.id)), limit))
+            found = [_ready_from_row(row) for row in _READY_AT_SITE.all(connection, values)]
+            share = max(0, shares[site])
+            within.append(found[:share])
+            beyond.append(found[share:])
+    return list(islice(chain(merge(*within, key=_rank), merge(*beyond, key=_rank)), limit))
+
+
+def _rank(job: ReadyJob) -> tuple[datetime | None, str]:
+    return job.due, job.id
 
 
 def _ready_from_row(row: rows.Row) -> ReadyJob:

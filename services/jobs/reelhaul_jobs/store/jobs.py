@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_
+from sqlalchemy import Connection, bindparam, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -53,6 +53,27 @@ _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
     .where(jobs.c.parent == bindparam("job"), HAS_PARENT, jobs.c.delete_time.is_(None))
     .group_by(jobs.c.state)
+)
+_LEASED_CHILDREN = Statement(
+    select(jobs)
+    .where(
+        jobs.c.parent == bindparam("job"),
+        HAS_PARENT,
+        jobs.c.delete_time.is_(None),
+        or_(jobs.c.state == bindparam("running"), jobs.c.state == bindparam("cancelling")),
+    )
+    .order_by(jobs.c.position)
+    .limit(bindparam("most"))
+)
+_CHILDREN_BYTES = Statement(
+    select(func.coalesce(func.sum(attempts.c.downloaded_bytes), 0).label("received"))
+    .select_from(jobs.join(attempts, attempts.c.job == jobs.c.id))
+    .where(
+        jobs.c.parent == bindparam("job"),
+        HAS_PARENT,
+        jobs.c.delete_time.is_(None),
+        attempts.c.end_time.is_not(None),
+    )
 )
 _ATTEMPTS = Statement(
     select(attempts)
@@ -160,6 +181,16 @@ class SqlJobStore:
     async def count_children(self, job_id: str) -> Mapping[State, int]:
         found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
         return {State(row["state"]): row["jobs"] for row in found}
+
+    async def list_leased_children(self, job_id: str, limit: int) -> Sequence[Job]:
+        states = {"running": int(State.RUNNING), "cancelling": int(State.CANCELLING)}
+        values = {"job": job_id, "most": limit, **states}
+        found = await self._database.read(lambda connection: _LEASED_CHILDREN.all(connection, values))
+        return [rows.job_from_row(row) for row in found]
+
+    async def sum_children_bytes(self, job_id: str) -> int:
+        row = await self._database.read(lambda connection: _CHILDREN_BYTES.first(connection, {"job": job_id}))
+        return int(row["received"]) if row is not None else 0
 
     async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         values = {"job": job_id, "below": 2**31 - 1 if below is None else below, "most": limit}

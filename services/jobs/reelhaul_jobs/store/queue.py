@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -71,8 +70,7 @@ class SqlQueueStore:
 
     async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
         def op(connection: Connection) -> Backlog:
-            backlog = dispatch_queries.get_backlog(connection, query, now)
-            return replace(backlog, slots=_count_worker_slots(connection, now))
+            return dispatch_queries.get_backlog(connection, query, _count_worker_slots(connection, now), now)
 
         return await self._database.read(op)
 

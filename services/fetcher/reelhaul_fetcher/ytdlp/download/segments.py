@@ -26,7 +26,7 @@ from yt_dlp.utils import DownloadError, update_url_query
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model import hls_playlist, site_limits
-from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported
+from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
 from reelhaul_fetcher.ytdlp import dash_manifest
 from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
@@ -35,7 +35,8 @@ from reelhaul_runtime.errors import ReelhaulError
 _MAX_PLAYLIST_BYTES = 32 * 1024 * 1024
 # AES-128 is what yt-dlp decrypts.
 _DECRYPTED_METHODS = frozenset({"AES-128"})
-_NOT_FOUND = re.compile(r"fragment (\d{1,9}) not found")
+# yt-dlp's messages about a segment without content.
+_EMPTY = re.compile(r"fragment (\d{1,9}) not found|Did not get any data blocks")
 _COPY_BYTES = 1 << 20
 # Seconds by which play times of manifests are wrong at least.
 _MIN_TOLERANCE = 2.0
@@ -88,8 +89,8 @@ def download_segments(downloader: Downloader, stream: Info, segments: SegmentLis
             str(path), {**stream, "fragments": segments.fragments, "requested_formats": None}
         )
     except DownloadError as error:
-        if match := _NOT_FOUND.search(str(error)):
-            raise _incomplete(f"segment {match[1]} is empty") from error
+        if match := _EMPTY.search(str(error)):
+            raise _incomplete(f"segment {match[1]} is empty" if match[1] else "a segment is empty") from error
         raise
     if not succeeded or not path.exists():
         raise DownloadError("the download ended without a file")
@@ -101,6 +102,8 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
 
     FD_NAME = "segments"
     parts: list[_Part]
+    #: Of the media segments of the present part; empty: any.
+    _kind = ""
 
     def real_download(self, filename: str, info: Info) -> bool:
         """Download the fragments of *info* to *filename*."""
@@ -127,6 +130,12 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
         before = [part for part in self.parts if part.start < position]
         last = before[-1] if before else None
         part = None
+        kind = segment_kind(content)
+        if last is None or fragment["restarts"] or fragment.get("is_init"):
+            self._kind = ""
+        elif self._kind and kind != self._kind:
+            raise _incomplete(f"segment {fragment['frag_index']} is not media like the others")
+        self._kind = self._kind or kind
         if fragment.get("is_init"):
             digest = hashlib.sha256(content).hexdigest()
             if last is not None and not fragment["restarts"] and digest == last.digest:

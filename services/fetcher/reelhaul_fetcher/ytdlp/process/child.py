@@ -31,6 +31,7 @@ from reelhaul_fetcher.ytdlp.downloader import (
     confine_programs,
     disable_ffmpeg_downloader,
     downloader_options,
+    read_playlist_durations,
     share_ssl_contexts,
 )
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
@@ -54,6 +55,7 @@ def warm_up() -> str:
     confine_programs()
     keep_track_properties()
     dash_manifest.support_periods()
+    read_playlist_durations()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)

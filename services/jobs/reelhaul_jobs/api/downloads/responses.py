@@ -19,7 +19,7 @@ from reelhaul_jobs.api.jobs.messages import expire_time_of, visible_error
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Summary
 from reelhaul_jobs.model.results import JobView
-from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime import errors
@@ -104,7 +104,7 @@ def list_response(
     """Return *page*, with fewer jobs where they would be too large for one response."""
     response, size = download_service_pb2.ListDownloadsResponse(total=page.total), 0
     for job in page.jobs:
-        message = download(JobView.from_row(job))
+        message = download(page.view(job))
         size += message.ByteSize()
         if response.jobs and size > fields.MAX_RESPONSE_BYTES:
             break
@@ -188,6 +188,9 @@ def _set_media(media: media_pb2.MediaInfo, message: download_pb2.Download) -> No
 
 def _set_progress(job: Job, message: download_pb2.Download) -> None:
     progress = job.progress or media_pb2.Progress()
+    if job.kind is Kind.EXPANSION and progress.job_counts:
+        _set_children_progress(progress, message)
+        return
     if job.state is State.SUCCEEDED:
         message.progress_percent = 100
     if job.state in QUEUED_STATES:
@@ -204,6 +207,17 @@ def _set_progress(job: Job, message: download_pb2.Download) -> None:
             message.speed = progress.bytes_per_second
         if progress.HasField("eta"):
             message.eta_seconds = fields.to_seconds(progress.eta)
+
+
+def _set_children_progress(progress: media_pb2.Progress, message: download_pb2.Download) -> None:
+    """Set the progress of a playlist: over its jobs, also when all of them are created."""
+    message.job_counts.update(progress.job_counts)
+    message.stage = progress.stage
+    if progress.HasField("percent"):
+        message.progress_percent = progress.percent
+    message.downloaded_bytes = progress.downloaded_bytes
+    if progress.bytes_per_second:
+        message.speed = progress.bytes_per_second
 
 
 def _count(counts: Mapping[State, int], states: tuple[State, ...]) -> int:

@@ -8,9 +8,9 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import responses
 from reelhaul_jobs.api.jobs.messages import visible_error
-from reelhaul_jobs.api.jobs.streams import wait_of_event
+from reelhaul_jobs.api.jobs.streams import view_of_snapshot
 from reelhaul_jobs.model.job import Event
-from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_jobs.model.watch import Heartbeat, Message, Snapshot
 
 
@@ -39,15 +39,17 @@ def _response(message: Message) -> WatchProgressResponse | None:
             return _snapshot(snapshot)
         case Event() as event:
             # The terminal state comes with the whole job: completed or failed.
-            return None if event.state.is_terminal else WatchProgressResponse(state=_state(event))
+            return (
+                None if event.state.is_terminal else WatchProgressResponse(state=_state(event, message.wait))
+            )
         case Heartbeat():
             return WatchProgressResponse(heartbeat=WatchProgressResponse.Heartbeat())
         case progress:
-            return WatchProgressResponse(progress=_progress(progress))
+            return WatchProgressResponse(progress=_progress(progress, message.wait))
 
 
 def _snapshot(snapshot: Snapshot) -> WatchProgressResponse:
-    download = responses.download(JobView.from_row(snapshot.job))
+    download = responses.download(view_of_snapshot(snapshot))
     if not snapshot.terminal:
         return WatchProgressResponse(snapshot=download)
     if download.status == download_pb2.Download.SUCCEEDED:
@@ -55,9 +57,13 @@ def _snapshot(snapshot: Snapshot) -> WatchProgressResponse:
     return WatchProgressResponse(failed=download)
 
 
-def _progress(progress: media_pb2.Progress) -> WatchProgressResponse.Progress:
+def _progress(progress: media_pb2.Progress, wait: Wait | None) -> WatchProgressResponse.Progress:
     message = WatchProgressResponse.Progress(
-        stage=progress.stage, downloaded_bytes=progress.downloaded_bytes, detail=progress.detail
+        stage=progress.stage,
+        downloaded_bytes=progress.downloaded_bytes,
+        detail=progress.detail,
+        wait_reason=responses.wait_reason_name(wait),
+        job_counts=progress.job_counts,
     )
     if progress.HasField("percent"):
         message.progress_percent = progress.percent
@@ -70,12 +76,12 @@ def _progress(progress: media_pb2.Progress) -> WatchProgressResponse.Progress:
     return message
 
 
-def _state(event: Event) -> WatchProgressResponse.State:
+def _state(event: Event, wait: Wait | None) -> WatchProgressResponse.State:
     message = WatchProgressResponse.State(
         old_status=responses.status_of(event.old_state),
         status=responses.status_of(event.state),
         attempts=event.charged,
-        wait_reason=responses.wait_reason_name(wait_of_event(event)),
+        wait_reason=responses.wait_reason_name(wait),
         retry_time=fields.to_timestamp(event.next_attempt_time),
     )
     if (error := visible_error(event.state, event.error)) is not None:

@@ -22,6 +22,7 @@ from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_runtime import identity, logs
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Violation, to_status
 from reelhaul_runtime.validation.violations import FieldNames, same_name
 
@@ -32,12 +33,17 @@ _MAX_REQUEST_BYTES = 3 * 1024 * 1024
 class JobCreation:
     """Validates requests and creates their jobs."""
 
-    def __init__(self, jobs: Jobs, batches: Batches, now: Clock, retention: timedelta) -> None:
-        """*retention*: how long a job is kept after its end unless its caller says."""
+    def __init__(
+        self, jobs: Jobs, batches: Batches, now: Clock, retention: timedelta, rules: Rules | None = None
+    ) -> None:
+        """*retention*: how long a job is kept after its end unless its caller says.
+
+        *rules*: which addresses a URL may have, as the guard's; None leaves that to the guard.
+        """
         self._jobs = jobs
         self._batches = batches
         self._now = now
-        self._templates = JobTemplateCache(retention)
+        self._templates = JobTemplateCache(retention, rules)
 
     async def create(
         self, request: job_service_pb2.CreateJobRequest, names: FieldNames = same_name

@@ -18,7 +18,7 @@ from reelhaul_jobs.filters.fields import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.job import Attempt
 from reelhaul_jobs.model.lists import CountQuery, JobCounts, Order, Summary
-from reelhaul_jobs.model.results import JobView, Owner
+from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 from reelhaul_runtime.identity import Caller
@@ -54,7 +54,7 @@ def list_response(
     detail = request.view or job_service_pb2.JOB_VIEW_BASIC
     response, size = job_service_pb2.ListJobsResponse(total_size=page.total), 0
     for job in page.jobs:
-        message = messages.job_to_proto(JobView.from_row(job), detail)
+        message = messages.job_to_proto(page.view(job), detail)
         size += message.ByteSize()
         if response.jobs and size > fields.MAX_RESPONSE_BYTES:
             break

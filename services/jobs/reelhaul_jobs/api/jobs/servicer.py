@@ -12,7 +12,6 @@ from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import batches, listing, streams, updates
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.messages import attempt_to_proto, job_to_proto
-from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs
@@ -103,7 +102,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.BatchGetJobsRequest, context: object
     ) -> job_service_pb2.BatchGetJobsResponse:
         jobs = await self._batches.get(batches.parse_names(request.names), fields.caller_owner())
-        views = [JobView.from_row(self._jobs.with_latest_progress(job)) for job in jobs]
+        views = await self._jobs.views(jobs)
         messages = batches.check_response_size([job_to_proto(view) for view in views])
         return job_service_pb2.BatchGetJobsResponse(jobs=messages)
 

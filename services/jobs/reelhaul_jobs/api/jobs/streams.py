@@ -15,10 +15,9 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 )
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import listing, messages
-from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.results import JobView
-from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_jobs.model.watch import Heartbeat, JobChange, Message, Pace, Snapshot, StreamMessage, WatchQuery
 from reelhaul_runtime.identity import Caller
 
@@ -81,12 +80,12 @@ def message_to_proto(message: Message) -> WatchJobResponse:
     )
     match message.body:
         case Snapshot() as snapshot:
-            job = messages.job_to_proto(JobView.from_row(snapshot.job))
+            job = messages.job_to_proto(view_of_snapshot(snapshot))
             response.snapshot.MergeFrom(
                 WatchJobResponse.Snapshot(job=job, reset=snapshot.reset, terminal=snapshot.terminal)
             )
         case Event() as event:
-            response.state_change.MergeFrom(_state_change(event))
+            response.state_change.MergeFrom(_state_change(event, message.wait))
         case Heartbeat():
             response.heartbeat.SetInParent()
         case progress:
@@ -95,23 +94,9 @@ def message_to_proto(message: Message) -> WatchJobResponse:
     return response
 
 
-def wait_of_event(event: Event) -> wait_reason.Wait | None:
-    """Return why the job does not run, as far as the event alone says."""
-    match event.state:
-        case State.RETRYING:
-            return wait_reason.Wait(
-                reason=wait_reason.WaitReason.BACKOFF,
-                message="the last attempt failed; the next one waits for its time",
-                until=event.next_attempt_time,
-            )
-        case State.QUEUED if event.old_state is State.RUNNING and event.error is not None:
-            return wait_reason.explain_release(event.error)
-        case State.QUEUED:
-            return wait_reason.Wait(reason=wait_reason.WaitReason.IN_QUEUE, message="waits for a free slot")
-        case State.PAUSED:
-            return wait_reason.Wait(reason=wait_reason.WaitReason.PAUSED, message="paused by a user")
-        case _:
-            return None
+def view_of_snapshot(snapshot: Snapshot) -> JobView:
+    """Return the view that *snapshot* shows."""
+    return JobView(snapshot.job, snapshot.wait, children=snapshot.children)
 
 
 @lru_cache(maxsize=256)
@@ -123,15 +108,15 @@ def _change_to_proto(change: JobChange) -> WatchJobsResponse:
     job = change.job
     if job.delete_time is not None:
         return WatchJobsResponse(job=job_pb2.Job(name=job.name), deleted=True)
-    return WatchJobsResponse(job=messages.job_to_proto(JobView.from_row(job), JOB_VIEW_BASIC))
+    return WatchJobsResponse(job=messages.job_to_proto(JobView(job, change.wait), JOB_VIEW_BASIC))
 
 
-def _state_change(event: Event) -> WatchJobResponse.StateChange:
+def _state_change(event: Event, wait: Wait | None) -> WatchJobResponse.StateChange:
     return WatchJobResponse.StateChange(
         old_state=cast("job_pb2.Job.State.ValueType", event.old_state or 0),
         state=cast("job_pb2.Job.State.ValueType", event.state),
         attempt_count=event.charged,
         error=messages.visible_error(event.state, event.error),
         next_attempt_time=fields.to_timestamp(event.next_attempt_time),
-        wait=messages.wait_to_proto(wait_of_event(event)),
+        wait=messages.wait_to_proto(wait),
     )

@@ -11,6 +11,7 @@ from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages, validation
 from reelhaul_jobs.model.job import Job
 from reelhaul_runtime import identity
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.validation.violations import FieldNames, same_name
 
 _MAX_TEMPLATES = 1024
@@ -34,9 +35,12 @@ class JobTemplateCache:
     A template is everything that was requested but URL, labels and points in time.
     """
 
-    def __init__(self, retention: timedelta) -> None:
-        """*retention*: how long a job is kept after its end unless its caller says."""
-        self._retention = retention
+    def __init__(self, retention: timedelta, rules: Rules | None = None) -> None:
+        """*retention*: how long a job is kept after its end unless its caller says.
+
+        *rules* are those of ``urls.check_url``.
+        """
+        self._retention, self._rules = retention, rules
         # Serialized template and the caller's permission level -> a job made from it.
         self._templates: OrderedDict[tuple[bytes, int], Job] = OrderedDict()
 
@@ -50,11 +54,11 @@ class JobTemplateCache:
         content = _shared_content(requested)
         key = (content, identity.caller().level)
         template = self._templates.get(key)
-        if template is not None and validation.varying_fields_valid(requested, context.now):
+        if template is not None and validation.varying_fields_valid(requested, context.now, self._rules):
             self._templates.move_to_end(key)
             fields.check_new_job_id(job_id, names("job_id"))
             return _from_template(template, requested, job_id, context)
-        valid = validation.validate_and_normalize(requested, context.now, names)
+        valid = validation.validate_and_normalize(requested, context.now, names, self._rules)
         fields.check_new_job_id(job_id, names("job_id"))
         job = messages.job_from_proto(
             valid, job_id, context.tenant, context.now, context.traceparent, self._retention

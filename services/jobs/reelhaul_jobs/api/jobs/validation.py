@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_runtime import identity
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.validation import fields, formats, urls
 from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
@@ -22,9 +23,12 @@ _HOUR = timedelta(hours=1)
 _SECOND = timedelta(seconds=1)
 
 
-def validate_and_normalize(job: job_pb2.Job, now: datetime, names: FieldNames = same_name) -> job_pb2.Job:
+def validate_and_normalize(
+    job: job_pb2.Job, now: datetime, names: FieldNames = same_name, rules: Rules | None = None
+) -> job_pb2.Job:
     """Return a copy of *job* as it may be stored at *now*: defaults set, OUTPUT_ONLY fields cleared.
 
+    *rules* are those of ``urls.check_url``.
     Retention is not set: the server decides it.
 
     Raises PERMISSION_INSUFFICIENT where a field needs a grant that the caller lacks; otherwise one
@@ -37,7 +41,7 @@ def validate_and_normalize(job: job_pb2.Job, now: datetime, names: FieldNames = 
     fields.check_grants(normalized, "job", identity.caller, names)
     violations = FieldViolations(names)
     fields.check_enums(normalized, "job", violations)
-    urls.check_url(normalized.url, "job.url", violations)
+    urls.check_url(normalized.url, "job.url", violations, rules)
     formats.check_format(normalized.format, "job.format", violations)
     check_labels(normalized, violations)
     check_times(normalized, now, violations)
@@ -48,13 +52,13 @@ def validate_and_normalize(job: job_pb2.Job, now: datetime, names: FieldNames = 
     return normalized
 
 
-def varying_fields_valid(job: job_pb2.Job, now: datetime) -> bool:
+def varying_fields_valid(job: job_pb2.Job, now: datetime, rules: Rules | None = None) -> bool:
     """Return whether the fields that jobs seldom share are valid: URL, labels and times.
 
     ``validate_and_normalize`` reports what is wrong if they are not.
     """
     violations = FieldViolations()
-    urls.check_url(job.url, "job.url", violations)
+    urls.check_url(job.url, "job.url", violations, rules)
     check_labels(job, violations)
     check_times(job, now, violations)
     return not violations

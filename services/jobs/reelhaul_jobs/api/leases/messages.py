@@ -151,6 +151,8 @@ def claim_response(result: LeaseGrant | Refusal) -> ClaimResponse:
             traceparent=job.traceparent,
             expansion=_expansion_to_proto(job),
             recording_stopped=job.recording_stop_time is not None,
+            # The list's title of the entry, or that which an earlier attempt read.
+            title=job.media.title if job.parent and job.media else "",
         ),
         resume=_resume_hints(result),
         egress=job.egress,

@@ -16,6 +16,7 @@ from reelhaul_jobs.model.schedule import check_etag
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.schedules import Schedules, with_first_run
 from reelhaul_runtime import identity
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.page_tokens import PageTokens
 
 
@@ -23,20 +24,29 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
     """reelhaul.jobs.v1.ScheduleService."""
 
     def __init__(
-        self, schedules: Schedules, page_tokens: PageTokens, now: Clock, retention: timedelta
+        self,
+        schedules: Schedules,
+        page_tokens: PageTokens,
+        now: Clock,
+        retention: timedelta,
+        rules: Rules | None = None,
     ) -> None:
-        """*retention*: how long a job is kept after its end unless its template says."""
+        """*retention*: how long a job is kept after its end unless its template says.
+
+        *rules* are those of ``JobCreation``.
+        """
         self._schedules = schedules
         self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
+        self._rules = rules
 
     async def CreateSchedule(
         self, request: schedule_service_pb2.CreateScheduleRequest, context: object
     ) -> schedule_pb2.Schedule:
         now, tenant = self._now(), identity.caller().tenant
         key = fields.idempotency_key(request, "CreateSchedule", tenant, now)
-        message = validate_and_normalize(request.schedule, now, now)
+        message = validate_and_normalize(request.schedule, now, now, self._rules)
         schedule_id = messages.new_schedule_id(request.schedule_id)
         schedule = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
         if request.validate_only:
@@ -62,7 +72,8 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         schedule_id = messages.parse_schedule_id(request.schedule.name, "schedule.name")
         present = await self._schedules.get(tenant, schedule_id)
         check_etag(present, request.schedule.etag)
-        message = validate_and_normalize(messages.merge_update(present, request), now, present.create_time)
+        merged = messages.merge_update(present, request)
+        message = validate_and_normalize(merged, now, present.create_time, self._rules)
         wanted = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
         return messages.schedule_to_proto(await self._schedules.update(present, wanted))
 

@@ -8,6 +8,7 @@ from reelhaul.jobs.v1 import job_pb2, schedule_pb2
 from reelhaul_jobs.api.jobs import validation
 from reelhaul_jobs.model.cron import CronError, parse_cron, parse_time_zone
 from reelhaul_jobs.model.job import Job
+from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.validation import fields, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -15,7 +16,7 @@ _MAX_END = timedelta(days=3660)
 
 
 def validate_and_normalize(
-    message: schedule_pb2.Schedule, now: datetime, create_time: datetime
+    message: schedule_pb2.Schedule, now: datetime, create_time: datetime, rules: Rules | None = None
 ) -> schedule_pb2.Schedule:
     """Return a copy of *message* as it may be stored: defaults set, OUTPUT_ONLY fields cleared.
 
@@ -33,15 +34,15 @@ def validate_and_normalize(
     if schedule.job_template.HasField("expire_time"):
         violations.add("schedule.job_template.expire_time", "must be unset: ttl counts for each job")
     violations.raise_if_any()
-    schedule.job_template.CopyFrom(_validated_template(schedule, now))
+    schedule.job_template.CopyFrom(_validated_template(schedule, now, rules))
     schedule.catch_up = schedule.catch_up or schedule_pb2.Schedule.SKIP
     return schedule
 
 
-def check_url(job: Job) -> None:
+def check_url(job: Job, rules: Rules | None = None) -> None:
     """Raise URL_INVALID or URL_FORBIDDEN if the URL of a schedule's *job* may not be fetched any more."""
     violations = FieldViolations()
-    urls.check_url(job.url, "job_template.url", violations)
+    urls.check_url(job.url, "job_template.url", violations, rules)
     violations.raise_if_any()
 
 
@@ -72,7 +73,7 @@ def _check_times(
         violations.add("schedule.end_time", f"must be after the first run, {first_run.isoformat()}")
 
 
-def _validated_template(schedule: schedule_pb2.Schedule, now: datetime) -> job_pb2.Job:
+def _validated_template(schedule: schedule_pb2.Schedule, now: datetime, rules: Rules | None) -> job_pb2.Job:
     """Return the template, valid as a job is; what only a schedule's job may ask for is set afterwards."""
     template = job_pb2.Job()
     template.CopyFrom(schedule.job_template)
@@ -81,7 +82,7 @@ def _validated_template(schedule: schedule_pb2.Schedule, now: datetime) -> job_p
         template.kind = job_pb2.Job.EXPANSION
     if template.HasField("expansion"):
         template.expansion.ClearField("new_entries_only")
-    valid = validation.validate_and_normalize(template, now, _template_field)
+    valid = validation.validate_and_normalize(template, now, _template_field, rules)
     if new_entries_only:
         valid.expansion.new_entries_only = True
         schedule.new_entries_only = True

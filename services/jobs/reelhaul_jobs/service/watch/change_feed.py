@@ -15,6 +15,7 @@ from reelhaul_jobs.model.watch import JobChange
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.state_events import StateEvent, StateEventStore
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.watch import limits
 from reelhaul_jobs.service.watch.conflating_queue import ConflatingQueue
 from reelhaul_runtime.errors import ReelhaulError
@@ -39,8 +40,8 @@ _OFFERS_PER_TURN = 1_000
 class ChangeFeed:
     """Reads while anybody watches: at once what the bus reports, and every few seconds all events."""
 
-    def __init__(self, store: StateEventStore, hub: EventHub, now: Clock) -> None:
-        self._store, self._hub, self._now = store, hub, now
+    def __init__(self, store: StateEventStore, views: JobViews, hub: EventHub, now: Clock) -> None:
+        self._store, self._views, self._hub, self._now = store, views, hub, now
         self._queues: set[ConflatingQueue] = set()
         self._owners: dict[Owner, int] = defaultdict(int)
         # Ids of jobs that the bus reported as changed, in order.
@@ -92,8 +93,9 @@ class ChangeFeed:
             old_states[event.job_id] |= {event.old_state} - {None}  # type: ignore[arg-type]
         changes, job_ids = list[JobChange](), list(old_states)
         for start in range(0, len(job_ids), PAGE_SIZE):
-            for job in await self._store.get_with_deleted(job_ids[start : start + PAGE_SIZE]):
-                changes.append(JobChange(job, frozenset(old_states[job.id]), position))
+            jobs = await self._store.get_with_deleted(job_ids[start : start + PAGE_SIZE])
+            for job, view in zip(jobs, await self._views.list_views(jobs), strict=True):
+                changes.append(JobChange(job, frozenset(old_states[job.id]), position, view.wait))
         return changes
 
     async def _ensure_started(self) -> None:

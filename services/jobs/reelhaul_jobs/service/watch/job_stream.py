@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model.job import Event
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.watch import Heartbeat, Message, Pace, Snapshot
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.watch.limits import EVENT_RETENTION, MAX_STREAM_SECONDS, stream_ended
-from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
+from reelhaul_jobs.service.watch.resume_tokens import END_COUNTER, Position, ResumeTokens
 from reelhaul_jobs.service.watch.wakeup import Wakeup
 from reelhaul_jobs.service.watch.watched_jobs import WatchedJob, WatchedJobs
 from reelhaul_runtime.errors import NotFound
@@ -31,6 +32,7 @@ class JobStreams:
     async def watch(self, job_id: str, owner: Owner, resume: str, pace: Pace) -> AsyncIterator[Message]:
         """Yield the job's messages after *resume* (empty: from a snapshot) until the job is terminal.
 
+        Yields nothing to a watcher that has received the terminal snapshot, unless the job was retried.
         Raises ``NotFound``, RESUME_TOKEN_INVALID, QUOTA_EXCEEDED, and OVERLOADED when the server drains.
         """
         async with self._open(job_id, owner) as cursor:
@@ -64,6 +66,8 @@ class _Cursor:
         # The latest revision that the watcher has received.
         self._revision = 0
         self._terminal_sent = False
+        # Whether the watcher resumes after a terminal snapshot.
+        self._resumes_at_end = False
         self._sequence = 0
         self._progress_count = watched.progress_count
         # The latest progress that was sent, by itself or in a snapshot.
@@ -75,23 +79,28 @@ class _Cursor:
         if position.time + EVENT_RETENTION < now or revision > self._watched.job.revision:
             return False
         self._sequence, self._revision = position.sequence, revision
+        self._resumes_at_end = position.is_end
         return True
 
     def snapshot(self, *, reset: bool = False) -> Message:
         """Return the whole job; it is the last message where the job has ended."""
         job = self._watched.job
-        self._revision, self._terminal_sent = job.revision, job.state.is_terminal
-        sequence = max(job.revision << 32, self._sequence + 1)
+        self._revision, self._terminal_sent = job.revision, self._watched.has_ended
+        counter = END_COUNTER if self._terminal_sent else 0
+        sequence = max(job.revision << 32 | counter, self._sequence + 1)
         return self._sent(self._watched.snapshot(sequence, reset=reset))
 
     async def messages(self, pace: Pace) -> AsyncIterator[Message]:
-        """Yield what happens from here on, until the terminal snapshot."""
+        """Yield what happens from here on, until the terminal snapshot.
+
+        That of an expansion is sent when its jobs have ended too.
+        """
         clock = asyncio.get_running_loop().time
         started = last_sent = clock()
         # When the next progress may be sent; the first one always may.
         progress_due = 0.0
         while not self._terminal_sent:
-            if self._revision < self._watched.job.revision or self._watched.job.state.is_terminal:
+            if self._revision < self._watched.job.revision or self._watched.has_ended or self._resumes_at_end:
                 for message in await self._state_changes():
                     yield message
                 last_sent = clock()
@@ -114,8 +123,12 @@ class _Cursor:
             )
 
     async def _state_changes(self) -> Sequence[Message]:
-        """Return the events since the last message, and the terminal snapshot where the job has ended."""
+        """Return the events since the last message, and the terminal snapshot where the job has ended.
+
+        Nothing follows a terminal snapshot that was received before, but events of a retry.
+        """
         job = self._watched.job
+        resumes_at_end, self._resumes_at_end = self._resumes_at_end, False
         events = self._watched.events_after(self._revision)
         if events is None:
             events = await self._watched.load_events_after(self._revision)
@@ -124,7 +137,9 @@ class _Cursor:
         self._revision = max(self._revision, job.revision)
         messages = [self._sent(event) for event in events]
         # If it was retried meanwhile, there are further events to send first.
-        if job.state.is_terminal and self._watched.job is job:
+        if resumes_at_end and not messages and job.state.is_terminal:
+            self._terminal_sent = True
+        elif self._watched.has_ended and self._watched.job is job:
             messages.append(self.snapshot())
         return messages
 
@@ -152,7 +167,9 @@ class _Cursor:
         self._sequence = message.sequence
         match message.body:
             case Snapshot(job):
-                self._sent_progress = job.progress
-            case media_pb2.Progress() as progress:
-                self._sent_progress = progress
+                # It shows the latest, which is not to be sent again.
+                latest = self._watched.latest_progress()
+                self._sent_progress = latest.body if latest else job.progress
+            case media_pb2.Progress() | Event() as update:
+                self._sent_progress = update
         return message

@@ -17,6 +17,12 @@ MAX_STREAM_SECONDS = 12 * 3600 - 30.0
 REREAD_SECONDS = 5.0
 
 
+#: Seconds between two looks at what the rows of watched jobs do not say: why they wait, lost workers, the
+#: progress of an expansion's jobs. A look may take a fifth of the time.
+OBSERVE_SECONDS = 1.0
+OBSERVE_REST = 4.0
+
+
 def stream_ended() -> ReelhaulError:
     """Return the error that ends a stream which is not over: UNAVAILABLE, to be resumed."""
     return ReelhaulError(

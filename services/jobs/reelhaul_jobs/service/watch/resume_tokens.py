@@ -13,6 +13,9 @@ from reelhaul_runtime.page_tokens import seal, unseal
 _POSITION = struct.Struct(">QQ")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: Lower half of the sequence of a terminal snapshot; that of anything else is smaller.
+END_COUNTER = 2**32 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -20,6 +23,11 @@ class Position:
 
     sequence: int
     time: datetime
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is that of a terminal snapshot: the watcher has received everything."""
+        return self.sequence & END_COUNTER == END_COUNTER
 
 
 class ResumeTokens:

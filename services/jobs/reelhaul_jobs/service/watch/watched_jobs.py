@@ -8,17 +8,22 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import wait_reason
 from reelhaul_jobs.model.job import Event, Job
-from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.states import Kind, State
+from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_jobs.model.watch import Message, Snapshot
 from reelhaul_jobs.ports.bus import JobBus, ProgressNotice
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.watch import limits
-from reelhaul_jobs.service.watch.resume_tokens import Position, ResumeTokens
+from reelhaul_jobs.service.watch.resume_tokens import END_COUNTER, Position, ResumeTokens
 from reelhaul_jobs.service.watch.wakeup import WakeupGroup
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 
@@ -32,15 +37,24 @@ _PAGE = 500
 
 
 class WatchedJob:
-    """One watched job: its row, its latest events and its latest progress."""
+    """One watched job: its row, its view, its latest events and its latest progress."""
 
+    #: The row, and what it does not say.
     job: Job
+    view: JobView
 
     def __init__(
-        self, job_id: str, store: JobStore, bus: JobBus, hub: EventHub, tokens: ResumeTokens, now: Clock
+        self,
+        job_id: str,
+        store: JobStore,
+        views: JobViews,
+        bus: JobBus,
+        hub: EventHub,
+        tokens: ResumeTokens,
+        now: Clock,
     ) -> None:
         self._id = job_id
-        self._store, self._bus, self._hub = store, bus, hub
+        self._store, self._views, self._bus, self._hub = store, views, bus, hub
         self._tokens, self._now = tokens, now
         self.wakeups = WakeupGroup()
         #: Progress updates received so far; a watcher conflates those between two of its messages.
@@ -56,18 +70,22 @@ class WatchedJob:
         # All events after this revision are in _events.
         self._events_after = 0
         self._progress: tuple[ProgressNotice, int, Message] | None = None
-        self._snapshot: tuple[Job, ProgressNotice | None, Message] | None = None
+        # What the view said last that neither an event nor the worker says.
+        self._update: Message | None = None
+        self._snapshot: tuple[JobView, ProgressNotice | None, Message] | None = None
         self._scheduled_read: asyncio.Task[None] | None = None
         self._read_lock = asyncio.Lock()
 
     def on_progress(self, notice: ProgressNotice) -> None:
         """See JobListener."""
         self._notice = notice
-        self.progress_count += 1
-        self.progress_time = asyncio.get_running_loop().time()
         if notice.epoch > self.job.epoch:
             self.refresh_soon()
-        self.wakeups.notify_progress()
+        if self.job.kind is Kind.EXPANSION:
+            # Its progress is that of its jobs, which the next look finds.
+            return
+        self._update = None
+        self._notify_progress()
 
     def on_row_change(self, revision: int) -> None:
         """See JobListener."""
@@ -82,12 +100,34 @@ class WatchedJob:
     async def start(self) -> None:
         """Subscribe and read the job for the first time. ``NotFound`` if it does not exist."""
         self.job = await self._store.get(self._id)
+        self.view = await self._views.view(self.job)
         self._events_after = self.job.revision
         self._hub.subscribe(self._id, self)
         # Catches changes between the read and the subscription.
         await self.refresh()
         if self.job.is_leased:
             self._notice = self._hub.latest_progress(self._id) or await self._bus.get_last_progress(self._id)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen: the job, and of an expansion all of its jobs, have ended."""
+        return self.view.has_ended
+
+    async def observe(self) -> None:
+        """Look at what the row does not say, and wake the watchers if that has changed."""
+        if self.has_ended:
+            return
+        job, view = self.job, await self._views.view(self.job)
+        if job.is_leased and view.wait is not None:
+            # The lease may have been renewed since the row was read.
+            fresh = await self._store.get(self._id)
+            if fresh.revision != job.revision:
+                self.refresh_soon()
+                return
+            job, view = fresh, await self._views.view(fresh)
+        if self.job.revision == job.revision:
+            self.job = job
+            self._set_view(view)
 
     async def refresh(self) -> None:
         """Read the row as it is now; simultaneous callers share one read."""
@@ -112,28 +152,32 @@ class WatchedJob:
         return [self._event_message(event) for event in events if event.revision <= last]
 
     def latest_progress(self) -> Message | None:
-        """Return the latest progress of the present lease."""
+        """Return the latest progress of the present lease, or a change of why the job waits."""
+        if self._update is not None and self._update.sequence >> 32 == self.job.revision:
+            return self._update
         notice = self._current_notice()
-        if notice is None:
+        if notice is None or self.job.kind is Kind.EXPANSION:
             return None
         cached, revision = self._progress, self.job.revision
         if cached is None or cached[0] is not notice or cached[1] != revision:
-            sequence = revision << 32 | min(notice.sequence, 2**32 - 1)
+            sequence = revision << 32 | min(notice.sequence, END_COUNTER - 1)
             cached = self._progress = notice, revision, self._message(sequence, notice.progress)
         return cached[2]
 
     def snapshot(self, sequence: int, *, reset: bool) -> Message:
         """Return the whole job as it is now."""
-        job, notice = self.job, self._notice
+        view, notice = self.view, self._notice
         if self._snapshot is not None and not reset:
-            cached_job, cached_notice, message = self._snapshot
-            if cached_job is job and cached_notice is notice and message.sequence == sequence:
+            cached_view, cached_notice, message = self._snapshot
+            if cached_view is view and cached_notice is notice and message.sequence == sequence:
                 return message
-        current = self._current_notice()
-        shown = job.replace_fields(progress=current.progress) if current else job
-        message = self._message(sequence, Snapshot(shown, reset=reset, terminal=job.state.is_terminal))
+        shown, current = view.job, self._current_notice()
+        if current and self._update is None and shown.kind is not Kind.EXPANSION:
+            shown = shown.replace_fields(progress=current.progress)
+        body = Snapshot(shown, reset=reset, terminal=self.has_ended, wait=view.wait, children=view.children)
+        message = self._message(sequence, body)
         if not reset:
-            self._snapshot = job, notice, message
+            self._snapshot = view, notice, message
         return message
 
     def resume_token(self, sequence: int) -> str:
@@ -162,11 +206,16 @@ class WatchedJob:
                 job, self.deleted = _as_deleted(before), True
             if job.revision <= before.revision:
                 return
+            view = JobView.from_row(job) if self.deleted else await self._views.view(job)
             events = await self._store.list_events(self._id, after=before.revision, limit=MAX_EVENTS + 1)
-            self._apply(job, events)
+            self._apply(job, view, events)
         self.wakeups.notify()
 
-    def _apply(self, job: Job, events: Sequence[Event]) -> None:
+    def _apply(self, job: Job, view: JobView, events: Sequence[Event]) -> None:
+        self.job, previous = job, self.view
+        self.view = view
+        if job.kind is Kind.EXPANSION and view.job.progress != previous.job.progress:
+            self._publish_update(view)
         if len(events) > MAX_EVENTS:
             self._events.clear()
             self._events_after = job.revision
@@ -177,15 +226,70 @@ class WatchedJob:
                     if len(self._events) == MAX_EVENTS:
                         self._events_after = self._events[0].sequence >> 32
                     self._events.append(self._event_message(event))
-        self.job = job
+
+    def _set_view(self, view: JobView) -> None:
+        """Show *view*, of the present row, to the watchers as far as it says something new."""
+        before = self.view
+        if view.has_ended:
+            self.view = view
+            self.wakeups.notify()
+            return
+        if view.job.kind is Kind.EXPANSION:
+            has_news = view.job.progress != before.job.progress
+        else:
+            reasons = [wait.reason if wait else None for wait in (before.wait, view.wait)]
+            has_news = reasons[0] != reasons[1]
+        if has_news:
+            self.view = view
+            self._publish_update(view)
+
+    def _publish_update(self, view: JobView) -> None:
+        """Make a message of *view*: the progress of a lost worker or of children, or why the job waits."""
+        job = view.job
+        body: Event | media_pb2.Progress | None = None
+        if job.kind is Kind.EXPANSION or (job.is_leased and view.wait is not None):
+            body = job.progress
+        elif not job.is_leased:
+            body = Event(
+                revision=job.revision,
+                time=self._now(),
+                old_state=job.state,
+                state=job.state,
+                charged=job.charged,
+                error=job.error,
+                next_attempt_time=job.next_attempt_time,
+            )
+        # Whose worker is back shows its next progress.
+        self._update = None if body is None else self._message(self._next_sequence(job), body, view.wait)
+        self._notify_progress()
+
+    def _next_sequence(self, job: Job) -> int:
+        """Return a sequence above those sent since the latest change of the row, by any server."""
+        if job.is_leased and job.kind is not Kind.EXPANSION:
+            counter = (self._notice.sequence if self._notice else 0) + 1
+        else:
+            # Progress of its worker is not sent, so that only time counts: tenths of a second.
+            counter = int((self._now() - job.update_time) / timedelta(milliseconds=100)) + 1
+        if self._update is not None and self._update.sequence >> 32 == job.revision:
+            counter = max(counter, (self._update.sequence & END_COUNTER) + 1)
+        return job.revision << 32 | min(max(counter, 1), END_COUNTER - 1)
+
+    def _notify_progress(self) -> None:
+        self.progress_count += 1
+        self.progress_time = asyncio.get_running_loop().time()
+        self.wakeups.notify_progress()
 
     def _event_message(self, event: Event) -> Message:
-        sequence = event.revision << 32
-        return Message(sequence, self.resume_token(sequence), event.time, event)
+        sequence, wait = event.revision << 32, wait_reason.explain_event(event)
+        if event.state is self.job.state and event.revision == self.job.revision:
+            wait = self.view.wait
+        return Message(sequence, self.resume_token(sequence), event.time, event, wait)
 
-    def _message(self, sequence: int, body: Snapshot | media_pb2.Progress) -> Message:
+    def _message(
+        self, sequence: int, body: Snapshot | Event | media_pb2.Progress, wait: Wait | None = None
+    ) -> Message:
         now = self._now()
-        return Message(sequence, self._tokens.create(self._id, Position(sequence, now)), now, body)
+        return Message(sequence, self._tokens.create(self._id, Position(sequence, now)), now, body, wait)
 
 
 @dataclass(slots=True)
@@ -198,14 +302,23 @@ class _Entry:
 class WatchedJobs:
     """The jobs that are watched here: each is opened for its first watcher and closed after its last.
 
-    Every few seconds their rows are compared, which finds changes whose notification was lost.
+    Every few seconds their rows are compared, which finds changes whose notification was lost; every second
+    it is looked at what the rows do not say.
     """
 
-    def __init__(self, store: JobStore, bus: JobBus, hub: EventHub, tokens: ResumeTokens, now: Clock) -> None:
-        self._store, self._bus, self._hub = store, bus, hub
+    def __init__(
+        self,
+        store: JobStore,
+        views: JobViews,
+        bus: JobBus,
+        hub: EventHub,
+        tokens: ResumeTokens,
+        now: Clock,
+    ) -> None:
+        self._store, self._views, self._bus, self._hub = store, views, bus, hub
         self._tokens, self._now = tokens, now
         self._entries: dict[str, _Entry] = {}
-        self._comparing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def open(self, job_id: str) -> AsyncIterator[WatchedJob]:
@@ -225,13 +338,15 @@ class WatchedJobs:
     def _join(self, job_id: str) -> _Entry:
         entry = self._entries.get(job_id)
         if entry is None:
-            job = WatchedJob(job_id, self._store, self._bus, self._hub, self._tokens, self._now)
+            job = WatchedJob(job_id, self._store, self._views, self._bus, self._hub, self._tokens, self._now)
             entry = _Entry(job, asyncio.create_task(job.start()))
             # Watchers that wait get the failure; without any, nobody needs it.
             entry.started.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._entries[job_id] = entry
-        if self._comparing is None:
-            self._comparing = asyncio.create_task(self._compare_all())
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._compare_all()), asyncio.create_task(self._observe_all())]
+            for task in self._tasks:
+                task.add_done_callback(_log_failure)
         entry.watchers += 1
         return entry
 
@@ -243,9 +358,10 @@ class WatchedJobs:
         if not entry.watchers:
             entry.started.cancel()
             self._hub.unsubscribe(job_id, entry.job)
-        if not self._entries and self._comparing is not None:
-            self._comparing.cancel()
-            self._comparing = None
+        if not self._entries:
+            for task in self._tasks:
+                task.cancel()
+            self._tasks = []
 
     async def _compare_all(self) -> None:
         while True:
@@ -256,6 +372,20 @@ class WatchedJobs:
                     await self._compare(job_ids[start : start + _PAGE])
             except ReelhaulError as error:
                 log.warning("watched jobs could not be compared", extra={"cause": repr(error)})
+
+    async def _observe_all(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            for entry in list(self._entries.values()):
+                if not _succeeded(entry.started):
+                    continue
+                try:
+                    await entry.job.observe()
+                except ReelhaulError as error:
+                    log.warning("a watched job could not be observed", extra={"cause": repr(error)})
+            spent = clock() - started
+            await asyncio.sleep(max(limits.OBSERVE_SECONDS, limits.OBSERVE_REST * spent))
 
     async def _compare(self, job_ids: list[str]) -> None:
         revisions = await self._store.get_revisions(job_ids)

@@ -7,13 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from reelhaul_fetcher.guard.errors import Refused
-
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 #: Allowed on every public address; other ports must be configured.
 WEB_PORTS = frozenset({80, 443})
+
+
+class Refused(Exception):
+    """The rules forbid an address or a request. *reason* is one word."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)

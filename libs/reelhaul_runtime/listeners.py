@@ -1,0 +1,70 @@
+"""Listeners: what an address (host:port) resolves to here, and why a server cannot listen at it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import cast
+
+#: What ``bind`` takes for IPv4, and for IPv6.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class AddressUnavailable(Exception):
+    """No server can listen at an address; the text says why, without the name of a setting."""
+
+
+def explain(address: str) -> str:
+    """Return why a server cannot listen at *address*, which has just failed."""
+    try:
+        check(address)
+    except AddressUnavailable as error:
+        return str(error)
+    return f"{address} was used by another process: start again"
+
+
+def check(address: str) -> None:
+    """Return if a server can listen at *address* now. Raises AddressUnavailable."""
+    host, _, port = address.rpartition(":")
+    try:
+        for family, sockaddr in resolve(host, int(port)):
+            check_socket_address(family, sockaddr)
+    except (OSError, ValueError) as error:
+        raise AddressUnavailable(describe(address, error)) from error
+
+
+def resolve(host: str, port: int) -> list[tuple[int, SocketAddress]]:
+    """Return the families and socket addresses of *host* on this machine. Raises OSError if it has none."""
+    found = socket.getaddrinfo(
+        host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    usable: list[tuple[int, SocketAddress]] = []
+    for family, _, _, _, sockaddr in found:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.bind((sockaddr[0], 0, *sockaddr[2:]))
+        except OSError:
+            continue  # localhost is ::1 too, which not every machine has
+        if family in (socket.AF_INET, socket.AF_INET6):
+            usable.append((int(family), cast("SocketAddress", sockaddr)))
+    if not usable:
+        raise OSError(errno.EADDRNOTAVAIL, "it is not an address of this machine")
+    return usable
+
+
+def check_socket_address(family: int, sockaddr: SocketAddress) -> None:
+    """Raise OSError if no server can listen at *sockaddr*. Connections left by an ended one do not count."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(sockaddr)
+        probe.listen(1)
+
+
+def describe(address: str, error: OSError | ValueError) -> str:
+    """Return what an operator does about *error*, which listening at *address* raised."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{address} is used by another process: end that, or set another address"
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"no server can listen at {address} (host:port): {reason or error}"

@@ -1,0 +1,79 @@
+"""Entries of playlists, channels, feeds and pages: which can be fetched, and by which URL."""
+
+from __future__ import annotations
+
+import re
+
+from yt_dlp.utils import sanitize_url, unsmuggle_url
+
+from reelhaul.type.v1.media_pb2 import PlaylistEntry
+from reelhaul_fetcher.media.verify import to_duration
+from reelhaul_fetcher.model import site_limits
+from reelhaul_fetcher.model.site_limits import SiteValues, clean
+from reelhaul_fetcher.ytdlp.downloader import Info
+from reelhaul_fetcher.ytdlp.info import playable_formats
+
+_MAX_URL_LENGTH = 2048
+# Titles of entries that are placeholders.
+_UNAVAILABLE = re.compile(r"\[(?:private|deleted|unavailable|removed) video\]", re.IGNORECASE)
+
+
+def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> PlaylistEntry | None:
+    """Return *entry* of *info*, yt-dlp's info dict of a list, with the URL that its job is to have.
+
+    Returns None for one that cannot be fetched: it is private or deleted, or has no usable URL.
+    """
+    try:
+        url = clean(_find_url(entry, info))
+    except (LookupError, TypeError, ValueError):
+        # What extractors pass in the fragment of a URL, a site can imitate.
+        return None
+    if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
+        return None
+    if (
+        _UNAVAILABLE.fullmatch(clean(entry.get("title")).strip()[:100])
+        or entry.get("availability") == "private"
+    ):
+        return None
+    result = PlaylistEntry(
+        url=url,
+        title=values.text("titles of entries", entry.get("title"), site_limits.MAX_TITLE),
+        # The beginning of an id may be that of another entry, which the URL tells apart.
+        media_id=values.reference("ids of entries", entry.get("id"), site_limits.MAX_ID),
+        position=position,
+    )
+    if seconds := site_limits.number(entry.get("duration"), site_limits.MAX_SECONDS):
+        result.duration.CopyFrom(to_duration(seconds))
+    return result
+
+
+class SeenEntries:
+    """The entries of one list so far: by extractor and id, as yt-dlp's archive of downloads, and by URL."""
+
+    def __init__(self) -> None:
+        self._keys: set[tuple[str, str]] = set()
+
+    def add(self, entry: Info, result: PlaylistEntry) -> bool:
+        """Add *entry*, converted to *result*; return whether it was there before."""
+        keys = {("", result.url)}
+        extractor = clean(entry.get("ie_key"))
+        # Ids of feeds and pages are made up: only their URLs tell entries apart.
+        if extractor and extractor != "Generic" and result.media_id:
+            keys.add((extractor, result.media_id))
+        is_known = not keys.isdisjoint(self._keys)
+        self._keys |= keys
+        return is_known
+
+
+def _find_url(entry: Info, info: Info) -> str:
+    if entry.get("_type") in ("url", "url_transparent"):
+        url = unsmuggle_url(str(entry["url"]))[0]
+        # Some extractors give the bare id of a YouTube video.
+        is_bare_id = entry.get("ie_key") == "Youtube" and "/" not in url
+        return f"https://www.youtube.com/watch?v={url}" if is_bare_id else str(sanitize_url(url))
+    page = str(entry.get("webpage_url") or "")
+    if page and page != info.get("webpage_url"):
+        return page
+    # Several videos on one page all have its URL: only the URLs of their media differ.
+    formats = playable_formats(entry)
+    return str(formats[-1].get("manifest_url") or formats[-1].get("url") or "") if formats else ""

@@ -1,0 +1,130 @@
+"""Views of jobs: why they wait, whether their worker is lost, and the progress of their children."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs.model import playlist_expansion, wait_reason
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.rate_limit import SiteLimits
+from reelhaul_jobs.model.results import JobView
+from reelhaul_jobs.model.states import Kind, State
+from reelhaul_jobs.model.wait_reason import Wait, WorkerAvailability
+from reelhaul_jobs.ports.jobs import JobStore
+from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.event_hub import EventHub
+
+# How long what all waiting jobs share, the workers and the sites, may be reused for lists and watches.
+_CACHE_SECONDS = 1.0
+_MAX_SITES = 1000
+# Running jobs of an expansion whose progress is read; more than most suites have slots.
+_MAX_RUNNING = 500
+
+
+class JobViews:
+    """Explains jobs alike for GetJob, lists and watches."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        queue: QueueStore,
+        hub: EventHub,
+        now: Clock,
+        lease: timedelta,
+        limits: SiteLimits | None = None,
+    ) -> None:
+        self._store, self._queue, self._hub, self._now = store, queue, hub, now
+        self._lease, self._limits = lease, limits or SiteLimits()
+        self._workers: tuple[float, WorkerAvailability] = (float("-inf"), WorkerAvailability())
+        # By site, with the time of the reading.
+        self._sites: dict[str, tuple[float, Wait | None]] = {}
+
+    async def view(self, job: Job) -> JobView:
+        """Return *job* with the progress of its worker or its children, and why it does not run."""
+        job = self.with_latest_progress(job)
+        if job.kind is Kind.EXPANSION:
+            return await self._view_expansion(job)
+        return self._view_silence(job) or JobView(job, await self._explain(job))
+
+    async def view_with_position(self, job: Job) -> JobView:
+        """Return the view of *job* as of now, with its position in the queue."""
+        self.forget_shared()
+        view = await self.view(job)
+        if view.wait is None or job.state is not State.QUEUED:
+            return view
+        position = await self._store.get_queue_position(job)
+        return replace(view, wait=replace(view.wait, position=position))
+
+    def forget_shared(self) -> None:
+        """Read workers and sites anew for the next view."""
+        self._workers = (float("-inf"), WorkerAvailability())
+        self._sites.clear()
+
+    async def list_views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
+        """Return the views of *jobs*, expansions without their children."""
+        views = list[JobView]()
+        for job in map(self.with_latest_progress, jobs):
+            views.append(self._view_silence(job) or JobView(job, await self._explain(job)))
+        return views
+
+    def with_latest_progress(self, job: Job) -> Job:
+        """Return *job* with the latest progress of its lease, where the bus has a newer one than the row."""
+        notice = self._hub.latest_progress(job.id)
+        if notice is None or not job.is_leased or notice.epoch != job.epoch:
+            return job
+        return job.replace_fields(progress=notice.progress)
+
+    async def _explain(self, job: Job) -> Wait | None:
+        if job.state is not State.QUEUED:
+            return wait_reason.explain_wait(job)
+        return wait_reason.explain_wait(
+            job, workers=await self._worker_availability(), site=await self._site_wait(job.site)
+        )
+
+    def _view_silence(self, job: Job) -> JobView | None:
+        """Return the view of a job whose worker is lost; None for any other."""
+        wait = wait_reason.explain_silence(job, self._hub.silence(job.id), self._lease, self._now())
+        if wait is None:
+            return None
+        progress = wait_reason.progress_of_silence(job.progress, wait)
+        return JobView(job.replace_fields(progress=progress), wait)
+
+    async def _view_expansion(self, job: Job) -> JobView:
+        counts = await self._store.count_children(job.id)
+        running = list[media_pb2.Progress]()
+        if any(counts.get(state) for state in (State.RUNNING, State.CANCELLING)):
+            for child in await self._store.list_leased_children(job.id, _MAX_RUNNING):
+                view = self._view_silence(self.with_latest_progress(child))
+                progress = view.job.progress if view else self.with_latest_progress(child).progress
+                running.append(progress or media_pb2.Progress())
+        received = await self._store.sum_children_bytes(job.id) if counts else 0
+        silence = self._view_silence(job)
+        wait = silence.wait if silence else await self._explain(job)
+        progress = playlist_expansion.summarize_progress(job, counts, running, received)
+        return JobView(job.replace_fields(progress=progress), wait, children=counts)
+
+    async def _worker_availability(self) -> WorkerAvailability:
+        read_at, availability = self._workers
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            slots, workers = await self._queue.count_worker_slots(self._now()), self._hub.workers.active()
+            availability = WorkerAvailability(
+                any_alive=slots > 0 or bool(workers), shortage=wait_reason.find_shortage(workers, slots)
+            )
+            self._workers = time.monotonic(), availability
+        return availability
+
+    async def _site_wait(self, site: str) -> Wait | None:
+        read_at, wait = self._sites.get(site, (float("-inf"), None))
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            now = self._now()
+            status = await self._queue.get_site_status(site, now)
+            wait = wait_reason.explain_site_wait(status, self._limits, now)
+            if len(self._sites) >= _MAX_SITES:
+                self._sites.clear()
+            self._sites[site] = time.monotonic(), wait
+        return wait

@@ -1,0 +1,84 @@
+"""What is beside the video, as sites really send it, never fails a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.sites import tools
+from tests.sites.http import Request, Response, serve_in_thread
+from tests.sites.media import ensure_media
+from tests.sites.site import Site, start_site
+from tests.suite.downloads import download, save_file
+from tests.suite.suite import Suite
+
+_SUBTITLES = (
+    "WEBVTT\n\n00:01.000 --> 00:02.000\nÜber die Straße: a &lt; b, I <3 you\n\n"
+    "66:00:00.000 --> 66:00:02.000\nfar away\n\n00:05.000 --> 00:04.000\nbackwards\n"
+)
+_CHAPTERS = [("C", 4, 90), ("A", 1, 2), ("B", 2, 4), ("D", 90, 99)]
+
+
+class OddSite(Site):
+    """A site whose subtitles, thumbnail and chapters are odd."""
+
+    async def respond(self, request: Request) -> Response:
+        """Return the pages ``/subtitles`` and ``/chapters`` and what they refer to, or what any site has."""
+        video = self.url("/media/360.mp4")
+        if request.path == "/odd.vtt":
+            return Response(200, _SUBTITLES.encode("utf-16"), {"Content-Type": "text/vtt"})
+        if request.path == "/odd.jpg":
+            return Response(200, b"<svg/>", {"Content-Type": "image/jpeg"})
+        if request.path == "/subtitles":
+            track = '<track kind="subtitles" srclang="de" src="/odd.vtt">'
+            return _page(f'<video><source src="{video}" type="video/mp4">{track}</video>')
+        if request.path == "/chapters":
+            parts = [
+                {"@type": "Clip", "name": name, "startOffset": start, "endOffset": end}
+                for name, start, end in _CHAPTERS
+            ]
+            fields = {"@context": "https://schema.org", "@type": "VideoObject", "name": "Odd"}
+            fields |= {"contentUrl": video, "hasPart": parts, "thumbnailUrl": self.url("/odd.jpg")}
+            return _page(f'<script type="application/ld+json">{json.dumps(fields)}</script>')
+        return await super().respond(request)
+
+
+def _page(content: str) -> Response:
+    body = f"<html><head><title>Odd</title></head><body>{content}</body></html>"
+    return Response(200, body.encode(), {"Content-Type": "text/html"})
+
+
+@pytest.fixture(scope="module")
+def odd_site() -> Iterator[Site]:
+    """A running site."""
+    site = OddSite(ensure_media())
+    with serve_in_thread(lambda: start_site(site, "127.0.0.2"), name="odd"):
+        yield site
+
+
+def test_odd_subtitles(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
+    """The video keeps its length, the words are whole, and what was corrected is a warning."""
+    completed = download(suite, odd_site.url("/subtitles"), subtitle_languages=["de"], embed_subtitles=True)
+    files = {file["kind"]: file for file in completed["files"]}
+    video = tools.probe(save_file(suite, files["VIDEO"], tmp_path))
+    assert video.duration == pytest.approx(8, abs=0.2)
+    assert video.codecs["subtitle"] == "mov_text"
+    cues = suite.http.get(files["SUBTITLE"]["url"]).content.decode().split("\n\n")
+    assert cues[0] == "1\n00:00:01,000 --> 00:00:02,000\nÜber die Straße: a < b, I <3 you"
+    assert cues[1].startswith("2\n00:00:05,000 --> 00:00:0")
+    (warning,) = completed["warnings"]
+    assert "de" in warning
+    assert "corrected or left out: 2" in warning
+
+
+def test_odd_chapters_and_thumbnail(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
+    """Chapters are in order and within the video; a thumbnail that is none is a warning."""
+    completed = download(suite, odd_site.url("/chapters"), thumbnail=True, chapters="split")
+    names = [file["name"] for file in completed["files"] if file["kind"] == "CHAPTER"]
+    assert [name.split(" - ")[0] for name in names][-3:] == ["02 A", "03 B", "04 C"]
+    assert [file["kind"] for file in completed["files"]].count("THUMBNAIL") == 0
+    path = save_file(suite, completed["files"][0], tmp_path)
+    assert tools.probe(path).duration == pytest.approx(8, abs=0.2)
+    assert len(completed["warnings"]) == 2
