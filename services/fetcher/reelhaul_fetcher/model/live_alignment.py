@@ -11,8 +11,8 @@ from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
 
 #: A recording begins this many segments behind the live edge, as players do.
 EDGE_SEGMENTS = 3
-#: Less of a segment than this, in seconds, is not worth having.
-MIN_SECONDS = 0.1
+# Less of a segment than this, in seconds, is not worth having.
+_MIN_SECONDS = 0.1
 
 # Streams whose newest segments are further apart than this are not on one clock.
 _MAX_LAG_SECONDS = 300.0
@@ -31,6 +31,11 @@ class Anchor:
     position: float = 0.0
 
 
+def is_over(segment: Segment, end: float) -> bool:
+    """Return whether too little is left of *segment* when a recording begins, *end* seconds before its end."""
+    return end <= min(_MIN_SECONDS, segment.seconds / 2)
+
+
 class _Window:
     """The segments of a playlist, and when each begins on a clock."""
 
@@ -45,7 +50,8 @@ class _Window:
     def anchor(self, begin: float) -> Anchor:
         """Return the segment that contains *begin*: the first or last one, if that is before or after all."""
         # The last time is that of a segment to come.
-        index = sum(time <= begin + MIN_SECONDS for time in self.times[1:-1])
+        ends = zip(self.segments, self.times[1:-1], strict=False)
+        index = sum(is_over(segment, end - begin) for segment, end in ends)
         return Anchor(self.segments[index].number, self.times[index] - begin)
 
 
@@ -62,7 +68,7 @@ def align(playlists: Sequence[Playlist], measure: Measure, *, from_start: bool) 
         earliest = max(window.times[0] for window in windows)
         begin = max(earliest, min(window.start for window in windows))
         times = windows[0].times
-        begin = next((time for time in times if time >= begin - MIN_SECONDS), times[-1])
+        begin = next((time for time in times if time >= begin - _MIN_SECONDS), times[-1])
         for index, window in zip(filled, windows, strict=True):
             anchors[index] = window.anchor(begin)
     return anchors

@@ -22,7 +22,7 @@ from reelhaul_fetcher.media.inspect import NotMedia
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
-from reelhaul_fetcher.model.live_alignment import EDGE_SEGMENTS, MIN_SECONDS, Anchor
+from reelhaul_fetcher.model.live_alignment import EDGE_SEGMENTS, Anchor, is_over
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import media_too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
@@ -206,7 +206,7 @@ class LiveStreamRecorder:
 
     def _is_over_at_start(self, segment: Segment) -> bool:
         """Return whether *segment*, the next one, is over when the recording begins."""
-        return self.position + self._gap_seconds + segment.seconds <= MIN_SECONDS
+        return is_over(segment, self.position + self._gap_seconds + segment.seconds)
 
     def _is_silent(self) -> bool:
         spare = _LAST_SILENCE_SECONDS if self._end.is_video_over else _SILENCE_SECONDS
