@@ -22,6 +22,8 @@ ROLE = "track_role"
 IS_DEFAULT = "track_default"
 #: Which of several tracks of one name, language and role it is.
 NUMBER = "track_number"
+#: Start and length in seconds of the period of a DASH manifest that it belongs to, if there are several.
+PERIOD = "track_period"
 
 #: Of a stream: the subtitles of its manifest, which the extractor does not list.
 MANIFEST_SUBTITLES = "manifest_subtitles"

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +20,16 @@ from typing import Any
 from urllib.parse import parse_qs, urljoin
 
 from yt_dlp.downloader.hls import HlsFD
-from yt_dlp.networking import Request
+from yt_dlp.networking import HEADRequest, Request
+from yt_dlp.networking.exceptions import RequestError
 from yt_dlp.utils import DownloadError, update_url_query
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.model import hls_playlist, site_limits
+from reelhaul_fetcher.model import hls_playlist, play_time, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
+from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.ytdlp import dash_manifest
-from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.dash_manifest import IS_OPEN, PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
 from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
@@ -38,8 +41,7 @@ _DECRYPTED_METHODS = frozenset({"AES-128"})
 # yt-dlp's messages about a segment without content.
 _EMPTY = re.compile(r"fragment (\d{1,9}) not found|Did not get any data blocks")
 _COPY_BYTES = 1 << 20
-# Seconds by which play times of manifests are wrong at least.
-_MIN_TOLERANCE = 2.0
+_RANGE_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
     """
     if str(stream.get("protocol") or "").startswith("m3u8"):
         return _list_hls(downloader, stream)
-    return _list_dash(stream)
+    return _list_dash(downloader, stream)
 
 
 def download_segments(
@@ -146,7 +148,7 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
         kind = segment_kind(content)
         if last is None or fragment["restarts"] or fragment.get("is_init"):
             self._kind = ""
-        elif self._kind and kind != self._kind:
+        elif self._kind and kind != self._kind and not fragment.get("is_file"):
             raise _incomplete(f"segment {fragment['frag_index']} is not media like the others")
         self._kind = self._kind or kind
         if fragment.get("is_init"):
@@ -190,11 +192,7 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
     except PlaylistUnsupported as error:
         raise _unavailable(str(error)) from error
     if not (playlist.ended or playlist.fixed):
-        raise ReelhaulError(
-            ErrorReason.MEDIA_IS_LIVE,
-            "the playlist has no end: the media is live",
-            metadata={"extractor": str(stream.get("extractor") or "")},
-        )
+        raise _live(stream, "the playlist has no end")
     segments = [s for s in playlist.segments if not (s.is_advertisement or s.is_gap)]
     if not segments:
         raise _unavailable("the playlist has no segments")
@@ -274,21 +272,29 @@ def _promised_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, floa
     return sum(segment.seconds for segment in segments), rounded + longest
 
 
-def _list_dash(stream: Info) -> SegmentList:
+def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
     """Return the fragments of *stream*; those of a new period open a part."""
+    if stream.get(IS_OPEN):
+        raise _live(stream, "the manifest is dynamic")
     base, fragments = str(stream.get("fragment_base_url") or ""), list[Info]()
     query = parse_qs(str(stream.get("extra_param_to_segment_url") or ""))
     period, lengths = None, list[float]()
-    for number, fragment in enumerate(stream["fragments"], 1):
+    for fragment in stream["fragments"]:
         url, bounds = dash_manifest.split_range(fragment.get("url") or urljoin(base, fragment["path"]))
-        fragments.append(
-            {
-                "frag_index": number,
-                "url": update_url_query(url, query) if query else url,
-                "byte_range": {"start": bounds[0], "end": bounds[1]} if bounds else None,
-                "restarts": number > 1 and fragment.get("period") != period,
-            }
-        )
+        url = update_url_query(url, query) if query else url
+        is_file = bool(fragment.get("is_file"))
+        restarts = bool(fragments) and fragment.get("period") != period
+        for part in _file_ranges(downloader, stream, url) if is_file else [bounds]:
+            fragments.append(
+                {
+                    "frag_index": len(fragments) + 1,
+                    "url": url,
+                    "byte_range": {"start": part[0], "end": part[1]} if part else None,
+                    "restarts": restarts,
+                    "is_file": is_file,
+                }
+            )
+            restarts = False
         period = fragment.get("period")
         if duration := site_limits.number(fragment.get("duration"), site_limits.MAX_SECONDS):
             lengths.append(duration)
@@ -296,10 +302,23 @@ def _list_dash(stream: Info) -> SegmentList:
         raise _unavailable("the manifest has no segments of this stream")
     promised = site_limits.number(stream.get(PROMISED_SECONDS), site_limits.MAX_SECONDS) or 0.0
     seconds, tolerance = sum(lengths), max(lengths, default=0.0)
-    if promised and seconds and seconds < promised - max(tolerance, _MIN_TOLERANCE):
+    if promised and seconds and seconds < promised - max(tolerance, play_time.usual_tolerance(promised)):
         raise _unavailable(f"the manifest promises {promised:.1f} s, and its segments play {seconds:.1f} s")
     # The last segment of a template is shorter than the others.
     return SegmentList(fragments, min(seconds, promised) if promised and seconds else promised, tolerance)
+
+
+def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds | None]:
+    """Return the ranges in which to download a whole file, each held in memory; [None]: all at once."""
+    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
+    # Many servers refuse HEAD, which means nothing.
+    with suppress(RequestError), downloader.logging_paused():
+        response = downloader.urlopen(HEADRequest(url, headers=headers))
+        response.close()
+        size = parse_decimal(response.headers.get("Content-Length", "")) or 0
+        if response.headers.get("Accept-Ranges") == "bytes" and _RANGE_BYTES < size <= site_limits.MAX_BYTES:
+            return [(start, min(start + _RANGE_BYTES, size)) for start in range(0, size, _RANGE_BYTES)]
+    return [None]
 
 
 def _split(path: Path, parts: list[_Part], target: Path) -> list[Path]:
@@ -321,6 +340,11 @@ def _copy(source: int, target: int, bounds: Bounds) -> None:
     position, stop = bounds
     while position < stop:
         position += os.sendfile(target, source, position, min(stop - position, _COPY_BYTES))
+
+
+def _live(stream: Info, text: str) -> ReelhaulError:
+    metadata = {"extractor": str(stream.get("extractor") or "")}
+    return ReelhaulError(ErrorReason.MEDIA_IS_LIVE, f"{text}: the media is live", metadata=metadata)
 
 
 def _unavailable(text: str) -> ReelhaulError:

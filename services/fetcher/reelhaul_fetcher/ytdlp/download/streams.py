@@ -26,6 +26,7 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
+from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
@@ -86,8 +87,9 @@ def download_streams(
     request: FetchRequest,
     tracker: ProgressTracker,
     meter: ByteMeter,
+    first_number: int = 0,
 ) -> list[ReceivedStream]:
-    """Download the streams *format_ids*; return them in this order.
+    """Download the streams *format_ids* into files numbered from *first_number*; return them in this order.
 
     Raises FORMAT_UNAVAILABLE for a stream that cannot be received as a whole, CLIP_OUT_OF_RANGE,
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
@@ -110,7 +112,7 @@ def download_streams(
         meter.format_id = format_id
         tracker.begin_stage(Progress.DOWNLOADING, _detail(source.streams[format_id]))
         on_bytes = meter.on_bytes if total else partial(_plan_by_length, tracker, meter, request.size_limit)
-        target = request.folder / f"stream{len(received)}{path.suffix}"
+        target = request.folder / f"stream{first_number + len(received)}{path.suffix}"
         transfer = _Transfer(path, target, on_bytes, meter.on_resumed)
         received.append(_download_stream(source, format_id, transfer, size, listed))
         meter.format_id = ""
@@ -177,7 +179,10 @@ def _download_stream(
         # The server's word on the length of its file counts more than that of a page.
         size = None
     _check_length(transfer.target, size)
-    return replace(received, is_complete=size is not None or received.is_complete)
+    # Of a file that a manifest names.
+    promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
+    is_complete = size is not None or received.is_complete
+    return replace(received, promised_seconds=promised, is_complete=is_complete)
 
 
 def _list_segments(source: Source, stream: Info) -> SegmentList | None:
