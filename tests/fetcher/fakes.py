@@ -65,6 +65,8 @@ class FakeEngine:
         self.requests: list[EngineRequest] = []
         #: The total_bytes in the progress of fetches.
         self.total_bytes = 0
+        #: Called with each fetch.
+        self.on_fetch: Callable[[FetchRequest], None] = lambda _: None
         #: The stage in which fetches are held.
         self.stage: Progress.Stage.ValueType = Progress.DOWNLOADING
         self._content = content
@@ -74,6 +76,7 @@ class FakeEngine:
 
     async def fetch(self, request: FetchRequest, listener: Listener) -> FetchResult:
         self.requests.append(request)
+        self.on_fetch(request)
         path = request.folder / "result.mp4"
         path.write_bytes(self._content)
         listener.on_media(self.media)
@@ -133,6 +136,8 @@ class FakeLeases:
         self.renew_response = lease_service_pb2.RenewResponse()
         self.refusal: lease_pb2.Refusal | None = None
         self.finish_response = lease_service_pb2.FinishResponse()
+        #: Otherwise each Finish that does not release its job ends it.
+        self.job_goes_on = False
         self.finishes: list[lease_service_pb2.FinishRequest] = []
         self.renewals: list[lease_service_pb2.RenewRequest] = []
         self._lease_seconds = lease_seconds
@@ -166,7 +171,8 @@ class FakeLeases:
             return self.finish_response
         now = timestamp_pb2.Timestamp()
         now.GetCurrentTime()
-        return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now))
+        ended = not self.job_goes_on and not request.HasField("released")
+        return lease_service_pb2.FinishResponse(receipt=lease_pb2.Receipt(commit_time=now, job_ended=ended))
 
     def _check(self, call: str) -> None:
         self.log.append(call)

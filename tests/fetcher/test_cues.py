@@ -61,6 +61,37 @@ def test_wrong_length_of_a_site() -> None:
     assert not cues.most_begin_before(film, 5.0)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.0, GOOD), (1.5, Cue(2.5, 3.5, "good")), (-0.5, Cue(0.5, 1.5, "good")), (-1.5, Cue(0.0, 0.5, "good"))],
+)
+def test_move(seconds: float, expected: Cue) -> None:
+    """Cues that are moved begin at the start of the media at the earliest."""
+    assert cues.move([GOOD], seconds) == [expected]
+    assert cues.move([GOOD], -2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "start", "length", "expected"),
+    [
+        ([GOOD], 0.0, 10.0, [GOOD]),
+        ([GOOD], 10.0, 10.0, [Cue(11.0, 12.0, "good")]),
+        ([Cue(11.0, 12.0, "absolute")], 10.0, 10.0, [Cue(11.0, 12.0, "absolute")]),
+        (
+            [Cue(2.0, 3.0, "a"), Cue(11.0, 12.0, "b")],
+            10.0,
+            30.0,
+            [Cue(12.0, 13.0, "a"), Cue(21.0, 22.0, "b")],
+        ),
+        ([Cue(1.0, 30.0, "too long")], 10.0, 10.0, [Cue(11.0, 40.0, "too long")]),
+        ([], 10.0, 10.0, []),
+    ],
+)
+def test_times_of_periods(given: list[Cue], start: float, length: float, expected: list[Cue]) -> None:
+    """Times of a period are found to be its own or those of the presentation."""
+    assert cues.on_presentation_time(given, start, length) == expected
+
+
 def test_rolling_lines() -> None:
     """Each line of rolling automatic subtitles is kept once."""
     rolling = [

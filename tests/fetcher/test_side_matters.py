@@ -239,6 +239,112 @@ async def test_segments_that_an_engine_refuses(harness: Harness, small_site: Sma
     assert "00:00:07,000 --> 00:00:08,000\nGr" in text
 
 
+MPD = """<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"
+mediaPresentationDuration="PT3S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="v"
+bandwidth="100000" codecs="avc1.42e00a"><BaseURL>/v.mp4</BaseURL></Representation></AdaptationSet>
+<AdaptationSet lang="en" {attributes}><Representation id="t" bandwidth="100">{location}</Representation>
+</AdaptationSet></Period></MPD>"""
+SEGMENTS = (
+    '<SegmentList duration="2"><Initialization sourceURL="/t0.mp4"/><SegmentURL media="/t1.mp4"/>'
+    '<SegmentURL media="/t2.mp4"/></SegmentList>'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "location"),
+    [
+        ("stpp", 'contentType="text" mimeType="application/mp4" codecs="stpp.ttml.im1t"', SEGMENTS),
+        ("vtt", 'mimeType="text/vtt"', "<BaseURL>/dash.vtt</BaseURL>"),
+        ("ttml", 'mimeType="application/ttml+xml"', "<BaseURL>/dash.ttml</BaseURL>"),
+    ],
+)
+async def test_subtitles_of_dash(
+    harness: Harness, small_site: SmallSite, name: str, attributes: str, location: str
+) -> None:
+    """Subtitles of a DASH manifest are read, as a file or as segments of MP4."""
+    first, second = TTML, TTML.replace("2s", "3s").replace("1s", "2s")
+    small_site.add("/t0.mp4", b"\0\0\0\x10ftypiso6\0\0\0\0", "application/mp4")
+    for number, document in enumerate((first, second), 1):
+        body = document.encode()
+        head = b"\0\0\0\x08moof" + (len(body) + 8).to_bytes(4, "big")
+        small_site.add(f"/t{number}.mp4", head + b"mdat" + body, "application/mp4")
+    small_site.add("/dash.ttml", TTML, "application/ttml+xml")
+    small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
+    small_site.add(
+        f"/{name}.mpd", MPD.format(attributes=attributes, location=location), "application/dash+xml"
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    (product,) = (await harness.fetch(f"{small_site.origin}/{name}.mpd", spec)).products
+    text = product.path.read_text(encoding="utf-8")
+    assert text.startswith("1\n00:00:01,000 --> 00:00:02,000\nGröße\n\n")
+    assert ("00:00:02,000 --> 00:00:03,000" in text) == (name == "stpp")
+
+
+async def test_subtitles_of_periods(harness: Harness, small_site: SmallSite) -> None:
+    """Subtitles of a DASH manifest of several periods are one track."""
+    small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
+    one = MPD.format(attributes='mimeType="text/vtt"', location="<BaseURL>/dash.vtt</BaseURL>")
+    head, _, tail = one.partition("<Period>")
+    period = f'<Period duration="PT3S">{tail.partition("</MPD>")[0]}'
+    small_site.add(
+        "/periods.mpd", head.replace("PT3S", "PT6S") + period * 2 + "</MPD>", "application/dash+xml"
+    )
+    spec = FormatSpec(media_kind=FormatSpec.SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    (product,) = (await harness.fetch(f"{small_site.origin}/periods.mpd", spec)).products
+    times = re.findall(r"(\S+) -->", product.path.read_text())
+    assert times == ["00:00:01,000", "00:00:04,000"]
+
+
+@pytest.mark.parametrize(
+    ("mpegts", "cue_start", "shown"),
+    [
+        (900_000, 1.0, 1.0),
+        (0, 11.0, 1.0),
+        (945_000, 1.0, 1.5),
+        (855_000, 1.0, 0.5),
+        (2**33 - 90_000, 12.0, 1.0),
+        (1_350_000, 1.0, 1.0),
+        (90_000_000, 1.0, 1.0),
+        (None, 1.0, 1.0),
+    ],
+)
+async def test_clock_of_segments(
+    harness: Harness,
+    small_site: SmallSite,
+    tmp_path: Path,
+    mpegts: int | None,
+    cue_start: float,
+    shown: float,
+) -> None:
+    """Subtitles of HLS are shown by the clock that they share with the video, which begins at 10 s.
+
+    Where that would show most of them never, they are shown as they are.
+    """
+    segment = tmp_path / "v.ts"
+    clock = ["-muxdelay", "0", "-muxpreload", "0", "-output_ts_offset", "10"]
+    (tmp_path / "v.mp4").write_bytes(small_site.site.responses["/v.mp4"].partition(b"\r\n\r\n")[2])
+    tools.run_ffmpeg("-i", str(tmp_path / "v.mp4"), "-c", "copy", *clock, str(segment))
+    folder = f"/clock-{mpegts}-{cue_start:.0f}"
+    media = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n"
+    master = (
+        '#EXTM3U\n#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="s",LANGUAGE="en",NAME="English",URI="subs.m3u8"\n'
+        '#EXT-X-STREAM-INF:BANDWIDTH=100000,RESOLUTION=160x90,SUBTITLES="s",CODECS="avc1.42e00a,mp4a.40.2"\n'
+        "video.m3u8\n"
+    )
+    head = f"X-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:{mpegts}\n" if mpegts is not None else ""
+    cue = f"00:{cue_start:06.3f} --> 00:{cue_start + 0.4:06.3f}\nfirst\n"
+    small_site.add(f"{folder}/v.ts", segment.read_bytes(), "video/mp2t")
+    small_site.add(f"{folder}/s.vtt", f"WEBVTT\n{head}\n{cue}", "text/vtt")
+    for name, text in (("master", master), ("video", media.format("v.ts")), ("subs", media.format("s.vtt"))):
+        small_site.add(f"{folder}/{name}.m3u8", text, "application/vnd.apple.mpegurl")
+    spec = FormatSpec(subtitles=Subtitles(languages=["en"], embed=True))
+    result = await harness.fetch(f"{small_site.origin}{folder}/master.m3u8", spec)
+    (path,) = products(result, ArtifactInfo.SUBTITLE)
+    minutes, seconds = path.read_text().split("\n")[1].partition(" -->")[0].replace(",", ".").split(":")[1:]
+    assert float(minutes) * 60 + float(seconds) == pytest.approx(shown, abs=0.1)
+    assert "first" in embedded_text(products(result, ArtifactInfo.VIDEO)[0])
+
+
 def picture(name: str, tmp_path: Path, size: str = "33x17") -> bytes:
     """Return a picture that ffmpeg writes as *name*."""
     path = tmp_path / name

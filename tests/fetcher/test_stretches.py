@@ -539,6 +539,41 @@ async def test_periods(harness: Harness, site: FolderSite, name: str) -> None:
     assert _tones(path, [2.0 * n + 1 for n in range(count)]) == pytest.approx(list(_TONES[:count]), abs=25)
 
 
+async def test_clip_after_the_end_of_a_manifest(harness: Harness, site: FolderSite) -> None:
+    """The duration that a manifest promises is known before the download."""
+    site.pages["/manifest.mpd"] = _MANIFESTS["with starts alone"][0]
+    assert (await harness.probe(site.url("/manifest.mpd"))).duration.seconds == 4
+    before = site.count("/d0-0-1.m4s")
+    clip = FormatSpec.Clip(start=_duration(60))
+    with pytest.raises(ReelhaulError) as failure:
+        await harness.fetch(site.url("/manifest.mpd"), FormatSpec(clip=clip))
+    assert failure.value.reason == ErrorReason.CLIP_OUT_OF_RANGE
+    assert site.count("/d0-0-1.m4s") == before
+
+
+async def test_large_files_of_periods(harness: Harness, site: FolderSite) -> None:
+    """Whole files are received in ranges, so that no file must fit into memory."""
+    padding_box = (20_000_000).to_bytes(4) + b"free" + bytes(19_999_992)
+    for number in range(2):
+        name = f"video{number}.mp4"
+        (site.folder / f"large-{name}").write_bytes((site.folder / name).read_bytes() + padding_box)
+    manifest = _MPD.format(_TOTAL_4, "".join(map(_file_period, range(2)))).replace(">video", ">large-video")
+    site.pages["/manifest.mpd"] = manifest
+    result = await harness.fetch(site.url("/manifest.mpd"))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.3)
+    assert site.count("/large-video1.mp4") == 3
+
+
+@pytest.mark.parametrize("page", ["/manifest.mpd", "/page.html"])
+async def test_dynamic_manifest(harness: Harness, site: FolderSite, page: str) -> None:
+    """A manifest that may grow is not taken for the whole."""
+    site.pages["/manifest.mpd"] = _MPD.format("", _period(0, _LASTING)).replace("static", "dynamic")
+    site.pages["/page.html"] = '<video><source src="/manifest.mpd" type="application/dash+xml"></video>'
+    with pytest.raises(ReelhaulError) as failure:
+        await harness.fetch(site.url(page))
+    assert failure.value.reason == ErrorReason.MEDIA_IS_LIVE
+
+
 @pytest.mark.parametrize(
     ("manifest", "text"),
     [

@@ -126,6 +126,17 @@ def test_known_spoken_language() -> None:
 
 
 @pytest.mark.parametrize(
+    ("heard", "url"),
+    [("ger", "de"), ("de-AT", "de"), ("en", "en"), ("ja", "en"), (None, "en"), ("English", "en")],
+)
+def test_language_of_the_default_audio(heard: str | None, url: str) -> None:
+    """ "original" is the language of the default audio if there are subtitles in it, else the first."""
+    offered = {"en": [form("en")], "de": [form("de")]}
+    formats = [{"language": heard, IS_DEFAULT: True}, {"language": "fr", IS_DEFAULT: False}]
+    assert select(offered, "original", formats=formats)[0][0] == url
+
+
+@pytest.mark.parametrize(
     "broken",
     [
         {None: None},

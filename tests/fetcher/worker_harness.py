@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -32,15 +32,17 @@ class WorkerHarness:
         lease_seconds: float = 30.0,
         slots: int = 1,
         recordings: int = 1,
+        kept_bytes: int = 0,
         limits: Limits | None = None,
     ) -> None:
         self.log: list[str] = []
         self.work_dir = work_dir
         self.queue, self.leases = FakeQueue(self.log), FakeLeases(self.log, lease_seconds)
         self.engine, self.guard, self.artifacts = FakeEngine(), FakeGuard(), FakeArtifacts()
-        #: Free bytes of its disk.
+        #: Free bytes of its disk, and what computes them instead if it is set.
         self.free_bytes = 1 << 40
-        scratch = WorkDirs(work_dir, disk_free=lambda _: self.free_bytes)
+        self.free_while: Callable[[], int] | None = None
+        scratch = WorkDirs(work_dir, disk_free=self._disk_free, kept_bytes=kept_bytes)
         self.disk = DiskMonitor(scratch, DiskThresholds(pause=1000, reserve=100))
         self.access = SiteAccess(self.guard)
         limits = limits or Limits(0, 60, 60)
@@ -50,6 +52,9 @@ class WorkerHarness:
         )
         self.worker = Worker(self.context, slots, recordings)
         self.leases.specs[JOB] = lease_pb2.FetchSpec(url="https://example.com/", tenant="local")
+
+    def _disk_free(self, _: Path) -> int:
+        return self.free_while() if self.free_while else self.free_bytes
 
     def _describe_slot(self) -> lease_pb2.Slot:
         return self.worker.describe_slot("default", self.engine.version, 1)

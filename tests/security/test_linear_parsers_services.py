@@ -33,12 +33,23 @@ from reelhaul.normalization import normalize
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
-from reelhaul_fetcher.model import chapters, charsets, cookies, cues, cuts, hls_playlist, subtitle_formats
+from reelhaul_fetcher.model import (
+    chapters,
+    charsets,
+    cookies,
+    cues,
+    cuts,
+    hls_playlist,
+    languages,
+    subtitle_formats,
+    subtitle_tracks,
+    track_roles,
+)
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import TimeRange
 from reelhaul_fetcher.model.subtitle_formats import ttml
-from reelhaul_fetcher.ytdlp import dash_manifest, errors, info, sponsorblock
+from reelhaul_fetcher.ytdlp import dash_manifest, errors, info, manifest_tracks, sponsorblock
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
@@ -163,7 +174,11 @@ def _playlist(text: str) -> None:
 
 
 def _manifest(body: str) -> None:
-    dash_manifest.complete(ElementTree.fromstring(f"<MPD>{body}</MPD>"))
+    try:
+        manifest = ElementTree.fromstring(f"<MPD>{body}</MPD>")
+    except ElementTree.ParseError:
+        return  # yt-dlp refuses it before
+    dash_manifest.complete(manifest)
 
 
 def _join_periods(count: int) -> None:
@@ -189,6 +204,28 @@ def _chapters(count: int) -> None:
 
 def _media_info(value: dict[str, Any]) -> None:
     info.to_media_info(value)
+
+
+def _tracks(count: int) -> dict[str, Any]:
+    return {f"en-x-a{number}": [{"url": "a"}] for number in range(count)}
+
+
+def _choose_tracks(tracks: dict[str, Any]) -> None:
+    request = FormatSpec.Subtitles(languages=["original", "en", "all"])
+    subtitle_tracks.select_tracks({"subtitles": tracks}, request)
+
+
+def _hls_groups(count: int) -> str:
+    return "".join(f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="{number}",URI="{number}"\n' for number in range(count))
+
+
+def _hls_tracks(text: str) -> None:
+    streams: list[dict[str, Any]] = [{"url": f"https://site.test/{name}", "vcodec": "none"} for name in "bv"]
+    manifest_tracks.annotate_hls(streams, {}, text, "https://site.test/master")
+
+
+def _html_tracks(page: str) -> None:
+    manifest_tracks.annotate_html([{"subtitles": {"en": [{"url": "a"}]}}], page, "https://site.test/")
 
 
 def _classify(message: str) -> None:
@@ -329,6 +366,18 @@ CASES = [
     Case("server's file name: dots", lambda n: "." * n + "a" + ". " * n, file_names.sanitize_untrusted),
     Case("metadata: marks", lambda n: {"title": _marks(n)}, _media_info),
     Case("metadata: chapters", lambda n: {"chapters": [{"title": "a"}] * n}, _media_info),
+    Case("tracks: choice", _tracks, _choose_tracks, 5000),
+    Case("tracks: forms", lambda n: {"en": [{"ext": "vtt"}] * n}, _choose_tracks),
+    Case("language: subtags", lambda n: "en-" * n, languages.to_tag),
+    Case("language: marks", lambda n: "-_" * n, languages.to_tag),
+    Case("role: words", lambda n: "audio d" * n, lambda name: track_roles.from_texts("en", name)),
+    Case(
+        "HLS tracks: renditions", lambda n: '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",URI="b"\n' * n, _hls_tracks
+    ),
+    Case("HLS tracks: groups", _hls_groups, _hls_tracks),
+    Case("HLS tracks: variants", lambda n: '#EXT-X-STREAM-INF:AUDIO="a"\nv\n' * n, _hls_tracks),
+    Case("HTML tracks: open tags", lambda n: "<track " * n, _html_tracks),
+    Case("HTML tracks: spaces", lambda n: "<track" + " " * n, _html_tracks),
     Case("metadata: tracks", lambda n: {"subtitles": {f"a{i}": [{}] for i in range(n)}}, _media_info),
     Case("terminal: escapes", lambda n: "\x1b[" * n + "a", printable),
     # fetcher

@@ -20,12 +20,15 @@ _SUBTITLES = (
 )
 _CHAPTERS = [("C", 4, 90), ("A", 1, 2), ("B", 2, 4), ("D", 90, 99)]
 
+# Labels of languages as sites write them, and what they are.
+_LABELS = {"en_US": "en-US", "de_sdh": "de", "frFR": "fr-FR", "iw": "he", "Deutsch": "und", "": "und"}
+
 
 class OddSite(Site):
     """A site whose subtitles, thumbnail and chapters are odd."""
 
     async def respond(self, request: Request) -> Response:
-        """Return the pages ``/subtitles`` and ``/chapters`` and what they refer to, or what any site has."""
+        """Return the pages ``/subtitles``, ``/labels`` and ``/chapters``, or what any site has."""
         video = self.url("/media/360.mp4")
         if request.path == "/odd.vtt":
             return Response(200, _SUBTITLES.encode("utf-16"), {"Content-Type": "text/vtt"})
@@ -34,6 +37,11 @@ class OddSite(Site):
         if request.path == "/subtitles":
             track = '<track kind="subtitles" srclang="de" src="/odd.vtt">'
             return _page(f'<video><source src="{video}" type="video/mp4">{track}</video>')
+        if request.path == "/labels":
+            tracks = "".join(
+                f'<track kind="subtitles" srclang="{label}" src="/odd.vtt?{label}">' for label in _LABELS
+            )
+            return _page(f'<video><source src="{video}" type="video/mp4">{tracks}</video>')
         if request.path == "/chapters":
             parts = [
                 {"@type": "Clip", "name": name, "startOffset": start, "endOffset": end}
@@ -71,6 +79,17 @@ def test_odd_subtitles(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
     (warning,) = completed["warnings"]
     assert "de" in warning
     assert "corrected or left out: 2" in warning
+
+
+def test_odd_labels(suite: Suite, odd_site: Site) -> None:
+    """Subtitles are stored in a legal language, whatever the site calls them."""
+    completed = download(suite, odd_site.url("/labels"), subtitle_languages=["all"])
+    languages = [file["language"] for file in completed["files"] if file["kind"] == "SUBTITLE"]
+    # The same words under two labels that name no language are one track.
+    assert languages == list(dict.fromkeys(_LABELS.values()))
+    names = [file["name"] for file in completed["files"]]
+    assert "Odd.de.sdh.srt" in names
+    assert len(set(names)) == len(names)
 
 
 def test_odd_chapters_and_thumbnail(suite: Suite, odd_site: Site, tmp_path: Path) -> None:

@@ -81,7 +81,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         listener = namespace.listener if namespace else None
         supervisor = await stack.enter_async_context(running_guard(_guard_config(settings), listener))
         guard = MeteredGuard(supervisor, egresses, usage_log.add)
-        scratch = WorkDirs(settings.work_dir, settings.fetcher_disk_quota_bytes)
+        scratch = WorkDirs(
+            settings.work_dir,
+            settings.fetcher_disk_quota_bytes,
+            kept_bytes=settings.fetcher_kept_bytes,
+        )
         await scratch.sweep()
 
         jobs = await stack.enter_async_context(

@@ -173,16 +173,35 @@ class ArtifactStore(Protocol):
 
 
 class Scratch(Protocol):
-    """Work directories of attempts. None outlives its attempt."""
+    """Work directories of attempts. None outlives its attempt, but what it received of the media may."""
 
-    def create(self, job: str, epoch: int) -> Path:
-        """Create an empty directory for this lease of *job*, mode 0700. Raises WORKER_DISK_FULL."""
+    def create(self, job: str, epoch: int, tenant: str | None = None) -> Path:
+        """Create a directory for this lease of *job*, mode 0700. Raises WORKER_DISK_FULL.
+
+        It is empty but for what an earlier lease of the job of *tenant* received on this disk, if that lease
+        has ended; from then on, no other directory has it. Without a tenant, nothing of it is ever kept.
+        """
+
+    async def keep(self, folder: Path) -> None:
+        """Remove *folder*, but keep what it received for a later lease of its job, within limits.
+
+        No process writes into it any more. Never raises.
+        """
+
+    async def discard(self, job: str) -> None:
+        """Delete what is kept of *job*, which needs it no more. Never raises."""
 
     async def remove(self, folder: Path) -> None:
         """Remove *folder* and everything in it. Never raises."""
 
+    async def make_space(self, free_bytes: int) -> None:
+        """Delete what is kept, the oldest first, until *free_bytes* are free or nothing is left."""
+
+    async def sweep(self) -> int:
+        """Delete what dead workers left and nobody needs, and what is kept for too long; return how many."""
+
     def free_bytes(self) -> int:
-        """Return the bytes that attempts may still write. Blocks on the disk."""
+        """Return the bytes that attempts may still write; what is kept is in use. Blocks on the disk."""
 
     def used_bytes(self, job: str, epoch: int) -> int:
         """Return the disk usage of this lease's directory; 0 if there is none. Blocks on the disk."""

@@ -205,8 +205,8 @@ class ResumeHints(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     previous_worker: _builtins.str
-    """Worker that held the job last; empty on the first lease. If it is the same worker,
-    its work directory of the same attempt may still exist.
+    """Worker that held the job last; empty on the first lease. What it received may be on
+    the disk of its host, where the next worker looks for it by the job and tenant.
     """
     previous_epoch: _builtins.int
     """Epoch of that lease: names the work directory."""
@@ -489,6 +489,7 @@ class Receipt(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    JOB_ENDED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The job's revision after the commit."""
     repeated_call: _builtins.bool
@@ -496,6 +497,10 @@ class Receipt(_message.Message):
     cancelled: _builtins.bool
     """Whether the job was cancelled in the meantime and is CANCELLED, whatever the
     outcome said: discard the output.
+    """
+    job_ended: _builtins.bool
+    """Whether the job is in a terminal state, so that nothing needs to be kept for another
+    attempt. Not known, and unset, in a repeated call of an attempt that failed.
     """
     @_builtins.property
     def commit_time(self) -> _timestamp_pb2.Timestamp:
@@ -508,10 +513,11 @@ class Receipt(_message.Message):
         revision: _builtins.int = ...,
         repeated_call: _builtins.bool = ...,
         cancelled: _builtins.bool = ...,
+        job_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit_time", b"commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "commit_time", b"commit_time", "repeated_call", b"repeated_call", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "commit_time", b"commit_time", "job_ended", b"job_ended", "repeated_call", b"repeated_call", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

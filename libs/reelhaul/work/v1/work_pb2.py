@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reelhaul.type.v1 import media_pb2 as reelhaul_dot_type_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1breelhaul/work/v1/work.proto\x12\x10reelhaul.work.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1creelhaul/type/v1/media.proto\"\x86\x01\n\x08WorkItem\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\x83\x01\n\x0eProgressNotice\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12,\n\x08progress\x18\x04 \x01(\x0b\x32\x1a.reelhaul.type.v1.Progress\"c\n\tJobChange\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\t\"=\n\x08StopHint\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"\xd4\x01\n\x0cWorkerNotice\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x12\n\nslot_count\x18\x02 \x01(\x05\x12\x39\n\x08shortage\x18\x03 \x01(\x0e\x32\'.reelhaul.work.v1.WorkerNotice.Shortage\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x08Shortage\x12\x18\n\x14SHORTAGE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44ISK\x10\x01\x12\n\n\x06\x45GRESS\x10\x02\"J\n\tKeyChange\x12)\n\x07\x61pi_key\x18\x01 \x01(\tB\x18\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x12\n\nkey_sha256\x18\x02 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1breelhaul/work/v1/work.proto\x12\x10reelhaul.work.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1creelhaul/type/v1/media.proto\"\x86\x01\n\x08WorkItem\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"\x83\x01\n\x0eProgressNotice\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12,\n\x08progress\x18\x04 \x01(\x0b\x32\x1a.reelhaul.type.v1.Progress\"c\n\tJobChange\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\t\"P\n\x08StopHint\x12\"\n\x03job\x18\x01 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x11\n\tjob_ended\x18\x03 \x01(\x08\"\xd4\x01\n\x0cWorkerNotice\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x12\n\nslot_count\x18\x02 \x01(\x05\x12\x39\n\x08shortage\x18\x03 \x01(\x0e\x32\'.reelhaul.work.v1.WorkerNotice.Shortage\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x08Shortage\x12\x18\n\x14SHORTAGE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44ISK\x10\x01\x12\n\n\x06\x45GRESS\x10\x02\"J\n\tKeyChange\x12)\n\x07\x61pi_key\x18\x01 \x01(\tB\x18\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x12\n\nkey_sha256\x18\x02 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,11 +51,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBCHANGE']._serialized_start=410
   _globals['_JOBCHANGE']._serialized_end=509
   _globals['_STOPHINT']._serialized_start=511
-  _globals['_STOPHINT']._serialized_end=572
-  _globals['_WORKERNOTICE']._serialized_start=575
-  _globals['_WORKERNOTICE']._serialized_end=787
-  _globals['_WORKERNOTICE_SHORTAGE']._serialized_start=729
-  _globals['_WORKERNOTICE_SHORTAGE']._serialized_end=787
-  _globals['_KEYCHANGE']._serialized_start=789
-  _globals['_KEYCHANGE']._serialized_end=863
+  _globals['_STOPHINT']._serialized_end=591
+  _globals['_WORKERNOTICE']._serialized_start=594
+  _globals['_WORKERNOTICE']._serialized_end=806
+  _globals['_WORKERNOTICE_SHORTAGE']._serialized_start=748
+  _globals['_WORKERNOTICE_SHORTAGE']._serialized_end=806
+  _globals['_KEYCHANGE']._serialized_start=808
+  _globals['_KEYCHANGE']._serialized_end=882
 # @@protoc_insertion_point(module_scope)

@@ -148,26 +148,31 @@ class StopHint(_message.Message):
     """StopHint asks the worker that holds a job, when it is cancelled or paused or its
     recording is to end, to renew now instead of at its next interval: core NATS subject
     control.<job>. It is only a hint: the renewal says what to do, and if the hint is
-    lost the next regular renewal does.
+    lost the next regular renewal does. It also tells all workers that a job has ended
+    while none of them held it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    JOB_ENDED_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """Format: jobs/{job}"""
     epoch: _builtins.int
     """Lease concerned; a worker with another epoch ignores the hint."""
+    job_ended: _builtins.bool
+    """Whether the job has ended: every worker deletes what it keeps of earlier leases."""
     def __init__(
         self,
         *,
         job: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        job_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job", b"job", "job_ended", b"job_ended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

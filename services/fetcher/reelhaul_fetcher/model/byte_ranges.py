@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+#: Bytes before a gap that are received again, to compare them with what an earlier attempt received.
+OVERLAP_BYTES = 64 * 1024
 #: Smaller halves of a range are not worth a connection.
 MIN_RANGE_BYTES = 512 * 1024
 
@@ -18,6 +22,8 @@ class ByteRange:
     #: Failures since the range last moved on.
     failures: int = 0
     failed_at: int = -1
+    #: The bytes before this one are here already: they are received again and compared.
+    compare_until: int = 0
 
     @property
     def left(self) -> int:
@@ -39,6 +45,24 @@ class RangeAllocator:
         self._taken: list[ByteRange] = []
         self.received = 0
 
+    @classmethod
+    def resume(cls, total: int, received: Sequence[tuple[int, int]]) -> Self:
+        """Return the ranges that are missing of a file of *total* bytes, of which *received* are here.
+
+        *received* are pairs of the first byte and the byte after the last, in order. The last bytes of each
+        count as missing, for comparison.
+        """
+        ranges = cls()
+        ranges._free = []
+        begin = end = 0
+        for start, stop in [*received, (total, total)]:
+            overlap = min(OVERLAP_BYTES, end - begin)
+            if end - overlap < start:
+                ranges._free.append(ByteRange(end - overlap, start, compare_until=end))
+            begin, end = start, stop
+        ranges.received = total - ranges.left
+        return ranges
+
     @property
     def complete(self) -> bool:
         """Whether no bytes are missing."""
@@ -48,6 +72,17 @@ class RangeAllocator:
     def left(self) -> int:
         """Missing bytes, as far as they are known."""
         return sum(byte_range.left for byte_range in (*self._free, *self._taken))
+
+    def list_received(self, total: int) -> list[tuple[int, int]]:
+        """Return what is here of a file of *total* bytes, as ``resume`` takes it."""
+        result, position = [], 0
+        for missing in sorted((*self._free, *self._taken), key=lambda missing: missing.start):
+            if missing.start == missing.stop:
+                continue
+            if missing.start > position:
+                result.append((position, missing.start))
+            position = total if missing.stop is None else missing.stop
+        return [*result, (position, total)] if position < total else result
 
     @property
     def divisible(self) -> bool:

@@ -17,12 +17,15 @@ _REFUSAL_SECONDS = 5.0
 
 
 class ConnectionTuner:
-    """Measures the speed from time to time; never asks for more than *most* connections."""
+    """Measures the speed from time to time; never asks for more than *most* connections.
 
-    def __init__(self, most: int, now: float, first: int = 1) -> None:
+    *received* bytes are here before it begins.
+    """
+
+    def __init__(self, most: int, now: float, first: int = 1, received: int = 0) -> None:
         self._most = most
         self._target = min(first, most)
-        self._measured_at, self._measured_bytes = now, 0
+        self._measured_at, self._measured_bytes = now, received
         self._interval = _FIRST_MEASUREMENT if first == 1 else _MEASUREMENT
         #: Speed and connections before the last step, until it is judged; 0 connections: no step.
         self._speed_before, self._connections_before = 0.0, 0

@@ -94,6 +94,25 @@ def most_begin_before(cues: Iterable[Cue], duration: float) -> bool:
     return sum(fits) * 2 > len(fits)
 
 
+def move(cues: Iterable[Cue], seconds: float) -> list[Cue]:
+    """Return *cues* *seconds* later, without those that end before the start."""
+    moved = (Cue(max(0.0, cue.start + seconds), cue.end + seconds, cue.text) for cue in cues)
+    return [replace(cue, start=round(cue.start, 3), end=round(cue.end, 3)) for cue in moved if cue.end > 0]
+
+
+def on_presentation_time(cues: Iterable[Cue], start: float, length: float) -> list[Cue]:
+    """Return the *cues* of a period of a presentation at their times in the presentation.
+
+    *start* and *length* of the period are in seconds. Some sites tell such times from the start of the
+    period, and some from that of the presentation.
+    """
+    told = list(cues)
+    is_moved = any(cue.end > length + _USUAL_DELAY_SECONDS for cue in told)
+    if is_moved and all(cue.start >= start - _USUAL_DELAY_SECONDS for cue in told):
+        return told
+    return move(told, start)
+
+
 def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:
     """Return *cues* of speech recognition without lines repeated while the next one rolls in."""
     result: list[Cue] = []

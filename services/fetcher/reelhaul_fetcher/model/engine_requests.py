@@ -8,6 +8,9 @@ from pathlib import Path
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 
+#: Folder of the media as received, within that of a fetch. It outlives an attempt.
+RECEIVED_FOLDER = "received"
+
 # IANA media types by extension, which also limits the extensions that we produce.
 _MEDIA_TYPES = {
     "mp4": "video/mp4",
@@ -54,6 +57,11 @@ class FetchRequest:
     #: The user stopped this recording earlier, and what it had was lost. A live stream is recorded for a
     #: moment; media that is no longer live raises RECORDING_LOST.
     recording_stopped: bool = False
+
+    @property
+    def received(self) -> Path:
+        """Folder of the media as received; with what an earlier attempt left there, if one did."""
+        return self.folder / RECEIVED_FOLDER
 
 
 @dataclass(frozen=True, slots=True)

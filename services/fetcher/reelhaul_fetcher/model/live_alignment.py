@@ -32,7 +32,7 @@ class Anchor:
 
 
 def is_over(segment: Segment, end: float) -> bool:
-    """Return whether too little is left of *segment* when a recording begins, *end* seconds before its end."""
+    """Return whether too little is left of *segment* if a recording begins *end* seconds before its end."""
     return end <= min(_MIN_SECONDS, segment.seconds / 2)
 
 

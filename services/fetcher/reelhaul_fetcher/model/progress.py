@@ -105,6 +105,14 @@ class ProgressTracker:
             part.received, part.fraction = max(received, part.received), fraction
             self._report()
 
+    def resume_part(self, name: str, received: int) -> None:
+        """Count *received* bytes of part *name* from an earlier attempt; they make no transfer rate."""
+        with self._lock:
+            part = self._parts.setdefault(name, _Part(None))
+            part.received = max(received, part.received)
+            self._samples.clear()
+            self._report()
+
     def update_stage(self, fraction: float) -> None:
         """Set the completed fraction of the current stage; it never falls."""
         with self._lock:

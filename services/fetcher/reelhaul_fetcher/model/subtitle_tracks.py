@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,11 @@ ROLE = "track_role"
 IS_DEFAULT = "track_default"
 #: Which of several tracks of one name, language and role it is.
 NUMBER = "track_number"
+#: Start and length in seconds of the period of a DASH manifest that it belongs to, if there are several.
+PERIOD = "track_period"
+
+#: Of a stream: the subtitles of its manifest, which the extractor does not list.
+MANIFEST_SUBTITLES = "manifest_subtitles"
 
 # Each track is downloaded and becomes up to four files.
 _MAX_TRACKS = 60
@@ -56,6 +62,10 @@ class SubtitleTrack:
         return self.key.endswith(_ORIGINAL_SUFFIX)
 
 
+# Returns how far a track is from a language; None if it is another one.
+_DistanceOf = Callable[[SubtitleTrack], int | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The tracks that can be taken for a requested *language*, best first; none if none is offered."""
@@ -81,6 +91,17 @@ def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> l
     return tracks[:MAX_SUBTITLE_TRACKS]
 
 
+def add_manifest_subtitles(info: Info) -> None:
+    """List the subtitles of manifests in *info* if the extractor lists none; take them from the streams."""
+    found: dict[Any, list[Info]] = {}
+    formats = info.get("formats")
+    for stream in formats if isinstance(formats, list) else ():
+        subtitles = stream.pop(MANIFEST_SUBTITLES, None) if isinstance(stream, dict) else None
+        found = found or subtitles or {}
+    if found and not info.get("subtitles"):
+        info["subtitles"] = found
+
+
 def without_broken_forms(offered: Any) -> dict[Any, list[Info]]:
     """Return yt-dlp's subtitles by key without forms that have neither an address nor text."""
     tracks = offered if isinstance(offered, dict) else {}
@@ -101,7 +122,7 @@ def select_tracks(info: Info, request: FormatSpec.Subtitles) -> list[Selection]:
             listed = (manual + automatic)[:_MAX_TRACKS]
             selections += [Selection(track.language, [track], is_listed=True) for track in listed]
         else:
-            candidates = _find_candidates(manual, automatic, requested, _spoken_language(info))
+            candidates = _find_candidates(manual, automatic, requested, info)
             selections.append(Selection(requested, candidates[:_MAX_CANDIDATES]))
     return selections
 
@@ -178,14 +199,15 @@ def _automatic_tracks(info: Info) -> list[SubtitleTrack]:
 
 
 def _find_candidates(
-    manual: list[SubtitleTrack], automatic: list[SubtitleTrack], requested: str, spoken: str
+    manual: list[SubtitleTrack], automatic: list[SubtitleTrack], requested: str, info: Info
 ) -> list[SubtitleTrack]:
     """Return the tracks for *requested*: complete ones first, then manual ones, then the nearest variant."""
     wish, role = track_roles.split_request(requested)
     found: list[tuple[tuple[int, ...], SubtitleTrack]] = []
     for tracks in (manual, automatic):
+        distance_of = _original_distance(tracks, info) if wish == "original" else partial(_distance, wish)
         for track in tracks:
-            distance = _distance(tracks, track, wish, spoken)
+            distance = distance_of(track)
             if distance is None or (role and track.role != role):
                 continue
             complete = track_roles.is_complete(track.role)
@@ -194,18 +216,39 @@ def _find_candidates(
     return [track for _, track in sorted(found, key=lambda item: item[0])]
 
 
-def _distance(tracks: list[SubtitleTrack], track: SubtitleTrack, wish: str, spoken: str) -> int | None:
-    """Return how far *track*, one of *tracks*, is from the language *wish*; None if it is another one."""
-    if wish != "original":
-        # As the site writes it, also if that is no language.
-        label = track.key.removesuffix(_ORIGINAL_SUFFIX)
-        return 0 if label.lower() == wish.lower() else languages.distance(wish, track.language)
-    if any(other.is_original for other in tracks):
-        return 0 if track.is_original else None
-    if spoken:
-        is_unknown = track.language == languages.UNDETERMINED
-        return _UNKNOWN_DISTANCE if is_unknown else languages.distance(spoken, track.language)
+def _distance(wish: str, track: SubtitleTrack) -> int | None:
+    """Return how far *track* is from the language *wish*; None if it is another one."""
+    # As the site writes it, also if that is no language.
+    label = track.key.removesuffix(_ORIGINAL_SUFFIX)
+    return 0 if label.lower() == wish.lower() else languages.distance(wish, track.language)
+
+
+def _original_distance(tracks: list[SubtitleTrack], info: Info) -> _DistanceOf:
+    """Return what tells how far each of *tracks* is from the spoken language of *info*."""
+    if any(track.is_original for track in tracks):
+        return lambda track: 0 if track.is_original else None
+    if spoken := _spoken_language(info):
+        return partial(_spoken_distance, spoken)
+    heard = _default_audio_language(info)
+    if heard and any(languages.matches(heard, track.language) for track in tracks):
+        return partial(_spoken_distance, heard)
     # The spoken language is unknown: sites list it first, or mark it.
-    complete = [other for other in tracks if track_roles.is_complete(other.role)] or tracks
-    first = next((other for other in complete if other.is_default), complete[0])
-    return 0 if track.language == first.language else None
+    complete = [track for track in tracks if track_roles.is_complete(track.role)] or tracks
+    first = next((track for track in complete if track.is_default), complete[0] if complete else None)
+    return lambda track: 0 if first is not None and track.language == first.language else None
+
+
+def _spoken_distance(spoken: str, track: SubtitleTrack) -> int | None:
+    is_unknown = track.language == languages.UNDETERMINED
+    return _UNKNOWN_DISTANCE if is_unknown else languages.distance(spoken, track.language)
+
+
+def _default_audio_language(info: Info) -> str:
+    """Return the language of the audio that a manifest marks as default; empty if it is not one."""
+    formats = info.get("formats")
+    listed = formats if isinstance(formats, list) else []
+    labels = {
+        clean(each.get("language")) for each in listed if isinstance(each, dict) and each.get(IS_DEFAULT)
+    }
+    tags = {languages.to_tag(label) for label in labels} - {languages.UNDETERMINED}
+    return tags.pop() if len(tags) == 1 else ""

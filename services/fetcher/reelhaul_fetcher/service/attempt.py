@@ -6,7 +6,8 @@ import asyncio
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -28,10 +29,23 @@ from reelhaul_fetcher.service.outcomes import Finish
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints, logs
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, from_status
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
+
+# Failures after which the bytes received are of no use, or take space that is missing.
+_USELESS = frozenset(
+    {
+        ErrorReason.INTERNAL_ERROR,
+        ErrorReason.MEDIA_TOO_LARGE,
+        ErrorReason.POSTPROCESSING_FAILED,
+        ErrorReason.VERIFICATION_FAILED,
+        ErrorReason.WORKER_DISK_FULL,
+    }
+)
+# Why jobs refuses a lease for good: the job has no other attempt.
+_ENDED = (lease_pb2.Refusal.ENDED, lease_pb2.Refusal.UNKNOWN)
 
 # Until an item is redelivered whose job could not be claimed, or whose outcome jobs never accepted.
 _UNCLAIMED_DELAY = timedelta(seconds=2)
@@ -50,6 +64,8 @@ class AttemptContext:
     describe_slot: Callable[[], lease_pb2.Slot]
     clock: Callable[[], float]
     fetches: FetchRegistry = field(default_factory=FetchRegistry)
+    #: The latest attempt of each job that downloads.
+    downloading: dict[str, LeasedAttempt] = field(default_factory=dict)
 
 
 class Attempt(ABC):
@@ -152,12 +168,22 @@ class Attempt(ABC):
             if keeping:
                 await cancel_and_wait(keeping)
             await asyncio.wait({self._work})
-        if self._work.cancelled() and self._stop_reason is not None:
+        outcome = await self._outcome(self._work, lease)
+        if isinstance(outcome, Finish) and _is_useless(outcome):
+            await self._discard()
+        return outcome
+
+    async def _outcome(self, work: asyncio.Task[Finish.Succeeded], lease: lease_pb2.Lease) -> StopReason:
+        if work.cancelled() and self._stop_reason is not None:
             return self._stop_reason
-        error = self._work.exception()
+        error = work.exception()
         if error is None:
-            return Finish(succeeded=self._work.result())
+            return Finish(succeeded=work.result())
         return await self._failure_outcome(error, lease)
+
+    async def _discard(self) -> None:
+        """Delete what was received: no other attempt of the job needs it."""
+        await self._context.downloader.scratch.discard(self.job)
 
     async def _download(
         self, lease: lease_pb2.Lease, metadata: ArtifactMetadata, reporter: ProgressReporter
@@ -183,9 +209,11 @@ class Attempt(ABC):
         if released := outcomes.released_until_live(error, lease):
             return released
         disk_full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
-        # Its own directory is gone by now: if the disk is still full, others fill it.
-        if disk_full and await self._context.disk.measure():
-            return outcomes.released_for_disk()
+        if disk_full:
+            await self._discard()
+            # Its own bytes are gone by now: if the disk is still full, others fill it.
+            if await self._context.disk.measure():
+                return outcomes.released_for_disk()
         return outcomes.failed(error, self.job, self._context.worker)
 
     def _on_recording_started(self, spec: lease_pb2.FetchSpec) -> None:
@@ -204,12 +232,20 @@ class Attempt(ABC):
             self._work.cancel()
 
 
+def _is_useless(outcome: Finish) -> bool:
+    """Return whether the bytes received are of no use to another attempt after *outcome*."""
+    if outcome.HasField("failed"):
+        return from_status(outcome.failed.status).reason in _USELESS
+    return outcome.HasField("released") and outcome.released.reason == Finish.Released.DISK
+
+
 class LeasedAttempt(Attempt):
     """The attempt of a work item. The item is acknowledged only after jobs has answered Finish."""
 
     def __init__(self, context: AttemptContext, delivery: Delivery, slot: Slot) -> None:
         super().__init__(context, slot, delivery.item.job)
         self._delivery = delivery
+        self._downloaded = asyncio.Event()
 
     async def run(self) -> None:
         """Claim, download, finish, acknowledge."""
@@ -238,12 +274,32 @@ class LeasedAttempt(Attempt):
         reporter = self._create_reporter(lease, number, fetch, metadata, context.queue)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.hit("fetcher.claim.after")
-        outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
+        async with self._only_download():
+            outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
             await self._settle_refusal(outcome)
         else:
             await self._finish(outcome, reporter)
+
+    @asynccontextmanager
+    async def _only_download(self) -> AsyncIterator[None]:
+        """For the block, be the job's only attempt on this worker that downloads.
+
+        An earlier one has lost its lease, which it need not have heard yet: end it, and take over its bytes.
+        """
+        downloading = self._context.downloading
+        earlier, downloading[self.job] = downloading.get(self.job), self
+        try:
+            if earlier is not None:
+                text = "the worker has a later lease of the job"
+                earlier._stop(lease_pb2.Refusal(reason=lease_pb2.Refusal.LOST, message=text))
+                await earlier._downloaded.wait()
+            yield
+        finally:
+            if downloading.get(self.job) is self:
+                del downloading[self.job]
+            self._downloaded.set()
 
     def _keep_lease(self, lease: lease_pb2.Lease, reporter: ProgressReporter) -> Coroutine[Any, Any, None]:
         keeper = LeaseKeeper(
@@ -273,6 +329,8 @@ class LeasedAttempt(Attempt):
             self.committed = request
         if not (committed and request.HasField("succeeded")):
             await self._context.downloader.artifacts.delete(stored)
+        if response is not None and response.receipt.job_ended:
+            await self._discard()
         if response is None:
             await self._delivery.nak(_UNFINISHED_DELAY)
         elif response.HasField("refusal"):
@@ -283,6 +341,8 @@ class LeasedAttempt(Attempt):
 
     async def _settle_refusal(self, refusal: lease_pb2.Refusal) -> None:
         """Hand the item back if jobs says when to retry; otherwise its job needs no worker: acknowledge."""
+        if refusal.reason in _ENDED:
+            await self._discard()
         if refusal.HasField("retry_delay"):
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from reelhaul_fetcher.model.disk_limits import DiskThresholds
+from reelhaul_fetcher.model.disk_limits import RESUME_FACTOR, DiskThresholds
 from reelhaul_fetcher.ports import Scratch
 from reelhaul_runtime.errors import Unavailable
 
@@ -26,12 +26,13 @@ class DiskMonitor:
         self.short = False
 
     async def measure(self) -> bool:
-        """Measure the free space; return whether it is too little to take work."""
-        try:
-            self.free_bytes = await asyncio.to_thread(self._scratch.free_bytes)
-        except OSError:
-            log.exception("cannot measure the free disk space")
-            self.free_bytes = 0
+        """Measure the free space; return whether it is too little to take work.
+
+        If it is, what is kept for later attempts goes first.
+        """
+        await self._measure_free_bytes()
+        if self.thresholds.is_short(self.free_bytes, before=self.short):
+            await self.make_space(int(self.thresholds.pause * RESUME_FACTOR))
         before, self.short = self.short, self.thresholds.is_short(self.free_bytes, before=self.short)
         fields = {"free_bytes": self.free_bytes, "wanted_bytes": self.thresholds.pause}
         if self.short and not before:
@@ -40,10 +41,22 @@ class DiskMonitor:
             log.info("disk space again; work is taken", extra=fields)
         return self.short
 
+    async def make_space(self, free_bytes: int) -> None:
+        """Free *free_bytes* if what is kept for later attempts makes that possible, and measure again."""
+        await self._scratch.make_space(free_bytes)
+        await self._measure_free_bytes()
+
     async def wait_for_space(self) -> None:
         """Return when there is enough space to take work."""
         while await self.measure():  # noqa: ASYNC110 - a disk sends no event
             await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def _measure_free_bytes(self) -> None:
+        try:
+            self.free_bytes = await asyncio.to_thread(self._scratch.free_bytes)
+        except OSError:
+            log.exception("cannot measure the free disk space")
+            self.free_bytes = 0
 
     async def check(self) -> None:
         """Return if there was enough space when last measured. Raises Unavailable."""

@@ -77,18 +77,21 @@ class Downloader:
     ) -> tuple[Succeeded, Usage]:
         """Do what *lease* requests and return the result and the traffic.
 
-        Raises the failure. Either way the work directory and the guard session are gone afterwards.
+        Raises the failure. Either way the work directory and the guard session are gone afterwards. What was
+        received is kept until the caller discards it: the job may need another attempt.
         """
         if lease.spec.HasField("expansion"):
             return await self._expand_list(job, lease, reporter)
-        folder, infos = self.scratch.create(job, lease.epoch), list[ArtifactInfo]()
+        # A fetch that belongs to no job has no other attempt.
+        tenant = lease.spec.tenant if metadata.job else None
+        folder, infos = self.scratch.create(job, lease.epoch, tenant), list[ArtifactInfo]()
         try:
             try:
                 fetched, usage = await self._fetch(job, lease, folder, reporter)
                 await self._store(fetched.products, metadata, reporter, infos)
             finally:
                 await asyncio.shield(self.artifacts.cancel_prepared(folder))
-                await asyncio.shield(self.scratch.remove(folder))
+                await asyncio.shield(self.scratch.keep(folder))
         except BaseException:
             await asyncio.shield(self.artifacts.delete([info.name for info in infos]))
             raise

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
 _DISK_CHECK_SECONDS = 1.0
+# Between two sweeps of what dead workers left, and of what is kept for too long.
+_SWEEP_SECONDS = 600.0
 # The Retry-After of OVERLOADED.
 _RETRY_DELAY = timedelta(seconds=1)
 
@@ -71,7 +73,8 @@ class Worker:
         """
         taking = asyncio.create_task(self._take_work())
         draining = asyncio.create_task(self._draining.wait())
-        watching = [asyncio.create_task(self._follow_hints()), asyncio.create_task(self._watch_disk())]
+        loops = (self._follow_hints(), self._watch_disk(), self._sweep())
+        watching = [asyncio.create_task(loop) for loop in loops]
         try:
             await asyncio.wait({taking, draining}, return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
@@ -198,11 +201,21 @@ class Worker:
             if not attempts or any(attempt.stopping for attempt in attempts):
                 continue
             usages = await asyncio.to_thread(_disk_usages, attempts)
+            if choose_evictions(disk.free_bytes, usages, disk.thresholds):
+                # What is kept for later attempts goes first.
+                await disk.make_space(sum(usage.remaining for usage in usages) + disk.thresholds.reserve)
             for eviction in choose_evictions(disk.free_bytes, usages, disk.thresholds):
                 attempts[eviction.index].evict(own_fault=eviction.own_fault)
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            await self._context.downloader.scratch.sweep()
+
     async def _follow_hints(self) -> None:
         async for hint in self._context.queue.stop_hints():
+            if hint.job_ended:
+                await self._context.downloader.scratch.discard(hint.job)
             for attempt in self._running:
                 if attempt.job == hint.job and attempt.epoch == (hint.epoch or attempt.epoch):
                     attempt.renew_now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from reelhaul_fetcher.model import cues, languages, site_limits, track_roles
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
+from reelhaul_fetcher.model.subtitle_formats import webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.subtitle_tracks import (
     Selection,
@@ -30,6 +31,9 @@ from reelhaul_runtime.errors import ReelhaulError
 #: Translates texts from a language into another. Raises TRANSLATION_UNAVAILABLE.
 Translate = Callable[[list[str], str, str], list[str]]
 
+# Seconds; a frame or two earlier or later, subtitles are read as well.
+_MIN_SHIFT = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class CaptionTrack:
@@ -39,6 +43,16 @@ class CaptionTrack:
     source: SubtitleTrack
     cues: list[Cue]
     wrong: int = 0
+    #: The time of the media's clock at time 0 of the cues, in seconds; None if the site does not tell.
+    clock: float | None = None
+
+    def on_clock(self, media_start: float, duration: float) -> CaptionTrack:
+        """Return this track for media whose first timestamp is *media_start*, by the clock of both."""
+        shift = webvtt.wrap(self.clock - media_start) if self.clock is not None else 0.0
+        moved = cues.move(self.cues, shift)
+        # Where the site is wrong about its clock, the text would be lost.
+        is_plausible = len(moved) * 2 > len(self.cues) and cues.most_begin_before(moved, duration)
+        return replace(self, cues=moved) if abs(shift) >= _MIN_SHIFT and is_plausible else self
 
     @property
     def iso_639_2(self) -> str:
@@ -114,7 +128,7 @@ def _download_best(
         except SubtitlesUnreadable as error:
             problems.append(str(error))
         else:
-            return CaptionTrack(source.language, source, track.cues, track.wrong)
+            return CaptionTrack(source.language, source, track.cues, track.wrong, track.clock)
     raise SubtitlesUnreadable(problems[0] if problems else "none are offered")
 
 
@@ -144,7 +158,7 @@ def _add_translation(
             translated = [
                 Cue(cue.start, cue.end, text) for cue, text in zip(original.cues, texts, strict=True)
             ]
-        sidecars.tracks.append(CaptionTrack(language, original.source, translated))
+        sidecars.tracks.append(CaptionTrack(language, original.source, translated, 0, original.clock))
     except ReelhaulError as error:
         if request.format.subtitles.required or error.reason != ErrorReason.TRANSLATION_UNAVAILABLE:
             raise

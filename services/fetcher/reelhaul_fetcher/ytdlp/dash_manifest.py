@@ -19,7 +19,7 @@ from yt_dlp.utils import parse_duration
 
 from reelhaul_fetcher.model import codecs, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds
-from reelhaul_fetcher.model.subtitle_tracks import ROLE
+from reelhaul_fetcher.model.subtitle_tracks import PERIOD, ROLE
 
 _Info = dict[str, Any]
 
@@ -30,6 +30,8 @@ PROMISED_SECONDS = "dash_promised_seconds"
 
 #: Key of the timestamp, in seconds, at which the presentation begins in a stream, or in a period of it.
 PRESENTATION_START = "dash_presentation_start"
+#: Key of whether segments may be added to the manifest: the media is live.
+IS_OPEN = "dash_is_open"
 
 # Most segments of a stream that an open-ended repetition stands for.
 _MAX_REPETITIONS = 100_000
@@ -55,12 +57,15 @@ def support_periods() -> None:
     ) -> Iterator[_Info]:
         starts = [_read_starts(period) for period in mpd_doc.findall("{*}Period")]
         seconds = complete(mpd_doc)
-        missing = _seconds(mpd_doc.get("mediaPresentationDuration")) - sum(seconds) if all(seconds) else 0.0
+        presentation = _seconds(mpd_doc.get("mediaPresentationDuration"))
+        missing = presentation - sum(seconds) if all(seconds) else 0.0
+        is_open = mpd_doc.get("type") == "dynamic" and not presentation
         periods = parse(self, mpd_doc, mpd_id, *args, **kwargs)
         for period, period_seconds, by_id in zip(periods, seconds, starts, strict=True):
             for stream in period["formats"]:
                 stream[PRESENTATION_START] = by_id.get(stream["format_id"].removeprefix(f"{mpd_id}-"), 0.0)
-            yield {**period, "seconds": period_seconds, "missing_seconds": max(0.0, missing)}
+            more = {"seconds": period_seconds, "missing_seconds": max(0.0, missing), "is_open": is_open}
+            yield {**period, **more}
 
     def merge(_: Any, periods: Iterable[_Info]) -> tuple[list[_Info], dict[str, list[_Info]]]:
         return join_periods(list(periods))
@@ -96,10 +101,7 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
     The longest period tells what is offered. A stream of it that another period has not, in the same codec
     and language, has a REFUSAL.
     """
-    subtitles: dict[str, list[_Info]] = {}
-    for period in periods:
-        for language, tracks in period["subtitles"].items():
-            subtitles.setdefault(language, []).extend(tracks)
+    subtitles = _join_subtitles(periods)
     # A period that was replaced by nothing, as advertisements are.
     played = [period for period in periods if period["formats"] or period.get("seconds")]
     if not played:
@@ -114,7 +116,21 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
             streams = [{**stream, REFUSAL: "the manifest has too many periods"} for stream in streams]
         else:
             streams = [_join_stream(stream, longest, played) for stream in streams]
-    return [{**stream, "is_dash_periods": True, PROMISED_SECONDS: promised} for stream in streams], subtitles
+    marks = {"is_dash_periods": True, PROMISED_SECONDS: promised, IS_OPEN: bool(longest.get("is_open"))}
+    return [{**stream, **marks} for stream in streams], subtitles
+
+
+def _join_subtitles(periods: list[_Info]) -> dict[str, list[_Info]]:
+    """Return the subtitles of all *periods* by language; each has its PERIOD if there are several."""
+    result: dict[str, list[_Info]] = {}
+    start = 0.0
+    for period in periods:
+        length = period.get("seconds") or 0.0
+        for language, tracks in period["subtitles"].items():
+            own = {PERIOD: (start, length)} if len(periods) > 1 else {}
+            result.setdefault(language, []).extend({**track, **own} for track in tracks)
+        start += length
+    return result
 
 
 def split_range(url: str) -> tuple[str, Bounds | None]:
@@ -199,13 +215,14 @@ def _join_stream(stream: _Info, own_period: _Info, periods: list[_Info]) -> _Inf
 
 def _absolute_fragments(stream: _Info, period: _Info) -> Iterator[_Info]:
     if "fragments" not in stream:
-        yield {"url": stream["url"], "duration": period.get("seconds")}
+        yield {"url": stream["url"], "duration": period.get("seconds"), "is_file": True}
         return
     base = stream.get("fragment_base_url") or ""
     for fragment in stream["fragments"]:
         yield {
             "url": fragment.get("url") or urljoin(base, fragment["path"]),
             "duration": fragment.get("duration"),
+            "is_file": False,
         }
 
 

@@ -81,12 +81,13 @@ def fetch(
                 formats,
                 warnings,
                 edit.cut,
-                tuple(sidecars.tracks) if request.format.subtitles.embed else (),
+                tuple(sidecars.tracks),
                 sidecars.thumbnail,
                 edit.sponsor_chapters,
             )
             output = _receive(source, plan, offered, choose, tracker, meter, channel)
             products, delivered, warnings = output.products, output.delivered, output.warnings
+            sidecars.tracks = list(output.subtitles)
     # Within the length of the file: that of the site may be wrong.
     seconds = delivered.duration.ToTimedelta().total_seconds() if formats else 0.0
     texts, text_warnings = write_subtitles(sidecars.tracks, media, request, edit.cut, seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from yt_dlp.networking.exceptions import RequestError
@@ -71,7 +71,7 @@ def download_choice(
     while True:
         try:
             missing = [stream for stream in formats if stream.format_id not in received]
-            received |= _receive(source, missing, request, tracker, meter)
+            received |= _receive(source, missing, request, tracker, meter, len(received))
             known |= {format_id: each.format for format_id, each in received.items()}
             promised, formats = formats, [known[stream.format_id] for stream in formats]
             if _kinds(promised) == _kinds(formats) and _is_taken(formats, choose, spec):
@@ -85,7 +85,6 @@ def download_choice(
         if _ids(others) == _ids(formats):
             break
         formats, warnings = others, other_warnings
-        received = {format_id: _set_aside(each, len(received)) for format_id, each in received.items()}
     kept = _ids(formats)
     for format_id in received.keys() - set(kept):
         for path in received[format_id].stream.files:
@@ -99,9 +98,12 @@ def _receive(
     request: FetchRequest,
     tracker: ProgressTracker,
     meter: ByteMeter,
+    first_number: int,
 ) -> Mapping[str, MeasuredStream]:
     """Download and measure *formats*; return the streams by format id."""
-    streams = download_streams(source, _ids(formats), request, tracker, meter) if formats else []
+    if not formats:
+        return {}
+    streams = download_streams(source, _ids(formats), request, tracker, meter, first_number)
     result = {}
     for format_, stream in zip(formats, streams, strict=True):
         inspection = inspect_received(stream.files[0])
@@ -146,12 +148,6 @@ def _closest(received: list[Format], choose: Choose, spec: FormatSpec, error: Ex
     if not audio or is_required or spec.dynamic_range == FormatSpec.REQUIRE_HDR:
         raise error
     return audio[:1]
-
-
-def _set_aside(received: MeasuredStream, number: int) -> MeasuredStream:
-    """Return *received* with its files under other names, which no other download uses."""
-    files = [path.rename(path.with_name(f"aside{number}-{path.name}")) for path in received.stream.files]
-    return replace(received, stream=replace(received.stream, files=tuple(files)))
 
 
 def _ids(formats: Sequence[Format]) -> list[str]:

@@ -13,6 +13,7 @@ from reelhaul_fetcher.model import languages, site_limits, track_roles
 from reelhaul_fetcher.model.codecs import UNKNOWN
 from reelhaul_fetcher.model.site_limits import SiteValues, clean, number, whole
 from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, ROLE, offered_tracks
+from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
 
 _LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,
@@ -52,7 +53,8 @@ def to_media_info(
         age_limit=_int32(info.get("age_limit")),
         entry_count=_int32(info.get("playlist_count")) if "entries" in info else 0,
     )
-    _set_duration(media.duration, info.get("duration"))
+    manifest_seconds = (_seconds(stream.get(PROMISED_SECONDS)) for stream in playable_formats(info))
+    _set_duration(media.duration, info.get("duration") or max(manifest_seconds, default=0.0))
     if (views := whole(info.get("view_count"), site_limits.MAX_COUNT)) is not None:
         media.view_count = views
     _set_time(media.publish_time, info.get("timestamp"))

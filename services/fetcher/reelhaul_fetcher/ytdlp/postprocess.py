@@ -58,7 +58,7 @@ class OutputPlan:
     #: How the choice of the formats differs from the request.
     warnings: list[MediaWarning] = field(default_factory=list)
     cut: Cut = field(default_factory=Cut)
-    #: To embed, before the cut.
+    #: Before the cut.
     subtitles: tuple[CaptionTrack, ...] = ()
     thumbnail: Path | None = None
     #: Sponsored segments to mark.
@@ -78,6 +78,11 @@ class OutputPlan:
         """The format requested."""
         return self.request.format
 
+    @property
+    def embedded_subtitles(self) -> tuple[CaptionTrack, ...]:
+        """The subtitles to embed, before the cut."""
+        return self.subtitles if self.spec.subtitles.embed else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -86,6 +91,8 @@ class Output:
     products: list[Product]
     delivered: DeliveredMedia
     warnings: list[MediaWarning]
+    #: On the clock of the media, before the cut.
+    subtitles: tuple[CaptionTrack, ...] = ()
 
 
 def postprocess(
@@ -133,6 +140,7 @@ def postprocess(
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
     length = cut.length if cut.removes_something else duration
+    plan = _with_subtitles_on_clock(plan, [inspect(stream.files[0]) for stream in streams], duration)
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
     warnings += _compare_play_time(streams, files, inspections, plan)
     planned_package = package
@@ -164,7 +172,15 @@ def postprocess(
     # A file that was made has one track.
     audio_track = package.audio_track if path == files[0] else 0
     parts, split_warnings = _split(path, package, audio_track, plan, media_chapters, tracker)
-    return Output([media_file, *parts], delivered, [*warnings, *split_warnings])
+    return Output([media_file, *parts], delivered, [*warnings, *split_warnings], plan.subtitles)
+
+
+def _with_subtitles_on_clock(
+    plan: OutputPlan, inspections: Sequence[Inspection], duration: float
+) -> OutputPlan:
+    """Return *plan* with subtitles that are shown by the clock of the media, the streams of *inspections*."""
+    start = min(inspection.start for inspection in inspections)
+    return replace(plan, subtitles=tuple(track.on_clock(start, duration) for track in plan.subtitles))
 
 
 def _plan_package(plan: OutputPlan, video: Inspection, audio: Inspection) -> tuple[OutputPlan, Package]:
@@ -317,7 +333,7 @@ def _mux_tolerantly(
     takes so what it refuses as it is, e.g. for want of timestamps. Raises FfmpegFailed.
     """
     variants = [(package, plan, embedded_chapters)]
-    if plan.subtitles or plan.thumbnail or embedded_chapters:
+    if plan.embedded_subtitles or plan.thumbnail or embedded_chapters:
         variants.append((package, replace(plan, subtitles=(), thumbnail=None), []))
     if package.copies:
         encoded = plan_encoded_package(package, inspections[0].transfer)
@@ -336,7 +352,11 @@ def _mux_tolerantly(
 def _not_embedded(plan: OutputPlan, embedded_chapters: list[Chapter]) -> list[MediaWarning]:
     """Return a warning for each extra of *plan* that ffmpeg could not embed together."""
     lost = [
-        (bool(plan.subtitles), MediaWarning.SUBTITLES_MISSING, "the subtitles could not be embedded"),
+        (
+            bool(plan.embedded_subtitles),
+            MediaWarning.SUBTITLES_MISSING,
+            "the subtitles could not be embedded",
+        ),
         (plan.thumbnail is not None, MediaWarning.THUMBNAIL_MISSING, "the thumbnail could not be embedded"),
         (bool(embedded_chapters), MediaWarning.CHAPTERS_MISSING, "the chapters could not be embedded"),
     ]
@@ -387,7 +407,7 @@ def _write_subtitles(
     files: list[muxer.SubtitleFile] = []
     if not muxer.EmbeddedExtras.supports_subtitles(package.extension):
         return ()
-    for number, track in enumerate(plan.subtitles):
+    for number, track in enumerate(plan.embedded_subtitles):
         shown, _ = cues.limit(cues.apply_cut(track.cues, cut), length)
         if shown:
             path = plan.request.folder / f"embedded{number}.txt"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError
 
-from reelhaul_fetcher.model import charsets, subtitle_formats
-from reelhaul_fetcher.model.cues import remove_rolling_lines
-from reelhaul_fetcher.model.subtitle_formats import Track, ttml
+from reelhaul_fetcher.model import charsets, cues, subtitle_formats
+from reelhaul_fetcher.model.subtitle_formats import Track, ttml, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitle_tracks import SubtitleTrack
+from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -30,13 +30,27 @@ _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNOREC
 
 def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) -> Track:
     """Return the cues of *source*. Raises SubtitlesUnreadable if no format of it can be read."""
-    problems: list[str] = []
     forms = [
         form for form in source.formats or () if isinstance(form, dict) and _extension(form) not in _SKIPPED
     ]
+    whole = [form for form in forms if PERIOD not in form]
+    if whole or not forms:
+        return _download_best(downloader, whole, source, folder)
+    periods = sorted({form[PERIOD] for form in forms})
+    tracks = []
+    for period in periods:
+        own = [form for form in forms if form[PERIOD] == period]
+        track = _download_best(downloader, own, source, folder)
+        tracks.append(replace(track, cues=cues.on_presentation_time(track.cues, *period)))
+    return Track([cue for track in tracks for cue in track.cues], sum(track.wrong for track in tracks))
+
+
+def _download_best(downloader: Downloader, forms: list[Info], source: SubtitleTrack, folder: Path) -> Track:
+    """Return the cues of the best of *forms* that can be read. Raises SubtitlesUnreadable."""
+    problems: list[str] = []
     for form in islice(sorted(forms, key=_rank), _MAX_FORMS):
         try:
-            text = _fetch_text(downloader, form, source, folder)
+            text, is_segmented = _fetch_text(downloader, form, source, folder)
             track = subtitle_formats.parse(text, source.language)
         except ReelhaulError:
             raise
@@ -44,9 +58,9 @@ def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) 
         except Exception as error:
             problems.append(_describe(error, form))
             continue
-        if source.manual or _extension(form) == "json3":
-            return track
-        return Track(remove_rolling_lines(track.cues), track.wrong)
+        rolls = not source.manual and _extension(form) != "json3"
+        lines = cues.remove_rolling_lines(track.cues) if rolls else track.cues
+        return Track(lines, track.wrong, webvtt.clock_offset(text) if is_segmented else None)
     raise SubtitlesUnreadable(problems[0] if problems else "the site offers no format that can be read")
 
 
@@ -68,18 +82,22 @@ def _describe(error: Exception, form: Info) -> str:
     return "the file could not be downloaded"
 
 
-def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path) -> str:
+def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path) -> tuple[str, bool]:
+    """Return the text of *form*, and whether it consists of the segments of a stream."""
     if form.get("data") is not None:
-        return str(form["data"])[:_MAX_BYTES]
-    if str(form.get("protocol") or "").startswith("m3u8") or form.get("fragments"):
-        content, content_type = _fetch_segments(downloader, form, folder), ""
-    else:
+        return str(form["data"])[:_MAX_BYTES], False
+    is_segmented = str(form.get("protocol") or "").startswith("m3u8") or bool(form.get("fragments"))
+    content, content_type = b"", ""
+    if not is_segmented:
         request = Request(form["url"], headers=form.get("http_headers") or {})
         content, content_type = read_response(downloader, request, _MAX_BYTES)
         if content.startswith(b"#EXTM3U"):
-            content = _fetch_segments(downloader, {**form, "protocol": "m3u8_native"}, folder)
+            form, is_segmented, content_type = {**form, "protocol": "m3u8_native"}, True, ""
+    if is_segmented:
+        content = _fetch_segments(downloader, form, folder)
     declared = _CHARSET.search(content_type)
-    return charsets.decode(ttml.from_mp4(content), declared[1] if declared else "", source.language)
+    text = charsets.decode(ttml.from_mp4(content), declared[1] if declared else "", source.language)
+    return text, is_segmented
 
 
 def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> bytes:

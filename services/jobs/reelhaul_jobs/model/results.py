@@ -64,4 +64,6 @@ class LeaseReceipt:
     time: datetime
     revision: int
     cancelled: bool
+    #: Whether the job has ended.
+    ended: bool
     repeated: bool = False

@@ -62,7 +62,14 @@ class Transition:
 
     @property
     def needs_worker_attention(self) -> bool:
-        """Whether the worker that has the lease should renew at once, because it has to stop."""
+        """Whether workers should hear of the change at once.
+
+        The one that has the lease has to stop; those that had earlier leases delete what they keep of an
+        ended job.
+        """
+        has_run_before = self.job.epoch > (1 if self.before.is_leased else 0)
+        if self.job.state.is_terminal and has_run_before:
+            return True
         if self.before.state is not State.RUNNING:
             return False
         stopped = self.job.recording_stop_time != self.before.recording_stop_time

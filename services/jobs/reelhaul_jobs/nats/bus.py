@@ -142,7 +142,8 @@ class NatsJobBus:
         await self._send_hint(f"changes.{job.id}", change)
 
     async def notify_worker(self, job: Job) -> None:
-        await self._send_hint(f"control.{job.id}", work_pb2.StopHint(job=job.name, epoch=job.epoch))
+        hint = work_pb2.StopHint(job=job.name, epoch=job.epoch, job_ended=job.state.is_terminal)
+        await self._send_hint(f"control.{job.id}", hint)
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         try:

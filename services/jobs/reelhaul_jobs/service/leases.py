@@ -127,7 +127,8 @@ class Leases:
         if isinstance(transition, Refusal):
             return await self._committed_receipt(job_id, epoch) or transition
         job = transition.job
-        return LeaseReceipt(job.update_time, job.revision, cancelled=job.state is State.CANCELLED)
+        cancelled = job.state is State.CANCELLED
+        return LeaseReceipt(job.update_time, job.revision, cancelled, ended=job.state.is_terminal)
 
     async def _change_at_site(
         self, job_id: str, key: RateLimitKey, rule: LeaseRule, *, counted: bool = False
@@ -158,7 +159,8 @@ class Leases:
         if attempt is None or attempt.finish_revision is None or attempt.end_time is None:
             return None
         cancelled = attempt.state is AttemptState.CANCELLED
-        return LeaseReceipt(attempt.end_time, attempt.finish_revision, cancelled, repeated=True)
+        ended = cancelled or attempt.state is AttemptState.SUCCEEDED
+        return LeaseReceipt(attempt.end_time, attempt.finish_revision, cancelled, ended, repeated=True)
 
     async def _record_heartbeat(self, worker: str, slots: int | None, egresses: tuple[str, ...]) -> None:
         """Record that *worker* is alive, with its slots and egresses.

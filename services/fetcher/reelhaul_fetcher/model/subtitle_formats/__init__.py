@@ -30,6 +30,8 @@ class Track:
 
     cues: list[Cue]
     wrong: int = 0
+    #: Of segments, the time of the media's clock at time 0 of the cues, in seconds; None if they do not tell.
+    clock: float | None = None
 
 
 def parse(text: str, language: str = "") -> Track:

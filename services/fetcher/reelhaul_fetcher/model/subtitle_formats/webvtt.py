@@ -48,10 +48,10 @@ def parse(text: str, _: str) -> Iterator[Cue]:
     if len(parts) == 1:
         yield from _parse_blocks(parts[0], ends_at_blank_line=True)
         return
-    first_offset = _clock_offset(parts[0])
+    first_offset = clock_offset(parts[0]) or 0.0
     last: dict[str, Cue] = {}
     for part in parts:
-        shift = _wrap(_clock_offset(part) - first_offset)
+        shift = wrap((clock_offset(part) or 0.0) - first_offset)
         for cue in _parse_blocks(part, ends_at_blank_line=True):
             cue = Cue(cue.start + shift, cue.end + shift, cue.text)
             previous = last.get(cue.text)
@@ -145,16 +145,16 @@ def _plain(lines: list[str], *, numbered: bool = False) -> str:
     return unescape(_OVERRIDE.sub("", _MARKUP.sub("", text)))
 
 
-def _clock_offset(part: str) -> float:
-    """Return the seconds to add to the times of a segment, by its X-TIMESTAMP-MAP."""
-    header = part[:_HEADER_CHARACTERS].lstrip("\n").partition("\n\n")[0]
+def clock_offset(segment: str) -> float | None:
+    """Return the MPEG time in seconds of time 0 of *segment*, by its X-TIMESTAMP-MAP; None without one."""
+    header = _normalize(segment[:_HEADER_CHARACTERS]).lstrip("\ufeff\n").partition("\n\n")[0]
     mpeg, local = _MPEG_TIME.search(header), _LOCAL_TIME.search(header)
     if "X-TIMESTAMP-MAP=" not in header or not mpeg or not local:
-        return 0.0
+        return None
     seconds = parse_time(local[1])
-    return int(mpeg[1]) / _MPEG_CLOCK - seconds if math.isfinite(seconds) else 0.0
+    return int(mpeg[1]) / _MPEG_CLOCK - seconds if math.isfinite(seconds) else None
 
 
-def _wrap(seconds: float) -> float:
+def wrap(seconds: float) -> float:
     """Return *seconds* as the nearest time of the clock of MPEG, which starts again after 26.5 hours."""
     return (seconds + _MPEG_PERIOD / 2) % _MPEG_PERIOD - _MPEG_PERIOD / 2

@@ -1,7 +1,9 @@
 """Download of one plain file: over one connection, or over several threads where one is slow.
 
 Each thread writes at its own offset of the file. A response that is not provably of the version that the
-download began with restarts it: a finished file is one version, or the download fails.
+download began with restarts it: a finished file is one version, or the download fails. A record beside the
+file says what is here of it, so that a later attempt receives the rest only. It trusts no more than that: the
+server must confirm the version, and the bytes before each gap are received again and compared.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError
@@ -21,13 +26,19 @@ from reelhaul.backoff import exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import ConnectionTuner
-from reelhaul_fetcher.model.http_values import parse_decimal
+from reelhaul_fetcher.model.http_values import parse_decimal, parse_validator
+from reelhaul_fetcher.ytdlp.download.received import read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, RemoteFile, RemoteFileChanged
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Called with the bytes received, and the length of the file if known. What it raises ends the download.
 OnBytes = Callable[[int, int | None], None]
+
+# Between two records of what is here: what a crash costs at most.
+_RECORD_SECONDS = 0.25
+# More gaps than a download ever has; what is left out of a record is received again.
+_MAX_RECORDED_RANGES = 1000
 
 # In parallel, over one connection, and without ranges.
 _STARTS = 3
@@ -51,13 +62,22 @@ _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 class FileDownload:
-    """Downloads a file to *path* over at most *max_connections*; calls *on_bytes* as bytes arrive."""
+    """Downloads a file to *path* over at most *max_connections*; calls *on_bytes* as bytes arrive.
 
-    def __init__(self, path: Path, max_connections: int, on_bytes: OnBytes) -> None:
+    Continues what an earlier attempt left at *path*; *on_resumed* is called with how many bytes that are.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_connections: int,
+        on_bytes: OnBytes,
+        on_resumed: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.path = path
-        self._max_connections, self._on_bytes = max_connections, on_bytes
-        self._ranges: RangeAllocator | None = None
-        self._version = FileVersion()
+        self._max_connections, self._on_bytes, self._on_resumed = max_connections, on_bytes, on_resumed
+        self._version, self._ranges = _read_record(path)
+        self._is_taken_over = self._ranges is not None
         #: Whether it is known that the file received is the whole file.
         self.is_complete = False
 
@@ -66,33 +86,77 @@ class FileDownload:
 
         Raises RequestError, OSError, what *on_bytes* raises, VERIFICATION_FAILED if the file keeps changing.
         """
+        if self._ranges is not None:
+            try:
+                return self._download(remote, self._max_connections)
+            except RemoteFileChanged:
+                self._restart()
         for start in range(_STARTS):
             if start == _STARTS - 1:
                 remote.disable_ranges()
             try:
                 return self._download(remote, self._max_connections if start == 0 else 1)
             except RemoteFileChanged:
-                self.restart()
+                self._restart()
         text = "the file changed during each download of it"
         raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
 
-    def restart(self) -> None:
-        """Discard what was received: the next ``download`` begins at the first byte."""
+    def _restart(self) -> None:
+        """Discard what was received."""
         self._ranges, self._version = None, FileVersion()
 
     def _download(self, remote: RemoteFile, max_connections: int) -> None:
         if self._ranges is None:
             # A new file: a thread that still writes into the old one must not reach it.
-            self.path.unlink(missing_ok=True)
+            remove_files(self.path)
+        elif self._is_taken_over:
+            self._is_taken_over = False
+            self._on_bytes(0, self._version.total)
+            self._on_resumed(self._ranges.received)
         file = FileIO(self.path, "x+" if self._ranges is None else "r+")
         ranges = self._ranges or RangeAllocator()
-        download = ParallelDownload(remote, file, ranges, self._version, self._on_bytes)
+        download = ParallelDownload(remote, file, ranges, self._version, self._on_bytes, self._record)
         try:
             download.run(max_connections)
         finally:
             self._ranges = download.ranges if download.resumable else None
             self._version = download.version
             self.is_complete = download.delimited
+            if self._ranges is not None and self._version.total:
+                # What ended the download counts, not that this failed as well.
+                with suppress(OSError):
+                    self._record(self._version, self._ranges.list_received(self._version.total))
+
+    def _record(self, version: FileVersion, received: Sequence[tuple[int, int]]) -> None:
+        record = {**asdict(version), "received": received[:_MAX_RECORDED_RANGES]}
+        write_record(self.path, record)
+
+
+def _read_record(path: Path) -> tuple[FileVersion, RangeAllocator | None]:
+    """Return the version of the file at *path* and what is missing of it; None if it must be begun anew."""
+    record = read_record(path)
+    try:
+        total, received = (
+            int(record["total"]),
+            [(int(start), int(stop)) for start, stop in record["received"]],
+        )
+        etag, last_modified = (parse_validator(record[name]) for name in ("etag", "last_modified"))
+        size = path.lstat().st_size
+    except (KeyError, TypeError, ValueError, OSError):
+        return FileVersion(), None
+    version = FileVersion(total, etag, last_modified)
+    bounds = [bound for byte_range in received for bound in byte_range]
+    # Strictly rising: the ranges are not empty and do not touch.
+    is_ordered = all(a < b for a, b in pairwise(bounds))
+    if (
+        not version.validator
+        or not bounds
+        or bounds[0] < 0
+        or not is_ordered
+        or bounds[-1] > min(size, total)
+    ):
+        return FileVersion(), None
+    return version, RangeAllocator.resume(total, received)
 
 
 class ParallelDownload:
@@ -105,9 +169,10 @@ class ParallelDownload:
         ranges: RangeAllocator,
         version: FileVersion,
         on_bytes: OnBytes,
+        record: Callable[[FileVersion, Sequence[tuple[int, int]]], None],
     ) -> None:
         self.ranges, self.version = ranges, version
-        self._remote, self._file, self._on_bytes = remote, file, on_bytes
+        self._remote, self._file, self._on_bytes, self._record = remote, file, on_bytes, record
         #: Ranges can be requested, and what was received can be continued.
         self.resumable = bool(version.validator)
         #: Whether an end that comes too early is noticed.
@@ -122,22 +187,41 @@ class ParallelDownload:
     def run(self, max_connections: int) -> None:
         """Return when the file is complete. Raises what ended the download."""
         first = _THROTTLED_CONNECTIONS if self._remote.chunk_size else 1
-        self._tuner = ConnectionTuner(max_connections, time.monotonic(), first)
-        with self._lock:
-            try:
-                while not self.ranges.complete and self._failure is None:
-                    self.start_workers()
-                    self._lock.wait(_SUPERVISION_SECONDS)
-            finally:
+        self._tuner = ConnectionTuner(max_connections, time.monotonic(), first, self.ranges.received)
+        recorded_at = time.monotonic()
+        try:
+            while self._supervise():
+                if time.monotonic() - recorded_at >= _RECORD_SECONDS:
+                    self._record_received()
+                    recorded_at = time.monotonic()
+        finally:
+            with self._lock:
                 # A thread that hangs in a read sees this afterwards, writes nothing, and closes the file.
                 self._is_over = True
                 self.ranges.release_all()
-                if self._failure is None:
+                if self._failure is None and self.ranges.complete:
                     self._file.truncate(self.ranges.received)
                 if not self._workers:
                     self._file.close()
         if self._failure is not None:
             raise self._failure
+
+    def _supervise(self) -> bool:
+        """Start threads, and wait a moment; return whether the download goes on."""
+        with self._lock:
+            if self.ranges.complete or self._failure is not None:
+                return False
+            self.start_workers()
+            self._lock.wait(_SUPERVISION_SECONDS)
+            return True
+
+    def _record_received(self) -> None:
+        with self._lock:
+            if not self.resumable or not self.version.total:
+                return
+            version, received = self.version, self.ranges.list_received(self.version.total)
+        # Without the lock: a slow disk must not stop the threads.
+        self._record(version, received)
 
     def start_workers(self) -> None:
         """Start threads until there are as many as the tuner wants."""
@@ -187,6 +271,8 @@ class ParallelDownload:
         try:
             if not byte_range.start:
                 self._on_bytes(0, self.version.total)
+            if byte_range.start < byte_range.compare_until:
+                self._compare(byte_range, opened, buffer)
             block, pipe = _BLOCK, None
             while size := self._next_size(byte_range, opened, block):
                 started = time.monotonic()
@@ -201,6 +287,21 @@ class ParallelDownload:
                 block = _adapt_block(block, time.monotonic() - started)
         finally:
             opened.close()
+
+    def _compare(self, byte_range: ByteRange, opened: OpenRange, buffer: memoryview) -> None:
+        """Receive again what is here before the missing bytes. Raises RemoteFileChanged if it differs."""
+        count, received = byte_range.compare_until - byte_range.start, bytearray()
+        while len(received) < count:
+            size = opened.read_into(buffer[: count - len(received)])
+            if not size:
+                raise IncompleteRead(partial=len(received), expected=count - len(received))
+            received += buffer[:size]
+        with self._lock:
+            if self._is_over:
+                return
+            if os.pread(self._file.fileno(), count, byte_range.start) != received:
+                raise RemoteFileChanged(f"other bytes before byte {byte_range.compare_until}")
+            self.ranges.advance(byte_range, count)
 
     def _open(self, byte_range: ByteRange) -> OpenRange:
         if self.resumable:

@@ -94,7 +94,12 @@ class RemoteFile:
 
     def open_range(self, start: int, stop: int | None, version: FileVersion) -> OpenRange:
         """Open *version* of the file at *start*, up to *stop* or earlier. Raises RemoteFileChanged."""
-        return self._open(start, self._limit_to_chunk(start, stop), version)
+        try:
+            return self._open(start, self._limit_to_chunk(start, stop), version)
+        except HTTPError as error:
+            if error.status != 416:
+                raise
+            raise RemoteFileChanged(f"the file has no byte {start} any more") from error
 
     def disable_ranges(self) -> None:
         """From now on, request the whole file only."""

@@ -47,6 +47,14 @@ class ResumeChecker:
         #: so that a range does not mean that an interruption came before.
         self._files: dict[str, tuple[FileVersion, bool]] = {}
 
+    def known_version(self, url: str) -> FileVersion | None:
+        """Return the version of the file at *url* that was last responded with; None if there was none."""
+        return self._files[url][0] if url in self._files else None
+
+    def remember_version(self, url: str, version: FileVersion) -> None:
+        """Remember that bytes of *version* of the whole file at *url* are here, from an earlier process."""
+        self._files[url] = version, False
+
     def urlopen(self, request: Request) -> Response:
         """Open *request*: the response is of the file that was begun, or the whole of what is there now.
 

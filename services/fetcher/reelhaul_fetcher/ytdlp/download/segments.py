@@ -9,26 +9,29 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urljoin
 
-from yt_dlp.downloader.fragment import FragmentFD
 from yt_dlp.downloader.hls import HlsFD
-from yt_dlp.networking import Request
+from yt_dlp.networking import HEADRequest, Request
+from yt_dlp.networking.exceptions import RequestError
 from yt_dlp.utils import DownloadError, update_url_query
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.model import hls_playlist, site_limits
+from reelhaul_fetcher.model import hls_playlist, play_time, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
+from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.ytdlp import dash_manifest
-from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
+from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -38,8 +41,7 @@ _DECRYPTED_METHODS = frozenset({"AES-128"})
 # yt-dlp's messages about a segment without content.
 _EMPTY = re.compile(r"fragment (\d{1,9}) not found|Did not get any data blocks")
 _COPY_BYTES = 1 << 20
-# Seconds by which play times of manifests are wrong at least.
-_MIN_TOLERANCE = 2.0
+_RANGE_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +75,45 @@ def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
     """
     if str(stream.get("protocol") or "").startswith("m3u8"):
         return _list_hls(downloader, stream)
-    return _list_dash(stream)
+    return _list_dash(downloader, stream)
 
 
-def download_segments(downloader: Downloader, stream: Info, segments: SegmentList, path: Path) -> list[Path]:
-    """Download *segments* to *path*; return it, or a file for each part in the order of play.
+def download_segments(
+    downloader: Downloader,
+    stream: Info,
+    segments: SegmentList,
+    path: Path,
+    target: Path,
+    on_resumed: Callable[[int], None],
+) -> list[Path]:
+    """Receive *segments* at *path*, or the rest of them; return *target*, or a file for each part beside it.
 
+    The parts are in the order of play. *on_resumed* is called with the bytes of an earlier attempt.
     Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have.
     """
-    segments_downloader = _SegmentsDownloader(downloader, downloader.params)
-    for hook in downloader.params["progress_hooks"]:
-        segments_downloader.add_progress_hook(hook)
+    info = {**stream, "fragments": segments.fragments, "requested_formats": None}
     try:
-        succeeded, _ = segments_downloader.download(
-            str(path), {**stream, "fragments": segments.fragments, "requested_formats": None}
-        )
+        parts = _receive(_SegmentsDownloader(downloader, on_resumed), path, info)
+    except FragmentsChanged:
+        remove_files(path)
+        parts = _receive(_SegmentsDownloader(downloader, on_resumed), path, info)
+    return _split(path, parts, target) if len(parts) > 1 else [link(path, target)]
+
+
+def _receive(segments_downloader: _SegmentsDownloader, path: Path, info: Info) -> list[_Part]:
+    try:
+        succeeded = segments_downloader.download(str(path), info)[0]
     except DownloadError as error:
         if match := _EMPTY.search(str(error)):
             raise _incomplete(f"segment {match[1]} is empty" if match[1] else "a segment is empty") from error
         raise
     if not succeeded or not path.exists():
         raise DownloadError("the download ended without a file")
-    return _split(path, segments_downloader.parts)
+    return segments_downloader.parts
 
 
-class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
-    """Receives segments in parallel as yt-dlp does, and remembers where each part begins in the file."""
+class _SegmentsDownloader(ResumableFragmentDownloader):
+    """Receives segments, and remembers where each part begins in the file."""
 
     FD_NAME = "segments"
     parts: list[_Part]
@@ -109,17 +124,19 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
         """Download the fragments of *info* to *filename*."""
         fragments: list[Info] = info["fragments"]
         context: dict[str, Any] = {"filename": filename, "total_frags": len(fragments)}
-        self._prepare_and_start_frag_download(context, info)
         # Beside the file, for a download that continues.
         self._table = Path(f"{filename}.parts")
-        self.parts = _read_parts(self._table)
+        self.parts = []
 
         def pack(content: bytes, number: int) -> bytes:
             return self._pack(content, fragments[number - 1], context["dest_stream"].tell())
 
-        left = fragments[context["fragment_index"] :]
-        succeeded: bool = self.download_and_append_fragments(context, left, info, pack_func=pack)
-        return succeeded
+        return self.receive(Path(filename), fragments, info, context, pack_func=pack)
+
+    def restore_state(self) -> bool:
+        """Read where the parts begin that an earlier attempt received."""
+        self.parts = _read_parts(self._table)
+        return bool(self.parts)
 
     def _pack(self, content: bytes, fragment: Info, position: int) -> bytes:
         """Return what to write of *content* at *position*; note where a part begins."""
@@ -133,7 +150,7 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
         kind = segment_kind(content)
         if last is None or fragment["restarts"] or fragment.get("is_init"):
             self._kind = ""
-        elif self._kind and kind != self._kind:
+        elif self._kind and kind != self._kind and not fragment.get("is_file"):
             raise _incomplete(f"segment {fragment['frag_index']} is not media like the others")
         self._kind = self._kind or kind
         if fragment.get("is_init"):
@@ -146,16 +163,17 @@ class _SegmentsDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
             part = _Part(position, last.init, last.digest) if last else _Part(position)
         if part is not None:
             self.parts = [*before, part]
-            self._table.write_text(json.dumps([dataclasses.astuple(part) for part in self.parts]))
+            write_record(self._table, {"parts": [dataclasses.astuple(part) for part in self.parts]})
         return content
 
 
 def _read_parts(table: Path) -> list[_Part]:
-    """Return the parts that an earlier download noted in *table*."""
-    if not table.exists():
+    """Return the parts that an earlier attempt noted in *table*; none if they cannot be read."""
+    try:
+        rows = read_record(table)["parts"]
+        return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
+    except (KeyError, TypeError, ValueError):
         return []
-    rows = json.loads(table.read_text())
-    return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
 
 
 def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
@@ -176,11 +194,7 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
     except PlaylistUnsupported as error:
         raise _unavailable(str(error)) from error
     if not (playlist.ended or playlist.fixed):
-        raise ReelhaulError(
-            ErrorReason.MEDIA_IS_LIVE,
-            "the playlist has no end: the media is live",
-            metadata={"extractor": str(stream.get("extractor") or "")},
-        )
+        raise _live(stream, "the playlist has no end")
     segments = [s for s in playlist.segments if not (s.is_advertisement or s.is_gap)]
     if not segments:
         raise _unavailable("the playlist has no segments")
@@ -260,23 +274,31 @@ def _promised_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, floa
     return sum(segment.seconds for segment in segments), rounded + longest
 
 
-def _list_dash(stream: Info) -> SegmentList:
+def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
     """Return the fragments of *stream*; those of a new period open a part."""
+    if stream.get(IS_OPEN):
+        raise _live(stream, "the manifest is dynamic")
     base, fragments = str(stream.get("fragment_base_url") or ""), list[Info]()
     query = parse_qs(str(stream.get("extra_param_to_segment_url") or ""))
     period, lengths, starts = None, list[float](), list[float]()
-    for number, fragment in enumerate(stream["fragments"], 1):
+    for fragment in stream["fragments"]:
         url, bounds = dash_manifest.split_range(fragment.get("url") or urljoin(base, fragment["path"]))
-        fragments.append(
-            {
-                "frag_index": number,
-                "url": update_url_query(url, query) if query else url,
-                "byte_range": {"start": bounds[0], "end": bounds[1]} if bounds else None,
-                "restarts": number > 1 and fragment.get("period") != period,
-            }
-        )
-        if number == 1 or fragments[-1]["restarts"]:
+        url = update_url_query(url, query) if query else url
+        is_file = bool(fragment.get("is_file"))
+        restarts = bool(fragments) and fragment.get("period") != period
+        if restarts or not fragments:
             starts.append(fragment.get(PRESENTATION_START, stream.get(PRESENTATION_START)) or 0.0)
+        for part in _file_ranges(downloader, stream, url) if is_file else [bounds]:
+            fragments.append(
+                {
+                    "frag_index": len(fragments) + 1,
+                    "url": url,
+                    "byte_range": {"start": part[0], "end": part[1]} if part else None,
+                    "restarts": restarts,
+                    "is_file": is_file,
+                }
+            )
+            restarts = False
         period = fragment.get("period")
         if duration := site_limits.number(fragment.get("duration"), site_limits.MAX_SECONDS):
             lengths.append(duration)
@@ -284,28 +306,38 @@ def _list_dash(stream: Info) -> SegmentList:
         raise _unavailable("the manifest has no segments of this stream")
     promised = site_limits.number(stream.get(PROMISED_SECONDS), site_limits.MAX_SECONDS) or 0.0
     seconds, tolerance = sum(lengths), max(lengths, default=0.0)
-    if promised and seconds and seconds < promised - max(tolerance, _MIN_TOLERANCE):
+    if promised and seconds and seconds < promised - max(tolerance, play_time.usual_tolerance(promised)):
         raise _unavailable(f"the manifest promises {promised:.1f} s, and its segments play {seconds:.1f} s")
     # The last segment of a template is shorter than the others.
     length = min(seconds, promised) if promised and seconds else promised
     return SegmentList(fragments, length, tolerance, tuple(starts))
 
 
-def _split(path: Path, parts: list[_Part]) -> list[Path]:
-    """Return *path*, or a file for each of several parts instead of it."""
-    if len(parts) < 2:
-        return [path]
+def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds | None]:
+    """Return the ranges in which to download a whole file, each held in memory; [None]: all at once."""
+    headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
+    # Many servers refuse HEAD, which means nothing.
+    with suppress(RequestError), downloader.logging_paused():
+        response = downloader.urlopen(HEADRequest(url, headers=headers))
+        response.close()
+        size = parse_decimal(response.headers.get("Content-Length", "")) or 0
+        if response.headers.get("Accept-Ranges") == "bytes" and _RANGE_BYTES < size <= site_limits.MAX_BYTES:
+            return [(start, min(start + _RANGE_BYTES, size)) for start in range(0, size, _RANGE_BYTES)]
+    return [None]
+
+
+def _split(path: Path, parts: list[_Part], target: Path) -> list[Path]:
+    """Return a file for each of *parts*, beside *target*."""
     files: list[Path] = []
     starts = [part.start for part in parts]
     with path.open("rb") as source:
         for part, (start, stop) in zip(parts, pairwise([*starts, path.stat().st_size]), strict=True):
-            file = path.with_name(f"{path.stem}-{len(files)}{path.suffix}")
-            with file.open("wb") as target:
+            file = target.with_name(f"{target.stem}-{len(files)}{target.suffix}")
+            with file.open("wb") as copy:
                 if part.init is not None and part.init[0] < start:
-                    _copy(source.fileno(), target.fileno(), part.init)
-                _copy(source.fileno(), target.fileno(), (start, stop))
+                    _copy(source.fileno(), copy.fileno(), part.init)
+                _copy(source.fileno(), copy.fileno(), (start, stop))
             files.append(file)
-    path.unlink()
     return files
 
 
@@ -313,6 +345,11 @@ def _copy(source: int, target: int, bounds: Bounds) -> None:
     position, stop = bounds
     while position < stop:
         position += os.sendfile(target, source, position, min(stop - position, _COPY_BYTES))
+
+
+def _live(stream: Info, text: str) -> ReelhaulError:
+    metadata = {"extractor": str(stream.get("extractor") or "")}
+    return ReelhaulError(ErrorReason.MEDIA_IS_LIVE, f"{text}: the media is live", metadata=metadata)
 
 
 def _unavailable(text: str) -> ReelhaulError:

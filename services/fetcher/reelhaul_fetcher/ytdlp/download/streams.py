@@ -1,9 +1,15 @@
-"""Download of the streams chosen: each into its own file, counted, limited, and checked by its length."""
+"""Download of the streams chosen: each into its own file, counted, limited, and checked by its length.
+
+The files outlive an attempt, under names that identify the stream: the next attempt receives the rest."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -20,8 +26,9 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
-from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START
+from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
+from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
 from reelhaul_fetcher.ytdlp.download.segments import SegmentList, download_segments, list_segments
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
@@ -63,6 +70,11 @@ class ByteMeter:
         if self.format_id and received:
             self._update(received, received / total if total else None)
 
+    def on_resumed(self, received: int) -> None:
+        """Handle that an earlier attempt received *received* bytes of the stream."""
+        if self.format_id:
+            self._tracker.resume_part(self.format_id, received)
+
     def _update(self, received: int, fraction: float | None) -> None:
         self._tracker.update_part(self.format_id, received, fraction)
         if self._size_limit and self._tracker.received > self._size_limit:
@@ -75,8 +87,9 @@ def download_streams(
     request: FetchRequest,
     tracker: ProgressTracker,
     meter: ByteMeter,
+    first_number: int = 0,
 ) -> list[ReceivedStream]:
-    """Download the streams *format_ids*; return them in this order.
+    """Download the streams *format_ids* into files numbered from *first_number*; return them in this order.
 
     Raises FORMAT_UNAVAILABLE for a stream that cannot be received as a whole, CLIP_OUT_OF_RANGE,
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
@@ -91,13 +104,17 @@ def download_streams(
     _check_size_limit(sizes, estimates if duration else [], request.size_limit)
     total = sum(size for size in sizes if size) if all(sizes) else None
     tracker.set_plan(dict(zip(format_ids, sizes if total else estimates, strict=True)), total)
+    folder = ReceivedFolder(request.received)
+    paths = [folder.path / _file_name(source.info, stream) for stream in streams]
+    folder.retain(paths)
     received: list[ReceivedStream] = []
-    for format_id, size, listed in zip(format_ids, sizes, segments, strict=True):
+    for format_id, size, listed, path in zip(format_ids, sizes, segments, paths, strict=True):
         meter.format_id = format_id
         tracker.begin_stage(Progress.DOWNLOADING, _detail(source.streams[format_id]))
         on_bytes = meter.on_bytes if total else partial(_plan_by_length, tracker, meter, request.size_limit)
-        stem = request.folder / f"stream{len(received)}"
-        received.append(_download_stream(source, format_id, stem, size, on_bytes, listed))
+        target = request.folder / f"stream{first_number + len(received)}{path.suffix}"
+        transfer = _Transfer(path, target, on_bytes, meter.on_resumed)
+        received.append(_download_stream(source, format_id, transfer, size, listed))
         meter.format_id = ""
     return received
 
@@ -121,46 +138,53 @@ def _plan_by_length(
     meter.on_bytes(received, total)
 
 
-def _download_stream(
-    source: Source,
-    format_id: str,
-    stem: Path,
-    size: int | None,
-    on_bytes: OnBytes,
-    segments: SegmentList | None,
-) -> ReceivedStream:
-    """Download one stream into files called *stem* and an extension; renew the URLs if they are refused."""
-    stream = source.streams[format_id]
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """Where a stream is received, where its file goes once it is complete, and who hears of its bytes."""
+
+    path: Path
+    target: Path
+    on_bytes: OnBytes
+    on_resumed: Callable[[int], None]
+
+
+def _file_name(info: Info, stream: Info) -> str:
+    """Return the name of the file of *stream*: the same in each attempt, and of no other stream."""
+    media = [str(info.get(key)) for key in ("extractor", "id")]
+    identity = [*media, to_format_id(stream), stream.get("protocol"), _youtube_version(stream)]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     extension = str(stream.get("ext"))
-    path = stem.with_suffix(f".{extension if extension in _EXTENSIONS else 'bin'}")
-    download = FileDownload(path, source.downloader.params["concurrent_fragment_downloads"], on_bytes)
+    return f"{digest}.{extension if extension in _EXTENSIONS else 'bin'}"
+
+
+def _download_stream(
+    source: Source, format_id: str, transfer: _Transfer, size: int | None, segments: SegmentList | None
+) -> ReceivedStream:
+    """Download one stream, or the rest of it; renew the URLs if they are refused."""
+    stream = source.streams[format_id]
     try:
-        files = _receive(source.downloader, {**source.info, **stream}, download, segments)
+        received = _receive(source.downloader, {**source.info, **stream}, transfer, segments)
     except (DownloadError, RequestError) as error:
         if not _is_refusal(error) or not source.renew() or format_id not in source.streams:
             raise
         renewed = source.streams[format_id]
-        if _youtube_version(stream) is None or _youtube_version(stream) != _youtube_version(renewed):
-            # It may be another file by now, whose bytes must not be appended to the old one's.
-            download.restart()
-            for leftover in stem.parent.glob(f"{stem.name}.*"):
-                leftover.unlink()
+        if _youtube_version(stream) != _youtube_version(renewed):
+            remove_files(transfer.path)
         segments = _list_segments(source, renewed)
-        files = _receive(source.downloader, {**source.info, **renewed}, download, segments)
+        # Continues as another attempt does, because it may be another file by now.
+        received = _receive(source.downloader, {**source.info, **renewed}, transfer, segments)
     if segments is not None:
-        return ReceivedStream(
-            tuple(files),
-            segments.seconds,
-            segments.tolerance,
-            presentation_starts=segments.presentation_starts,
-        )
-    if download.is_complete and _youtube_version(stream) is None:
+        return received
+    if received.is_complete and _youtube_version(stream) is None:
         # The server's word on the length of its file counts more than that of a page.
         size = None
-    _check_length(path, size)
-    return ReceivedStream(
-        tuple(files),
-        is_complete=size is not None or download.is_complete,
+    _check_length(transfer.target, size)
+    # Of a file that a manifest names.
+    promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
+    return replace(
+        received,
+        promised_seconds=promised,
+        is_complete=size is not None or received.is_complete,
         presentation_starts=(stream.get(PRESENTATION_START) or 0.0,),
     )
 
@@ -186,21 +210,28 @@ def _check_clip(request: FetchRequest, segments: list[SegmentList | None]) -> No
 
 
 def _receive(
-    downloader: Downloader, stream: Info, download: FileDownload, segments: SegmentList | None
-) -> list[Path]:
+    downloader: Downloader, stream: Info, transfer: _Transfer, segments: SegmentList | None
+) -> ReceivedStream:
+    path, target = transfer.path, transfer.target
     if segments is not None:
-        return download_segments(downloader, stream, segments, download.path)
+        files = download_segments(downloader, stream, segments, path, target, transfer.on_resumed)
+        starts = segments.presentation_starts
+        return ReceivedStream(tuple(files), segments.seconds, segments.tolerance, presentation_starts=starts)
     if _is_plain_http(stream):
         # YouTube serves a stream behind an advertisement only when that would be over.
         available_at = number(stream.get("available_at"), MAX_TIME) or 0.0
         time.sleep(min(max(0.0, available_at - time.time()), _MAX_ADVERTISEMENT_SECONDS))
+        connections = downloader.params["concurrent_fragment_downloads"]
+        download = FileDownload(path, connections, transfer.on_bytes, transfer.on_resumed)
         download.download(RemoteFile(downloader, stream))
-        return [download.path]
+        return ReceivedStream((link(path, target),), is_complete=download.is_complete)
+    # yt-dlp's own way to continue checks nothing.
+    remove_files(path)
     stream.pop("requested_formats", None)
-    succeeded, _ = downloader.dl(str(download.path), stream)
-    if not succeeded or not download.path.exists():
+    succeeded, _ = downloader.dl(str(path), stream)
+    if not succeeded or not path.exists():
         raise DownloadError("the download ended without a file")
-    return [download.path]
+    return ReceivedStream((link(path, target),), is_complete=False)
 
 
 def _is_plain_http(stream: Info) -> bool:

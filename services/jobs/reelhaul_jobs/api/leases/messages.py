@@ -182,6 +182,7 @@ def finish_response(result: LeaseReceipt | Refusal) -> FinishResponse:
         revision=result.revision,
         repeated_call=result.repeated,
         cancelled=result.cancelled,
+        job_ended=result.ended,
     )
     return FinishResponse(receipt=receipt)
 

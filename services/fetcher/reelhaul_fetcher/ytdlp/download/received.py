@@ -1,0 +1,125 @@
+"""The folder of the media as received, which a later attempt may take over, and the records in it.
+
+A record is a sidecar ``<file>.state`` that says how much of a file is here and of which version of it. The
+content of the folder decides nothing by itself: without a valid record, a file is received anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LOCK_FILE = ".lock"
+# More than the longest record has, of the parts of a stream.
+_MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+
+class ReceivedFolder:
+    """The folder at *path*, for this process alone.
+
+    If a process of an earlier attempt still has it, nothing is taken over: the files are unlinked, and
+    whatever that process still writes is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o700, exist_ok=True)
+        if not self._lock():
+            for entry in path.iterdir():
+                entry.unlink()
+            self._lock()
+        for entry in path.iterdir():
+            if not _is_private_file(entry):
+                entry.unlink()
+
+    def retain(self, files: Collection[Path]) -> None:
+        """Delete everything that does not belong to one of *files*: other streams were chosen meanwhile."""
+        names = tuple(file.name for file in files)
+        for entry in self.path.iterdir():
+            if entry.name != _LOCK_FILE and not entry.name.startswith(names):
+                entry.unlink()
+
+    def _lock(self) -> bool:
+        """Lock the folder until the process ends; return False if another process has the lock."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        self._lock_file = os.open(self.path / _LOCK_FILE, flags, 0o600)
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_file)
+            return False
+        return True
+
+
+def record_path(file: Path) -> Path:
+    """Return the path of the record of *file*."""
+    return file.with_name(f"{file.name}.state")
+
+
+def write_record(file: Path, record: dict[str, Any]) -> None:
+    """Replace the record of *file* in one step: a crash leaves the old one or the new one. Raises OSError."""
+    body = json.dumps({**record, "boot": _boot_id()}).encode()
+    path = record_path(file)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    os.replace(temporary, path)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return the record of *file*; empty if there is none or it is damaged.
+
+    Also empty if the machine was restarted since: the file itself may not have reached the disk.
+    """
+    try:
+        with record_path(file).open("rb") as opened:
+            digest, _, body = opened.read(_MAX_RECORD_BYTES).partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return {}
+        record = json.loads(body)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_valid = isinstance(record, dict) and record.pop("boot", "") == _boot_id() != ""
+    return record if is_valid else {}
+
+
+def remove_files(file: Path) -> None:
+    """Delete *file*, its record and its parts. The record first: a crash leaves none of other bytes."""
+    record_path(file).unlink(missing_ok=True)
+    for entry in file.parent.iterdir():
+        if entry.name.startswith(file.name):
+            entry.unlink(missing_ok=True)
+
+
+def link(file: Path, target: Path) -> Path:
+    """Return *target*, which is *file* also; others may delete it, and must not change it."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:
+        # The file system has no links: a later attempt receives it anew.
+        file.rename(target)
+    return target
+
+
+def _is_private_file(path: Path) -> bool:
+    """Return whether *path* is a file that only this folder has: storage adopts finished files by link."""
+    with suppress(OSError):
+        status = path.lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and bool(status.st_mode & stat.S_IWUSR)
+    return False
+
+
+def _boot_id() -> str:
+    """Return what the kernel calls its run since the machine was started; empty if it does not tell."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
