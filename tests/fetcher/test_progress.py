@@ -107,7 +107,7 @@ def test_watchdog_detects_trickle() -> None:
 
 
 def test_watchdog_ignores_sidecars() -> None:
-    """Subtitles and thumbnails that do not come never fail the download; what follows them is watched again."""
+    """Subtitles and thumbnails that do not come never fail the download; what follows is watched again."""
     watchdog = Watchdog(60, 0)
     assert not any(watchdog.is_stalled(now, Progress.FETCHING_EXTRAS, 0) for now in range(0, 200, 10))
     stalled = [watchdog.is_stalled(now, Progress.DOWNLOADING, 0) for now in range(200, 290, 10)]
