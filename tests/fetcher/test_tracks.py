@@ -235,6 +235,22 @@ async def test_language_in_the_container(harness: Harness, tracks: RawSite) -> N
     assert audio["tags"]["language"] in ("ger", "deu")
 
 
+async def test_subtitles_of_a_page_with_a_playlist(harness: Harness, tracks: RawSite) -> None:
+    """The subtitles of a playlist are found through a page too, where yt-dlp reads its formats only."""
+    respond(tracks, "/page", '<title>t</title><video><source src="/forced.master.m3u8"></video>')
+    spec = FormatSpec(media_kind=SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    result = await harness.fetch(url(tracks, "/page"), spec)
+    assert "Every word" in result.products[0].path.read_text()
+
+
+async def test_audio_without_a_name(harness: Harness, tracks: RawSite) -> None:
+    """Audio whose rendition has neither a name nor a language is delivered."""
+    master = f'#EXTM3U\n{SOUND}URI="audio-en.m3u8"\n{VARIANT}360.m3u8\n'
+    respond(tracks, "/nameless.m3u8", master)
+    result = await harness.fetch(url(tracks, "/nameless.m3u8"), FormatSpec())
+    assert result.delivered.audio_codec == "aac"
+
+
 async def test_embedded_subtitles(harness: Harness, tracks: RawSite) -> None:
     """Several tracks of one language are told apart in the container too."""
     subtitles = Subtitles(languages=["all"], embed=True)
