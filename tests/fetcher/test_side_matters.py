@@ -402,8 +402,8 @@ async def test_next_thumbnail(harness: Harness, small_site: SmallSite, tmp_path:
 
 
 CHAPTERS: dict[str, tuple[list[tuple[Any, Any, Any]], int, bool]] = {
-    "order": ([("A", 0, 1), ("C", 2, 3), ("B", 1, 2)], 3, False),
-    "reverse": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, True),
+    "order": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, False),
+    "ends": ([("C", 2, None), ("A", 0, None), ("B", "1", 0)], 3, False),
     "overlap": ([("A", 0, 3), ("B", 0.5, 3)], 2, True),
     "beyond": ([("A", 0, 1), ("B", 1, 60), ("C", 60, 70)], 2, True),
     "same": ([("Part", 0, 1), ("Part", 1, 2), ("Part", 2, 3)], 3, False),
@@ -473,3 +473,28 @@ async def test_required_subtitles(harness: Harness, small_site: SmallSite) -> No
     spec = FormatSpec(subtitles=Subtitles(languages=["en"], required=True))
     with pytest.raises(ReelhaulError, match="en: the site sent a page"):
         await harness.fetch(url, spec)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hasPart": ["x", 5, None]},
+        {"hasPart": "x"},
+        {"hasPart": [{"@type": "Clip", "name": {"a": 1}, "startOffset": "PT0S", "endOffset": {}}]},
+        {"name": {"a": "b"}, "description": ["x"]},
+        {"name": 5, "description": {"a": 1}},
+        {"thumbnailUrl": [None, 5, {"a": 1}, "http://["]},
+        {"interactionStatistic": ["x", {"@type": 5}], "interactionCount": "x", "author": [{}]},
+        {"duration": {"a": 1}, "uploadDate": 5, "width": "wide", "height": {}, "contentSize": []},
+        {"duration": "forever", "uploadDate": "yesterday", "keywords": 5, "encodingFormat": 7},
+    ],
+    ids=range(9),
+)
+async def test_metadata_of_the_wrong_type(
+    harness: Harness, small_site: SmallSite, fields: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """A description of the video with values of the wrong type costs these values only."""
+    url = small_site.add_video_object(f"/wrong-{request.node.callspec.id}", **fields)
+    result = await harness.fetch(url, FormatSpec(chapters=FormatSpec.EMBED, info_json=True))
+    assert products(result, ArtifactInfo.VIDEO)
+    assert products(result, ArtifactInfo.INFO)

@@ -239,7 +239,9 @@ def _extras_options(
         inputs.append(Input(subtitles.path, _SUBTITLE_CODECS[extension][0]))
         options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
         if subtitles.title:
-            options += [f"-metadata:s:s:{number}", f"title={subtitles.title}"]
+            # MP4 has no titles of streams.
+            key = "handler_name" if extension == "mp4" else "title"
+            options += [f"-metadata:s:s:{number}", f"{key}={subtitles.title}"]
         if disposition := _DISPOSITIONS.get(subtitles.role):
             options += [f"-disposition:s:{number}", disposition]
         input_count += 1
