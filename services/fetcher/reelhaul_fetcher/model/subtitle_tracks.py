@@ -25,6 +25,9 @@ NUMBER = "track_number"
 #: Start and length in seconds of the period of a DASH manifest that it belongs to, if there are several.
 PERIOD = "track_period"
 
+#: Of a stream: the subtitles of its manifest, which the extractor does not list.
+MANIFEST_SUBTITLES = "manifest_subtitles"
+
 # Each track is downloaded and becomes up to four files.
 _MAX_TRACKS = 60
 # Forms of the tracks of one language: YouTube has six of each.
@@ -88,6 +91,17 @@ def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> l
     return tracks[:MAX_SUBTITLE_TRACKS]
 
 
+def add_manifest_subtitles(info: Info) -> None:
+    """List the subtitles of manifests in *info* if the extractor lists none; take them from the streams."""
+    found: dict[Any, list[Info]] = {}
+    formats = info.get("formats")
+    for stream in formats if isinstance(formats, list) else ():
+        subtitles = stream.pop(MANIFEST_SUBTITLES, None) if isinstance(stream, dict) else None
+        found = found or subtitles or {}
+    if found and not info.get("subtitles"):
+        info["subtitles"] = found
+
+
 def without_broken_forms(offered: Any) -> dict[Any, list[Info]]:
     """Return yt-dlp's subtitles by key without forms that have neither an address nor text."""
     tracks = offered if isinstance(offered, dict) else {}
@@ -139,7 +153,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
     """Yield the tracks among the *forms* that yt-dlp lists under one *key*."""
     # A longer key is no language, but may be the name of one.
     label = key.removesuffix(_ORIGINAL_SUFFIX) if len(key) <= MAX_CODE else ""
-    language = languages.to_tag(label)
+    told = languages.to_tag(label)
     groups: dict[tuple[TrackRole.ValueType, str, int], list[Info]] = {}
     for form in forms:
         if not isinstance(form, dict):
@@ -153,6 +167,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
             number = 0 if name else _next_number(form, [groups[other] for other in same])
         groups.setdefault((role, name, number), []).append(form)
     for (role, name, _), group in groups.items():
+        language = told if told != languages.UNDETERMINED else languages.from_name(name)
         shown = name or ("" if language != languages.UNDETERMINED else key[:MAX_NAME])
         is_default = any(form.get(IS_DEFAULT) for form in group)
         yield SubtitleTrack(key[:MAX_NAME], manual, group, language, role, shown, is_default)
