@@ -6,6 +6,7 @@ import html
 import json
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -401,8 +402,8 @@ async def test_next_thumbnail(harness: Harness, small_site: SmallSite, tmp_path:
 
 
 CHAPTERS: dict[str, tuple[list[tuple[Any, Any, Any]], int, bool]] = {
-    "order": ([("A", 0, 1), ("C", 2, 3), ("B", 1, 2)], 3, False),
-    "reverse": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, True),
+    "order": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, False),
+    "ends": ([("C", 2, None), ("A", 0, None), ("B", "1", 0)], 3, False),
     "overlap": ([("A", 0, 3), ("B", 0.5, 3)], 2, True),
     "beyond": ([("A", 0, 1), ("B", 1, 60), ("C", 60, 70)], 2, True),
     "same": ([("Part", 0, 1), ("Part", 1, 2), ("Part", 2, 3)], 3, False),
@@ -431,9 +432,69 @@ async def test_chapters(harness: Harness, small_site: SmallSite, name: str) -> N
     assert float(probe(path)["format"]["duration"]) == pytest.approx(SECONDS, abs=0.2)
 
 
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/vtt\r\nContent-Length: 99999\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", ["subtitles", "segments", "thumbnail", "all"])
+async def test_site_that_hangs(harness: Harness, small_site: SmallSite, kind: str) -> None:
+    """Subtitles and thumbnails that a site begins to send and never ends cost themselves, not the video."""
+    paths = [f"/hangs-{kind}-{number}" for number in range(3)]
+    for path in paths:
+        small_site.site.responses[path] = (HEAD + "WEBVTT\n\n").encode()
+        small_site.site.hanging.add(path)
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n"
+    small_site.add("/hangs.m3u8", playlist.format(paths[0]), "application/vnd.apple.mpegurl")
+    sources = ["/hangs.m3u8"] if kind == "segments" else paths
+    tracks = "".join(
+        f'<track kind="subtitles" srclang="{language}" src="{path}">'
+        for language, path in zip(("en", "de", "fr"), sources, strict=False)
+    )
+    url = small_site.add_page(f"/hangs-{kind}.html", tracks)
+    if kind == "thumbnail":
+        urls = [f"{small_site.origin}{path}" for path in paths]
+        url = small_site.add_video_object("/hangs-thumbnail.html", thumbnailUrl=urls)
+    languages = {"thumbnail": [], "all": ["all"]}.get(kind, ["en"])
+    spec = FormatSpec(thumbnail=kind == "thumbnail")
+    if languages:
+        spec.subtitles.CopyFrom(Subtitles(languages=languages, embed=True))
+    started = time.monotonic()
+    result = await harness.fetch(url, spec, idle_seconds=2.0)
+    assert products(result, ArtifactInfo.VIDEO)
+    assert time.monotonic() - started < 20
+    expected = Warned.THUMBNAIL_MISSING if kind == "thumbnail" else Warned.SUBTITLES_MISSING
+    assert set(reasons(result)) == {expected}
+    if languages:
+        assert "too long" in result.warnings[0].message
+
+
 async def test_required_subtitles(harness: Harness, small_site: SmallSite) -> None:
     """Required subtitles that cannot be read fail the job with the reason."""
     url = small_site.add_track("required.vtt", "<!doctype html>")
     spec = FormatSpec(subtitles=Subtitles(languages=["en"], required=True))
     with pytest.raises(ReelhaulError, match="en: the site sent a page"):
         await harness.fetch(url, spec)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hasPart": ["x", 5, None]},
+        {"hasPart": "x"},
+        {"hasPart": [{"@type": "Clip", "name": {"a": 1}, "startOffset": "PT0S", "endOffset": {}}]},
+        {"name": {"a": "b"}, "description": ["x"]},
+        {"name": 5, "description": {"a": 1}},
+        {"thumbnailUrl": [None, 5, {"a": 1}, "http://["]},
+        {"interactionStatistic": ["x", {"@type": 5}], "interactionCount": "x", "author": [{}]},
+        {"duration": {"a": 1}, "uploadDate": 5, "width": "wide", "height": {}, "contentSize": []},
+        {"duration": "forever", "uploadDate": "yesterday", "keywords": 5, "encodingFormat": 7},
+    ],
+    ids=range(9),
+)
+async def test_metadata_of_the_wrong_type(
+    harness: Harness, small_site: SmallSite, fields: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """A description of the video with values of the wrong type costs these values only."""
+    url = small_site.add_video_object(f"/wrong-{request.node.callspec.id}", **fields)
+    result = await harness.fetch(url, FormatSpec(chapters=FormatSpec.EMBED, info_json=True))
+    assert products(result, ArtifactInfo.VIDEO)
+    assert products(result, ArtifactInfo.INFO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from urllib.parse import urljoin
 
 from reelhaul_fetcher.model import site_limits
@@ -62,6 +63,8 @@ class Segment:
     is_gap: bool = False
     #: The play time is in whole seconds: rounded.
     is_rounded: bool = False
+    #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment; None: not told.
+    time: float | None = None
 
     @property
     def init_url(self) -> str:
@@ -122,6 +125,7 @@ class _Parser:
         self._init: InitSection | None = None
         self._key: Key | None = None
         self._is_advertisement = False
+        self._time: float | None = None
         self._last_url, self._last_stop = "", 0
         self._begin_segment()
 
@@ -138,6 +142,8 @@ class _Parser:
         elif tag == "#EXTINF":
             stated = value.partition(",")[0]
             self._seconds, self._is_rounded = _parse_play_time(stated), "." not in stated
+        elif tag == "#EXT-X-PROGRAM-DATE-TIME":
+            self._time = _parse_time(value)
         elif tag == "#EXT-X-BYTERANGE":
             self._range = value
         elif tag == "#EXT-X-MAP":
@@ -178,8 +184,10 @@ class _Parser:
                 self._is_advertisement,
                 self._is_gap,
                 self._is_rounded,
+                self._time,
             )
         )
+        self._time = None if self._time is None else self._time + self._seconds
         self._last_url, self._last_stop = url, bounds[1] if bounds else 0
         self._number += 1
         self._begin_segment()
@@ -229,3 +237,12 @@ def _parse_play_time(value: str) -> float:
     if seconds is None:
         raise PlaylistUnsupported("the play time of a segment is invalid")
     return max(seconds, _MIN_SEGMENT_SECONDS)
+
+
+def _parse_time(value: str) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 date and time; None if it is none."""
+    try:
+        time = datetime.fromisoformat(value.strip()[:40])
+        return time.timestamp() if time.tzinfo else time.replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None

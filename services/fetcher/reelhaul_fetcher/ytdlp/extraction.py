@@ -126,13 +126,17 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
         _remove_number(info)
         return info
     entries = [entry for entry in info["entries"] if entry]
-    # If a page embeds several videos, the first is the page's own. A list of another extractor is no video.
-    if entries and info.get("extractor") == "generic":
+    # If a page embeds several videos, the first is the page's own. A feed, whose id is its URL, and a list of
+    # another extractor are no video.
+    is_feed = info.get("id") == info.get("original_url")
+    if entries and info.get("extractor") == "generic" and not is_feed:
         # The title of the page: those of its videos are numbered.
         return {**entries[0], "title": info.get("title") or entries[0].get("title")}
     raise ReelhaulError(
         ErrorReason.SITE_UNSUPPORTED,
-        "this URL is a list, not one video" if entries else "the page has no media",
+        "this URL is a list, not one video: download it as a playlist"
+        if entries
+        else "the page has no media",
         metadata={"host": ""},
     )
 
