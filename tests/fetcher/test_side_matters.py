@@ -467,6 +467,20 @@ async def test_site_that_hangs(harness: Harness, small_site: SmallSite, kind: st
         assert "too long" in result.warnings[0].message
 
 
+@pytest.mark.parametrize(("audio", "has_chapters"), [("FLAC", False), ("WAV", False), ("MP3", True)])
+async def test_container_without_chapters(
+    harness: Harness, small_site: SmallSite, audio: str, has_chapters: bool
+) -> None:
+    """Chapters that the container cannot hold are a warning."""
+    parts = [{"@type": "Clip", "name": "A", "startOffset": 0, "endOffset": 2}]
+    url = small_site.add_video_object("/container", hasPart=parts)
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, chapters=FormatSpec.EMBED)
+    spec.audio.format = FormatSpec.Audio.Format.Value(audio)
+    result = await harness.fetch(url, spec)
+    assert reasons(result) == ([] if has_chapters else [Warned.CHAPTERS_MISSING])
+    assert len(probe(products(result, ArtifactInfo.AUDIO)[0])["chapters"]) == int(has_chapters)
+
+
 async def test_required_subtitles(harness: Harness, small_site: SmallSite) -> None:
     """Required subtitles that cannot be read fail the job with the reason."""
     url = small_site.add_track("required.vtt", "<!doctype html>")
