@@ -126,6 +126,8 @@ def postprocess(
         cut = Cut()
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
+    elif package.extension == "flac" and not audio.has_duration:
+        package = plan_encoded_package(package, audio.transfer)
     length = cut.length if cut.removes_something else duration
     plan = _with_subtitles_on_clock(plan, [inspect(stream.files[0]) for stream in streams], duration)
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
