@@ -52,7 +52,8 @@ class Options:
     #: The field of streamed messages that becomes the SSE ``id``, and the field of the
     #: request that Last-Event-ID sets.
     event_id_field: str = ""
-    #: The oneof of streamed messages whose set field names the SSE ``event``, by its JSON name.
+    #: The oneof of streamed messages whose set field names the SSE ``event``, by its JSON name;
+    #: ``message`` where none is set. Empty: events have no names.
     event_name_oneof: str = ""
 
     #: Largest request body in bytes, as sent and as inflated.

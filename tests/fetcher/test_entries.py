@@ -9,9 +9,11 @@ from tests.fetcher.conftest import FetchListener, Harness
 from tests.sites.site import Site
 from yt_dlp.utils import smuggle_url
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.entries import SeenEntries, to_entry
+from reelhaul_runtime.errors import ReelhaulError
 
 URL = "https://site.example/v/1"
 PAGE = {"_type": "playlist", "webpage_url": "https://site.example/page"}
@@ -24,7 +26,7 @@ HLS = {"url": "https://m.example/720.m3u8", "manifest_url": "https://m.example/m
         ({"_type": "url", "url": URL}, URL),
         ({"_type": "url_transparent", "url": smuggle_url(URL, {"force_videoid": "ep-1"})}, URL),
         ({"_type": "url", "url": smuggle_url(f"{URL}#part", {"referer": "x"})}, f"{URL}#part"),
-        ({"_type": "url", "url": "//site.example/v/1"}, "http://site.example/v/1"),
+        ({"_type": "url", "url": "//site.example/v/1"}, "https://site.example/v/1"),
         (
             {"_type": "url", "url": "abcdefghijk", "ie_key": "Youtube"},
             "https://www.youtube.com/watch?v=abcdefghijk",
@@ -39,6 +41,9 @@ HLS = {"url": "https://m.example/720.m3u8", "manifest_url": "https://m.example/m
             "https://m.example/720.mp4",
         ),
         ({"webpage_url": PAGE["webpage_url"], "formats": [HLS]}, HLS["manifest_url"]),
+        ({"_type": "url", "url": "/v/1.mp3"}, "https://site.example/v/1.mp3"),
+        ({"_type": "url_transparent", "url": "1.mp3"}, "https://site.example/1.mp3"),
+        ({"_type": "url", "url": "12345", "ie_key": "Tube"}, None),
         ({"_type": "url", "url": "ytsearch:cats"}, None),
         ({"_type": "url", "url": "ftp://site.example/1"}, None),
         ({"_type": "url", "url": f"{URL}?{'x' * 2048}"}, None),
@@ -61,6 +66,10 @@ def test_urls_of_entries(entry: dict[str, Any], url: str | None) -> None:
         ({"title": "[Unavailable video]"}, False),
         ({"title": "Anything", "availability": "private"}, False),
         ({"title": "Private video"}, True),
+        ({"title": "Private video", "ie_key": "Youtube"}, False),
+        ({"title": "Deleted video", "ie_key": "Youtube"}, False),
+        ({"title": "Private video", "ie_key": "Youtube", "duration": 60}, True),
+        ({"title": "[Private video", "ie_key": "Youtube"}, True),
         ({"title": "[Private video] of our holidays"}, True),
         ({"title": "Anything", "availability": "unlisted"}, True),
         ({"title": None}, True),
@@ -124,6 +133,14 @@ async def test_feed(harness: Harness, site: Site) -> None:
         (3, False),
         (4, True),
     ]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_feed_is_no_video(harness: Harness, site: Site) -> None:
+    """The URL of a feed is that of a list, not of its first episode under the name of the feed."""
+    with pytest.raises(ReelhaulError, match="download it as a playlist") as failure:
+        await harness.fetch(site.url("/watch/feed"))
+    assert failure.value.reason == ErrorReason.SITE_UNSUPPORTED
 
 
 @pytest.mark.asyncio(loop_scope="module")

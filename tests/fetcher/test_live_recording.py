@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.fetcher.conftest import FetchListener, Harness
-from tests.sites import tools
+from tests.sites import synchronized, tools
+from tests.sites.broadcast import Broadcast, BroadcastSite, Stream, running_broadcasts
 from tests.sites.youtube.site import YouTube
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -146,3 +148,82 @@ async def test_size_limit(youtube_harness: Harness, youtube: YouTube) -> None:
     with pytest.raises(ReelhaulError) as failure:
         await youtube_harness.fetch(youtube.watch_url("livelong"), spec, size_limit=100_000)
     assert failure.value.reason == ErrorReason.MEDIA_TOO_LARGE
+
+
+@pytest.fixture(scope="module")
+def broadcasts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BroadcastSite]:
+    """A site with broadcasts whose video and audio come apart."""
+    with running_broadcasts(tmp_path_factory.mktemp("broadcasts")) as site:
+        yield site
+
+
+@pytest.mark.parametrize(
+    "broadcast",
+    [
+        pytest.param(Broadcast(), id="alike"),
+        pytest.param(Broadcast(audio=Stream(1)), id="shorter audio segments"),
+        pytest.param(Broadcast(kind="mp4"), id="fMP4"),
+        pytest.param(Broadcast(audio=Stream(1), kind="mp4"), id="fMP4, shorter audio segments"),
+        pytest.param(Broadcast(audio=Stream(lag=6)), id="audio published later"),
+        pytest.param(Broadcast(video=Stream(lag=5), audio=Stream(1)), id="video published later"),
+        pytest.param(
+            Broadcast(Stream(has_dates=True), Stream(has_dates=True, first_number=700, lag=4)), id="dates"
+        ),
+        pytest.param(Broadcast(audio=Stream(first_number=90)), id="other numbers"),
+        pytest.param(Broadcast(audio=Stream(1, missing=frozenset({14, 15}))), id="audio segments missing"),
+    ],
+)
+async def test_streams_apart(harness: Harness, broadcasts: BroadcastSite, broadcast: Broadcast) -> None:
+    """Video and audio of a broadcast begin and end together and are in step, however they are published."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    result = await harness.fetch(broadcasts.add(broadcast), spec, record_seconds=9)
+    path = result.products[0].path
+    offsets = synchronized.offsets(path)
+    assert len(offsets) >= 2
+    # A gap of the audio may hide one beep.
+    assert sum(abs(offset) > 0.15 for offset in offsets) <= bool(broadcast.audio.missing), offsets
+    assert tools.probe(path).duration == pytest.approx(9, abs=1.1)
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
+
+
+@pytest.mark.parametrize(
+    "broadcast",
+    [
+        pytest.param(Broadcast(audio=Stream(silent_from=14)), id="audio falls silent"),
+        pytest.param(Broadcast(audio=Stream(ends_at=16)), id="audio ends"),
+        pytest.param(Broadcast(audio=Stream(silent_from=0.5)), id="no audio at all"),
+    ],
+)
+async def test_audio_that_ends_early(
+    harness: Harness, broadcasts: BroadcastSite, broadcast: Broadcast
+) -> None:
+    """If the audio of a broadcast fails, its video is recorded on, and a warning says so."""
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    result = await harness.fetch(broadcasts.add(broadcast), spec, record_seconds=12)
+    path = result.products[0].path
+    assert tools.probe(path).duration == pytest.approx(12, abs=1.1)
+    assert [w.reason for w in result.warnings] == [MediaWarning.STREAMS_UNEQUAL, MediaWarning.RECORDING_CUT]
+
+
+async def test_video_that_ends_early(harness: Harness, broadcasts: BroadcastSite) -> None:
+    """If the video of a broadcast ends, so does the recording."""
+    broadcast = Broadcast(video=Stream(ends_at=20))
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    result = await harness.fetch(broadcasts.add(broadcast), spec, record_seconds=40)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(12, abs=0.5)
+    assert list(result.warnings) == []
+
+
+async def test_stop_of_streams_apart(harness: Harness, broadcasts: BroadcastSite) -> None:
+    """A stop ends video and audio at one moment, although the audio is published later."""
+    listener = FetchListener()
+    spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
+    url = broadcasts.add(Broadcast(audio=Stream(1, lag=4)))
+    fetch = asyncio.create_task(harness.fetch(url, spec, listener))
+    await asyncio.wait_for(listener.recording_started.wait(), 20)
+    listener.stop_recording.set()
+    result = await asyncio.wait_for(fetch, 30)
+    assert [w.reason for w in result.warnings] == [MediaWarning.RECORDING_CUT]
+    offsets = synchronized.offsets(result.products[0].path)
+    assert offsets
+    assert max(map(abs, offsets)) < 0.15

@@ -10,6 +10,7 @@ import pytest
 from yt_dlp.extractor.common import InfoExtractor
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, TrackRole
+from reelhaul_fetcher.model.subtitle_tracks import MANIFEST_SUBTITLES
 from reelhaul_fetcher.ytdlp import manifest_tracks
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.info import to_media_info
@@ -135,6 +136,7 @@ def dash(extractor: Any, *sets: str) -> MediaInfo:
         <Representation id="0" bandwidth="300000" codecs="avc1.42c01e"/></AdaptationSet>
       {"".join(sets)}</Period></MPD>"""
     element = ElementTree.fromstring(document)
+    manifest_tracks.complete_dash(element)
     periods = list(extractor._parse_mpd_periods(element, mpd_base_url=URL, mpd_url=URL))
     manifest_tracks.annotate_dash(periods[0], element[0])
     formats, subtitles = extractor._merge_mpd_periods(periods)
@@ -242,6 +244,64 @@ def test_html(extractor: Any, tracks: str, expected: list[tuple[Any, ...]]) -> N
         processed = downloader.process_video_result(info, download=False)
     found = to_media_info(processed).subtitle_tracks
     assert [(track.language_code, track.display_name, track.role) for track in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("media", "count", "variant_codec"),
+    [
+        ('TYPE=AUDIO,GROUP-ID="a",URI="a.m3u8"', 2, "none"),
+        ('TYPE=AUDIO,GROUP-ID="a",NAME="",URI="a.m3u8"', 2, "none"),
+        ('TYPE=AUDIO,GROUP-ID="a",NAME="x",URI="https://[a/a.m3u8"', 2, "none"),
+        ('TYPE=AUDIO,URI="a.m3u8"', 1, "mp4a.40.2"),
+        ('TYPE=SUBTITLES,GROUP-ID="s",URI="s.m3u8"', 1, "mp4a.40.2"),
+        ("TYPE=SUBTITLES", 1, "mp4a.40.2"),
+        ("", 1, "mp4a.40.2"),
+    ],
+    ids=range(7),
+)
+def test_incomplete_renditions(extractor: Any, media: str, count: int, variant_codec: str) -> None:
+    """A rendition without a name, a language or a valid address costs at most itself."""
+    codecs = 'CODECS="avc1.42c01e,mp4a.40.2",AUDIO="a"'
+    playlist = f"#EXTM3U\n#EXT-X-MEDIA:{media}\n#EXT-X-STREAM-INF:BANDWIDTH=500000,{codecs}\nv.m3u8\n"
+    completed = manifest_tracks.complete_hls(playlist)
+    formats, subtitles = extractor._parse_m3u8_formats_and_subtitles(completed, URL, "mp4")
+    manifest_tracks.annotate_hls(formats, subtitles, playlist, URL)
+    assert (len(formats), formats[-1]["acodec"]) == (count, variant_codec)
+
+
+@pytest.mark.parametrize("mime", ["", 'contentType="text"', 'contentType="audio"', 'contentType="odd"'])
+def test_incomplete_adaptation_sets(extractor: Any, mime: str) -> None:
+    """An AdaptationSet without a type costs at most itself."""
+    broken = (
+        f'<AdaptationSet {mime}><Representation id="9"><BaseURL>9</BaseURL></Representation></AdaptationSet>'
+    )
+    media = dash(extractor, broken, adaptation(1, "main"))
+    assert {"0", "1"} <= {each.format_id for each in media.formats}
+
+
+@pytest.mark.parametrize(
+    ("own", "manifests", "languages"),
+    [
+        ({}, [{"en": [{"url": "a", "ext": "vtt"}]}], ["en"]),
+        (None, [{"en": [{"url": "a", "ext": "vtt"}]}, {"en": [{"url": "a", "ext": "vtt"}]}], ["en"]),
+        ({"de": [{"url": "b", "ext": "vtt"}]}, [{"en": [{"url": "a", "ext": "vtt"}]}], ["de"]),
+        ({}, [{}], []),
+        ({}, [None], []),
+        ({}, [], []),
+    ],
+    ids=range(6),
+)
+def test_subtitles_of_manifests(own: Any, manifests: list[Any], languages: list[str]) -> None:
+    """Subtitles of a manifest are listed if the extractor reads nothing but its formats."""
+    formats = [
+        {"url": URL, "ext": "mp4", "format_id": str(number), **({MANIFEST_SUBTITLES: each} if each else {})}
+        for number, each in enumerate(manifests)
+    ]
+    info = {"id": "x", "title": "x", "extractor": "x", "subtitles": own}
+    info |= {"formats": formats} if formats else {"url": URL, "ext": "mp4"}
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
+        processed = downloader.process_video_result(info, download=False)
+    assert [track.language_code for track in to_media_info(processed).subtitle_tracks] == languages
 
 
 def test_broken_subtitles() -> None:

@@ -104,3 +104,11 @@ def test_watchdog_detects_trickle() -> None:
     ]
     assert stalled[-1] == (True, False, False)
     assert not any(trickle for trickle, _, _ in stalled[:6])
+
+
+def test_watchdog_ignores_sidecars() -> None:
+    """Subtitles and thumbnails that do not come never fail the download; what follows is watched again."""
+    watchdog = Watchdog(60, 0)
+    assert not any(watchdog.is_stalled(now, Progress.FETCHING_EXTRAS, 0) for now in range(0, 200, 10))
+    stalled = [watchdog.is_stalled(now, Progress.DOWNLOADING, 0) for now in range(200, 290, 10)]
+    assert stalled.index(True) == 7

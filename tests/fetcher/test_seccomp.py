@@ -11,10 +11,12 @@ import sys
 import pytest
 
 from reelhaul_fetcher.media import seccomp
+from reelhaul_fetcher.media.seccomp import Calls
 
 _PREAMBLE = """
 import ctypes, os, socket, sys, threading
 from reelhaul_fetcher.media import seccomp
+from reelhaul_fetcher.media.seccomp import Calls
 if not seccomp.install_filter():
     sys.exit("this kernel does not support it")
 """
@@ -149,9 +151,9 @@ class _Filter:
 
     _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 
-    def __init__(self, machine: str, *, program: bool) -> None:
+    def __init__(self, machine: str, calls: seccomp.Calls) -> None:
         self._architecture = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
-        code = seccomp.filter_code(machine, program=program)
+        code = seccomp.filter_code(machine, calls)
         self._code = [struct.unpack_from("HBBI", code, at) for at in range(0, len(code), 8)]
 
     def allows(self, number: int, *arguments: int, architecture: int = 0) -> bool:
@@ -188,7 +190,7 @@ class _Filter:
 def test_filter_of_each_machine(machine: str, numbers: tuple[int, ...]) -> None:
     """The filters of both machines allow and refuse the same calls, with the same arguments."""
     read, openat, execve, clone, fcntl, newfstatat, prlimit, sigqueueinfo, chmod, socket = numbers
-    inspector, program = _Filter(machine, program=False), _Filter(machine, program=True)
+    inspector, program = (_Filter(machine, calls) for calls in (Calls.COMPUTING, Calls.PROGRAM))
     for filter_ in (inspector, program):
         assert filter_.allows(read)
         assert not filter_.allows(read, architecture=0x40000003)
@@ -210,3 +212,19 @@ def test_filter_of_each_machine(machine: str, numbers: tuple[int, ...]) -> None:
     assert all(map(program.allows, (openat, execve, prlimit)))
     assert not program.allows(prlimit, 0, 7, 0x1000)
     assert not program.allows(prlimit, 0, 7, 1 << 40)
+
+
+# Numbers of socketpair, ioctl, epoll_create1, kill, sched_setscheduler.
+@pytest.mark.parametrize(
+    ("machine", "numbers"), [("x86_64", (53, 16, 291, 62, 144)), ("aarch64", (199, 29, 20, 129, 119))]
+)
+def test_filter_of_an_event_loop(machine: str, numbers: tuple[int, ...]) -> None:
+    """A program with an event loop makes no sockets but pairs, and asks a terminal no more than its size."""
+    socketpair, ioctl, epoll, kill, set_scheduler = numbers
+    loop, program = (_Filter(machine, calls) for calls in (Calls.EVENT_LOOP, Calls.PROGRAM))
+    assert not any(map(program.allows, (socketpair, ioctl, epoll)))
+    assert [family for family in range(50) if loop.allows(socketpair, family, 1, 0)] == [1]
+    requests = [request for request in range(0x5400, 0x5500) if loop.allows(ioctl, 0, request)]
+    assert requests == [0x5401, 0x5413, 0x5421, 0x5450, 0x5451]
+    assert loop.allows(epoll)
+    assert not any(map(loop.allows, (kill, set_scheduler)))

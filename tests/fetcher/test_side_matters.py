@@ -6,6 +6,7 @@ import html
 import json
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,41 @@ async def test_chapters(harness: Harness, small_site: SmallSite, name: str) -> N
     assert len(names) == 1 + count
     assert reasons(result) == ([Warned.TIMES_CORRECTED] if is_corrected else [])
     assert float(probe(path)["format"]["duration"]) == pytest.approx(SECONDS, abs=0.2)
+
+
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/vtt\r\nContent-Length: 99999\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", ["subtitles", "segments", "thumbnail", "all"])
+async def test_site_that_hangs(harness: Harness, small_site: SmallSite, kind: str) -> None:
+    """Subtitles and thumbnails that a site begins to send and never ends cost themselves, not the video."""
+    paths = [f"/hangs-{kind}-{number}" for number in range(3)]
+    for path in paths:
+        small_site.site.responses[path] = (HEAD + "WEBVTT\n\n").encode()
+        small_site.site.hanging.add(path)
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n"
+    small_site.add("/hangs.m3u8", playlist.format(paths[0]), "application/vnd.apple.mpegurl")
+    sources = ["/hangs.m3u8"] if kind == "segments" else paths
+    tracks = "".join(
+        f'<track kind="subtitles" srclang="{language}" src="{path}">'
+        for language, path in zip(("en", "de", "fr"), sources, strict=False)
+    )
+    url = small_site.add_page(f"/hangs-{kind}.html", tracks)
+    if kind == "thumbnail":
+        urls = [f"{small_site.origin}{path}" for path in paths]
+        url = small_site.add_video_object("/hangs-thumbnail.html", thumbnailUrl=urls)
+    languages = {"thumbnail": [], "all": ["all"]}.get(kind, ["en"])
+    spec = FormatSpec(thumbnail=kind == "thumbnail")
+    if languages:
+        spec.subtitles.CopyFrom(Subtitles(languages=languages, embed=True))
+    started = time.monotonic()
+    result = await harness.fetch(url, spec, idle_seconds=2.0)
+    assert products(result, ArtifactInfo.VIDEO)
+    assert time.monotonic() - started < 20
+    expected = Warned.THUMBNAIL_MISSING if kind == "thumbnail" else Warned.SUBTITLES_MISSING
+    assert set(reasons(result)) == {expected}
+    if languages:
+        assert "too long" in result.warnings[0].message
 
 
 async def test_required_subtitles(harness: Harness, small_site: SmallSite) -> None:

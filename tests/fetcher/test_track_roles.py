@@ -66,6 +66,23 @@ def test_texts(label: str, name: str, role: TrackRole.ValueType) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *(("HI", FULL), ("CC", FULL), ("Signs", FULL), ("English", FULL), ("1080p60 HDR", FULL)),
+        *(
+            ("Audio Description", DESCRIPTION),
+            ("English descriptive", DESCRIPTION),
+            ("Commentary", COMMENTARY),
+        ),
+    ],
+)
+def test_audio_texts(name: str, role: TrackRole.ValueType) -> None:
+    """What names of audio can tell is a description or a commentary."""
+    assert track_roles.from_audio_texts("en", name) == role
+    assert track_roles.from_hls({"TYPE": "AUDIO", "NAME": name}) == role
+
+
+@pytest.mark.parametrize(
     ("attributes", "role"),
     [
         ({"NAME": "English"}, FULL),

@@ -235,13 +235,31 @@ async def test_language_in_the_container(harness: Harness, tracks: RawSite) -> N
     assert audio["tags"]["language"] in ("ger", "deu")
 
 
-async def test_embedded_subtitles(harness: Harness, tracks: RawSite) -> None:
+async def test_subtitles_of_a_page_with_a_playlist(harness: Harness, tracks: RawSite) -> None:
+    """The subtitles of a playlist are found through a page too, where yt-dlp reads its formats only."""
+    respond(tracks, "/page", '<title>t</title><video><source src="/forced.master.m3u8"></video>')
+    spec = FormatSpec(media_kind=SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
+    result = await harness.fetch(url(tracks, "/page"), spec)
+    assert "Every word" in result.products[0].path.read_text()
+
+
+async def test_audio_without_a_name(harness: Harness, tracks: RawSite) -> None:
+    """Audio whose rendition has neither a name nor a language is delivered."""
+    master = f'#EXTM3U\n{SOUND}URI="audio-en.m3u8"\n{VARIANT}360.m3u8\n'
+    respond(tracks, "/nameless.m3u8", master)
+    result = await harness.fetch(url(tracks, "/nameless.m3u8"), FormatSpec())
+    assert result.delivered.audio_codec == "aac"
+
+
+@pytest.mark.parametrize("container", [FormatSpec.MKV, FormatSpec.MP4])
+async def test_embedded_subtitles(
+    harness: Harness, tracks: RawSite, container: FormatSpec.Container.ValueType
+) -> None:
     """Several tracks of one language are told apart in the container too."""
-    subtitles = Subtitles(languages=["all"], embed=True)
-    spec = FormatSpec(container=FormatSpec.MKV, subtitles=subtitles)
+    spec = FormatSpec(container=container, subtitles=Subtitles(languages=["all"], embed=True))
     result = await harness.fetch(url(tracks, "/forced.master.m3u8"), spec)
     streams = [s for s in probe(result.products[0].path)["streams"] if s["codec_type"] == "subtitle"]
-    assert [(s["tags"]["title"], s["disposition"]["forced"]) for s in streams] == [
-        ("English (forced)", 1),
-        ("English", 0),
-    ]
+    names = [s["tags"].get("title") or s["tags"].get("handler_name") for s in streams]
+    assert names == ["English (forced)", "English"]
+    if container == FormatSpec.MKV:
+        assert [s["disposition"]["forced"] for s in streams] == [1, 0]

@@ -308,9 +308,10 @@ async def test_failure_reason_and_delay(harness: WorkerHarness) -> None:
     assert failed.retry_hint.retry_delay.seconds == 90
 
 
-async def test_guard_refusal_explains_failure(harness: WorkerHarness) -> None:
+@pytest.mark.parametrize("reason", [ErrorReason.EXTRACTOR_FAILED, ErrorReason.FORMAT_UNAVAILABLE])
+async def test_guard_refusal_explains_failure(harness: WorkerHarness, reason: ErrorReason.ValueType) -> None:
     """If the guard refused a host, the failure is URL_FORBIDDEN, whatever the engine reports."""
-    harness.engine.failure = ReelhaulError(ErrorReason.EXTRACTOR_FAILED, "no formats")
+    harness.engine.failure = ReelhaulError(reason, "no formats")
     harness.guard.reported_usage = Usage(10, refusals=(Refusal("10.0.0.1", "private"),))
     async with harness.running():
         harness.enqueue()

@@ -89,7 +89,12 @@ async def test_the_other_goes_on(stops: bool):
     async with two_fetchers() as (client, one, stack_of_one):
         await until(client, {"one", "two"})
         if stops:
+            # Those that are asked at once, while the connection breaks, are answered too.
+            answers = asyncio.gather(probed(client, 8), *(client.get("/readyz") for _ in range(4)))
             await stack_of_one.aclose()
+            names, *ready_answers = await answers
+            assert "two" in names
+            assert {answer.status_code for answer in ready_answers} == {200}
         else:
             one.broken = True
             await until(client, {"two"})

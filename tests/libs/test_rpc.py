@@ -459,3 +459,7 @@ def test_service_config():
     methods = {name["method"] for name in config["methodConfig"][0]["name"]}
     assert "GetJob" in methods
     assert "CreateJob" not in methods
+    balanced = channels.service_config([JOBS], balance=True)
+    assert balanced["loadBalancingConfig"] == [{"round_robin": {}}]
+    assert balanced["healthCheckConfig"] == {"serviceName": "reelhaul.jobs.v1.JobService"}
+    assert "loadBalancingConfig" not in config

@@ -174,7 +174,11 @@ def _playlist(text: str) -> None:
 
 
 def _manifest(body: str) -> None:
-    dash_manifest.complete(ElementTree.fromstring(f"<MPD>{body}</MPD>"))
+    try:
+        manifest = ElementTree.fromstring(f"<MPD>{body}</MPD>")
+    except ElementTree.ParseError:
+        return  # yt-dlp refuses it before
+    dash_manifest.complete(manifest)
 
 
 def _join_periods(count: int) -> None:

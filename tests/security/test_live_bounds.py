@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from yt_dlp.networking import Response
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
@@ -32,14 +33,14 @@ class LiveSite:
         self._playlist = playlist
         self.refreshes = self.segments = 0
 
-    def urlopen(self, request: Any) -> io.BytesIO:
+    def urlopen(self, request: Any) -> Response:
         if self.refreshes + self.segments > ENDLESS:
             raise AssertionError("the recording does not end")
         if request.url == URL:
             self.refreshes += 1
-            return io.BytesIO(self._playlist(self.refreshes).encode())
+            return Response(io.BytesIO(self._playlist(self.refreshes).encode()), URL, {})
         self.segments += 1
-        return io.BytesIO(b"segment")
+        return Response(io.BytesIO(b"segment"), request.url, {})
 
 
 def growing(play_time: str, target: str = "1", count: int = 50) -> Callable[[int], str]:

@@ -357,22 +357,59 @@ for (const path of ["{other}", "../other-job/{other.name}", "/etc/hostname", "/p
 try {{ Deno.writeTextFileSync("{folder}/new", "x"); }} catch (error) {{ console.log(error.name); }}
 console.log(JSON.stringify(Deno.env.toObject()));
 """
-    command = [str(deno.find_deno_bin()), "run", "--allow-all", *_DENO, "-"]
     with watched(other) as was_opened:
-        completed = subprocess.run(
-            [sys.executable, "-c", _START_DENO, *command],
-            input=script,
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            check=True,
-            timeout=100,
-        )
+        printed = run_deno(script, folder)
         if landlock.version():
             assert not was_opened()
-            assert completed.stdout.split("\n")[:6] == ["42", *["PermissionDenied"] * 5]
-    assert completed.stdout.startswith("42\n")
-    assert "secret" not in completed.stdout
+            assert printed.split("\n")[:6] == ["42", *["PermissionDenied"] * 5]
+    assert printed.startswith("42\n")
+    assert "secret" not in printed
+
+
+_ESCAPES = {
+    "UDP": "Deno.listenDatagram({port: 0, transport: 'udp'})",
+    "TCP": "await Deno.connect({port: 1})",
+    "TCP server": "Deno.listen({port: 0})",
+    "Unix socket": "await Deno.connect({transport: 'unix', path: '/tmp/x'})",
+    "HTTP": "await fetch('http://127.0.0.1:1/')",
+    "DNS": "await Deno.resolveDns('site.test', 'A', {nameServer: {ipAddr: '127.0.0.1', port: 1}})",
+    "process": "new Deno.Command('/bin/true').outputSync()",
+    "signal": "Deno.kill(Deno.ppid, 'SIGCONT')",
+}
+_COMPUTATION = """
+const fibonacci = (n) => n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+const objects = Array.from({length: 500000}, (_, i) => ({i, text: "x" + i})).filter((each) => each.i % 2);
+await new Promise((resolve) => setTimeout(resolve, 10));
+const module = new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]));
+const digest = await crypto.subtle.digest("SHA-256", new Uint8Array(10));
+console.log(fibonacci(22), objects.length, new Function("return 5")(), digest.byteLength, +new Date(0));
+"""
+
+
+def run_deno(script: str, folder: Path) -> str:
+    """Return what *script* prints, run as a player's JavaScript with all permissions that deno can give."""
+    command = [str(deno.find_deno_bin()), "run", "--allow-all", "--unstable-net", *_DENO, "-"]
+    completed = subprocess.run(
+        [sys.executable, "-c", _START_DENO, *command],
+        input=script,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+        timeout=100,
+    )
+    return completed.stdout
+
+
+def test_deno_leaves_its_process_by_no_call(folder: Path) -> None:
+    """JavaScript, even with all permissions, makes no sockets, processes or signals; it computes as usual."""
+    attempts = "".join(
+        f"try {{ {call}; console.log('{name}: done'); }} catch {{ console.log('{name}: refused'); }}\n"
+        for name, call in _ESCAPES.items()
+    )
+    lines = run_deno(attempts + _COMPUTATION, folder).splitlines()
+    assert lines[: len(_ESCAPES)] == [f"{name}: refused" for name in _ESCAPES]
+    assert lines[len(_ESCAPES)] == "17711 250000 5 32 0"
 
 
 class HostileSite(Site):

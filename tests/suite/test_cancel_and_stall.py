@@ -90,7 +90,7 @@ def test_cancel_while_copying(suite: Suite, site: Site, resources: DownloadResou
             if stopped:
                 break
         assert stopped, "each merge ended before it was found"
-        assert _stage(suite, job) == "POSTPROCESSING"
+        suite.wait_for("stage POSTPROCESSING", lambda: _stage(suite, job) == "POSTPROCESSING")
         begin = time.monotonic()
         suite.http.post(f"/api/v1/cancel/{job}").raise_for_status()
         suite.wait_for("release of all resources", lambda: not resources.all(), seconds=10)

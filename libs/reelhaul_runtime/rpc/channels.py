@@ -92,6 +92,9 @@ def service_config(services: list[descriptor.ServiceDescriptor], *, balance: boo
         if method.GetOptions().idempotency_level != _MethodOptions.IDEMPOTENCY_UNKNOWN
     ]
     config: dict[str, Any] = {}
+    if balance:
+        # A server that has just died may still be the next in turn.
+        idempotent.append({"service": "grpc.health.v1.Health", "method": "Check"})
     if idempotent:
         config["methodConfig"] = [{"name": idempotent, "retryPolicy": _RETRY_POLICY}]
     if balance:

@@ -78,6 +78,8 @@ class Binding:
             if oneof.name == options.event_name_oneof
             for field in oneof.fields
         }
+        # That of an event without a name, as an EventSource sees it.
+        self._default_event_name = "message" if options.event_name_oneof else ""
         infers_mask = options.infer_update_mask and rule.http_method == "PATCH" and rule.body not in ("", "*")
         self._mask_field = find_mask_field(method.input_type) if infers_mask else None
         self._convert = self._response_converter(encoder)
@@ -110,7 +112,9 @@ class Binding:
         event_id = getattr(response, self._event_id_field) if self._event_id_field else ""
         field = response.WhichOneof(self._options.event_name_oneof) if self._event_names else ""
         return StreamEvent(
-            event_id, self._event_names.get(field or "", ""), orjson.dumps(self._convert(response))
+            event_id,
+            self._event_names.get(field or "", self._default_event_name),
+            orjson.dumps(self._convert(response)),
         )
 
     def _bind(

@@ -1253,6 +1253,10 @@ class Warning(_message.Message):
         """The site's metadata exceeded a limit: texts were shortened or lists cut."""
         DURATION_DIFFERS: Warning._Reason.ValueType  # 14
         """The media is complete, and longer or shorter than the site says."""
+        STREAMS_UNEQUAL: Warning._Reason.ValueType  # 15
+        """Video and audio begin or end more than two seconds apart: the site has less of one
+        of them, or nothing of the audio was received.
+        """
         LIMIT_EXCEEDED: Warning._Reason.ValueType  # 16
         """The picture exceeds max_height or max_frame_rate: the site did not state it, and
         nothing within the limit is offered.
@@ -1307,6 +1311,10 @@ class Warning(_message.Message):
     """The site's metadata exceeded a limit: texts were shortened or lists cut."""
     DURATION_DIFFERS: Warning.Reason.ValueType  # 14
     """The media is complete, and longer or shorter than the site says."""
+    STREAMS_UNEQUAL: Warning.Reason.ValueType  # 15
+    """Video and audio begin or end more than two seconds apart: the site has less of one
+    of them, or nothing of the audio was received.
+    """
     LIMIT_EXCEEDED: Warning.Reason.ValueType  # 16
     """The picture exceeds max_height or max_frame_rate: the site did not state it, and
     nothing within the limit is offered.

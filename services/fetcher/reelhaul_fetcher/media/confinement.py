@@ -51,12 +51,12 @@ def open_confinement(
     *,
     readable: Sequence[Path] = (),
     writable: Sequence[Path] = (),
-    filter_calls: bool = True,
+    calls: seccomp.Calls = seccomp.Calls.PROGRAM,
 ) -> Iterator[Callable[[], None]]:
     """Yield a ``preexec_fn`` for *program*, which may open the files *readable* and *writable*.
 
-    The files must exist. The program ends when its parent does. Unless *filter_calls* is false, it can start
-    no processes and make no sockets either. Raises OSError.
+    The files must exist. The program ends when its parent does. It makes no system calls but *calls*: it can
+    start no processes and reach no hosts. Raises OSError.
     """
     rules = dict(_SYSTEM_RULES)
     if found := shutil.which(program):
@@ -67,8 +67,7 @@ def open_confinement(
         def enter() -> None:
             die_with_parent()
             landlock.restrict_self(ruleset)
-            if filter_calls:
-                seccomp.install_program_filter()
+            seccomp.install_filter(calls)
 
         yield enter
 

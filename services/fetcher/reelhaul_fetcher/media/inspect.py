@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from av.video.stream import VideoStream
 
 from reelhaul_fetcher.model import audio_tracks
 from reelhaul_fetcher.model.audio_tracks import AudioTrack
+from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD, Clock
 
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
@@ -44,6 +46,18 @@ _MAX_STREAM_GAP_SECONDS = 5.0
 _LARGE_PIXELS = 1920 * 1088
 # These two steps are half of a decoder's work and find no faults.
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
+# Their timestamps are those of the presentation; other formats count from 0, or have none.
+_WITH_TIMESTAMPS = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv"})
+# If a file of these does not begin about 0, its header may state its end instead of its length.
+_STATING_THE_END = frozenset({"mov", "matroska"})
+_MAX_USUAL_START = 1.0
+# In seconds: some count from 1970.
+_MAX_TIMESTAMP = 2.0**31
+# Segments of packed audio begin with the timestamp of MPEG-TS in an ID3 tag (RFC 8216, 3.4).
+_PACKED_AUDIO_TIMESTAMP = "id3v2_priv.com.apple.streaming.transportStreamTimestamp"
+_ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})|(.)", re.DOTALL)
+# Matroska tells the end of a track in a tag.
+_MATROSKA_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 # Characters of a language or a title of a track.
 _MAX_TAG = 64
 _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
@@ -80,9 +94,25 @@ class Inspection:
     #: Samples per second.
     audio_rate: int = 0
     audio_channels: int = 0
-    #: The first timestamp, in seconds.
+    #: The first timestamp, in seconds; 0 if the file has none.
     start: float = 0.0
+    has_timestamps: bool = False
+    #: When video and audio begin and end, in seconds after the first timestamp.
+    video_start: float = 0.0
+    video_end: float = 0.0
+    audio_start: float = 0.0
+    audio_end: float = 0.0
     audio_tracks: tuple[AudioTrack, ...] = ()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the file."""
+        has_period = self.demuxer not in ("mov", "matroska", "flv")
+        return Clock(
+            self.start if self.has_timestamps else None,
+            self.duration,
+            MPEG_TS_PERIOD if has_period else 0.0,
+        )
 
     @property
     def demuxer(self) -> str:
@@ -101,14 +131,20 @@ class MediaFile:
         self._open(descriptor, demuxer)
         # A demuxer that is forced has only that name.
         containers = frozenset(self._container.format.name.split(","))
-        stated, measured = (self._container.duration or 0) / av.time_base, 0.0
-        if not stated or self._container.format.name in _GUESSING_DEMUXERS:
-            measured = self._measure_duration()
+        stated, spans = (self._container.duration or 0) / av.time_base, dict[int, tuple[float, float]]()
+        if not stated or self._is_stated_wrongly():
+            spans = self._measure_spans()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
             # As before: what it looks like does not decide a second time.
             self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
+        measured = max((end for _, end in spans.values()), default=0.0) - min(
+            (start for start, _ in spans.values()), default=0.0
+        )
+        clock_start = self._read_clock_start()
+        video_start, video_end = self._read_span(video, spans)
+        audio_start, audio_end = self._read_span(audio, spans)
         self.inspection = Inspection(
             containers=containers,
             duration=measured or stated,
@@ -122,7 +158,12 @@ class MediaFile:
             audio_bitrate=audio.bit_rate or 0 if audio else 0,
             audio_rate=audio.sample_rate or 0 if audio and _has_decoder(audio) else 0,
             audio_channels=audio.channels or 0 if audio and _has_decoder(audio) else 0,
-            start=self._start_time,
+            start=clock_start or 0.0,
+            has_timestamps=clock_start is not None,
+            video_start=video_start,
+            video_end=video_end,
+            audio_start=audio_start,
+            audio_end=audio_end,
             audio_tracks=self._audio_tracks,
         )
         self._is_turned = False
@@ -149,17 +190,47 @@ class MediaFile:
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
-    def _measure_duration(self) -> float:
-        """Return the seconds from the first to the end of the last packet; 0 if none has a timestamp."""
-        start, end = math.inf, -math.inf
+    def _is_stated_wrongly(self) -> bool:
+        """Return whether the duration that libav states may not be the length of the file."""
+        names = set(self._container.format.name.split(","))
+        is_late = abs(self._start_time) > _MAX_USUAL_START
+        return bool(names & _GUESSING_DEMUXERS) or (is_late and bool(names & _STATING_THE_END))
+
+    def _measure_spans(self) -> dict[int, tuple[float, float]]:
+        """Return the first second and the end of the packets of each stream, by its index."""
+        spans: dict[int, tuple[float, float]] = {}
         # What cannot be read any more does not play.
         with suppress(av.FFmpegError, ValueError):
             for packet in self._container.demux(self._streams):
                 ticks = packet.pts if packet.pts is not None else packet.dts
                 if ticks is not None and packet.time_base is not None:
-                    start = min(start, float(ticks * packet.time_base))
-                    end = max(end, float((ticks + (packet.duration or 0)) * packet.time_base))
-        return max(0.0, end - start) if math.isfinite(start) else 0.0
+                    begin = float(ticks * packet.time_base)
+                    end = begin + float((packet.duration or 0) * packet.time_base)
+                    first, last = spans.get(packet.stream_index, (begin, end))
+                    spans[packet.stream_index] = (min(first, begin), max(last, end))
+        return spans
+
+    def _read_clock_start(self) -> float | None:
+        """Return the first timestamp of the presentation, in seconds; None if there is none."""
+        if _WITH_TIMESTAMPS.intersection(self._container.format.name.split(",")):
+            is_valid = self._container.start_time is not None and abs(self._start_time) < _MAX_TIMESTAMP
+            return self._start_time if is_valid else None
+        tag = self._container.metadata.get(_PACKED_AUDIO_TIMESTAMP, "")[:64]
+        value = bytes(int(m[1], 16) if m[1] else ord(m[2]) & 0xFF for m in _ESCAPED_BYTE.finditer(tag))
+        return (int.from_bytes(value) & 0x1FFFFFFFF) / 90_000 if len(value) == 8 else None
+
+    def _read_span(self, stream: Stream | None, spans: dict[int, tuple[float, float]]) -> tuple[float, float]:
+        """Return when *stream* begins and ends, in seconds after the first timestamp; 0: unknown."""
+        if stream is None or stream.start_time is None or stream.time_base is None:
+            return 0.0, 0.0
+        start, end = float(stream.start_time * stream.time_base), 0.0
+        if stream.index in spans:
+            start, end = spans[stream.index]
+        elif stream.duration:
+            end = start + float(stream.duration * stream.time_base)
+        elif match := _MATROSKA_END.match(stream.metadata.get("DURATION", "")[:32]):
+            end = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+        return max(0.0, start - self._start_time), max(0.0, end - self._start_time)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from reelhaul_fetcher.media import ffmpeg, inspector_client, muxer
 from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import play_time
+from reelhaul_fetcher.model.clocks import Clock, Timeline, plan_timeline
 from reelhaul_fetcher.model.packaging import Package
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -44,10 +45,11 @@ class _Part:
 
     files: tuple[Path, ...]
     inspections: tuple[Inspection, ...]
+    timeline: Timeline
 
     @property
     def duration(self) -> float:
-        return max(inspection.duration for inspection in self.inspections)
+        return self.timeline.length
 
     @property
     def codecs(self) -> tuple[str, str]:
@@ -83,6 +85,7 @@ def join(
     streams: Sequence[Sequence[Path]],
     folder: Path,
     inspect: Callable[[Path], Inspection],
+    read_clock: Callable[[Path], Clock],
     on_progress: Callable[[float], None],
     *,
     expected: Sequence[float],
@@ -90,7 +93,8 @@ def join(
     """Join the parts of each of *streams*, video first, in *folder*. The parts are deleted.
 
     *expected* is how long each stream should play, in seconds (0: unknown): one that seems to play longer or
-    shorter is searched for a clock that starts again unannounced. *on_progress* receives the done share.
+    shorter is searched for a clock that starts again unannounced. The streams of a part keep the differences
+    of their clocks, which *read_clock* returns. *on_progress* receives the done share.
 
     Raises FORMAT_UNAVAILABLE for parts that do not fit together, FfmpegFailed, and what *inspect* raises.
     """
@@ -101,11 +105,14 @@ def join(
     if len({len(parts) for parts in streams}) > 1:
         # The streams do not restart together: each is joined alone.
         alone = [
-            join([parts], folder, inspect, on_progress, expected=[seconds])
+            join([parts], folder, inspect, read_clock, on_progress, expected=[seconds])
             for parts, seconds in zip(streams, expected, strict=True)
         ]
         return Joined([joined.files[0] for joined in alone], any(joined.transcoded for joined in alone))
-    parts = [_Part(files, tuple(map(inspect, files))) for files in zip(*streams, strict=True)]
+    parts = [
+        _Part(files, tuple(map(inspect, files)), plan_timeline([read_clock(file) for file in files]))
+        for files in zip(*streams, strict=True)
+    ]
     _check_codecs(parts)
     model = max(parts, key=lambda part: part.duration)
     muxed: list[_Muxed] = []
@@ -115,7 +122,7 @@ def join(
         transcoded = transcoded or package.transcodes
         output = folder / f"part{len(muxed)}.mkv"
         inputs = [Input(file, read.demuxer) for file, read in zip(part.files, part.inspections, strict=True)]
-        muxer.mux(inputs, package, output, part.duration, lambda _: None)
+        muxer.mux(inputs, package, output, part.duration, lambda _: None, timeline=part.timeline)
         for file in part.files:
             file.unlink()
         muxed.append(_Muxed(output, part.length_before(following) if following else part.duration))

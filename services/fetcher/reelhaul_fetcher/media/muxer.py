@@ -12,6 +12,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.ffmpeg import Input
 from reelhaul_fetcher.model import cues
+from reelhaul_fetcher.model.clocks import Timeline
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
@@ -38,6 +39,11 @@ _DEMUXERS = {
     **dict.fromkeys(("opus", "ogg"), "ogg"),
     **{name: name for name in ("mp3", "flac", "wav")},
 }
+# Their files are often sought to a key frame too late: they are sought to this many seconds before.
+_WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
+_MAX_KEY_FRAME_DISTANCE = 15.0
+# ffmpeg's default.
+_DTS_STEP_SECONDS = 10.0
 # ffmpeg's default for .m4a, "ipod", rejects codecs that MPEG-4 supports.
 _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+faststart", "-f", "mp4")}
 
@@ -95,10 +101,12 @@ def mux(
     *,
     cut: Cut | None = None,
     extras: EmbeddedExtras | None = None,
+    timeline: Timeline | None = None,
 ) -> None:
     """Mux *inputs* (video first) into *output*, only the ranges that *cut* keeps.
 
-    *on_progress* receives the done share (0..1) of *duration*, if that is known. Raises FfmpegFailed.
+    By default all inputs begin together. *on_progress* receives the done share (0..1) of *duration*, if that
+    is known. Raises FfmpegFailed.
     """
     ranges = cut.ranges if cut and cut.removes_something else ()
     extension = output.suffix.lstrip(".")
@@ -106,19 +114,29 @@ def mux(
     # Copied audio is cut on output: cut on input, it would begin wherever its file can be sought to.
     output_range = ranges[0] if len(ranges) == 1 and not package.transcodes else None
     input_ranges = [None] if output_range or not ranges else ranges
+    timeline = timeline or Timeline((0.0,) * len(inputs), duration)
+    if not ranges and not math.isinf(timeline.end):
+        output_range = TimeRange(0.0, timeline.end)
+    delayed_inputs = list(zip(inputs, timeline.delays, strict=True))
     sources = [
-        replace(source, options=_range_options(time_range))
-        for time_range, source in product(input_ranges, inputs)
+        _with_range(source, time_range, delay)
+        for time_range, (source, delay) in product(input_ranges, delayed_inputs)
     ]
     extra_sources, options = _extras_options(
         supported, extension, len(sources), has_video=bool(package.video)
     )
     # Chapter metadata is kept: it has the titles.
     arguments = ["-map_metadata:g", "-1", "-map_metadata:s", "-1", "-dn"]
-    if len(ranges) > 1:
-        arguments += _concat_options(len(inputs), len(ranges), package)
+    if ranges and not output_range:
+        arguments += _cut_options(len(inputs), ranges, package)
     else:
         arguments += _map_options(len(inputs), package)
+    if timeline.longest_gap:
+        # A longer step of the timestamps counts as a new clock, and would be removed from one stream alone.
+        arguments += ["-dts_delta_threshold", f"{2 * timeline.longest_gap + _DTS_STEP_SECONDS:.0f}"]
+    if min(timeline.delays) < 0:
+        # Copied audio begins wherever its file can be sought to: what is before the start is dropped.
+        arguments += ["-copypriorss:a", "0"]
     if package.audio_language and extension in _WITH_LANGUAGES:
         arguments += ["-metadata:s:a:0", f"language={package.audio_language}"]
     if package.audio_track:
@@ -154,7 +172,22 @@ def _range_options(time_range: TimeRange | None) -> tuple[str, ...]:
         return ()
     start, end = time_range.start, time_range.end
     duration = () if math.isinf(end) else ("-t", f"{end - start:.6f}")
-    return ("-ss", f"{start:.6f}", *duration)
+    return (*(("-ss", f"{start:.6f}") if start else ()), *duration)
+
+
+def _with_range(source: Input, time_range: TimeRange | None, delay: float) -> Input:
+    """Return *source*, which begins at *delay*, with the options to read *time_range* of the presentation."""
+    if time_range is None and delay >= 0:
+        return replace(source, options=("-itsoffset", f"{delay:.6f}") if delay else ())
+    time_range = time_range or TimeRange(0.0, math.inf)
+    margin = _MAX_KEY_FRAME_DISTANCE if source.demuxer in _WITHOUT_INDEX else 0.0
+    seek = max(0.0, time_range.start - delay - margin)
+    # What comes before 0 after the shift is dropped. The exact end is up to the filters: depending on the
+    # input, ffmpeg counts this length from 0 or from the first frame.
+    length = () if math.isinf(time_range.end) else ("-t", f"{time_range.length + margin + 1:.6f}")
+    offset = delay + seek - time_range.start
+    shift = ("-itsoffset", f"{offset:.6f}") if offset else ()
+    return replace(source, options=("-ss", f"{seek:.6f}", *length, *shift))
 
 
 def _map_options(inputs: int, package: Package) -> list[str]:
@@ -171,17 +204,24 @@ def _map_options(inputs: int, package: Package) -> list[str]:
     return command
 
 
-def _concat_options(inputs: int, ranges: int, package: Package) -> list[str]:
-    """Return the options for several ranges: they are decoded, concatenated and encoded again."""
-    pads = ""
-    for number in range(ranges):
-        pads += f"[{number * inputs}:V:0]" if package.video else ""
-        pads += f"[{(number + 1) * inputs - 1}:a:{package.audio_track}]" if package.audio else ""
-    concat = f"concat=n={ranges}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
+def _cut_options(inputs: int, ranges: Sequence[TimeRange], package: Package) -> list[str]:
+    """Return the options for *ranges*: they are decoded, cut, concatenated and encoded again."""
+    filters, pads = [], ""
+    for number, time_range in enumerate(ranges):
+        end = "" if math.isinf(time_range.end) else f"=end={time_range.length:.6f}"
+        if package.video:
+            filters.append(f"[{number * inputs}:V:0]trim{end}[v{number}]")
+            pads += f"[v{number}]"
+        if package.audio:
+            # Where the audio begins later than the range, silence keeps the place of what follows.
+            source = f"[{(number + 1) * inputs - 1}:a:{package.audio_track}]"
+            filters.append(f"{source}aresample=async=1:first_pts=0,atrim{end}[a{number}]")
+            pads += f"[a{number}]"
+    concat = f"concat=n={len(ranges)}:v={int(bool(package.video))}:a={int(bool(package.audio))}"
     outputs = ("[joined_v]" if package.video else "") + ("[joined_a]" if package.audio else "")
     outputs += f";[joined_v]{package.video_filter or 'null'}[v]" if package.video else ""
     outputs += f";[joined_a]{package.audio_filter or 'anull'}[a]" if package.audio else ""
-    command = ["-filter_complex", f"{pads}{concat}{outputs}"]
+    command = ["-filter_complex", ";".join([*filters, f"{pads}{concat}{outputs}"])]
     if package.video:
         command += ["-map", "[v]", "-c:V", *package.video]
     if package.audio:
@@ -199,7 +239,9 @@ def _extras_options(
         inputs.append(Input(subtitles.path, _SUBTITLE_CODECS[extension][0]))
         options += ["-map", f"{input_count}:s:0", f"-metadata:s:s:{number}", f"language={subtitles.language}"]
         if subtitles.title:
-            options += [f"-metadata:s:s:{number}", f"title={subtitles.title}"]
+            # MP4 has no titles of streams.
+            key = "handler_name" if extension == "mp4" else "title"
+            options += [f"-metadata:s:s:{number}", f"{key}={subtitles.title}"]
         if disposition := _DISPOSITIONS.get(subtitles.role):
             options += [f"-disposition:s:{number}", disposition]
         input_count += 1

@@ -13,6 +13,7 @@ import functools
 import platform
 import struct
 from dataclasses import dataclass
+from enum import Enum
 
 _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 15, 38, 22
 _SECCOMP_MODE_FILTER = 2
@@ -35,6 +36,10 @@ _CLONE_THREAD = 0x00010000
 _AT_EMPTY_PATH = 0x1000
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC. Not F_SETOWN, which sends signals.
 _FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+
+_AF_UNIX = 1
+# TCGETS, TIOCGWINSZ, FIONBIO, FIONCLEX, FIOCLEX. Not TIOCSTI, which types into a terminal.
+_IOCTL_REQUESTS = (0x5401, 0x5413, 0x5421, 0x5450, 0x5451)
 
 _Numbers = tuple[int | None, int | None]
 
@@ -133,34 +138,75 @@ _STARTING: dict[str, _Numbers] = {
     "prctl": (157, 167),
     "prlimit64": (302, 261),
 }
+# What deno needs in addition: its event loop, its compiler, and to look at what is there. It makes no sockets
+# but pairs of its own.
+_EVALUATING: dict[str, _Numbers] = {
+    "epoll_create1": (291, 20),
+    "epoll_ctl": (233, 21),
+    "epoll_wait": (232, None),
+    "epoll_pwait": (281, 22),
+    "eventfd2": (290, 19),
+    "timerfd_create": (283, 85),
+    "timerfd_settime": (286, 86),
+    "pipe2": (293, 59),
+    "socketpair": (53, 199),
+    "shutdown": (48, 210),
+    "ioctl": (16, 29),
+    "sched_getparam": (143, 121),
+    "sched_getscheduler": (145, 120),
+    "pkey_alloc": (330, 289),
+    "pkey_free": (331, 290),
+    "pkey_mprotect": (329, 288),
+    "mincore": (27, 232),
+    "stat": (4, None),
+    "lstat": (6, None),
+    "fstatfs": (138, 44),
+    "statx": (332, 291),
+    "access": (21, None),
+    "faccessat": (269, 48),
+    "readlink": (89, None),
+    "readlinkat": (267, 78),
+    "getcwd": (79, 17),
+}
 _CONDITIONS: dict[str, tuple[_Condition, ...]] = {
     "clone": (_Condition(0, (_CLONE_THREAD,), _ANY_BIT),),
     "fcntl": (_Condition(1, _FCNTL_COMMANDS),),
     "newfstatat": (_Condition(3, (_AT_EMPTY_PATH,), _ANY_BIT),),
     "prctl": (_Condition(0, (_PR_SET_NAME,)),),
+    "socketpair": (_Condition(0, (_AF_UNIX,)),),
+    "ioctl": (_Condition(1, _IOCTL_REQUESTS),),
     # To read a limit, not to set one.
     "prlimit64": (_Condition(2, (0,)), _Condition(2, (0,), upper_half=True)),
 }
 
 
-def install_filter() -> bool:
-    """Allow this process and its later threads to compute only; return False if that is not supported.
+class Calls(Enum):
+    """The system calls that a filter allows."""
 
-    The process can open no files, reach no hosts, and start or signal no processes.
+    #: To compute, and to use what is open: a decoder in this process.
+    COMPUTING = "computing"
+    #: To start a program that opens files as well: ffmpeg.
+    PROGRAM = "program"
+    #: To start one that has an event loop: deno.
+    EVENT_LOOP = "event loop"
+
+
+_ALLOWED: dict[Calls, dict[str, _Numbers]] = {
+    Calls.COMPUTING: _COMPUTING,
+    Calls.PROGRAM: _COMPUTING | _STARTING,
+    Calls.EVENT_LOOP: _COMPUTING | _STARTING | _EVALUATING,
+}
+
+
+def install_filter(calls: Calls = Calls.COMPUTING) -> bool:
+    """Allow this process and its later threads *calls* only; return False if that is not supported.
+
+    Whatever *calls* are, it can reach no hosts, and start or signal no processes.
     """
-    return _install(program=False)
-
-
-def install_program_filter() -> bool:
-    """Like ``install_filter``, for a process that starts a program and opens files, as ffmpeg does."""
-    return _install(program=True)
-
-
-def _install(*, program: bool) -> bool:
     machine = platform.machine()
     if machine not in _AUDIT_ARCH:
         return False
-    code = filter_code(machine, program=program)
+    code = filter_code(machine, calls)
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -168,8 +214,8 @@ def _install(*, program: bool) -> bool:
 
 
 @functools.cache
-def filter_code(machine: str, *, program: bool) -> bytes:
-    """Return the BPF code of the filter for *machine*, with what a *program* needs or without."""
+def filter_code(machine: str, calls: Calls) -> bytes:
+    """Return the BPF code of the filter for *machine* that allows *calls*."""
     code = [
         _instruction(_LOAD, _MACHINE),
         _instruction(_EQUAL, _AUDIT_ARCH[machine], 1, 0),
@@ -180,7 +226,7 @@ def filter_code(machine: str, *, program: bool) -> bytes:
         _instruction(_AT_LEAST, _FIRST_NEW_CALL, 0, 1),
         _instruction(_RETURN, _REFUSE | errno.ENOSYS),
     ]
-    for name, numbers in (_COMPUTING | (_STARTING if program else {})).items():
+    for name, numbers in _ALLOWED[calls].items():
         number = numbers[_INDEX[machine]]
         if number is not None:
             allow = [*_condition_code(name), _instruction(_RETURN, _ALLOW)]

@@ -14,12 +14,16 @@ from reelhaul_fetcher.media import inspector_client, muxer
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
+# Seconds by which the start of the audio may be off: of packets that are copied or cut, and of their priming.
+_CLOCK_TOLERANCE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a file must have: *duration* in seconds (0: unknown), video, audio, a minimum height.
 
-    *tolerance* of the duration is in seconds; 0 means the usual inaccuracy of sites.
+    *tolerance* of the duration is in seconds; 0 means the usual inaccuracy of sites. *audio_delay* is how
+    many seconds after the video the audio begins; None: unknown.
     """
 
     duration: float
@@ -27,6 +31,7 @@ class Expected:
     audio: bool
     min_height: int = 0
     tolerance: float = 0.0
+    audio_delay: float | None = None
 
 
 def verify(path: Path, expected: Expected, inspection: Inspection | None = None) -> DeliveredMedia:
@@ -43,6 +48,7 @@ def verify(path: Path, expected: Expected, inspection: Inspection | None = None)
         raise _failed("container", f"the file cannot be read: {error}") from error
     _check_streams(inspection, expected)
     _check_duration(inspection.duration, expected)
+    _check_clock(inspection, expected)
     try:
         is_turned = inspector_client.decode_check(path, inspection.demuxer)
     except (NotMedia, Unplayable) as error:
@@ -96,6 +102,15 @@ def _check_duration(duration: float, expected: Expected) -> None:
         raise _failed("duration", f"the file lasts {duration:.1f} s; {expected.duration:.1f} s were expected")
     if not duration:
         raise _failed("duration", "the file has no duration")
+
+
+def _check_clock(inspection: Inspection, expected: Expected) -> None:
+    if expected.audio_delay is None:
+        return
+    delay = inspection.audio_start - inspection.video_start
+    if abs(delay - expected.audio_delay) > _CLOCK_TOLERANCE:
+        text = f"the audio begins {delay:.1f} s after the video; {expected.audio_delay:.1f} s were expected"
+        raise _failed("clock", text)
 
 
 def _failed(check: str, text: str) -> ReelhaulError:

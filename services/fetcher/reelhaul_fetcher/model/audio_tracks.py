@@ -58,7 +58,7 @@ def _describe(track: AudioTrack, stream: Format, *, is_only: bool) -> Format:
     result.CopyFrom(stream)
     dispositions = track.dispositions.split(",")
     language = languages.to_tag(track.language)
-    role = track_roles.from_texts(track.language, track.title)
+    role = track_roles.from_audio_texts(track.language, track.title)
     role = next((_ROLES[name] for name in dispositions if name in _ROLES), role)
     if not is_only or not result.language_code:
         result.language_code = "" if language == languages.UNDETERMINED else language

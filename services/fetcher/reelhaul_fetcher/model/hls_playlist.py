@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from urllib.parse import urljoin
 
 from reelhaul_fetcher.model import site_limits
@@ -62,6 +63,8 @@ class Segment:
     is_gap: bool = False
     #: The play time is in whole seconds: rounded.
     is_rounded: bool = False
+    #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment; None: not told.
+    time: float | None = None
 
     @property
     def init_url(self) -> str:
@@ -127,6 +130,7 @@ class _Parser:
         self._init: InitSection | None = None
         self._key: Key | None = None
         self._is_advertisement = False
+        self._time: float | None = None
         self._last_url, self._last_stop = "", 0
         self._begin_segment()
 
@@ -145,6 +149,8 @@ class _Parser:
             seconds = site_limits.number(stated, _MAX_SEGMENT_SECONDS)
             self.timed = self.timed and seconds is not None
             self._seconds, self._is_rounded = max(seconds or 0.0, _MIN_SEGMENT_SECONDS), "." not in stated
+        elif tag == "#EXT-X-PROGRAM-DATE-TIME":
+            self._time = _parse_time(value)
         elif tag == "#EXT-X-BYTERANGE":
             self._range = value
         elif tag == "#EXT-X-MAP":
@@ -185,8 +191,10 @@ class _Parser:
                 self._is_advertisement,
                 self._is_gap,
                 self._is_rounded,
+                self._time,
             )
         )
+        self._time = None if self._time is None else self._time + self._seconds
         self._last_url, self._last_stop = url, bounds[1] if bounds else 0
         self._number += 1
         self._begin_segment()
@@ -228,3 +236,12 @@ def _parse_number(value: str, name: str) -> int:
     if number is None:
         raise PlaylistUnsupported(f"the {name} is invalid")
     return number
+
+
+def _parse_time(value: str) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 date and time; None if it is none."""
+    try:
+        time = datetime.fromisoformat(value.strip()[:40])
+        return time.timestamp() if time.tzinfo else time.replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -29,6 +29,8 @@ class ReceivedStream:
     tolerance: float = 0.0
     #: Whether everything that the server has was received: its length is known, or its segments are.
     is_complete: bool = True
+    #: The timestamp, in seconds, at which the presentation begins in each file; 0 where nothing is told.
+    presentation_starts: tuple[float, ...] = ()
 
 
 def usual_tolerance(seconds: float) -> float:

@@ -30,13 +30,13 @@ _MAX_ETA_SECONDS = 365 * 86_400
 # Seconds over which the speed is averaged.
 _SPEED_WINDOW = 5.0
 
-# Stages whose bytes come from a site; in the others the machine works for itself.
+# Stages in which a job fails if the site sends nothing. In the others the machine works for itself, and
+# sidecars have a limit of their own, ``ytdlp.sidecar_timer``, that costs them only.
 _NETWORK_STAGES = frozenset(
     {
         Stage.STAGE_UNSPECIFIED,
         Stage.PROBING,
         Stage.EXPANDING,
-        Stage.FETCHING_EXTRAS,
         Stage.DOWNLOADING,
         Stage.RECORDING,
     }

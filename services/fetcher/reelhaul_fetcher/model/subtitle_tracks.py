@@ -25,6 +25,9 @@ NUMBER = "track_number"
 #: Start and length in seconds of the period of a DASH manifest that it belongs to, if there are several.
 PERIOD = "track_period"
 
+#: Of a stream: the subtitles of its manifest, which the extractor does not list.
+MANIFEST_SUBTITLES = "manifest_subtitles"
+
 # Each track is downloaded and becomes up to four files.
 _MAX_TRACKS = 60
 # Forms of the tracks of one language: YouTube has six of each.
@@ -86,6 +89,17 @@ def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> l
     if values is not None and len(offered) > MAX_SUBTITLE_TRACKS:
         values.add_cut("subtitle tracks")
     return tracks[:MAX_SUBTITLE_TRACKS]
+
+
+def add_manifest_subtitles(info: Info) -> None:
+    """List the subtitles of manifests in *info* if the extractor lists none; take them from the streams."""
+    found: dict[Any, list[Info]] = {}
+    formats = info.get("formats")
+    for stream in formats if isinstance(formats, list) else ():
+        subtitles = stream.pop(MANIFEST_SUBTITLES, None) if isinstance(stream, dict) else None
+        found = found or subtitles or {}
+    if found and not info.get("subtitles"):
+        info["subtitles"] = found
 
 
 def without_broken_forms(offered: Any) -> dict[Any, list[Info]]:

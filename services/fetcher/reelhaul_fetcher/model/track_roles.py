@@ -41,6 +41,8 @@ _ORDER = (
     TrackRole.TRACK_ROLE_DESCRIPTION,
 )
 _COMPLETE = frozenset(_ORDER[:3])
+# Those of audio that are in its name.
+_TALKING = frozenset(_ORDER[4:])
 
 #: Name of each role in file names.
 SUFFIX: Mapping[TrackRole.ValueType, str] = {
@@ -126,6 +128,12 @@ def from_texts(label: str, name: str = "") -> TrackRole.ValueType:
     return _first(role for role, pattern in _PATTERNS.items() if pattern.search(text))
 
 
+def from_audio_texts(label: str, name: str = "") -> TrackRole.ValueType:
+    """Return the role that a site's *label* and *name* of audio tell; "HI" is a quality then."""
+    role = from_texts(label, name)
+    return role if role in _TALKING else TrackRole.TRACK_ROLE_UNSPECIFIED
+
+
 def from_hls(attributes: Mapping[str, str]) -> TrackRole.ValueType:
     """Return the role of the rendition with these *attributes* of its EXT-X-MEDIA."""
     told = {
@@ -133,7 +141,8 @@ def from_hls(attributes: Mapping[str, str]) -> TrackRole.ValueType:
     }
     if attributes.get("FORCED") == "YES":
         told.add(TrackRole.TRACK_ROLE_FORCED)
-    by_name = from_texts(attributes.get("LANGUAGE", ""), attributes.get("NAME", ""))
+    read = from_audio_texts if attributes.get("TYPE") == "AUDIO" else from_texts
+    by_name = read(attributes.get("LANGUAGE", ""), attributes.get("NAME", ""))
     return _first(role for role in reversed(_ORDER) if role in told) or by_name
 
 

@@ -26,6 +26,7 @@ _COOKIE_CAUSES = ("login", "age", "cookies")
 # Failures that may be due to a refusal of the guard.
 _GUARD_REASONS = (
     ErrorReason.EXTRACTOR_FAILED,
+    ErrorReason.FORMAT_UNAVAILABLE,
     ErrorReason.MEDIA_FORBIDDEN,
     ErrorReason.SITE_UNSUPPORTED,
     ErrorReason.UPSTREAM_UNAVAILABLE,

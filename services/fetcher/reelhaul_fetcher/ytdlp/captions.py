@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -15,7 +16,7 @@ from reelhaul_fetcher.model import cues, languages, site_limits, track_roles
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import Cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.subtitle_formats import webvtt
+from reelhaul_fetcher.model.subtitle_formats import Track, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.subtitle_tracks import (
     Selection,
@@ -25,11 +26,14 @@ from reelhaul_fetcher.model.subtitle_tracks import (
     select_tracks,
 )
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
+from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer
 from reelhaul_fetcher.ytdlp.subtitle_download import download_track
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Translates texts from a language into another. Raises TRANSLATION_UNAVAILABLE.
 Translate = Callable[[list[str], str, str], list[str]]
+# Returns the cues of a track. Raises SubtitlesUnreadable.
+_Download = Callable[[SubtitleTrack], Track]
 
 # Seconds; a frame or two earlier or later, subtitles are read as well.
 _MIN_SHIFT = 0.05
@@ -85,18 +89,19 @@ class Sidecars:
 
 
 def fetch_subtitles(
-    downloader: Downloader, info: Info, request: FetchRequest, translate: Translate
+    downloader: Downloader, info: Info, request: FetchRequest, translate: Translate, timer: SidecarTimer
 ) -> Sidecars:
-    """Return the tracks that *request* asks for.
+    """Return the tracks that *request* asks for, as far as *timer* allows.
 
     Raises SUBTITLES_UNAVAILABLE or TRANSLATION_UNAVAILABLE if they are required.
     """
     spec = request.format.subtitles
     sidecars = Sidecars()
     missing: dict[str, str] = {}
+    download = functools.partial(download_track, downloader, folder=request.folder, timer=timer)
     for selection in select_tracks(info, spec):
         try:
-            track = _download_best(downloader, selection, request.folder, sidecars.tracks)
+            track = _download_best(selection, sidecars.tracks, download)
         except SubtitlesUnreadable as error:
             missing[selection.language] = str(error)
             continue
@@ -110,12 +115,12 @@ def fetch_subtitles(
     sidecars.warnings += [_missing(label, problem) for label, problem in missing.items()]
     tracks = sidecars.tracks
     if spec.translate_to and not (tracks and languages.matches(spec.translate_to, tracks[0].language)):
-        _add_translation(downloader, info, request, sidecars, translate)
+        _add_translation(info, request, sidecars, download, translate)
     return sidecars
 
 
 def _download_best(
-    downloader: Downloader, selection: Selection, folder: Path, downloaded: Sequence[CaptionTrack]
+    selection: Selection, downloaded: Sequence[CaptionTrack], download: _Download
 ) -> CaptionTrack:
     """Return the best track of *selection* that can be read. Raises SubtitlesUnreadable if there is none."""
     problems: list[str] = []
@@ -124,7 +129,7 @@ def _download_best(
             if known.source == source:
                 return known
         try:
-            track = download_track(downloader, source, folder)
+            track = download(source)
         except SubtitlesUnreadable as error:
             problems.append(str(error))
         else:
@@ -144,7 +149,7 @@ def _track_warnings(track: SubtitleTrack, requested: str) -> list[MediaWarning]:
 
 
 def _add_translation(
-    downloader: Downloader, info: Info, request: FetchRequest, sidecars: Sidecars, translate: Translate
+    info: Info, request: FetchRequest, sidecars: Sidecars, download: _Download, translate: Translate
 ) -> None:
     """Add a translation of the first track: the site's own if there is one, else *translate*'s."""
     language = request.format.subtitles.translate_to
@@ -152,7 +157,7 @@ def _add_translation(
         if not sidecars.tracks:
             raise _nothing_to_translate(language)
         original = sidecars.tracks[0]
-        translated = _download_translation(downloader, info, original, language, request.folder)
+        translated = _download_translation(info, original, language, download)
         if not translated:
             texts = translate([cue.text for cue in original.cues], original.language, language)
             translated = [
@@ -168,12 +173,12 @@ def _add_translation(
 
 
 def _download_translation(
-    downloader: Downloader, info: Info, original: CaptionTrack, language: str, folder: Path
+    info: Info, original: CaptionTrack, language: str, download: _Download
 ) -> list[Cue]:
     """Return the site's translation of *original*; empty if it has none that can be read."""
     source = find_site_translation(info, original.source, language)
     try:
-        return download_track(downloader, source, folder).cues if source else []
+        return download(source).cues if source else []
     except SubtitlesUnreadable:
         return []
 

@@ -28,6 +28,8 @@ REFUSAL = "dash_refusal"
 #: Key of the seconds that the manifest promises of a stream; 0: unknown.
 PROMISED_SECONDS = "dash_promised_seconds"
 
+#: Key of the timestamp, in seconds, at which the presentation begins in a stream, or in a period of it.
+PRESENTATION_START = "dash_presentation_start"
 #: Key of whether segments may be added to the manifest: the media is live.
 IS_OPEN = "dash_is_open"
 
@@ -50,12 +52,18 @@ def support_periods() -> None:
     parse = InfoExtractor._parse_mpd_periods
 
     @functools.wraps(parse)
-    def parse_completed(self: Any, mpd_doc: Element, *args: Any, **kwargs: Any) -> Iterator[_Info]:
+    def parse_completed(
+        self: Any, mpd_doc: Element, mpd_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> Iterator[_Info]:
+        starts = [_read_starts(period) for period in mpd_doc.findall("{*}Period")]
         seconds = complete(mpd_doc)
         presentation = _seconds(mpd_doc.get("mediaPresentationDuration"))
         missing = presentation - sum(seconds) if all(seconds) else 0.0
         is_open = mpd_doc.get("type") == "dynamic" and not presentation
-        for period, period_seconds in zip(parse(self, mpd_doc, *args, **kwargs), seconds, strict=True):
+        periods = parse(self, mpd_doc, mpd_id, *args, **kwargs)
+        for period, period_seconds, by_id in zip(periods, seconds, starts, strict=True):
+            for stream in period["formats"]:
+                stream[PRESENTATION_START] = by_id.get(stream["format_id"].removeprefix(f"{mpd_id}-"), 0.0)
             more = {"seconds": period_seconds, "missing_seconds": max(0.0, missing), "is_open": is_open}
             yield {**period, **more}
 
@@ -131,6 +139,29 @@ def split_range(url: str) -> tuple[str, Bounds | None]:
     return (url[: match.start()], (int(match[1]), int(match[2]) + 1)) if match else (url, None)
 
 
+def _read_starts(period: Element) -> dict[str, float]:
+    """Return the seconds of presentationTimeOffset (ISO 23009-1, 5.3.9.2), by the ids of representations."""
+    starts = {}
+    for adaptation_set in period.findall("{*}AdaptationSet"):
+        for representation in adaptation_set.findall("{*}Representation"):
+            # The name that yt-dlp gives to a representation without an id.
+            mime_type = representation.get("mimeType") or adaptation_set.get("mimeType") or ""
+            kind = representation.get("contentType") or adaptation_set.get("contentType")
+            name = representation.get("id") or kind or mime_type.partition("/")[0]
+            levels = (representation, adaptation_set, period)
+            offset = _inherited("presentationTimeOffset", *levels)
+            starts[name] = offset / (_inherited("timescale", *levels) or 1)
+    return starts
+
+
+def _inherited(name: str, *levels: Element) -> int:
+    """Return the attribute of the innermost of *levels* whose segments have it; 0 if none has."""
+    elements = (
+        level.find(f"{{*}}{kind}") for level in levels for kind in ("SegmentBase", *_SEGMENT_ELEMENTS)
+    )
+    return next((_whole(e.get(name)) for e in elements if e is not None and e.get(name)), 0)
+
+
 def _period_seconds(periods: list[Element], presentation: float) -> list[float]:
     """Return the length of each period (ISO 23009-1, 5.3.2.1): its own, or up to the next, or to the end."""
     result: list[float] = []
@@ -175,7 +206,8 @@ def _join_stream(stream: _Info, own_period: _Info, periods: list[_Info]) -> _Inf
         if match is None:
             text = f"period {number + 1} of the manifest has no stream like {stream['format_id']}"
             return {**stream, REFUSAL: text}
-        fragments += ({**fragment, "period": number} for fragment in _absolute_fragments(match, period))
+        start = {"period": number, PRESENTATION_START: match.get(PRESENTATION_START)}
+        fragments += ({**fragment, **start} for fragment in _absolute_fragments(match, period))
     joined = {**stream, "fragments": fragments, "protocol": "http_dash_segments", "filesize": None}
     joined.pop("fragment_base_url", None)
     return joined | {"url": stream.get("manifest_url") or stream["url"]}

@@ -23,10 +23,10 @@ from reelhaul.backoff import FIRST_SECONDS, LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.guard.http.error_responses import VERDICT_FIELD
 from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
-from reelhaul_fetcher.media import confinement
+from reelhaul_fetcher.media import confinement, seccomp
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
-from reelhaul_fetcher.model.subtitle_tracks import without_broken_forms
+from reelhaul_fetcher.model.subtitle_tracks import add_manifest_subtitles, without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion, ResumeChecker
 from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
 from reelhaul_runtime.errors import ReelhaulError
@@ -135,7 +135,8 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             raise
 
     def process_video_result(self, info_dict: Info, download: bool = True) -> Any:
-        """Process *info_dict* as yt-dlp does, without subtitles that it would stumble over."""
+        """Process *info_dict* as yt-dlp does, with the subtitles of its manifests, without broken ones."""
+        add_manifest_subtitles(info_dict)
         for name in ("subtitles", "automatic_captions"):
             info_dict[name] = without_broken_forms(info_dict.get(name))
         return super().process_video_result(info_dict, download)
@@ -291,8 +292,7 @@ def confine_programs() -> None:
 
     @functools.wraps(start)
     def start_confined(self: Any, args: Sequence[str], *remaining: Any, **options: Any) -> None:
-        # deno is a compiler with threads of its own making: its system calls are not filtered.
-        with confinement.open_confinement(args[0], filter_calls=False) as enter:
+        with confinement.open_confinement(args[0], calls=seccomp.Calls.EVENT_LOOP) as enter:
             options |= {"env": confinement.environment(), "preexec_fn": enter}
             start(self, args, *remaining, **options)
 

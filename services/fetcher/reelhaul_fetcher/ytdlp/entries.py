@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urljoin
 
 from yt_dlp.utils import sanitize_url, unsmuggle_url
 
@@ -14,8 +15,9 @@ from reelhaul_fetcher.ytdlp.downloader import Info
 from reelhaul_fetcher.ytdlp.info import playable_formats
 
 _MAX_URL_LENGTH = 2048
-# Titles of entries that are placeholders.
-_UNAVAILABLE = re.compile(r"\[(?:private|deleted|unavailable|removed) video\]", re.IGNORECASE)
+# Titles of entries that are placeholders; a video may have one too, but not in brackets.
+_UNAVAILABLE = re.compile(r"(\[)?(?:private|deleted|unavailable|removed) video(?(1)\])", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> PlaylistEntry | None:
@@ -30,10 +32,7 @@ def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> 
         return None
     if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
         return None
-    if (
-        _UNAVAILABLE.fullmatch(clean(entry.get("title")).strip()[:100])
-        or entry.get("availability") == "private"
-    ):
+    if _is_unavailable(entry):
         return None
     result = PlaylistEntry(
         url=url,
@@ -65,12 +64,25 @@ class SeenEntries:
         return is_known
 
 
+def _is_unavailable(entry: Info) -> bool:
+    placeholder = _UNAVAILABLE.fullmatch(clean(entry.get("title")).strip()[:100])
+    if placeholder and not placeholder[1]:
+        # Without brackets at YouTube only, which then gives no duration.
+        return clean(entry.get("ie_key")).startswith("Youtube") and not entry.get("duration")
+    return bool(placeholder) or entry.get("availability") == "private"
+
+
 def _find_url(entry: Info, info: Info) -> str:
     if entry.get("_type") in ("url", "url_transparent"):
         url = unsmuggle_url(str(entry["url"]))[0]
         # Some extractors give the bare id of a YouTube video.
         is_bare_id = entry.get("ie_key") == "Youtube" and "/" not in url
-        return f"https://www.youtube.com/watch?v={url}" if is_bare_id else str(sanitize_url(url))
+        if is_bare_id:
+            return f"https://www.youtube.com/watch?v={url}"
+        if not _SCHEME.match(url) and entry.get("ie_key") in (None, "Generic"):
+            # Feeds have URLs relative to their own.
+            url = urljoin(str(info.get("webpage_url") or ""), url)
+        return str(sanitize_url(url))
     page = str(entry.get("webpage_url") or "")
     if page and page != info.get("webpage_url"):
         return page

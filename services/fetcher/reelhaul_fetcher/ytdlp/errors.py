@@ -223,7 +223,10 @@ def _by_progress(
     extractors = {str(getattr(link, "ie", None) or "").lower() for link in chain} | {log.extractor}
     message = f"{ENGINE} could not read this page: {text}; a newer version may"
     if re.search(error_patterns.NO_FORMATS, text, re.IGNORECASE):
-        message = f"the page was read, but no format that can be played was found: {text}"
+        # yt-dlp's own words for it add nothing.
+        cause = re.sub(error_patterns.NO_FORMATS, "", text, flags=re.IGNORECASE).strip("!.; ")
+        message = "the page was read, but no format that can be played was found"
+        message += f": {cause}" if cause else ""
         # For a page of no site in particular there is no extractor that a newer version could repair.
         if "generic" in extractors:
             return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)

@@ -78,6 +78,7 @@ def probe(request: ProbeRequest, options: EngineOptions, log: ResponseLog) -> Me
         return to_media_info(info, values, filter(None, entries))
     if info.get("live_status") not in ("is_live", "is_upcoming", "post_live"):
         check_streams(info, log.warnings)
+    _remove_number(info)
     return to_media_info(info, values)
 
 
@@ -122,20 +123,28 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
     """Return yt-dlp's info dict of the one video at *url*."""
     info: Info = downloader.extract_info(url, download=False, process=True)
     if "entries" not in info:
-        # yt-dlp numbers the videos of a page in their titles, also if there is only one.
-        if info.get("extractor") == "html5":
-            info["title"] = str(info.get("title") or "").removesuffix(" (1)")
+        _remove_number(info)
         return info
     entries = [entry for entry in info["entries"] if entry]
-    # If a page embeds several videos, the first is the page's own. A list of another extractor is no video.
-    if entries and info.get("extractor") == "generic":
+    # If a page embeds several videos, the first is the page's own. A feed, whose id is its URL, and a list of
+    # another extractor are no video.
+    is_feed = info.get("id") == info.get("original_url")
+    if entries and info.get("extractor") == "generic" and not is_feed:
         # The title of the page: those of its videos are numbered.
         return {**entries[0], "title": info.get("title") or entries[0].get("title")}
     raise ReelhaulError(
         ErrorReason.SITE_UNSUPPORTED,
-        "this URL is a list, not one video" if entries else "the page has no media",
+        "this URL is a list, not one video: download it as a playlist"
+        if entries
+        else "the page has no media",
         metadata={"host": ""},
     )
+
+
+def _remove_number(info: Info) -> None:
+    """Restore the title of the only video of a page: yt-dlp numbers the videos of a page in their titles."""
+    if info.get("extractor") == "html5":
+        info["title"] = str(info.get("title") or "").removesuffix(" (1)")
 
 
 def _by_format_id(info: Info) -> dict[str, Info]:

@@ -168,10 +168,16 @@ def _receive(
     channel.on_recording()
     recording = recorder.record(source, format_ids, request, tracker, channel.stop_reason)
     # A recording ends with a whole segment, which may exceed the limit.
-    plan = replace(plan, request=replace(request, max_seconds=0.0), recorded_seconds=recording.seconds)
+    plan = replace(plan, request=replace(request, max_seconds=0.0))
+    warnings = recording.warnings
+    if recording.is_without_audio:
+        recording, plan = recording.without_audio(), replace(plan, formats=plan.formats[:1])
+        text = "nothing of the audio was received"
+        warnings.insert(0, MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text))
+    plan = replace(plan, recording=recording)
     received = [ReceivedStream((file,)) for file in recording.files]
     output = postprocess(received, plan, tracker, channel.on_media_file)
-    return replace(output, warnings=[*output.warnings, *recording.warnings])
+    return replace(output, warnings=[*output.warnings, *warnings])
 
 
 def _is_live(source: Source, media: MediaInfo, format_id: str) -> bool:

@@ -105,7 +105,7 @@ def to_format(stream: dict[str, Any]) -> Format:
     )
     if result.audio_codec:
         label, name = clean(stream.get("language")), clean(stream.get("format_note"))
-        result.role = stream.get(ROLE) or track_roles.from_texts(label, name)
+        result.role = stream.get(ROLE) or track_roles.from_audio_texts(label, name)
         result.default_audio = bool(stream.get(IS_DEFAULT))
     dynamic_range = _code(stream.get("dynamic_range"))
     result.dynamic_range = "" if dynamic_range == "SDR" else dynamic_range

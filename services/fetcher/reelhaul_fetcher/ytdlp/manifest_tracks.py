@@ -19,11 +19,13 @@ from yt_dlp.utils import extract_attributes, float_or_none, int_or_none, parse_c
 
 from reelhaul.type.v1.media_pb2 import TrackRole
 from reelhaul_fetcher.model import track_roles
-from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, NUMBER, ROLE
+from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, MANIFEST_SUBTITLES, NUMBER, ROLE
 
 Info = dict[str, Any]
 _Attributes = dict[str, str]
 
+# Where a manifest tells no more.
+_MIME_TYPES = {"video": "video/mp4", "audio": "audio/mp4", "text": "text/vtt"}
 _MAX_TRACKS = 10_000
 _MAX_TAG_LENGTH = 4000
 _TRACK_TAG = re.compile(rf"<track\s[^<>]{{1,{_MAX_TAG_LENGTH}}}>", re.IGNORECASE)
@@ -35,6 +37,32 @@ def keep_track_properties() -> None:
     extractor._parse_m3u8_formats_and_subtitles = _annotated_hls(extractor._parse_m3u8_formats_and_subtitles)
     extractor._parse_mpd_periods = _annotated_dash(extractor._parse_mpd_periods)
     extractor._parse_html5_media_entries = _annotated_html(extractor._parse_html5_media_entries)
+    extractor._extract_m3u8_formats = _kept_subtitles("_extract_m3u8_formats_and_subtitles")
+    extractor._extract_mpd_formats = _kept_subtitles("_extract_mpd_formats_and_subtitles")
+
+
+def complete_hls(text: str) -> str:
+    """Return the playlist *text* with a name for each rendition: yt-dlp skips those without one."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#EXT-X-MEDIA:"):
+            media = parse_m3u8_attributes(line)
+            if not media.get("NAME"):
+                name = media.get("LANGUAGE") or media.get("GROUP-ID") or ""
+                lines[number] = f'{line},NAME="{name}{number}"'
+    return "\n".join(lines)
+
+
+def complete_dash(manifest: Element) -> None:
+    """Give each Representation of *manifest* a type: yt-dlp cannot read a manifest with one that has none."""
+    for adaptation_set in manifest.iter():
+        if adaptation_set.tag.rpartition("}")[2] != "AdaptationSet":
+            continue
+        for representation in adaptation_set.findall("{*}Representation"):
+            attributes = {**adaptation_set.attrib, **representation.attrib}
+            if not attributes.get("mimeType"):
+                kind = attributes.get("contentType", "")
+                representation.set("mimeType", _MIME_TYPES.get(kind, "application/octet-stream"))
 
 
 def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: str, url: str) -> None:
@@ -49,11 +77,11 @@ def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: st
         elif line.startswith("#EXT-X-STREAM-INF:"):
             stream = parse_m3u8_attributes(line)
         elif line.strip() and not line.startswith("#"):
-            variants.setdefault(urljoin(url, line.strip()), stream)
+            variants.setdefault(_join(url, line.strip()), stream)
     renditions: dict[tuple[str, str], Info] = {}
     for (kind, _), members in groups.items():
         for media, properties in zip(members, _hls_properties(members), strict=True):
-            renditions.setdefault((kind, urljoin(url, media.get("URI") or "")), properties)
+            renditions.setdefault((kind, _join(url, media.get("URI") or "")), properties)
     for form in (form for forms in subtitles.values() for form in forms):
         form.update(renditions.get(("SUBTITLES", str(form.get("url"))), {}))
     for stream_format in formats:
@@ -163,12 +191,20 @@ def annotate_html(entries: list[Info], page: str, base_url: str) -> None:
         role = track_roles.from_texts(attributes.get("srclang") or "", name)
         if attributes.get("kind") == "captions":
             role = role or TrackRole.TRACK_ROLE_HEARING_IMPAIRED
-        url = urljoin(base_url, (attributes.get("src") or "").strip())
+        url = _join(base_url, (attributes.get("src") or "").strip())
         tracks.setdefault(url, {"name": name, ROLE: role, IS_DEFAULT: "default" in attributes})
     for entry in entries:
         for forms in (entry.get("subtitles") or {}).values():
             for form in forms:
                 form.update(tracks.get(str(form.get("url")), {}))
+
+
+def _join(base: str, reference: str) -> str:
+    """Return the address of *reference*; empty if it is none."""
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        return ""
 
 
 def _without_name(properties: Info) -> Info:
@@ -181,7 +217,7 @@ def _annotated_hls(parse: Callable[..., Any]) -> Callable[..., Any]:
     def parse_and_annotate(
         self: Any, m3u8_doc: str, m3u8_url: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        formats, subtitles = parse(self, m3u8_doc, m3u8_url, *args, **kwargs)
+        formats, subtitles = parse(self, complete_hls(m3u8_doc), m3u8_url, *args, **kwargs)
         annotate_hls(formats, subtitles, m3u8_doc, m3u8_url or "")
         return formats, subtitles
 
@@ -191,6 +227,7 @@ def _annotated_hls(parse: Callable[..., Any]) -> Callable[..., Any]:
 def _annotated_dash(parse: Callable[..., Iterable[Info]]) -> Callable[..., Iterator[Info]]:
     @functools.wraps(parse)
     def parse_and_annotate(self: Any, mpd_doc: Element, *args: Any, **kwargs: Any) -> Iterator[Info]:
+        complete_dash(mpd_doc)
         periods = parse(self, mpd_doc, *args, **kwargs)
         for period, element in zip(periods, mpd_doc.iterfind("{*}Period"), strict=False):
             annotate_dash(period, element)
@@ -207,3 +244,16 @@ def _annotated_html(parse: Callable[..., list[Info]]) -> Callable[..., list[Info
         return entries
 
     return parse_and_annotate
+
+
+def _kept_subtitles(method: str) -> Callable[..., list[Info]]:
+    """Return a method for extractors that read formats only: the subtitles of *method* stay with them."""
+
+    def extract_formats(self: Any, *args: Any, **kwargs: Any) -> list[Info]:
+        formats, subtitles = getattr(self, method)(*args, **kwargs)
+        if subtitles:
+            for stream in formats:
+                stream[MANIFEST_SUBTITLES] = subtitles
+        return list(formats)
+
+    return extract_formats

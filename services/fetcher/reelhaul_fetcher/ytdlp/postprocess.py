@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from reelhaul import file_names
@@ -24,6 +25,7 @@ from reelhaul_fetcher.media.ffmpeg import FfmpegFailed, Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
 from reelhaul_fetcher.model import audio_selection, audio_tracks, chapters, cues, languages, play_time
 from reelhaul_fetcher.model.chapters import Chapter
+from reelhaul_fetcher.model.clocks import Clock, Timeline, plan_recorded_timeline, plan_timeline
 from reelhaul_fetcher.model.cuts import Cut, clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_encoded_package, plan_package
@@ -32,6 +34,7 @@ from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import picture_warnings
 from reelhaul_fetcher.ytdlp.captions import CaptionTrack
 from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range, media_too_long
+from reelhaul_fetcher.ytdlp.live.recorder import Recording
 from reelhaul_runtime.errors import ReelhaulError
 
 # libav's name of the container, by extension, for files that are usable as received.
@@ -41,6 +44,8 @@ _CUT_TOLERANCE = 0.5
 # Seconds by which a chapter's file may be longer: a copied range starts at the key frame before it.
 _KEY_FRAME_TOLERANCE = 12.0
 _MAX_CHAPTERS = 300
+# Seconds by which video and audio may begin or end apart without a warning.
+_MAX_APART_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,13 @@ class OutputPlan:
     sponsor_chapters: tuple[Chapter, ...] = ()
     #: What was read of files received, as far as they were read.
     inspections: Mapping[Path, Inspection] = field(default_factory=dict)
-    #: Expected play time of a recording; 0: what the site tells.
-    recorded_seconds: float = 0.0
+    #: Of a live stream.
+    recording: Recording | None = None
+
+    @property
+    def recorded_seconds(self) -> float:
+        """The play time of the recording by its playlists; 0 if this is none."""
+        return self.recording.seconds if self.recording else 0.0
 
     @property
     def spec(self) -> FormatSpec:
@@ -104,16 +114,19 @@ def postprocess(
     def inspect(path: Path) -> Inspection:
         return plan.inspections.get(path) or inspect_received(path)
 
+    clocks = _Clocks(streams, inspect)
     joined = joiner.join(
         [stream.files for stream in streams],
         plan.request.folder,
         inspect,
+        clocks.read,
         tracker.update_stage,
         expected=[stream.promised_seconds or stated for stream in streams],
     )
     files = joined.files
     inspections = [inspect(path) for path in files]
-    duration = max(inspection.duration for inspection in inspections)
+    timeline = _plan_timeline([clocks.read(path) for path in files], plan.recording)
+    duration = timeline.length
     video, audio = inspections[0], inspections[-1]
     if not audio.audio_codec and (plan.spec.media_kind == FormatSpec.AUDIO or not video.video_codec):
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, "this media has no sound")
@@ -134,7 +147,7 @@ def postprocess(
     warnings += _compare_play_time(streams, files, inspections, plan)
     planned_package = package
     path, package, extras_warnings = _mux_tolerantly(
-        files, inspections, package, plan, cut, embedded_chapters, tracker
+        files, inspections, timeline, package, plan, cut, embedded_chapters, tracker
     )
     warnings += extras_warnings
     if package != planned_package:
@@ -144,8 +157,10 @@ def postprocess(
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
-    inspection = inspections[0] if path == files[0] else None
-    delivered = _verify(path, inspection, package, plan, duration)
+    inspection = inspections[0] if path == files[0] else inspect_received(path)
+    audio_delay = _expected_audio_delay(inspections, timeline, package, cut)
+    delivered = _verify(path, inspection, package, plan, duration, audio_delay)
+    warnings += _find_unequal_streams(inspection)
     if joined.transcoded:
         text = "parts of the media differ in size or sample rate and were transcoded"
         warnings.append(MediaWarning(reason=MediaWarning.TRANSCODED, message=text))
@@ -201,6 +216,63 @@ def inspect_received(path: Path) -> Inspection:
         ) from error
 
 
+class _Clocks:
+    """Reads the clocks of files; those that we joined begin when they play."""
+
+    def __init__(self, streams: Sequence[ReceivedStream], inspect: Callable[[Path], Inspection]) -> None:
+        self._inspect = inspect
+        self._starts = {
+            path: start
+            for stream in streams
+            for path, start in zip_longest(stream.files, stream.presentation_starts, fillvalue=0.0)
+        }
+
+    def read(self, path: Path) -> Clock:
+        """Return the clock of *path*, from the start of its presentation."""
+        clock = self._inspect(path).clock
+        if path not in self._starts:
+            return replace(clock, start=None)
+        return clock.shifted(self._starts[path])
+
+
+def _plan_timeline(clocks: list[Clock], recording: Recording | None) -> Timeline:
+    """Return when the streams play by the clock that they share."""
+    if recording and len(recording.files) == len(clocks):
+        timeline = plan_recorded_timeline(clocks, recording.starts, recording.end)
+        return replace(timeline, longest_gap=recording.longest_gap)
+    return plan_timeline(clocks)
+
+
+def _expected_audio_delay(
+    inspections: list[Inspection], timeline: Timeline, package: Package, cut: Cut
+) -> float | None:
+    """Return how long after the video the audio begins in the file; None if that is not known."""
+    if len(inspections) == 1 or not (package.video and package.audio):
+        return None
+    video_start = max(0.0, timeline.delays[0] + inspections[0].video_start)
+    if cut.removes_something:
+        # The audio of a cut is filled with silence from its start.
+        return -cut.map_time(video_start)
+    return max(0.0, timeline.delays[-1] + inspections[-1].audio_start) - video_start
+
+
+def _find_unequal_streams(inspection: Inspection) -> list[MediaWarning]:
+    """Return a warning if video and audio of the file do not begin and end together."""
+    if not (inspection.video_end and inspection.audio_end):
+        return []
+    differences = {
+        "begins": inspection.audio_start - inspection.video_start,
+        "ends": inspection.audio_end - inspection.video_end,
+    }
+    texts = [
+        f"{verb} {abs(seconds):.1f} s {'after' if seconds > 0 else 'before'} the video"
+        for verb, seconds in differences.items()
+        if abs(seconds) > _MAX_APART_SECONDS
+    ]
+    text = f"the audio {' and '.join(texts)}"
+    return [MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text)] if texts else []
+
+
 def _compare_play_time(
     streams: list[ReceivedStream], files: list[Path], inspections: list[Inspection], plan: OutputPlan
 ) -> list[MediaWarning]:
@@ -250,6 +322,7 @@ def _plan_chapters(
 def _mux_tolerantly(
     files: list[Path],
     inspections: Sequence[Inspection],
+    timeline: Timeline,
     package: Package,
     plan: OutputPlan,
     cut: Cut,
@@ -269,7 +342,7 @@ def _mux_tolerantly(
         variants += [(encoded, extras, chapters_) for _, extras, chapters_ in variants]
     for number, (tried, extras, chapters_) in enumerate(variants, 1):
         try:
-            path = _mux(files, inspections, tried, extras, cut, chapters_, tracker)
+            path = _mux(files, inspections, timeline, tried, extras, cut, chapters_, tracker)
         except FfmpegFailed:
             if number == len(variants):
                 raise
@@ -295,6 +368,7 @@ def _not_embedded(plan: OutputPlan, embedded_chapters: list[Chapter]) -> list[Me
 def _mux(
     files: list[Path],
     inspections: Sequence[Inspection],
+    timeline: Timeline,
     package: Package,
     plan: OutputPlan,
     cut: Cut,
@@ -304,8 +378,7 @@ def _mux(
     """Return the file in its container. A file that is what is wanted already stays untouched."""
     folder = plan.request.folder
     chapters_file = _write_chapters(folder, embedded_chapters) if embedded_chapters else None
-    duration = max(inspection.duration for inspection in inspections)
-    length = cut.length if cut.removes_something else duration
+    length = cut.length if cut.removes_something else timeline.length
     extras = muxer.EmbeddedExtras(_write_subtitles(plan, package, cut, length), plan.thumbnail, chapters_file)
     extras = extras.supported_by(package.extension)
     is_usable = (
@@ -321,7 +394,9 @@ def _mux(
         return files[0]
     output = folder / f"result.{package.extension}"
     inputs = [Input(file, read.demuxer) for file, read in zip(files, inspections, strict=True)]
-    muxer.mux(inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras)
+    muxer.mux(
+        inputs, package, output, length, tracker.update_stage, cut=cut, extras=extras, timeline=timeline
+    )
     for path in files:
         path.unlink()
     return output
@@ -350,15 +425,29 @@ def _write_chapters(folder: Path, embedded_chapters: list[Chapter]) -> Path:
 
 
 def _verify(
-    path: Path, inspection: Inspection | None, package: Package, plan: OutputPlan, received_seconds: float
+    path: Path,
+    inspection: Inspection,
+    package: Package,
+    plan: OutputPlan,
+    received_seconds: float,
+    audio_delay: float | None,
 ) -> DeliveredMedia:
-    expected_seconds = plan.recorded_seconds or received_seconds
+    expected_seconds = received_seconds
+    if plan.recording:
+        # Playlists tell play times inexactly; where the clock starts again, a file does.
+        told = plan.recorded_seconds, received_seconds
+        expected_seconds = min(told, key=lambda seconds: abs(seconds - inspection.duration))
     cut, tolerance = plan.cut.limited_to(expected_seconds), 0.0
     if cut.removes_something:
         tolerance = _CUT_TOLERANCE if plan.cut.ranges[-1].end <= expected_seconds else 0.0
         expected_seconds = cut.length
     expected = verify.Expected(
-        expected_seconds, bool(package.video), bool(package.audio), plan.spec.min_height, tolerance
+        expected_seconds,
+        bool(package.video),
+        bool(package.audio),
+        plan.spec.min_height,
+        tolerance,
+        audio_delay,
     )
     delivered = verify.verify(path, expected, inspection)
     audio = plan.formats[-1]

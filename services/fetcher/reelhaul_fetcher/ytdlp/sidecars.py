@@ -21,6 +21,7 @@ from reelhaul_fetcher.model.site_limits import MAX_URL
 from reelhaul_fetcher.ytdlp.captions import Sidecars, Translate, fetch_subtitles
 from reelhaul_fetcher.ytdlp.downloader import read_body
 from reelhaul_fetcher.ytdlp.extraction import Source
+from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
 
 _MAX_THUMBNAIL_BYTES = 20 * 1024 * 1024
 # YouTube has 38 for each video, of which the first 12 show its picture.
@@ -41,10 +42,11 @@ def fetch_sidecars(
     spec, sidecars = request.format, Sidecars()
     if spec.HasField("subtitles") or spec.thumbnail:
         tracker.begin_stage(Progress.FETCHING_EXTRAS)
+    timer = SidecarTimer(request.idle_seconds)
     if spec.HasField("subtitles"):
-        sidecars = fetch_subtitles(source.downloader, source.info, request, translate)
+        sidecars = fetch_subtitles(source.downloader, source.info, request, translate, timer)
     if spec.thumbnail:
-        if thumbnail := _fetch_thumbnail(source, media, request.folder):
+        if thumbnail := _fetch_thumbnail(source, media, request.folder, timer):
             sidecars.products.append(thumbnail)
             sidecars.thumbnail = thumbnail.path
         else:
@@ -55,19 +57,19 @@ def fetch_sidecars(
     return sidecars
 
 
-def _fetch_thumbnail(source: Source, media: MediaInfo, folder: Path) -> Product | None:
+def _fetch_thumbnail(source: Source, media: MediaInfo, folder: Path, timer: SidecarTimer) -> Product | None:
     """Return the best thumbnail that can be downloaded and read, as a JPEG; None if there is none."""
     original, jpeg = folder / "thumbnail.raw", folder / "thumbnail.jpg"
     downloader = source.downloader
     for url in islice(_thumbnail_urls(source, media), _MAX_THUMBNAILS):
         try:
             # Sites and extractors name pictures that they only suppose to exist.
-            with downloader.logging_paused():
+            with downloader.logging_paused(), timer.limit():
                 original.write_bytes(read_body(downloader, Request(url), _MAX_THUMBNAIL_BYTES))
             ffmpeg.to_jpeg(original, jpeg)
         except (HTTPError, ValueError, ffmpeg.FfmpegFailed):
             continue
-        except (YoutubeDLError, OSError):
+        except (YoutubeDLError, OSError, SidecarTooSlow):
             break
         finally:
             original.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from reelhaul_fetcher.model.subtitle_formats import Track, ttml, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
+from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
 from reelhaul_runtime.errors import ReelhaulError
 
 _MAX_BYTES = 16 * 1024 * 1024
@@ -23,34 +25,38 @@ _PREFERRED = ("json3", "vtt", "srt", "ttml", "dfxp", "ass", "ssa", "smi", "sami"
 # YouTube's older formats, beside those that are read.
 _SKIPPED = frozenset(("srv1", "srv2", "srv3"))
 _MAX_FORMS = 8
+_SEGMENTS = "track.segments"
 # Of an extension in a message.
 _MAX_NAME = 20
 _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 
 
-def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path) -> Track:
-    """Return the cues of *source*. Raises SubtitlesUnreadable if no format of it can be read."""
+def download_track(downloader: Downloader, source: SubtitleTrack, folder: Path, timer: SidecarTimer) -> Track:
+    """Return the cues of *source*. Raises SubtitlesUnreadable if no format of it can be read in time."""
     forms = [
         form for form in source.formats or () if isinstance(form, dict) and _extension(form) not in _SKIPPED
     ]
     whole = [form for form in forms if PERIOD not in form]
     if whole or not forms:
-        return _download_best(downloader, whole, source, folder)
+        return _download_best(downloader, whole, source, folder, timer)
     periods = sorted({form[PERIOD] for form in forms})
     tracks = []
     for period in periods:
         own = [form for form in forms if form[PERIOD] == period]
-        track = _download_best(downloader, own, source, folder)
+        track = _download_best(downloader, own, source, folder, timer)
         tracks.append(replace(track, cues=cues.on_presentation_time(track.cues, *period)))
     return Track([cue for track in tracks for cue in track.cues], sum(track.wrong for track in tracks))
 
 
-def _download_best(downloader: Downloader, forms: list[Info], source: SubtitleTrack, folder: Path) -> Track:
+def _download_best(
+    downloader: Downloader, forms: list[Info], source: SubtitleTrack, folder: Path, timer: SidecarTimer
+) -> Track:
     """Return the cues of the best of *forms* that can be read. Raises SubtitlesUnreadable."""
     problems: list[str] = []
     for form in islice(sorted(forms, key=_rank), _MAX_FORMS):
         try:
-            text, is_segmented = _fetch_text(downloader, form, source, folder)
+            with timer.limit(lambda: _received(folder)):
+                text, is_segmented = _fetch_text(downloader, form, source, folder)
             track = subtitle_formats.parse(text, source.language)
         except ReelhaulError:
             raise
@@ -79,6 +85,8 @@ def _describe(error: Exception, form: Info) -> str:
         return f"{error} ({_extension(form)[:_MAX_NAME]})"
     if isinstance(error, HTTPError):
         return f"the site responds with status {error.status}"
+    if isinstance(error, SidecarTooSlow):
+        return "the site takes too long to send the file"
     return "the file could not be downloaded"
 
 
@@ -100,9 +108,18 @@ def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folde
     return text, is_segmented
 
 
+def _received(folder: Path) -> int:
+    """Return the bytes received of the segments of a track."""
+    sizes = 0
+    for path in folder.glob(f"{_SEGMENTS}*"):
+        with suppress(OSError):
+            sizes += path.stat().st_size
+    return sizes
+
+
 def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> bytes:
     """Return the segments of a track one after another, as yt-dlp's native downloaders receive them."""
-    path = folder / "track.segments"
+    path = folder / _SEGMENTS
     # As a file of no known kind: of WebVTT, yt-dlp would parse the segments, and refuse most errors.
     track = {"protocol": "m3u8_native", **form, "ext": "segments", "id": "track", "title": "track"}
     try:

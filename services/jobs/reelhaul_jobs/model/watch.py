@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
@@ -66,7 +66,7 @@ class Message:
 
     def with_conflated(self, count: int) -> Message:
         """Return this message, sharing its serialized forms, for a watcher that skipped *count* updates."""
-        return replace(self, conflated=count)
+        return Message(self.sequence, self.resume_token, self.time, self.body, self.wait, count, self.encoded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from reelhaul_jobs.service.event_hub import EventHub
 # How long what all waiting jobs share, the workers and the sites, may be reused for lists and watches.
 _CACHE_SECONDS = 1.0
 _MAX_SITES = 1000
+# Sites of a list that are read, unless they are known; jobs at further sites show no limit of theirs.
+_MAX_LISTED_SITES = 64
 # Running jobs of an expansion whose progress is read; more than most suites have slots.
 _MAX_RUNNING = 500
 
@@ -67,9 +69,12 @@ class JobViews:
 
     async def list_views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
         """Return the views of *jobs*, expansions without their children."""
+        waiting = dict.fromkeys(job.site for job in jobs if job.state is State.QUEUED)
+        sites = set(list(waiting)[:_MAX_LISTED_SITES])
         views = list[JobView]()
         for job in map(self.with_latest_progress, jobs):
-            views.append(self._view_silence(job) or JobView(job, await self._explain(job)))
+            view = self._view_silence(job)
+            views.append(view or JobView(job, await self._explain(job, reads_site=job.site in sites)))
         return views
 
     def with_latest_progress(self, job: Job) -> Job:
@@ -79,12 +84,11 @@ class JobViews:
             return job
         return job.replace_fields(progress=notice.progress)
 
-    async def _explain(self, job: Job) -> Wait | None:
+    async def _explain(self, job: Job, *, reads_site: bool = True) -> Wait | None:
         if job.state is not State.QUEUED:
             return wait_reason.explain_wait(job)
-        return wait_reason.explain_wait(
-            job, workers=await self._worker_availability(), site=await self._site_wait(job.site)
-        )
+        site = await self._site_wait(job.site) if reads_site else None
+        return wait_reason.explain_wait(job, workers=await self._worker_availability(), site=site)
 
     def _view_silence(self, job: Job) -> JobView | None:
         """Return the view of a job whose worker is lost; None for any other."""

@@ -29,7 +29,7 @@ from reelhaul_fetcher.model import hls_playlist, play_time, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
 from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.ytdlp import dash_manifest
-from reelhaul_fetcher.ytdlp.dash_manifest import IS_OPEN, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
 from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
@@ -53,6 +53,8 @@ class SegmentList:
     seconds: float = 0.0
     #: By how many seconds the play time may be shorter: it is rounded, and the last segment is often wrong.
     tolerance: float = 0.0
+    #: The timestamp, in seconds, at which the presentation begins in each part; empty: not told.
+    presentation_starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +284,14 @@ def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
         raise _live(stream, "the manifest is dynamic")
     base, fragments = str(stream.get("fragment_base_url") or ""), list[Info]()
     query = parse_qs(str(stream.get("extra_param_to_segment_url") or ""))
-    period, lengths = None, list[float]()
+    period, lengths, starts = None, list[float](), list[float]()
     for fragment in stream["fragments"]:
         url, bounds = dash_manifest.split_range(fragment.get("url") or urljoin(base, fragment["path"]))
         url = update_url_query(url, query) if query else url
         is_file = bool(fragment.get("is_file"))
         restarts = bool(fragments) and fragment.get("period") != period
+        if restarts or not fragments:
+            starts.append(fragment.get(PRESENTATION_START, stream.get(PRESENTATION_START)) or 0.0)
         for part in _file_ranges(downloader, stream, url) if is_file else [bounds]:
             fragments.append(
                 {
@@ -309,7 +313,8 @@ def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
     if promised and seconds and seconds < promised - max(tolerance, play_time.usual_tolerance(promised)):
         raise _unavailable(f"the manifest promises {promised:.1f} s, and its segments play {seconds:.1f} s")
     # The last segment of a template is shorter than the others.
-    return SegmentList(fragments, min(seconds, promised) if promised and seconds else promised, tolerance)
+    length = min(seconds, promised) if promised and seconds else promised
+    return SegmentList(fragments, length, tolerance, tuple(starts))
 
 
 def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds | None]:

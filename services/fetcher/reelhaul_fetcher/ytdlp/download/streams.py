@@ -26,7 +26,7 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
-from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
@@ -181,8 +181,12 @@ def _download_stream(
     _check_length(transfer.target, size)
     # Of a file that a manifest names.
     promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
-    is_complete = size is not None or received.is_complete
-    return replace(received, promised_seconds=promised, is_complete=is_complete)
+    return replace(
+        received,
+        promised_seconds=promised,
+        is_complete=size is not None or received.is_complete,
+        presentation_starts=(stream.get(PRESENTATION_START) or 0.0,),
+    )
 
 
 def _list_segments(source: Source, stream: Info) -> SegmentList | None:
@@ -211,7 +215,8 @@ def _receive(
     path, target = transfer.path, transfer.target
     if segments is not None:
         files = download_segments(downloader, stream, segments, path, target, transfer.on_resumed)
-        return ReceivedStream(tuple(files), segments.seconds, segments.tolerance)
+        starts = segments.presentation_starts
+        return ReceivedStream(tuple(files), segments.seconds, segments.tolerance, presentation_starts=starts)
     if _is_plain_http(stream):
         # YouTube serves a stream behind an advertisement only when that would be over.
         available_at = number(stream.get("available_at"), MAX_TIME) or 0.0

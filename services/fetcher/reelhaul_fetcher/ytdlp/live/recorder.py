@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yt_dlp.networking.exceptions import RequestError
@@ -13,19 +14,48 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.hls_playlist import Playlist
+from reelhaul_fetcher.model.live_alignment import align
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.extraction import Source
-from reelhaul_fetcher.ytdlp.live.stream import LiveStreamRecorder, StopReason, fetch_playlist
+from reelhaul_fetcher.ytdlp.live.stream import CommonEnd, LiveStreamRecorder, StopReason, fetch_playlist
 from reelhaul_runtime.errors import ReelhaulError
+
+# A playlist without segments delays the recording of the others by this at most.
+_MAX_START_WAIT_SECONDS = 10.0
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A file for each format, their play time, and what ended the recording before the live stream ended."""
+    """A file for each format, when they begin and end, and what ended it before the live stream ended.
+
+    Times are in seconds after the recording began. A format of which nothing was received has an empty file.
+    """
 
     files: list[Path]
-    seconds: float
+    starts: list[float]
+    ends: list[float]
+    #: Where all formats were to end.
+    end: float
+    #: The longest time of which a format has nothing.
+    longest_gap: float
     stop_reason: StopReason.ValueType
+
+    @property
+    def is_without_audio(self) -> bool:
+        """Whether the video was received, and nothing of the audio beside it."""
+        sizes = [file.stat().st_size for file in self.files]
+        return len(sizes) > 1 and sizes[0] > 0 and not any(sizes[1:])
+
+    def without_audio(self) -> Recording:
+        """Return the recording of the video alone."""
+        return replace(self, files=self.files[:1], starts=self.starts[:1], ends=self.ends[:1])
+
+    @property
+    def seconds(self) -> float:
+        """The play time, with whatever one format has more than another."""
+        return min(max(self.ends), max(self.end, min(self.ends)))
 
     @property
     def warnings(self) -> list[MediaWarning]:
@@ -64,6 +94,7 @@ def record(
     """
     tracker.set_plan(dict.fromkeys(format_ids), None)
     files = [request.folder / f"stream{number}.ts" for number in range(len(format_ids))]
+    end = CommonEnd(request.record_seconds)
     recorders = [
         LiveStreamRecorder(
             source.downloader,
@@ -73,14 +104,34 @@ def record(
             request,
             tracker,
             stop_reason,
+            end,
         )
         for format_id, path in zip(format_ids, files, strict=True)
     ]
     for recorder in recorders:
         recorder.parallel = recorders
+    playlists = _fetch_first_playlists(recorders)
+    from_start = request.format.live.from_start
+    anchors = align(
+        playlists, lambda index, segment: recorders[index].measure(segment), from_start=from_start
+    )
+    for recorder, anchor in zip(recorders, anchors, strict=True):
+        recorder.begin_at(anchor)
     with ThreadPoolExecutor(len(recorders)) as pool:
         reasons = list(pool.map(LiveStreamRecorder.run, recorders))
-    return Recording(files, min(recorder.seconds for recorder in recorders), max(reasons))
+    starts, ends = [recorder.start for recorder in recorders], [recorder.position for recorder in recorders]
+    longest_gap = max(recorder.longest_gap for recorder in recorders)
+    return Recording(files, starts, ends, end.position, longest_gap, max(reasons))
+
+
+def _fetch_first_playlists(recorders: list[LiveStreamRecorder]) -> list[Playlist]:
+    """Return the playlists once all have segments, or as they are after some seconds."""
+    end = time.monotonic() + _MAX_START_WAIT_SECONDS
+    while True:
+        playlists = [recorder.fetch_first_playlist() for recorder in recorders]
+        if time.monotonic() > end or all(playlist.segments or playlist.ended for playlist in playlists):
+            return playlists
+        time.sleep(_POLL_SECONDS)
 
 
 def recording_lost() -> ReelhaulError:

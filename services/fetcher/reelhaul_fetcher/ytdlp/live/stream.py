@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -13,9 +17,12 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_fetcher.media import inspector_client
+from reelhaul_fetcher.media.inspect import NotMedia
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
+from reelhaul_fetcher.model.live_alignment import EDGE_SEGMENTS, Anchor, is_over
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.streams import media_too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
@@ -27,13 +34,17 @@ StopReason = MediaWarning.Reason
 
 _MAX_PLAYLIST_BYTES = 8 * 1024 * 1024
 _MAX_SEGMENT_BYTES = 256 * 1024 * 1024
-# A recording begins this many segments behind the live edge, as players do.
-_EDGE_SEGMENTS = 3
 _MAX_TRIES = 4
 _FIRST_DELAY = 0.3
 # The live stream is over if no segment appears for this long, plus three target durations.
 _SILENCE_SECONDS = 20.0
+# The same for audio whose video is recorded to its end.
+_LAST_SILENCE_SECONDS = 4.0
 _POLL_SECONDS = 0.2
+# A stop ends the streams together: one that is behind the others goes on for this play time at most.
+_MAX_CATCH_UP_SECONDS = 10.0
+# What sums of play times may be off by.
+_ROUNDING = 0.01
 _MIN_REFRESH_SECONDS, _MAX_REFRESH_SECONDS = 0.3, 5.0
 # A recording takes about as long as it plays, and longer behind a slow site; whatever the playlist says,
 # it ends after this many times its play time and these seconds, or after a day if that is unlimited.
@@ -42,8 +53,41 @@ _MAX_SLOWNESS, _SPARE_SECONDS, _LONGEST_SECONDS = 2.0, 60.0, 24 * 3600.0
 _GONE = (404, 410)
 
 
+class CommonEnd:
+    """The moment at which all streams of a recording end, in seconds after it began."""
+
+    def __init__(self, limit: float) -> None:
+        self.position = limit or math.inf
+        #: When the recording must end, on the monotonic clock.
+        self.deadline = math.inf
+        self.is_video_over = False
+        self._lock, self._is_agreed = threading.Lock(), False
+
+    def end_video(self, position: float) -> None:
+        """End at *position* at the latest, where the video does."""
+        with self._lock:
+            self.position, self.is_video_over = min(self.position, position), True
+
+    def agree(self, recorders: Sequence[LiveStreamRecorder]) -> None:
+        """End where the streams are now; those that are a little behind catch up first."""
+        with self._lock:
+            if self._is_agreed:
+                return
+            self._is_agreed = True
+            started = [recorder for recorder in recorders if recorder.has_started]
+            furthest = max(recorder.position + recorder.available_seconds for recorder in started)
+            earliest = min(recorder.position for recorder in started)
+            self.position = min(self.position, max(earliest, min(furthest, earliest + _MAX_CATCH_UP_SECONDS)))
+            if len(recorders) > 1:
+                self.deadline = time.monotonic() + 2 * _MAX_CATCH_UP_SECONDS
+
+    def abort(self) -> None:
+        """End now: one of the streams cannot be recorded."""
+        self.deadline = 0.0
+
+
 class LiveStreamRecorder:
-    """Records one format, from now to its end."""
+    """Records one format, from where it is aligned to its end."""
 
     def __init__(
         self,
@@ -54,106 +98,188 @@ class LiveStreamRecorder:
         request: FetchRequest,
         tracker: ProgressTracker,
         stop_reason: Callable[[], StopReason.ValueType],
+        end: CommonEnd | None = None,
     ) -> None:
-        #: Play time recorded, gaps included.
-        self.seconds = 0.0
-        #: All recorders of this live stream, this one included.
+        #: All recorders of this live stream, this one included; the first is the video's.
         self.parallel = [self]
+        #: Where the recording of this stream begins, and where it is, in seconds after the whole began.
+        self.start = self.position = 0.0
+        self.has_started = False
+        #: The longest play time that is missing within the recording.
+        self.longest_gap = 0.0
+        #: Play time between the position and the live edge, if that is near.
+        self.available_seconds = 0.0
         self._downloader, self._stream, self._format_id, self._path = downloader, stream, format_id, path
         self._request, self._tracker, self._stop_reason = request, tracker, stop_reason
+        self._end = end or CommonEnd(request.record_seconds)
         self._received, self._init_url = 0, ""
-        self._target_seconds = 6.0
+        self._target_seconds, self._next_number = 6.0, 0
         #: Play time of the segments that are missing since the last one recorded.
         self._gap_seconds = 0.0
         self._last_segment_at = time.monotonic()
         self._deadline = time.monotonic() + recording_time_limit(request)
         self._is_site_down = False
+        #: The playlist and contents that were downloaded before the recording began, by URL.
+        self._first_playlist: Playlist | None = None
+        self._contents: dict[str, bytes] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Play time recorded, gaps included."""
+        return self.position - self.start if self.has_started else 0.0
+
+    def fetch_first_playlist(self) -> Playlist:
+        """Return the playlist to begin with: an empty one if that of audio is not there yet."""
+        playlist = self._refresh_playlist() or Playlist((), self._target_seconds, ended=False)
+        self._first_playlist = playlist
+        return playlist
+
+    def measure(self, segment: Segment) -> float | None:
+        """Return the first timestamp of *segment*, in seconds; None if it has none."""
+        following = self._first_playlist.segments if self._first_playlist else ()
+        parts = [part for part in following if part.number >= segment.number][:EDGE_SEGMENTS]
+        with suppress(RequestError):
+            content = self._prefetch(segment.init_url) if segment.init_url else b""
+            # A segment of a few packets is recognised only with the next ones.
+            for part in parts:
+                content += self._prefetch(part.url)
+                self._path.write_bytes(content)
+                with suppress(NotMedia):
+                    return inspector_client.inspect(self._path).clock.start
+        return None
+
+    def _prefetch(self, url: str) -> bytes:
+        self._contents[url] = content = self._retry(partial(self._download, url))
+        return content
+
+    def begin_at(self, anchor: Anchor) -> None:
+        """Begin with the segment *anchor*, or with the first one after it that is not over by then."""
+        self._next_number, self.start = anchor.number, anchor.position
+        self.position = anchor.position
 
     def run(self) -> StopReason.ValueType:
         """Record; return what ended the recording before the live stream ended."""
-        limit = self._request.record_seconds
-        with self._path.open("wb") as file:
-            for segment in self._segments():
-                self._append(file, segment)
-                if (limit and self.seconds >= limit) or self._is_overdue():
-                    return MediaWarning.RECORDING_CUT
+        try:
+            with self._path.open("wb") as file:
+                for segment in self._segments():
+                    self._append(file, segment)
+        except BaseException:
+            self._end.abort()
+            raise
+        if self is self.parallel[0]:
+            self._end.end_video(self.position)
+        if self._request.record_seconds and self.position >= self._request.record_seconds - _ROUNDING:
+            return MediaWarning.RECORDING_CUT
         is_cut = self._is_site_down or self._is_overdue()
         default = MediaWarning.RECORDING_CUT if is_cut else MediaWarning.REASON_UNSPECIFIED
         return self._stop_reason() or default
 
     def _segments(self) -> Iterator[Segment]:
         """Yield segments as they appear, until the live stream ends or falls silent, or a stop."""
-        last = -1
-        while (playlist := self._refresh_playlist()) is not None:
+        while (playlist := self._first_playlist or self._refresh_playlist()) is not None:
+            self._first_playlist = None
             self._target_seconds = playlist.target_seconds
-            new = [segment for segment in playlist.segments if segment.number > last]
-            if last < 0 and not playlist.ended and not self._request.format.live.from_start:
-                new = new[-_EDGE_SEGMENTS:]
-            for left, segment in zip(reversed(range(len(new))), new, strict=True):
-                last = segment.number
+            new = [segment for segment in playlist.segments if segment.number >= self._next_number]
+            for index, segment in enumerate(new, 1):
+                self._note_missing(segment)
+                self._next_number = segment.number + 1
+                if not self.has_started and self._is_over_at_start(segment):
+                    self._gap_seconds += segment.seconds
+                    continue
+                available = new[index:]
+                is_near = len(available) < EDGE_SEGMENTS
+                self.available_seconds = sum(s.seconds for s in available) if is_near else 0.0
                 yield segment
-                if self._should_stop() and self._may_stop(left):
+                if self._is_finished():
                     return
-            silence = time.monotonic() - self._last_segment_at
-            is_silent = silence > 3 * self._target_seconds + _SILENCE_SECONDS
             refresh = min(max(self._target_seconds / 2, _MIN_REFRESH_SECONDS), _MAX_REFRESH_SECONDS)
-            if playlist.ended or is_silent or self._wait(refresh) or self._is_overdue():
+            if playlist.ended or self._is_silent() or self._wait(refresh, self._is_finished):
                 return
 
-    def _is_overdue(self) -> bool:
-        return time.monotonic() >= self._deadline
+    def _note_missing(self, segment: Segment) -> None:
+        """Count the play time of the segments between the last one and *segment* that were never listed."""
+        missing = segment.number - self._next_number
+        if missing > 0 and self._next_number:
+            # It cannot be more than what has passed since: numbers may also be counted anew.
+            passed = time.monotonic() - self._last_segment_at + self._target_seconds
+            self._gap_seconds += min(missing * segment.seconds, passed)
 
-    def _should_stop(self) -> bool:
+    def _is_over_at_start(self, segment: Segment) -> bool:
+        """Return whether *segment*, the next one, is over when the recording begins."""
+        return is_over(segment, self.position + self._gap_seconds + segment.seconds)
+
+    def _is_silent(self) -> bool:
+        spare = _LAST_SILENCE_SECONDS if self._end.is_video_over else _SILENCE_SECONDS
+        return time.monotonic() - self._last_segment_at > 3 * self._target_seconds + spare
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() >= min(self._deadline, self._end.deadline)
+
+    def _is_stop_requested(self) -> bool:
         """Return whether a stop is requested and there is something to keep."""
         return bool(self.seconds and self._stop_reason())
 
-    def _may_stop(self, left: int) -> bool:
-        """Return whether a stop may happen here, with *left* segments available now."""
-        if self._gap_seconds:
+    def _is_finished(self) -> bool:
+        """Return whether this stream is recorded to the common end, or as far as a stop lets it."""
+        if self._is_overdue():
             return True
-        # Near the live edge all formats stop there; far behind it, reaching it could take hours.
-        return left >= _EDGE_SEGMENTS and self.seconds >= max(other.seconds for other in self.parallel)
+        if not self.seconds:
+            return False
+        if self._stop_reason():
+            self._end.agree(self.parallel)
+            if self._gap_seconds or self._is_site_down:
+                return True
+        return self.position >= self._end.position - _ROUNDING
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait; return at once, and True, if a stop is requested."""
+    def _wait(self, seconds: float, is_over: Callable[[], bool]) -> bool:
+        """Wait; return at once, and True, if *is_over*."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._should_stop():
+            if is_over():
                 return True
             time.sleep(min(left, _POLL_SECONDS))
-        return False
+        return is_over()
 
     def _refresh_playlist(self) -> Playlist | None:
         """Return the playlist, an empty one while the site is down, or None once it is gone for good."""
         try:
             playlist = self._retry(lambda: fetch_playlist(self._downloader, self._stream))
         except ValueError as error:
-            raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(error)) from error
+            # A page instead of the playlist, in the midst of a recording, is a failure of the site.
+            if not self.has_started:
+                raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(error)) from error
+            self._is_site_down = True
         except RequestError as error:
-            if not self.seconds:
+            if not self.has_started and self is self.parallel[0]:
                 raise
-            self._is_site_down = not _is_gone(error)
-            return Playlist((), self._target_seconds, ended=False) if self._is_site_down else None
-        self._is_site_down = False
-        return playlist
+            self._is_site_down = not _is_gone(error) or not self.has_started
+        else:
+            self._is_site_down = False
+            return playlist
+        return Playlist((), self._target_seconds, ended=False) if self._is_site_down else None
 
     def _append(self, file: BinaryIO, segment: Segment) -> None:
         """Write *segment*, or leave a gap if it cannot be downloaded and others could."""
-        is_initialized = segment.init_url in (self._init_url, "") or self._write(file, segment.init_url)
-        if not (is_initialized and self._write(file, segment.url)):
+        if segment.init_url not in (self._init_url, "") and self._write(file, segment.init_url):
+            self._init_url = segment.init_url
+        if segment.init_url not in (self._init_url, "") or not self._write(file, segment.url):
             self._gap_seconds += segment.seconds
             return
-        self._init_url = segment.init_url
-        self.seconds += self._gap_seconds + segment.seconds
+        self.position += self._gap_seconds
+        if self.has_started:
+            self.longest_gap = max(self.longest_gap, self._gap_seconds)
+        else:
+            self.start, self.has_started = self.position, True
+            self._contents.clear()
+        self.position += segment.seconds
         self._gap_seconds, self._last_segment_at = 0.0, time.monotonic()
 
     def _write(self, file: BinaryIO, url: str) -> bool:
-        """Download *url* into *file*; False if that fails. The first download raises instead."""
-        request = Request(url, headers=self._stream.get("http_headers") or {})
+        """Append *url* to *file*; False if that fails. The first segment of the video raises instead."""
         try:
-            content = self._retry(lambda: read_body(self._downloader, request, _MAX_SEGMENT_BYTES))
+            content = self._contents.get(url) or self._retry(partial(self._download, url))
         except RequestError:
-            if not self.seconds:
+            if not self.has_started and self is self.parallel[0]:
                 raise
             return False
         file.write(content)
@@ -163,6 +289,10 @@ class LiveStreamRecorder:
             raise media_too_large(self._tracker.received, self._request.size_limit)
         return True
 
+    def _download(self, url: str) -> bytes:
+        request = Request(url, headers=self._stream.get("http_headers") or {})
+        return read_body(self._downloader, request, _MAX_SEGMENT_BYTES)
+
     def _retry(self, step: Callable[[], _T]) -> _T:
         """Return what *step* returns; repeat it with delays after failures of the network."""
         for attempt in range(_MAX_TRIES - 1):
@@ -170,7 +300,7 @@ class LiveStreamRecorder:
                 return step()
             except RequestError as error:
                 delay = exponential_delay(attempt, _FIRST_DELAY, LONGEST_SECONDS)
-                if self.seconds and (_is_gone(error) or self._wait(delay)):
+                if self.seconds and (_is_gone(error) or self._wait(delay, self._is_stop_requested)):
                     raise
                 if not self.seconds:
                     time.sleep(delay)

@@ -1,0 +1,209 @@
+"""Streams delivered apart keep the clock that they share: in every file, flash and beep coincide."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+from tests.sites import synchronized, tools
+
+from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo, Progress
+from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_fetcher.media import inspector_client
+from reelhaul_fetcher.media import tools as media_tools
+from reelhaul_fetcher.model.cuts import Cut, TimeRange
+from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.play_time import ReceivedStream
+from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+
+_SECONDS = 6.0
+MP4, MKV, WEBM = FormatSpec.MP4, FormatSpec.MKV, FormatSpec.WEBM
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream of the site: what was kept of it, its timestamps, and when its presentation begins by them."""
+
+    suffix: str = "mp4"
+    start: float = 0.0
+    end: float = _SECONDS
+    offset: float = 10.0
+    presentation_start: float = 0.0
+
+
+@pytest.fixture(autouse=True)
+def inspector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An inspector and ffmpeg, as in every child."""
+    monkeypatch.setenv("PATH", str(media_tools.link(tmp_path / "tools")), prepend=os.pathsep)
+    inspector_client.start()
+    yield
+    inspector_client.stop()
+
+
+@pytest.fixture(scope="session")
+def stream_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Stream], Path]:
+    """Returns the file of a stream, which is encoded once."""
+    folder, files = tmp_path_factory.mktemp("apart"), dict[tuple[str, Stream], Path]()
+
+    def create(kind: str, stream: Stream) -> Path:
+        if (kind, stream) not in files:
+            path = folder / f"{len(files)}.{stream.suffix}"
+            webm = stream.suffix == "webm"
+            video = synchronized.VP8 if webm else synchronized.H264
+            codec = video if kind == "video" else synchronized.OPUS if webm else synchronized.AAC
+            synchronized.create(
+                kind, path, codec, seconds=stream.end, start=stream.start, offset=stream.offset
+            )
+            files[kind, stream] = path
+        return files[kind, stream]
+
+    return create
+
+
+def _make(
+    folder: Path,
+    files: Sequence[Path],
+    spec: FormatSpec,
+    cut: Cut | None = None,
+    presentation_starts: tuple[float, ...] = (),
+) -> Output:
+    """Make the file that *spec* asks for of copies of *files* in *folder*."""
+    copies = [folder / f"stream{number}{path.suffix}" for number, path in enumerate(files)]
+    for copy, path in zip(copies, files, strict=True):
+        copy.write_bytes(path.read_bytes())
+    request = FetchRequest("http://site.example/", spec, folder, "http://127.0.0.1:9")
+    formats = [Format(format_id=str(number)) for number in range(len(files))]
+    plan = OutputPlan(request, MediaInfo(title="Moments"), formats, cut=cut or Cut())
+    received = [
+        ReceivedStream((copy,), presentation_starts=(start,))
+        for copy, start in zip_longest(copies, presentation_starts, fillvalue=0.0)
+    ]
+    tracker = ProgressTracker(lambda _: None, lambda: 0.0)
+    tracker.begin_stage(Progress.DOWNLOADING)
+    return postprocess(received, plan, tracker, lambda _: None)
+
+
+def _check(output: Output, count: int, after: float = 1.05) -> Path:
+    """Check that at least *count* flashes *after* a second each have their beep; return the file."""
+    path = output.products[0].path
+    offsets = synchronized.offsets(path, after)
+    assert len(offsets) >= count, f"flashes {synchronized.flashes(path)}, beeps {synchronized.beeps(path)}"
+    assert max(map(abs, offsets)) < 0.15, offsets
+    return path
+
+
+@pytest.mark.parametrize("container", [MP4, MKV])
+@pytest.mark.parametrize(
+    ("video", "audio"),
+    [
+        pytest.param(Stream("ts"), Stream("ts", start=1), id="MPEG-TS, audio later"),
+        pytest.param(Stream("ts", start=1), Stream("ts"), id="MPEG-TS, audio earlier"),
+        pytest.param(Stream("mp4"), Stream("mp4", start=1), id="fMP4, audio later"),
+        pytest.param(Stream("mp4", start=1), Stream("mp4"), id="fMP4, audio earlier"),
+        pytest.param(Stream("mp4"), Stream("mp4"), id="fMP4, together"),
+        pytest.param(Stream("ts"), Stream("mp4", start=1, offset=11.4), id="MPEG-TS and fMP4"),
+        pytest.param(Stream("ts", offset=95442.5), Stream("ts", offset=95442.5, start=1), id="clock wraps"),
+        pytest.param(
+            Stream("mp4", presentation_start=10),
+            Stream("mp4", start=1, offset=100, presentation_start=100),
+            id="DASH with presentation time offsets",
+        ),
+        pytest.param(Stream("mp4", offset=0), Stream("mp4", offset=500), id="no common clock"),
+    ],
+)
+def test_start_difference(
+    video: Stream,
+    audio: Stream,
+    container: FormatSpec.Container.ValueType,
+    stream_file: Callable[[str, Stream], Path],
+    tmp_path: Path,
+) -> None:
+    """A stream that begins later does so in the file, and its first second is not lost."""
+    files = [stream_file("video", video), stream_file("audio", audio)]
+    starts = (video.presentation_start, audio.presentation_start)
+    output = _make(tmp_path, files, FormatSpec(container=container), presentation_starts=starts)
+    path = _check(output, 2)
+    assert not output.delivered.transcoded
+    assert tools.probe(path).duration == pytest.approx(_SECONDS, abs=0.2)
+
+
+@pytest.mark.parametrize("container", [MP4, MKV, WEBM])
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        pytest.param([(0.2, 5)], id="clip across the start of the audio"),
+        pytest.param([(1.5, 5.5)], id="clip after it"),
+        pytest.param([(1.5, math.inf)], id="clip to the end"),
+        pytest.param([(0.2, 3), (4, 6)], id="segment removed"),
+    ],
+)
+@pytest.mark.parametrize("later", ["audio", "video"])
+def test_cut_of_streams_apart(
+    ranges: list[tuple[float, float]],
+    later: str,
+    container: FormatSpec.Container.ValueType,
+    stream_file: Callable[[str, Stream], Path],
+    tmp_path: Path,
+) -> None:
+    """A clip has both streams from the same moments, whichever begins later."""
+    files = [
+        stream_file(kind, Stream("ts", start=1) if kind == later else Stream("ts"))
+        for kind in ("video", "audio")
+    ]
+    cut = Cut(tuple(TimeRange(*limits) for limits in ranges))
+    output = _make(tmp_path, files, FormatSpec(container=container), cut)
+    path = _check(output, 2, after=max(0.0, 1.05 - ranges[0][0]))
+    length = sum(min(end, _SECONDS) - start for start, end in ranges)
+    assert tools.probe(path).duration == pytest.approx(length, abs=0.2)
+
+
+def test_webm(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
+    """WebM streams keep their clock in WebM."""
+    files = [stream_file("video", Stream("webm")), stream_file("audio", Stream("webm", start=1))]
+    output = _make(tmp_path, files, FormatSpec(container=WEBM))
+    _check(output, 2)
+    assert not output.delivered.transcoded
+
+
+def test_packed_audio(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
+    """Audio without a container begins when its ID3 tag says."""
+    video = stream_file("video", Stream("ts"))
+    with_tag, bare = tmp_path / "audio.aac", tmp_path / "bare.aac"
+    tools.run_ffmpeg("-i", str(stream_file("audio", Stream("mp4", start=1))), "-c", "copy", str(bare))
+    # MPEG-TS of ffmpeg begins 1.4 s later than asked.
+    timestamp = round((10 + 1.4 + 1) * 90_000).to_bytes(8)
+    owner = b"com.apple.streaming.transportStreamTimestamp\x00"
+    frame = b"PRIV" + len(owner + timestamp).to_bytes(4) + b"\x00\x00" + owner + timestamp
+    with_tag.write_bytes(b"ID3\x04\x00\x00" + bytes([0, 0, 0, len(frame)]) + frame + bare.read_bytes())
+    _check(_make(tmp_path, [video, with_tag], FormatSpec()), 2)
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "text"),
+    [
+        (Stream(), Stream(end=3), "the audio ends 3.0 s before the video"),
+        (Stream(end=3), Stream(), "the audio ends 3.0 s after the video"),
+        (Stream(), Stream(start=2.5), "the audio begins 2.5 s after the video"),
+        (
+            Stream(start=2.5),
+            Stream(end=3.5),
+            "the audio begins 2.5 s before the video and ends 2.5 s before the video",
+        ),
+    ],
+)
+def test_unequal_streams(
+    video: Stream, audio: Stream, text: str, stream_file: Callable[[str, Stream], Path], tmp_path: Path
+) -> None:
+    """Streams of unequal length are delivered as they are, with a warning."""
+    files = [stream_file("video", video), stream_file("audio", audio)]
+    output = _make(tmp_path, files, FormatSpec())
+    assert tools.probe(output.products[0].path).duration == pytest.approx(_SECONDS, abs=0.2)
+    (warning,) = output.warnings
+    assert warning.reason == MediaWarning.STREAMS_UNEQUAL
+    assert warning.message == text
