@@ -139,6 +139,8 @@ def postprocess(
         cut = Cut()
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
+    elif package.extension == "flac" and not audio.has_duration:
+        package = plan_encoded_package(package, audio.transfer)
     length = cut.length if cut.removes_something else duration
     plan = _with_subtitles_on_clock(plan, [inspect(stream.files[0]) for stream in streams], duration)
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
@@ -155,7 +157,7 @@ def postprocess(
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
-    inspection = inspections[0] if path == files[0] else inspect_received(path)
+    inspection = inspections[0] if path == files[0] else verify.inspect_written(path)
     audio_delay = _expected_audio_delay(inspections, timeline, package, cut)
     delivered = _verify(path, inspection, package, plan, duration, audio_delay)
     warnings += _find_unequal_streams(inspection)
