@@ -64,7 +64,7 @@ from reelhaul_fetcher.model import languages
         # None at all.
         *(
             (text, "und")
-            for text in ("", "  ", "1", "-", "_", "a", "English", "Deutsch (Österreich)", "日本語")
+            for text in ("", "  ", "1", "-", "_", "a", "Klingonisch", "Original (OmU)", "日本語")
         ),
         *(
             (text, "und")

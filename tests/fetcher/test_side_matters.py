@@ -281,6 +281,36 @@ async def test_subtitles_of_dash(
     assert ("00:00:02,000 --> 00:00:03,000" in text) == (name == "stpp")
 
 
+_PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n{}#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "playlist", "status"),
+    [
+        ("gone", "", "404 Not Found"),
+        ("page", "<html>", "200 OK"),
+        ("empty", _PLAYLIST.format(""), "200 OK"),
+        (
+            "protected",
+            _PLAYLIST.format('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="k"\n#EXTINF:3,\na.vtt\n'),
+            "200 OK",
+        ),
+    ],
+    ids=["gone", "page", "empty", "protected"],
+)
+async def test_playlists_without_subtitles(
+    harness: Harness, small_site: SmallSite, name: str, playlist: str, status: str
+) -> None:
+    """A playlist of subtitles that cannot be read costs the subtitles, not the video."""
+    small_site.add(f"/{name}.m3u8", playlist, "application/vnd.apple.mpegurl", status)
+    url = small_site.add_page(
+        f"/{name}-list.html", f'<track kind="subtitles" srclang="en" src="/{name}.m3u8">'
+    )
+    result = await harness.fetch(url, FormatSpec(subtitles=Subtitles(languages=["en"], embed=True)))
+    assert reasons(result) == [Warned.SUBTITLES_MISSING]
+    assert products(result, ArtifactInfo.VIDEO)
+
+
 async def test_subtitles_of_periods(harness: Harness, small_site: SmallSite) -> None:
     """Subtitles of a DASH manifest of several periods are one track."""
     small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
@@ -402,8 +432,8 @@ async def test_next_thumbnail(harness: Harness, small_site: SmallSite, tmp_path:
 
 
 CHAPTERS: dict[str, tuple[list[tuple[Any, Any, Any]], int, bool]] = {
-    "order": ([("A", 0, 1), ("C", 2, 3), ("B", 1, 2)], 3, False),
-    "reverse": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, True),
+    "order": ([("C", 2, 3), ("A", 0, 1), ("B", 1, 2)], 3, False),
+    "ends": ([("C", 2, None), ("A", 0, None), ("B", "1", 0)], 3, False),
     "overlap": ([("A", 0, 3), ("B", 0.5, 3)], 2, True),
     "beyond": ([("A", 0, 1), ("B", 1, 60), ("C", 60, 70)], 2, True),
     "same": ([("Part", 0, 1), ("Part", 1, 2), ("Part", 2, 3)], 3, False),
@@ -467,9 +497,48 @@ async def test_site_that_hangs(harness: Harness, small_site: SmallSite, kind: st
         assert "too long" in result.warnings[0].message
 
 
+@pytest.mark.parametrize(("audio", "has_chapters"), [("FLAC", False), ("WAV", False), ("MP3", True)])
+async def test_container_without_chapters(
+    harness: Harness, small_site: SmallSite, audio: str, has_chapters: bool
+) -> None:
+    """Chapters that the container cannot hold are a warning."""
+    parts = [{"@type": "Clip", "name": "A", "startOffset": 0, "endOffset": 2}]
+    url = small_site.add_video_object("/container", hasPart=parts)
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, chapters=FormatSpec.EMBED)
+    spec.audio.format = FormatSpec.Audio.Format.Value(audio)
+    result = await harness.fetch(url, spec)
+    assert reasons(result) == ([] if has_chapters else [Warned.CHAPTERS_MISSING])
+    assert len(probe(products(result, ArtifactInfo.AUDIO)[0])["chapters"]) == int(has_chapters)
+
+
 async def test_required_subtitles(harness: Harness, small_site: SmallSite) -> None:
     """Required subtitles that cannot be read fail the job with the reason."""
     url = small_site.add_track("required.vtt", "<!doctype html>")
     spec = FormatSpec(subtitles=Subtitles(languages=["en"], required=True))
     with pytest.raises(ReelhaulError, match="en: the site sent a page"):
         await harness.fetch(url, spec)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hasPart": ["x", 5, None]},
+        {"hasPart": "x"},
+        {"hasPart": [{"@type": "Clip", "name": {"a": 1}, "startOffset": "PT0S", "endOffset": {}}]},
+        {"name": {"a": "b"}, "description": ["x"]},
+        {"name": 5, "description": {"a": 1}},
+        {"thumbnailUrl": [None, 5, {"a": 1}, "http://["]},
+        {"interactionStatistic": ["x", {"@type": 5}], "interactionCount": "x", "author": [{}]},
+        {"duration": {"a": 1}, "uploadDate": 5, "width": "wide", "height": {}, "contentSize": []},
+        {"duration": "forever", "uploadDate": "yesterday", "keywords": 5, "encodingFormat": 7},
+    ],
+    ids=range(9),
+)
+async def test_metadata_of_the_wrong_type(
+    harness: Harness, small_site: SmallSite, fields: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """A description of the video with values of the wrong type costs these values only."""
+    url = small_site.add_video_object(f"/wrong-{request.node.callspec.id}", **fields)
+    result = await harness.fetch(url, FormatSpec(chapters=FormatSpec.EMBED, info_json=True))
+    assert products(result, ArtifactInfo.VIDEO)
+    assert products(result, ArtifactInfo.INFO)

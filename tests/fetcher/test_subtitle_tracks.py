@@ -56,7 +56,11 @@ FULL_AND_FORCED = [form("forced", "English (forced)", **{ROLE: FORCED}), form("f
         pytest.param({"eng": [form("a")], "ger": [form("b")]}, "de", ["b"], id="ISO 639-2"),
         pytest.param({"eng": [form("a")], "ger": [form("b")]}, "ger", ["b"], id="as the site says"),
         pytest.param({"iw": [form("a")]}, "he", ["a"], id="deprecated"),
-        pytest.param({"English": [form("a")]}, "English", ["a"], id="a label that is no tag"),
+        pytest.param({"Mine": [form("a")]}, "Mine", ["a"], id="a label that is no tag"),
+        pytest.param({"English": [form("a")]}, "en", ["a"], id="a name"),
+        pytest.param(
+            {"und": [form("a", "Deutsch"), form("b", "English")]}, "en", ["b"], id="names of tracks"
+        ),
         pytest.param(
             {"zh-Hans": [form("a")], "zh-Hant": [form("b")]}, "zh-TW", ["b"], id="script of a region"
         ),

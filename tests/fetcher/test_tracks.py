@@ -134,11 +134,9 @@ async def test_audio(
             ("en ", "en"),
             ("zh-Hant-HK", "zh-Hant-HK"),
         ),
-        *(
-            (label, "und")
-            for label in ("English", "Deutsch (Österreich)", "", "1", "日本語", "a-long-label-" * 9)
-        ),
+        *((label, "und") for label in ("Klingonisch", "", "1", "日本語", "a-long-label-" * 9)),
         *(("en-", "en"), ("x-klingon", "x-klingon"), (None, "und")),
+        *(("English", "en"), ("Deutsch (Österreich)", "de")),
     ],
 )
 async def test_labels(harness: Harness, tracks: RawSite, label: str | None, language: str) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.sites.site import Site
-from tests.suite.downloads import create_download, wait_for_end
+from tests.suite.downloads import create_download, wait_for_end, watch_download
 from tests.suite.suite import Suite, running_suite
+
+from reelhaul.cli.commands import reelhaul
 
 _QUOTA, _PAUSE, _RESERVE = 9_000_000, 2_000_000, 1_000_000
 
@@ -47,6 +50,11 @@ def test_job_waits_for_space(small_disk_suite: Suite, site: Site) -> None:
 
     status = suite.wait_for("wait reason", waiting)
     assert (status["status"], status["position"]) == ("QUEUED", 1)
+    first = next(watch_download(suite, job))
+    (listed,) = suite.http.get("/api/v1/jobs", params={"status": "QUEUED"}).json()["jobs"]
+    assert (first["snapshot"]["wait_reason"], listed["wait_reason"]) == ("DISK_FULL", "DISK_FULL")
+    shown = CliRunner().invoke(reelhaul, ["jobs", "get", job, "--server", suite.address("gateway")])
+    assert "QUEUED (DISK_FULL)" in shown.stdout
     assert site.count("/media/360.mp4") == before
     ballast.unlink()
     assert "completed" in wait_for_end(suite, job, seconds=60)

@@ -21,7 +21,7 @@ _SUBTITLES = (
 _CHAPTERS = [("C", 4, 90), ("A", 1, 2), ("B", 2, 4), ("D", 90, 99)]
 
 # Labels of languages as sites write them, and what they are.
-_LABELS = {"en_US": "en-US", "de_sdh": "de", "frFR": "fr-FR", "iw": "he", "Deutsch": "und", "": "und"}
+_LABELS = {"en_US": "en-US", "de_sdh": "de", "frFR": "fr-FR", "iw": "he", "Klingonisch": "und", "": "und"}
 
 
 class OddSite(Site):

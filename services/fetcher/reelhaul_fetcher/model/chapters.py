@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,33 +32,20 @@ def from_media(media: MediaInfo, duration: float) -> tuple[list[Chapter], int]:
     They are sorted and do not overlap: each ends where the next begins, as players show them. One without an
     end ends there too; one that has no time left, or begins after the end, is left out.
     """
-    told = [Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters]
-    ends = sorted(chapter.time_range.end for chapter in told)
-    listed = sorted((_turned(chapter, ends) for chapter in told), key=lambda c: c.time_range.start)
+    told = (Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters)
+    listed = sorted(told, key=lambda chapter: chapter.time_range.start)
     next_starts = [*(chapter.time_range.start for chapter in listed[1:]), math.inf]
-    result, misfits = [], sum(0 < chapter.time_range.end < chapter.time_range.start for chapter in told)
+    result, misfits = [], 0
     for chapter, next_start in zip(listed, next_starts, strict=bool(listed)):
         start, end = chapter.time_range.start, chapter.time_range.end
         fitted = TimeRange(start, min(end if end > start else math.inf, next_start, duration))
         is_shown = fitted.length >= MIN_SECONDS
         # yt-dlp adds one without a name before the first, also if that is not the earliest.
         if not chapter.title.startswith(_UNTITLED):
-            misfits += not is_shown or end > fitted.end + _USUAL_OVERLAP_SECONDS
+            misfits += not is_shown or 0 < end < start or end > fitted.end + _USUAL_OVERLAP_SECONDS
         if is_shown:
             result.append(Chapter(chapter.title, fitted))
     return result, misfits
-
-
-def _turned(chapter: Chapter, ends: Sequence[float]) -> Chapter:
-    """Return *chapter*; if it ends before it begins, as one that follows the latest of *ends* before its own.
-
-    yt-dlp takes a start at 0 for none, and the end of the chapter listed before instead.
-    """
-    start, end = chapter.time_range.start, chapter.time_range.end
-    if not 0 < end < start:
-        return chapter
-    earlier = bisect_left(ends, end)
-    return Chapter(chapter.title, TimeRange(ends[earlier - 1] if earlier else 0.0, end))
 
 
 def whole(title: str) -> Chapter:

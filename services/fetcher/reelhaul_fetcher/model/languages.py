@@ -6,6 +6,7 @@ registry and CLDR, as the library langcodes has them.
 
 from __future__ import annotations
 
+import locale
 import re
 from functools import lru_cache
 
@@ -29,17 +30,28 @@ _SEPARATOR = re.compile(r"[-_]+")
 _LOCALE_SUFFIX = re.compile(r"[.@].*", re.DOTALL)
 # Language and region or script without a separator: enUS, zhHans.
 _JOINED = re.compile(r"([a-z]{2,3})([A-Z]{2}|[A-Z][a-z]{3})")
+_WORD = re.compile(r"\s*[^\W\d_]{4,}")
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 # What CLDR keeps apart although ISO 639-3 has them as one macro language.
 _SEPARATE_MEMBERS = frozenset({"id"})
 
 
 def to_tag(label: str) -> str:
-    """Return the canonical BCP-47 tag of a site's *label* of a language; "und" if it names none.
+    """Return the canonical BCP-47 tag of a site's *label* of a language; "und" if it is of none.
 
     Parts that are no subtags are left out: ``en_US`` is "en-US", ``ger`` is "de", ``de_sdh`` is "de".
     """
     return _to_tag(label) if len(label) <= _MAX_LABEL else UNDETERMINED
+
+
+def from_name(name: str) -> str:
+    """Return the tag of the language whose name *name* begins with, in English or its own; "und" if none.
+
+    The names are those that the X Window System knows as locales: "English (US)" is "en".
+    """
+    word = _WORD.match(name[:_MAX_LABEL].lower())
+    code = locale.locale_alias.get(word[0].strip(), "") if word else ""
+    return _to_valid_tag(code.partition("_")[0]) if "_" in code else UNDETERMINED
 
 
 def distance(requested: str, offered: str, *, spoken: bool = False) -> int | None:
@@ -102,7 +114,7 @@ def _to_tag(label: str) -> str:
     for count in range(min(len(parts), _MAX_SUBTAGS), 0, -1):
         if tag := _to_valid_tag("-".join(parts[:count])):
             return tag
-    return _language_of_country(parts[0]) or UNDETERMINED
+    return _language_of_country(parts[0]) or from_name(label)
 
 
 def _to_valid_tag(text: str) -> str:

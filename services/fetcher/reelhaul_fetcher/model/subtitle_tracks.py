@@ -153,7 +153,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
     """Yield the tracks among the *forms* that yt-dlp lists under one *key*."""
     # A longer key is no language, but may be the name of one.
     label = key.removesuffix(_ORIGINAL_SUFFIX) if len(key) <= MAX_CODE else ""
-    language = languages.to_tag(label)
+    told = languages.to_tag(label)
     groups: dict[tuple[TrackRole.ValueType, str, int], list[Info]] = {}
     for form in forms:
         if not isinstance(form, dict):
@@ -167,6 +167,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
             number = 0 if name else _next_number(form, [groups[other] for other in same])
         groups.setdefault((role, name, number), []).append(form)
     for (role, name, _), group in groups.items():
+        language = told if told != languages.UNDETERMINED else languages.from_name(name)
         shown = name or ("" if language != languages.UNDETERMINED else key[:MAX_NAME])
         is_default = any(form.get(IS_DEFAULT) for form in group)
         yield SubtitleTrack(key[:MAX_NAME], manual, group, language, role, shown, is_default)

@@ -105,6 +105,8 @@ def to_format(stream: dict[str, Any]) -> Format:
     )
     if result.audio_codec:
         label, name = clean(stream.get("language")), clean(stream.get("format_note"))
+        if not result.language_code and not result.video_codec:
+            result.language_code = _known(languages.from_name(name))
         result.role = stream.get(ROLE) or track_roles.from_audio_texts(label, name)
         result.default_audio = bool(stream.get(IS_DEFAULT))
     dynamic_range = _code(stream.get("dynamic_range"))
@@ -180,5 +182,8 @@ def _code(value: Any) -> str:
 
 def _language(value: Any) -> str:
     """Return a site's label of a language as BCP-47; empty if it names none."""
-    tag = languages.to_tag(clean(value))
+    return _known(languages.to_tag(clean(value)))
+
+
+def _known(tag: str) -> str:
     return "" if tag == languages.UNDETERMINED else tag

@@ -472,7 +472,13 @@ def _split(
     products: list[Product] = []
     warnings: list[MediaWarning] = []
     if plan.spec.chapters != FormatSpec.SPLIT:
+        if media_chapters and not muxer.EmbeddedExtras.supports_chapters(package.extension):
+            text = f"{package.extension} files have no chapters"
+            warnings.append(MediaWarning(reason=MediaWarning.CHAPTERS_MISSING, message=text))
         return products, warnings
+    if len(media_chapters) > _MAX_CHAPTERS:
+        text = f"the first {_MAX_CHAPTERS} of {len(media_chapters)} chapters are split off"
+        warnings.append(MediaWarning(reason=MediaWarning.CHAPTERS_MISSING, message=text))
     has_video, has_audio = bool(package.video), bool(package.audio)
     for number, chapter in enumerate(media_chapters[:_MAX_CHAPTERS], 1):
         tracker.begin_stage(Progress.POSTPROCESSING, f"chapter {number}")

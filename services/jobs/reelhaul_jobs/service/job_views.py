@@ -19,7 +19,7 @@ from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 
-# How long what all waiting jobs share, the workers and the sites, may be reused for lists and watches.
+# How long a reading of the workers or of a site is reused for lists and watches.
 _CACHE_SECONDS = 1.0
 _MAX_SITES = 1000
 # Sites of a list that are read, unless they are known; jobs at further sites show no limit of theirs.

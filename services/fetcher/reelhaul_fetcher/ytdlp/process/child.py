@@ -24,7 +24,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchRequest,
     ProbeRequest,
 )
-from reelhaul_fetcher.ytdlp import dash_manifest, errors, extraction, fetch, playlist
+from reelhaul_fetcher.ytdlp import dash_manifest, errors, extraction, fetch, json_ld, playlist
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
@@ -54,6 +54,7 @@ def warm_up() -> str:
     disable_ffmpeg_downloader()
     confine_programs()
     keep_track_properties()
+    json_ld.tolerate_mistakes()
     dash_manifest.support_periods()
     read_playlist_durations()
     share_ssl_contexts()

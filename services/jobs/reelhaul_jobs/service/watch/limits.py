@@ -17,8 +17,8 @@ MAX_STREAM_SECONDS = 12 * 3600 - 30.0
 REREAD_SECONDS = 5.0
 
 
-#: Seconds between two looks at what the rows of watched jobs do not say: why they wait, lost workers, the
-#: progress of an expansion's jobs. A look may take a fifth of the time.
+#: Seconds between two readings of what the rows of watched jobs do not record: why they wait, lost workers,
+#: the progress of an expansion's jobs. After a reading, at least this many times its duration passes.
 OBSERVE_SECONDS = 1.0
 OBSERVE_REST = 4.0
 

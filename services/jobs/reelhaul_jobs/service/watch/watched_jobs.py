@@ -39,7 +39,6 @@ _PAGE = 500
 class WatchedJob:
     """One watched job: its row, its view, its latest events and its latest progress."""
 
-    #: The row, and what it does not say.
     job: Job
     view: JobView
 
@@ -70,7 +69,7 @@ class WatchedJob:
         # All events after this revision are in _events.
         self._events_after = 0
         self._progress: tuple[ProgressNotice, int, Message] | None = None
-        # What the view said last that neither an event nor the worker says.
+        # The latest message that a change of the view caused, without an event or progress of the worker.
         self._update: Message | None = None
         self._snapshot: tuple[JobView, ProgressNotice | None, Message] | None = None
         self._scheduled_read: asyncio.Task[None] | None = None
@@ -82,7 +81,7 @@ class WatchedJob:
         if notice.epoch > self.job.epoch:
             self.refresh_soon()
         if self.job.kind is Kind.EXPANSION:
-            # Its progress is that of its jobs, which the next look finds.
+            # Its progress is that of its jobs, which the next view has.
             return
         self._update = None
         self._notify_progress()
@@ -114,7 +113,7 @@ class WatchedJob:
         return self.view.has_ended
 
     async def observe(self) -> None:
-        """Look at what the row does not say, and wake the watchers if that has changed."""
+        """Build the view of the present row anew, and wake the watchers if it has changed."""
         if self.has_ended:
             return
         job, view = self.job, await self._views.view(self.job)
@@ -228,7 +227,7 @@ class WatchedJob:
                     self._events.append(self._event_message(event))
 
     def _set_view(self, view: JobView) -> None:
-        """Show *view*, of the present row, to the watchers as far as it says something new."""
+        """Take *view*, of the present row, and make a message of what is new in it."""
         before = self.view
         if view.has_ended:
             self.view = view
@@ -244,7 +243,7 @@ class WatchedJob:
             self._publish_update(view)
 
     def _publish_update(self, view: JobView) -> None:
-        """Make a message of *view*: the progress of a lost worker or of children, or why the job waits."""
+        """Make *view* a message: the progress of a lost worker or of children, or why the job waits."""
         job = view.job
         body: Event | media_pb2.Progress | None = None
         if job.kind is Kind.EXPANSION or (job.is_leased and view.wait is not None):
@@ -259,7 +258,7 @@ class WatchedJob:
                 error=job.error,
                 next_attempt_time=job.next_attempt_time,
             )
-        # Whose worker is back shows its next progress.
+        # If its worker is back, the next message is its progress.
         self._update = None if body is None else self._message(self._next_sequence(job), body, view.wait)
         self._notify_progress()
 
@@ -302,8 +301,8 @@ class _Entry:
 class WatchedJobs:
     """The jobs that are watched here: each is opened for its first watcher and closed after its last.
 
-    Every few seconds their rows are compared, which finds changes whose notification was lost; every second
-    it is looked at what the rows do not say.
+    Every few seconds their rows are compared, which finds changes whose notification was lost. Every second
+    their views are built anew, which finds changes that no row records.
     """
 
     def __init__(
