@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.sites.http import Request, Response, serve_in_thread
 from tests.sites.youtube import lists
-from tests.sites.youtube.catalog import find_video, get_video
+from tests.sites.youtube.catalogue import find_video, get_video
 from tests.sites.youtube.formats import streams
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.player import HANDLE
