@@ -21,7 +21,7 @@ _NOT_FOUND = Response(404)
 
 
 class Routes:
-    """Answers requests to YouTube's hosts about the videos of the catalog."""
+    """Answers requests to YouTube's hosts about the videos of the catalogue."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
