@@ -94,18 +94,25 @@ async def test_nothing_is_kept_of_an_ended_job(harness: KeepingHarness, outcome:
 
 
 @pytest.mark.parametrize(
-    ("reason", "is_kept"),
-    [(Refusal.LOST, True), (Refusal.PAUSED, True), (Refusal.ENDED, False), (Refusal.UNKNOWN, False)],
-    ids=lambda value: str(value),
+    ("reason", "job_ended"),
+    [
+        (Refusal.LOST, False),
+        (Refusal.LOST, True),
+        (Refusal.PAUSED, False),
+        (Refusal.ENDED, True),
+        (Refusal.UNKNOWN, True),
+    ],
+    ids=["lost", "ended elsewhere", "paused", "ended", "deleted"],
 )
-async def test_refused_renewal(tmp_path: Path, reason: Refusal.Reason.ValueType, is_kept: bool) -> None:
+async def test_refused_renewal(tmp_path: Path, reason: Refusal.Reason.ValueType, job_ended: bool) -> None:
     """A lost lease or a pause leaves the bytes to the next lease; an ended or deleted job does not."""
     harness = KeepingHarness(tmp_path, lease_seconds=0.06)
     harness.engine.go.clear()
-    harness.leases.renew_response.refusal.reason = reason
+    refusal = harness.leases.renew_response.refusal
+    refusal.reason, refusal.job_ended = reason, job_ended
     await harness.run_job()
     assert harness.engine.stopped
-    assert bool(harness.work_dirs) is is_kept
+    assert bool(harness.work_dirs) is not job_ended
 
 
 async def test_refused_finish_keeps(harness: KeepingHarness) -> None:
@@ -164,6 +171,23 @@ async def test_hint_of_an_ended_job(harness: KeepingHarness) -> None:
         harness.queue.put_hint(work_pb2.StopHint(job=OTHER_JOB, epoch=1, job_ended=True))
         await _wait_until(lambda: len(harness.work_dirs) == 1)
     assert harness.work_dirs[0].name.startswith(JOB.removeprefix("jobs/"))
+
+
+@pytest.mark.parametrize("job_ended", [True, False])
+async def test_end_that_nobody_heard_of(harness: KeepingHarness, tmp_path: Path, job_ended: bool) -> None:
+    """A worker that starts asks jobs about what is kept: an earlier one may have died when its job ended."""
+    harness.leases.job_goes_on = True
+    harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
+    await harness.run_job()
+    successor = KeepingHarness(tmp_path)
+    refusal = successor.leases.renew_response.refusal
+    refusal.reason, refusal.job_ended = Refusal.LOST, job_ended
+    async with successor.running():
+        await successor.wait_logged("renew")
+        if job_ended:
+            await _wait_until(lambda: not successor.work_dirs)
+    assert [(r.job, r.epoch) for r in successor.leases.renewals] == [(JOB, 0)]
+    assert bool(successor.work_dirs) is not job_ended
 
 
 async def test_later_lease_ends_the_earlier(tmp_path: Path) -> None:

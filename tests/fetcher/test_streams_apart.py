@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.ytdlp.live.recorder import Recording
 from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
 
 _SECONDS = 6.0
@@ -72,6 +73,7 @@ def _make(
     spec: FormatSpec,
     cut: Cut | None = None,
     presentation_starts: tuple[float, ...] = (),
+    recording: Recording | None = None,
 ) -> Output:
     """Make the file that *spec* asks for of copies of *files* in *folder*."""
     copies = [folder / f"stream{number}{path.suffix}" for number, path in enumerate(files)]
@@ -79,7 +81,10 @@ def _make(
         copy.write_bytes(path.read_bytes())
     request = FetchRequest("http://site.example/", spec, folder, "http://127.0.0.1:9")
     formats = [Format(format_id=str(number)) for number in range(len(files))]
-    plan = OutputPlan(request, MediaInfo(title="Moments"), formats, cut=cut or Cut())
+    if recording:
+        recording = replace(recording, files=copies)
+    media = MediaInfo(title="Moments")
+    plan = OutputPlan(request, media, formats, cut=cut or Cut(), recording=recording)
     received = [
         ReceivedStream((copy,), presentation_starts=(start,))
         for copy, start in zip_longest(copies, presentation_starts, fillvalue=0.0)
@@ -207,3 +212,66 @@ def test_unequal_streams(
     (warning,) = output.warnings
     assert warning.reason == MediaWarning.STREAMS_UNEQUAL
     assert warning.message == text
+
+
+def test_clip_before_the_audio(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
+    """A clip that ends before the audio begins is delivered, in silence."""
+    files = [stream_file("video", Stream("ts")), stream_file("audio", Stream("ts", start=2))]
+    output = _make(tmp_path, files, FormatSpec(), Cut((TimeRange(0.2, 1.5),)))
+    path = output.products[0].path
+    assert tools.probe(path).duration == pytest.approx(1.3, abs=0.1)
+    assert synchronized.flashes(path)
+    assert not synchronized.beeps(path)
+
+
+@pytest.mark.parametrize("container", [MP4, MKV, WEBM])
+@pytest.mark.parametrize("suffix", ["ts", "mp4"])
+@pytest.mark.parametrize(
+    ("video", "audio", "end", "length"),
+    [
+        pytest.param({"start": 1}, {}, 5, 5, id="audio from before the video"),
+        pytest.param({}, {"start": 1}, 6, 6, id="audio later"),
+        pytest.param({"start": 1}, {"end": 5}, 3.5, 4, id="audio ends after the common end"),
+        pytest.param({"end": 5}, {}, 4.5, 5, id="video ends after the common end"),
+        pytest.param({}, {"end": 4.5}, 5.5, 5.5, id="audio ends early"),
+    ],
+)
+def test_recorded_streams(
+    video: dict[str, float],
+    audio: dict[str, float],
+    end: float,
+    length: float,
+    suffix: str,
+    container: FormatSpec.Container.ValueType,
+    stream_file: Callable[[str, Stream], Path],
+    tmp_path: Path,
+) -> None:
+    """A recording begins with its video, and ends where all its streams do."""
+    files = [stream_file("video", Stream(suffix, **video)), stream_file("audio", Stream(suffix, **audio))]
+    start = audio.get("start", 0.0) - video.get("start", 0.0)
+    ends = [end, end]
+    recording = Recording([], [0.0, start], ends, end, 0.0, MediaWarning.REASON_UNSPECIFIED)
+    output = _make(tmp_path, files, FormatSpec(container=container), recording=recording)
+    path = _check(output, 1)
+    assert tools.probe(path).duration == pytest.approx(length, abs=0.2)
+
+
+@pytest.mark.parametrize("gap_in", ["video", "audio", "both"])
+def test_recording_with_a_gap(gap_in: str, tmp_path: Path) -> None:
+    """After an outage of one stream or both, the streams are in step again."""
+    files = []
+    for kind, codec in (("video", synchronized.H264), ("audio", synchronized.AAC)):
+        has_gap = gap_in in (kind, "both")
+        spans = [(0.0, 3.0), (15.0 if kind == "video" else 16.0, 22.0)] if has_gap else [(0.0, 22.0)]
+        parts = [
+            synchronized.create(kind, tmp_path / f"{n}.ts", codec, seconds=end, start=start, offset=10)
+            for n, (start, end) in enumerate(spans)
+        ]
+        files.append(tmp_path / f"{kind}.ts")
+        files[-1].write_bytes(b"".join(part.read_bytes() for part in parts))
+    recording = Recording([], [0.0, 0.0], [22.0, 22.0], 22.0, 13.0, MediaWarning.REASON_UNSPECIFIED)
+    output = _make(tmp_path, files, FormatSpec(), recording=recording)
+    offsets = synchronized.offsets(output.products[0].path, 16.1)
+    assert len(offsets) >= 1
+    assert max(map(abs, offsets)) < 0.15, offsets
+    assert tools.probe(output.products[0].path).duration == pytest.approx(22, abs=0.3)

@@ -15,6 +15,7 @@ from tests.jobs.fake_worker import run_worker
 from reelhaul.jobs.v1.job_pb2 import Attempt, Job, Wait
 from reelhaul.jobs.v1.job_service_pb2 import (
     CancelJobRequest,
+    DeleteJobRequest,
     GetJobRequest,
     ListAttemptsRequest,
     PauseJobRequest,
@@ -23,6 +24,7 @@ from reelhaul.jobs.v1.job_service_pb2 import (
 )
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, work_pb2
+from reelhaul.work.v1.lease_service_pb2 import RenewRequest
 from reelhaul_jobs.model.retries import error_status
 
 
@@ -84,6 +86,57 @@ async def test_pause_running(service):
     attempts = (await service.jobs.ListAttempts(ListAttemptsRequest(parent=job.name))).attempts
     assert [attempt.state for attempt in attempts] == [Attempt.SUCCEEDED, Attempt.RELEASED]
     assert (await runs[0].renew()).refusal.reason == lease_pb2.Refusal.LOST
+
+
+@pytest.mark.parametrize("action", ["cancel", "delete"])
+async def test_workers_hear_of_the_end_of_a_waiting_job(service, action):
+    """When a job that has run before is cancelled or deleted, all workers hear that it has ended.
+
+    What they keep for its next attempt is of no use. A worker that missed it learns it by asking.
+    """
+    hints = await service.nats.subscribe("control.*")
+    released = asyncio.Event()
+
+    async def work(held):
+        response = await held.finish(released={"retry_delay": duration_pb2.Duration(seconds=600)})
+        assert not response.receipt.job_ended
+        assert not (await held.renew()).refusal.job_ended
+        released.set()
+
+    job = await create_job(service)
+    async with run_worker(service, work):
+        await asyncio.wait_for(released.wait(), TIMEOUT)
+    if action == "cancel":
+        await service.jobs.CancelJob(CancelJobRequest(name=job.name))
+    else:
+        await service.jobs.DeleteJob(DeleteJobRequest(name=job.name))
+    hint = work_pb2.StopHint.FromString((await hints.next_msg(TIMEOUT)).data)
+    assert (hint.job, hint.job_ended) == (job.name, True)
+    asked = await service.leases.Renew(RenewRequest(job=job.name, epoch=0))
+    assert asked.refusal.job_ended
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "cancelled"])
+async def test_receipt_of_the_last_outcome(service, outcome):
+    """The receipt says that the job has ended, and so does every later refusal."""
+    seen = []
+
+    async def work(held):
+        if outcome == "succeeded":
+            response = await held.succeed()
+        elif outcome == "failed":
+            status = error_status(ErrorReason.MEDIA_NOT_FOUND, "it is gone")
+            response = await held.finish(failed={"status": status})
+        else:
+            await service.jobs.CancelJob(CancelJobRequest(name=held.job))
+            response = await held.finish(cancelled={})
+        seen.extend([response.receipt.job_ended, (await held.renew()).refusal.job_ended])
+
+    job = await create_job(service)
+    async with run_worker(service, work):
+        await wait_for_end(service, job.name)
+        await eventually(lambda: len(seen) == 2)
+    assert seen == [True, True]
 
 
 async def test_pause_ended(service):

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.contracts.test_schedule_store import request as schedule_request
+from tests.contracts.test_schedule_store import schedule
 from tests.job_stores import NOW, SqlStore, job, postgresql_store, request, sqlite_store
 from tests.postgresql import fresh_database
 
@@ -25,6 +27,7 @@ from reelhaul_jobs.api.jobs.validation import validate_and_normalize
 from reelhaul_jobs.filters.fields import JOB_FIELDS
 from reelhaul_jobs.filters.parser import MAX_TERMS, parse
 from reelhaul_jobs.model import playlist_expansion, queue_transitions
+from reelhaul_jobs.model import schedule as schedule_model
 from reelhaul_jobs.model.job import Expansion
 from reelhaul_jobs.model.job import Job as JobRecord
 from reelhaul_jobs.model.playlist_expansion import MAX_LIVE_PER_TENANT
@@ -131,6 +134,22 @@ async def test_ended_expansions(store: SqlStore) -> None:
             await call
         assert_quota(failure, "live_expansions")
     assert (await store.get(live[1].id)).state is State.CANCELLED
+
+
+async def test_schedules(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant has a limited number of schedules; another tenant, and after a deletion this one, adds one."""
+    monkeypatch.setattr(schedule_model, "MAX_PER_TENANT", 2)
+    await store.schedules.add(schedule("one"), None)
+    await store.schedules.add(schedule("two"), schedule_request())
+    for key in (None, schedule_request(2)):
+        with pytest.raises(ReelhaulError) as failure:
+            await store.schedules.add(schedule("three"), key)
+        assert_quota(failure, "schedules")
+    # A repeated call returns its schedule.
+    assert (await store.schedules.add(schedule("four"), schedule_request())).id == "two"
+    await store.schedules.add(schedule("three", tenant="other"), None)
+    await store.schedules.delete("acme", "one", lambda _: None)
+    await store.schedules.add(schedule("three"), None)
 
 
 async def test_unfinished_uploads(catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:

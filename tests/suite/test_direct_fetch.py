@@ -108,7 +108,11 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite with two slots and a short drain, whose fetcher uploads files to storage."""
     folder = tmp_path_factory.mktemp("fetches")
     with running_suite(
-        folder / "data", fetcher_slots="2", storage_adopt_dir=str(folder / "nowhere"), drain_seconds="1"
+        folder / "data",
+        fetcher_slots="2",
+        fetcher_direct_fetches_per_tenant="2",
+        storage_adopt_dir=str(folder / "nowhere"),
+        drain_seconds="1",
     ) as suite:
         yield suite
 

@@ -197,6 +197,9 @@ class Scratch(Protocol):
     async def make_space(self, free_bytes: int) -> None:
         """Delete what is kept, the oldest first, until *free_bytes* are free or nothing is left."""
 
+    async def kept_jobs(self) -> Sequence[str]:
+        """Return the jobs of which something is kept."""
+
     async def sweep(self) -> int:
         """Delete what dead workers left and nobody needs, and what is kept for too long; return how many."""
 

@@ -364,10 +364,15 @@ class Refusal(_message.Message):
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    JOB_ENDED_FIELD_NUMBER: _builtins.int
     reason: Global___Refusal.Reason.ValueType
     """Why the lease was refused."""
     message: _builtins.str
     """Text for the log."""
+    job_ended: _builtins.bool
+    """Whether the job is in a terminal state, is being cancelled or does not exist,
+    whatever the reason is: nothing needs to be kept for another attempt.
+    """
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
         """If set: return the item with this delay (nak), and claim when it is redelivered. If
@@ -385,10 +390,11 @@ class Refusal(_message.Message):
         retry_delay: _duration_pb2.Duration | None = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        job_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ended", b"job_ended", "lease_expire_time", b"lease_expire_time", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -82,6 +82,10 @@ class WorkDirs:
     async def discard(self, job: str) -> None:
         await asyncio.to_thread(self._discard, job)
 
+    async def kept_jobs(self) -> list[str]:
+        kept = await asyncio.to_thread(self._kept)
+        return [f"jobs/{each.path.name.partition('.')[0]}" for each in kept]
+
     def free_bytes(self) -> int:
         free = self._disk_free(self._root)
         return min(free, max(0, self._quota - _used_bytes(self._root))) if self._quota else free

@@ -78,6 +78,11 @@ class EmbeddedExtras:
         """Return whether the container of *extension* supports subtitles."""
         return extension in _SUBTITLE_CODECS
 
+    @staticmethod
+    def supports_chapters(extension: str) -> bool:
+        """Return whether the container of *extension* supports chapters."""
+        return extension in _WITH_CHAPTERS
+
     def supported_by(self, extension: str) -> EmbeddedExtras:
         """Return the extras that the container of *extension* supports."""
         return EmbeddedExtras(

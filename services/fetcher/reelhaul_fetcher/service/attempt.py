@@ -44,9 +44,6 @@ _USELESS = frozenset(
         ErrorReason.WORKER_DISK_FULL,
     }
 )
-# Why jobs refuses a lease for good: the job has no other attempt.
-_ENDED = (lease_pb2.Refusal.ENDED, lease_pb2.Refusal.UNKNOWN)
-
 # Until an item is redelivered whose job could not be claimed, or whose outcome jobs never accepted.
 _UNCLAIMED_DELAY = timedelta(seconds=2)
 _UNFINISHED_DELAY = timedelta(seconds=30)
@@ -341,7 +338,7 @@ class LeasedAttempt(Attempt):
 
     async def _settle_refusal(self, refusal: lease_pb2.Refusal) -> None:
         """Hand the item back if jobs says when to retry; otherwise its job needs no worker: acknowledge."""
-        if refusal.reason in _ENDED:
+        if refusal.job_ended:
             await self._discard()
         if refusal.HasField("retry_delay"):
             await self._delivery.nak(refusal.retry_delay.ToTimedelta())

@@ -95,6 +95,17 @@ class _Rejections:
         return error.code in _FINAL_CODES and not error.retryable
 
 
+async def has_ended(leases: Leases, job: str) -> bool | None:
+    """Return whether *job* has ended and no attempt follows; None if jobs does not answer."""
+    # No lease has this epoch, so that the renewal is refused, and tells why.
+    request = lease_service_pb2.RenewRequest(job=job, epoch=0)
+    try:
+        return (await leases.renew(request)).refusal.job_ended
+    except ReelhaulError as error:
+        log.warning("the state of a job is unknown", extra={"job": job, "cause": error.text})
+        return None
+
+
 async def _tries() -> AsyncIterator[None]:
     backoff = Backoff()
     while True:

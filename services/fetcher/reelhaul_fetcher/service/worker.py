@@ -14,7 +14,7 @@ from reelhaul.work.v1.work_pb2 import WorkerNotice
 from reelhaul_fetcher.model.disk_limits import DiskUsage, choose_evictions
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.ports import Delivery, WorkQueue
-from reelhaul_fetcher.service import outcomes
+from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.attempt import Attempt, AttemptContext, LeasedAttempt
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.slots import Slot, SlotPool
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
 _DISK_CHECK_SECONDS = 1.0
-# Between two sweeps of what dead workers left, and of what is kept for too long.
-_SWEEP_SECONDS = 600.0
+# Between two sweeps of what dead workers left and of what is kept.
+_SWEEP_SECONDS = 15.0
 # The Retry-After of OVERLOADED.
 _RETRY_DELAY = timedelta(seconds=1)
 
@@ -208,9 +208,17 @@ class Worker:
                 attempts[eviction.index].evict(own_fault=eviction.own_fault)
 
     async def _sweep(self) -> None:
+        """Delete what dead workers left, and what is kept of jobs that have ended, now and regularly.
+
+        A worker hears of most ends at once, but not if it dies at that moment or the broker is away.
+        """
+        scratch = self._context.downloader.scratch
         while True:
+            await scratch.sweep()
+            for job in await scratch.kept_jobs():
+                if await lease_keeper.has_ended(self._context.leases, job):
+                    await scratch.discard(job)
             await asyncio.sleep(_SWEEP_SECONDS)
-            await self._context.downloader.scratch.sweep()
 
     async def _follow_hints(self) -> None:
         async for hint in self._context.queue.stop_hints():

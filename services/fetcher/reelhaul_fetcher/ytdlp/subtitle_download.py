@@ -17,7 +17,6 @@ from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
-from reelhaul_runtime.errors import ReelhaulError
 
 _MAX_BYTES = 16 * 1024 * 1024
 # Best first: json3 has no rolling lines. Any other may be one of these under another name.
@@ -58,8 +57,6 @@ def _download_best(
             with timer.limit(lambda: _received(folder)):
                 text, is_segmented = _fetch_text(downloader, form, source, folder)
             track = subtitle_formats.parse(text, source.language)
-        except ReelhaulError:
-            raise
         # Whatever value of the site is the cause: the track is missing then.
         except Exception as error:
             problems.append(_describe(error, form))

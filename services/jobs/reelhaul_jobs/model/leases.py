@@ -236,7 +236,8 @@ def check_fence(job: Job, epoch: int) -> Refusal | None:
     if job.epoch == epoch and job.state is State.PAUSED:
         return Refusal(reason=RefusalReason.PAUSED, message="a user paused the job")
     if job.epoch != epoch or not job.state.is_terminal:
-        return Refusal(reason=RefusalReason.LOST, message=f"epoch {epoch} lost its lease")
+        text = f"epoch {epoch} lost its lease"
+        return Refusal(reason=RefusalReason.LOST, message=text, job_ended=job.state.is_terminal)
     return Refusal(reason=RefusalReason.ENDED, message=f"the job is {job.state.name}")
 
 

@@ -35,6 +35,8 @@ class Refusal:
     message: str
     retry_delay: timedelta | None = None
     lease_expire_time: datetime | None = None
+    #: Whether the job has ended, whatever the reason is.
+    job_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Collection
 from contextlib import suppress
@@ -36,8 +37,8 @@ class ReceivedFolder:
             for entry in path.iterdir():
                 entry.unlink()
             self._lock()
-        for entry in path.iterdir():
-            if not _is_private_file(entry):
+        for entry in list(path.iterdir()):
+            if not _is_private_file(entry) and not _replace_by_copy(entry):
                 entry.unlink()
 
     def retain(self, files: Collection[Path]) -> None:
@@ -115,6 +116,20 @@ def _is_private_file(path: Path) -> bool:
         status = path.lstat()
         return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and bool(status.st_mode & stat.S_IWUSR)
     return False
+
+
+def _replace_by_copy(path: Path) -> bool:
+    """Replace a file that others have as well by a copy; False if it is no file or there is no space."""
+    copy = path.with_name(f"{path.name}.copy")
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        shutil.copyfile(path, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        return False
+    os.replace(copy, path)
+    return True
 
 
 def _boot_id() -> str:

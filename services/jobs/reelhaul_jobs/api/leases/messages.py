@@ -26,7 +26,7 @@ from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.results import LeaseGrant, LeaseReceipt, LeaseRenewal
 from reelhaul_jobs.model.retries import error_status
-from reelhaul_jobs.model.transition import Refusal
+from reelhaul_jobs.model.transition import Refusal, RefusalReason
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.validation import urls
 from reelhaul_runtime.validation.violations import FieldViolations
@@ -304,4 +304,5 @@ def _refusal_to_proto(refusal: Refusal) -> lease_pb2.Refusal:
         retry_delay=None if refusal.retry_delay is None else fields.to_duration(refusal.retry_delay),
         lease_expire_time=fields.to_timestamp(refusal.lease_expire_time),
         message=refusal.message,
+        job_ended=refusal.job_ended or refusal.reason in (RefusalReason.ENDED, RefusalReason.UNKNOWN),
     )
