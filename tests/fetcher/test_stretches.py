@@ -316,6 +316,26 @@ async def test_appended_files(harness: Harness, site: FolderSite, second: str) -
     assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.15)
 
 
+async def test_server_without_ranges(harness: Harness, site: FolderSite) -> None:
+    """Segments that are ranges are cut out of the whole file if the server knows no ranges."""
+    site.without_ranges.add("/single-mpegts.ts")
+    try:
+        result = await harness.fetch(site.url("/single-mpegts.m3u8"))
+    finally:
+        site.without_ranges.clear()
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+    assert _tones(result.products[0].path, [1, 3.5]) == pytest.approx([_TONES[0]] * 2, abs=25)
+
+
+@pytest.mark.parametrize("play_time", ["", "long", "-1", "NaN"])
+async def test_play_time_that_is_none(harness: Harness, site: FolderSite, play_time: str) -> None:
+    """Segments whose play times are no numbers promise nothing, and come."""
+    body = re.sub(r"#EXTINF:[^,]+", f"#EXTINF:{play_time}", _segments(site, "long"))
+    site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
+    result = await harness.fetch(site.url("/list.m3u8"))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+
+
 async def test_clip_over_a_discontinuity(harness: Harness, site: FolderSite) -> None:
     """A clip counts on the clock of the whole, not on that of a stretch."""
     site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_BREAK}{_segments(site, 'ts1')}{_END}"
