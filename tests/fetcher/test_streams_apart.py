@@ -176,17 +176,30 @@ def test_webm(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> Non
     assert not output.delivered.transcoded
 
 
-def test_packed_audio(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
+def _pack(audio: Path, start: float) -> bytes:
+    """Return the ADTS frames of *audio* as segments, each after an ID3 tag with its timestamp."""
+    bare = audio.with_suffix(".aac")
+    tools.run_ffmpeg("-y", "-i", str(audio), "-c", "copy", str(bare))
+    content, packed, position, number = bare.read_bytes(), b"", 0, 0
+    while position < len(content):
+        if number % 50 == 0:
+            timestamp = round((start + number * 1024 / 44_100) * 90_000).to_bytes(8)
+            body = b"com.apple.streaming.transportStreamTimestamp\x00" + timestamp
+            frame = b"PRIV" + len(body).to_bytes(4) + b"\x00\x00" + body
+            packed += b"ID3\x04\x00\x00" + len(frame).to_bytes(4) + frame
+        length = int.from_bytes(content[position + 3 : position + 6]) >> 5 & 0x1FFF
+        packed += content[position : position + length]
+        position, number = position + length, number + 1
+    return packed
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_packed_audio(start: float, stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
     """Audio without a container begins when its ID3 tag says."""
-    video = stream_file("video", Stream("ts"))
-    with_tag, bare = tmp_path / "audio.aac", tmp_path / "bare.aac"
-    tools.run_ffmpeg("-i", str(stream_file("audio", Stream("mp4", start=1))), "-c", "copy", str(bare))
+    audio = tmp_path / "packed.aac"
     # MPEG-TS of ffmpeg begins 1.4 s later than asked.
-    timestamp = round((10 + 1.4 + 1) * 90_000).to_bytes(8)
-    owner = b"com.apple.streaming.transportStreamTimestamp\x00"
-    frame = b"PRIV" + len(owner + timestamp).to_bytes(4) + b"\x00\x00" + owner + timestamp
-    with_tag.write_bytes(b"ID3\x04\x00\x00" + bytes([0, 0, 0, len(frame)]) + frame + bare.read_bytes())
-    _check(_make(tmp_path, [video, with_tag], FormatSpec()), 2)
+    audio.write_bytes(_pack(stream_file("audio", Stream("mp4", start=start)), 10 + 1.4 + start))
+    _check(_make(tmp_path, [stream_file("video", Stream("ts")), audio], FormatSpec()), 2)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def postprocess(
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
-    inspection = inspections[0] if path == files[0] else inspect_received(path)
+    inspection = inspections[0] if path == files[0] else verify.inspect_written(path)
     audio_delay = _expected_audio_delay(inspections, timeline, package, cut)
     delivered = _verify(path, inspection, package, plan, duration, audio_delay)
     warnings += _find_unequal_streams(inspection)
