@@ -447,6 +447,29 @@ async def test_playlist_that_may_continue(
     assert site.count("/long-0.ts") == before
 
 
+@pytest.mark.parametrize("page", ["/page.html", "/list.m3u8"])
+async def test_recording_of_what_is_complete(harness: Harness, site: FolderSite, page: str) -> None:
+    """A request to record receives a playlist that does not change at once, whole."""
+    site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'long')}"
+    site.pages["/page.html"] = '<video><source src="/list.m3u8" type="application/x-mpegURL"></video>'
+    spec = FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD))
+    result = await harness.fetch(site.url(page), spec)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+    assert not result.warnings
+
+
+async def test_recording_of_encrypted_segments(harness: Harness, site: FolderSite) -> None:
+    """An encrypted playlist that may continue is refused for what it is: it cannot be recorded."""
+    body = f'#EXT-X-KEY:METHOD=AES-128,URI="key"\n{_segments(site, "long")}'
+    site.pages["/list.m3u8"] = _HEAD.replace(":VOD", ":EVENT") + body
+    site.pages["/page.html"] = '<video><source src="/list.m3u8" type="application/x-mpegURL"></video>'
+    spec = FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD))
+    with pytest.raises(ReelhaulError) as failure:
+        await harness.fetch(site.url("/page.html"), spec)
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+    assert "cannot be recorded" in failure.value.text
+
+
 def _duration(seconds: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
 

@@ -84,6 +84,11 @@ class Playlist:
     #: It does not change (EXT-X-PLAYLIST-TYPE:VOD), also if its end is not marked.
     fixed: bool = False
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no segments will be added."""
+        return self.ended or self.fixed
+
 
 class PlaylistUnsupported(ValueError):
     """A kind of playlist that cannot be read; the text tells which."""

@@ -196,7 +196,7 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
         playlist = hls_playlist.parse(text, url)
     except PlaylistUnsupported as error:
         raise _unavailable(str(error)) from error
-    if not (playlist.ended or playlist.fixed):
+    if not playlist.is_complete:
         raise _live(stream, "the playlist has no end")
     segments = [s for s in playlist.segments if not (s.is_advertisement or s.is_gap)]
     if not segments:
