@@ -446,8 +446,8 @@ CHAPTERS: dict[str, tuple[list[tuple[Any, Any, Any]], int, bool]] = {
 @pytest.mark.parametrize("name", CHAPTERS)
 async def test_chapters(harness: Harness, small_site: SmallSite, name: str) -> None:
     """Chapters of any kind are in the video, in order and within it, and each has a file of its own."""
-    told, count, is_corrected = CHAPTERS[name]
-    parts = [{"@type": "Clip", "name": t, "startOffset": a, "endOffset": b} for t, a, b in told]
+    stated, count, is_corrected = CHAPTERS[name]
+    parts = [{"@type": "Clip", "name": t, "startOffset": a, "endOffset": b} for t, a, b in stated]
     url = small_site.add_video_object(f"/chapters-{name}", hasPart=parts)
     result = await harness.fetch(url, FormatSpec(chapters=FormatSpec.SPLIT))
     (path,) = products(result, ArtifactInfo.VIDEO)
