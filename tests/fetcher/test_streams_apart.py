@@ -288,3 +288,23 @@ def test_recording_with_a_gap(gap_in: str, tmp_path: Path) -> None:
     assert len(offsets) >= 1
     assert max(map(abs, offsets)) < 0.15, offsets
     assert tools.probe(output.products[0].path).duration == pytest.approx(22, abs=0.3)
+
+
+@pytest.mark.parametrize("later", ["audio", "video"])
+@pytest.mark.parametrize("suffix", ["ts", "mp4"])
+def test_stretches_of_streams_apart(
+    later: str, suffix: str, stream_file: Callable[[str, Stream], Path], tmp_path: Path
+) -> None:
+    """In each stretch of a clock of its own, the streams keep their difference."""
+    request = FetchRequest("http://site.example/", FormatSpec(), tmp_path, "http://127.0.0.1:9")
+    received = []
+    for kind in ("video", "audio"):
+        parts = [Stream(suffix), Stream(suffix, start=1.5 if kind == later else 0.5, offset=100)]
+        copies = [tmp_path / f"{kind}{number}.{suffix}" for number in range(len(parts))]
+        for copy, part in zip(copies, parts, strict=True):
+            copy.write_bytes(stream_file(kind, part).read_bytes())
+        received.append(ReceivedStream(tuple(copies)))
+    plan = OutputPlan(request, MediaInfo(title="Moments"), [Format(format_id="0"), Format(format_id="1")])
+    tracker = ProgressTracker(lambda _: None, lambda: 0.0)
+    path = _check(postprocess(received, plan, tracker, lambda _: None), 2, after=7.05)
+    assert tools.probe(path).duration == pytest.approx(11.5, abs=0.3)

@@ -5,6 +5,7 @@ Each stretch has a tone of its own, which is looked for at its place in the file
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import subprocess
@@ -334,6 +335,17 @@ async def test_play_time_that_is_none(harness: Harness, site: FolderSite, play_t
     site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
     result = await harness.fetch(site.url("/list.m3u8"))
     assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+
+
+@pytest.mark.parametrize("stated", ["PT2S", "PT3S", "PT20S", "PT6000S"])
+async def test_clip_where_the_page_is_wrong(harness: Harness, site: FolderSite, stated: str) -> None:
+    """Whether a clip is within the media is seen in the media, not on the page."""
+    data = {"@context": "https://schema.org", "@type": "VideoObject", "name": "A film", "duration": stated}
+    content = json.dumps({**data, "contentUrl": site.url("/long.mp4")})
+    site.pages["/page.html"] = f'<script type="application/ld+json">{content}</script>'
+    clip = FormatSpec.Clip(start=_duration(2.5), end=_duration(3.5))
+    result = await harness.fetch(site.url("/page.html"), FormatSpec(clip=clip))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.15)
 
 
 async def test_clip_over_a_discontinuity(harness: Harness, site: FolderSite) -> None:
