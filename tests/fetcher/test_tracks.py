@@ -274,6 +274,28 @@ async def test_subtitles_of_a_page_with_a_playlist(harness: Harness, tracks: Raw
     assert "Every word" in result.products[0].path.read_text()
 
 
+@pytest.mark.parametrize(("languages", "texts"), [(["en"], ["Every"]), (["all"], ["A SIGN", "Every"])])
+async def test_subtitles_of_dash(
+    harness: Harness, tracks: RawSite, languages: list[str], texts: list[str]
+) -> None:
+    """Roles of AdaptationSets tell subtitles of one language apart."""
+    sets = "".join(
+        f"""<AdaptationSet mimeType="text/vtt" lang="en">
+        <Role schemeIdUri="urn:mpeg:dash:role:2011" value="{role}"/>
+        <Representation id="{name}" bandwidth="1"><BaseURL>/{name}.vtt</BaseURL></Representation>
+        </AdaptationSet>"""
+        for name, role in (("forced", "forced-subtitle"), ("full", "subtitle"))
+    )
+    video = '<AdaptationSet mimeType="video/mp4"><Representation id="v" bandwidth="2" codecs="avc1.42c01e"/>'
+    manifest = f"""<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT8S">
+        <Period>{sets}{video}</AdaptationSet></Period></MPD>"""
+    respond(tracks, "/tracks.mpd", manifest)
+    spec = FormatSpec(media_kind=SUBTITLES_ONLY, subtitles=Subtitles(languages=languages))
+    result = await harness.fetch(url(tracks, "/tracks.mpd"), spec)
+    for product, words in zip(result.products, texts, strict=True):
+        assert words in product.path.read_text()
+
+
 async def test_audio_without_a_name(harness: Harness, tracks: RawSite) -> None:
     """Audio whose rendition has neither a name nor a language is delivered."""
     master = f'#EXTM3U\n{SOUND}URI="audio-en.m3u8"\n{VARIANT}360.m3u8\n'
