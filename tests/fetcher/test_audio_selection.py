@@ -76,6 +76,14 @@ MAIN, DESCRIBED = audio("main", "en"), audio("ad", "en", 200, role=DESCRIPTION)
         pytest.param([muxed("v", "en")], ["de"], ["v"], DIFFERS, id="video in another language"),
         pytest.param([muxed("v")], ["de"], ["v"], DIFFERS, id="video in an unknown language"),
         pytest.param([video()], ["de"], ["v"], DIFFERS, id="no audio"),
+        pytest.param([muxed("v", height=360), video("big", 1080)], [], ["v"], 0, id="sound before height"),
+        pytest.param(
+            [video("v", 360, audio_codec="unknown"), video("big", 1080)],
+            [],
+            ["big"],
+            0,
+            id="perhaps no sound",
+        ),
         pytest.param([muxed("v")], [], ["v"], 0, id="nothing asked"),
         pytest.param(
             [audio("de", "de", 200), audio("en", "en", default_audio=True), video()],

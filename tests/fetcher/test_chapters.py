@@ -15,7 +15,7 @@ Row = tuple[str, float, float]
 
 
 @pytest.mark.parametrize(
-    ("told", "expected", "misfits"),
+    ("stated", "expected", "misfits"),
     [
         ([("C", 4, 6), ("A", 0, 2), ("B", 2, 4)], [("A", 0, 2), ("B", 2, 4), ("C", 4, 6)], 0),
         ([("A", 0, 4), ("B", 2, 6)], [("A", 0, 2), ("B", 2, 6)], 0),
@@ -32,10 +32,10 @@ Row = tuple[str, float, float]
         ([], [], 0),
     ],
 )
-def test_chapters_of_a_site(told: list[Row], expected: list[Row], misfits: int) -> None:
+def test_chapters_of_a_site(stated: list[Row], expected: list[Row], misfits: int) -> None:
     """Chapters of media of 6 seconds are in order, within it, and one at a time."""
     media = MediaInfo(
-        chapters=[Chapter(title=t, start=to_duration(a), end=to_duration(b)) for t, a, b in told]
+        chapters=[Chapter(title=t, start=to_duration(a), end=to_duration(b)) for t, a, b in stated]
     )
     found, count = chapters.from_media(media, 6.0)
     assert [(c.title, c.time_range.start, c.time_range.end) for c in found] == expected
@@ -45,11 +45,11 @@ def test_chapters_of_a_site(told: list[Row], expected: list[Row], misfits: int) 
 @pytest.mark.parametrize("start", [None, "x", -1, float("nan"), float("inf"), 10**400, [], {}])
 def test_start_that_is_no_time(start: object) -> None:
     """A chapter that begins at no time is left out; the others stay."""
-    told = [
+    stated = [
         {"title": "odd", "start_time": start, "end_time": 1},
         {"title": "A", "start_time": 0, "end_time": "2"},
     ]
-    (chapter,) = to_media_info({"chapters": told}).chapters
+    (chapter,) = to_media_info({"chapters": stated}).chapters
     assert (chapter.title, chapter.end.ToTimedelta().total_seconds()) == ("A", 2.0)
 
 
@@ -81,7 +81,7 @@ def test_titles(title: str, written: str) -> None:
 
 def test_chapters_after_a_cut() -> None:
     """What a cut leaves of the chapters is within the result."""
-    told = [chapters.Chapter("A", TimeRange(0, 3)), chapters.Chapter("B", TimeRange(3, 6))]
+    stated = [chapters.Chapter("A", TimeRange(0, 3)), chapters.Chapter("B", TimeRange(3, 6))]
     cut = Cut((TimeRange(2, 5),))
-    found = chapters.apply_cut(told, cut, 3.0)
+    found = chapters.apply_cut(stated, cut, 3.0)
     assert [(c.title, c.time_range.start, c.time_range.end) for c in found] == [("A", 0, 1), ("B", 1, 3)]

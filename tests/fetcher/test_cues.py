@@ -20,6 +20,7 @@ GOOD = Cue(1.0, 2.0, "good")
         ([Cue(5.0, 4.0, "backwards")], [GOOD, Cue(5.0, 10.0, "backwards")], 1),
         ([Cue(5.0, 5.0, "no length")], [GOOD, Cue(5.0, 10.0, "no length")], 0),
         ([Cue(0.5, 0.5, "before another")], [Cue(0.5, 1.0, "before another"), GOOD], 0),
+        ([Cue(0.9, 0.9, "just before")], [Cue(0.9, 1.4, "just before"), GOOD], 0),
         ([Cue(1.0, 1.0, "as another")], [GOOD, Cue(1.0, 6.0, "as another")], 0),
         ([Cue(3.0001, 3.0004, "a moment")], [GOOD, Cue(3.0, 8.0, "a moment")], 0),
         ([Cue(-1.0, 2.0, "early")], [Cue(0.0, 2.0, "early"), GOOD], 1),
@@ -33,7 +34,7 @@ GOOD = Cue(1.0, 2.0, "good")
     ],
 )
 def test_complete(given: list[Cue], expected: list[Cue], wrong: int) -> None:
-    """Every cue lasts, they are in order, and none is told twice."""
+    """Every cue lasts, they are in order, and none is repeated."""
     assert cues.complete([GOOD, *given]) == (expected, wrong)
 
 

@@ -13,6 +13,7 @@ from tests.fetcher.worker_harness import JOB, OTHER_JOB, WorkerHarness
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_runtime.errors import ReelhaulError
 
@@ -122,6 +123,14 @@ async def test_refused_finish_keeps(harness: KeepingHarness) -> None:
     harness.leases.finish_response = lease_service_pb2.FinishResponse()
     await harness.run_job()
     assert harness.found == [[], ["part1"]]
+
+
+async def test_traffic_is_that_of_the_attempt(harness: KeepingHarness) -> None:
+    """A failed attempt reports what it received itself, not what the progress counts of earlier ones."""
+    harness.guard.reported_usage = Usage(ingress_bytes=7)
+    harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
+    await harness.run_job()
+    assert (harness.outcome.progress.downloaded_bytes, harness.outcome.ingress_bytes) == (3, 7)
 
 
 async def test_drain_keeps(harness: KeepingHarness, tmp_path: Path) -> None:

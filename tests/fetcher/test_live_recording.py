@@ -162,6 +162,7 @@ def broadcasts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BroadcastSi
     [
         pytest.param(Broadcast(), id="alike"),
         pytest.param(Broadcast(audio=Stream(1)), id="shorter audio segments"),
+        pytest.param(Broadcast(audio=Stream(5)), id="longer audio segments"),
         pytest.param(Broadcast(kind="mp4"), id="fMP4"),
         pytest.param(Broadcast(audio=Stream(1), kind="mp4"), id="fMP4, shorter audio segments"),
         pytest.param(Broadcast(audio=Stream(lag=6)), id="audio published later"),

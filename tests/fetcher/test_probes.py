@@ -85,6 +85,18 @@ async def test_probe_media(stub: fetcher_service_pb2_grpc.FetcherServiceStub, si
 
 
 @pytest.mark.parametrize(
+    ("page", "max_entries", "job_count"),
+    [("feed", 50, 3), ("feed", 4, 3), ("feed", 2, 4), ("several", 50, 2), ("several", 1, 2), ("demo", 50, 1)],
+)
+async def test_estimate_of_a_list(
+    stub: fetcher_service_pb2_grpc.FetcherServiceStub, site: Site, page: str, max_entries: int, job_count: int
+) -> None:
+    """An entry listed twice is one job; of a list that was not read to its end, all entries count."""
+    request = Request(url=site.url(f"/watch/{page}"), playlist=True, max_entries=max_entries)
+    assert (await stub.ProbeMedia(request)).estimate.job_count == job_count
+
+
+@pytest.mark.parametrize(
     ("url", "reason"),
     [
         ("file:///etc/passwd", ErrorReason.URL_INVALID),

@@ -281,6 +281,36 @@ async def test_subtitles_of_dash(
     assert ("00:00:02,000 --> 00:00:03,000" in text) == (name == "stpp")
 
 
+_PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n{}#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "playlist", "status"),
+    [
+        ("gone", "", "404 Not Found"),
+        ("page", "<html>", "200 OK"),
+        ("empty", _PLAYLIST.format(""), "200 OK"),
+        (
+            "protected",
+            _PLAYLIST.format('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="k"\n#EXTINF:3,\na.vtt\n'),
+            "200 OK",
+        ),
+    ],
+    ids=["gone", "page", "empty", "protected"],
+)
+async def test_playlists_without_subtitles(
+    harness: Harness, small_site: SmallSite, name: str, playlist: str, status: str
+) -> None:
+    """A playlist of subtitles that cannot be read costs the subtitles, not the video."""
+    small_site.add(f"/{name}.m3u8", playlist, "application/vnd.apple.mpegurl", status)
+    url = small_site.add_page(
+        f"/{name}-list.html", f'<track kind="subtitles" srclang="en" src="/{name}.m3u8">'
+    )
+    result = await harness.fetch(url, FormatSpec(subtitles=Subtitles(languages=["en"], embed=True)))
+    assert reasons(result) == [Warned.SUBTITLES_MISSING]
+    assert products(result, ArtifactInfo.VIDEO)
+
+
 async def test_subtitles_of_periods(harness: Harness, small_site: SmallSite) -> None:
     """Subtitles of a DASH manifest of several periods are one track."""
     small_site.add("/dash.vtt", f"WEBVTT\n\n{CUE}", "text/vtt")
@@ -416,8 +446,8 @@ CHAPTERS: dict[str, tuple[list[tuple[Any, Any, Any]], int, bool]] = {
 @pytest.mark.parametrize("name", CHAPTERS)
 async def test_chapters(harness: Harness, small_site: SmallSite, name: str) -> None:
     """Chapters of any kind are in the video, in order and within it, and each has a file of its own."""
-    told, count, is_corrected = CHAPTERS[name]
-    parts = [{"@type": "Clip", "name": t, "startOffset": a, "endOffset": b} for t, a, b in told]
+    stated, count, is_corrected = CHAPTERS[name]
+    parts = [{"@type": "Clip", "name": t, "startOffset": a, "endOffset": b} for t, a, b in stated]
     url = small_site.add_video_object(f"/chapters-{name}", hasPart=parts)
     result = await harness.fetch(url, FormatSpec(chapters=FormatSpec.SPLIT))
     (path,) = products(result, ArtifactInfo.VIDEO)

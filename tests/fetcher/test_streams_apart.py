@@ -176,17 +176,30 @@ def test_webm(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> Non
     assert not output.delivered.transcoded
 
 
-def test_packed_audio(stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
+def _pack(audio: Path, start: float) -> bytes:
+    """Return the ADTS frames of *audio* as segments, each after an ID3 tag with its timestamp."""
+    bare = audio.with_suffix(".aac")
+    tools.run_ffmpeg("-y", "-i", str(audio), "-c", "copy", str(bare))
+    content, packed, position, number = bare.read_bytes(), b"", 0, 0
+    while position < len(content):
+        if number % 50 == 0:
+            timestamp = round((start + number * 1024 / 44_100) * 90_000).to_bytes(8)
+            body = b"com.apple.streaming.transportStreamTimestamp\x00" + timestamp
+            frame = b"PRIV" + len(body).to_bytes(4) + b"\x00\x00" + body
+            packed += b"ID3\x04\x00\x00" + len(frame).to_bytes(4) + frame
+        length = int.from_bytes(content[position + 3 : position + 6]) >> 5 & 0x1FFF
+        packed += content[position : position + length]
+        position, number = position + length, number + 1
+    return packed
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_packed_audio(start: float, stream_file: Callable[[str, Stream], Path], tmp_path: Path) -> None:
     """Audio without a container begins when its ID3 tag says."""
-    video = stream_file("video", Stream("ts"))
-    with_tag, bare = tmp_path / "audio.aac", tmp_path / "bare.aac"
-    tools.run_ffmpeg("-i", str(stream_file("audio", Stream("mp4", start=1))), "-c", "copy", str(bare))
+    audio = tmp_path / "packed.aac"
     # MPEG-TS of ffmpeg begins 1.4 s later than asked.
-    timestamp = round((10 + 1.4 + 1) * 90_000).to_bytes(8)
-    owner = b"com.apple.streaming.transportStreamTimestamp\x00"
-    frame = b"PRIV" + len(owner + timestamp).to_bytes(4) + b"\x00\x00" + owner + timestamp
-    with_tag.write_bytes(b"ID3\x04\x00\x00" + bytes([0, 0, 0, len(frame)]) + frame + bare.read_bytes())
-    _check(_make(tmp_path, [video, with_tag], FormatSpec()), 2)
+    audio.write_bytes(_pack(stream_file("audio", Stream("mp4", start=start)), 10 + 1.4 + start))
+    _check(_make(tmp_path, [stream_file("video", Stream("ts")), audio], FormatSpec()), 2)
 
 
 @pytest.mark.parametrize(
@@ -275,3 +288,23 @@ def test_recording_with_a_gap(gap_in: str, tmp_path: Path) -> None:
     assert len(offsets) >= 1
     assert max(map(abs, offsets)) < 0.15, offsets
     assert tools.probe(output.products[0].path).duration == pytest.approx(22, abs=0.3)
+
+
+@pytest.mark.parametrize("later", ["audio", "video"])
+@pytest.mark.parametrize("suffix", ["ts", "mp4"])
+def test_stretches_of_streams_apart(
+    later: str, suffix: str, stream_file: Callable[[str, Stream], Path], tmp_path: Path
+) -> None:
+    """In each stretch of a clock of its own, the streams keep their difference."""
+    request = FetchRequest("http://site.example/", FormatSpec(), tmp_path, "http://127.0.0.1:9")
+    received = []
+    for kind in ("video", "audio"):
+        parts = [Stream(suffix), Stream(suffix, start=1.5 if kind == later else 0.5, offset=100)]
+        copies = [tmp_path / f"{kind}{number}.{suffix}" for number in range(len(parts))]
+        for copy, part in zip(copies, parts, strict=True):
+            copy.write_bytes(stream_file(kind, part).read_bytes())
+        received.append(ReceivedStream(tuple(copies)))
+    plan = OutputPlan(request, MediaInfo(title="Moments"), [Format(format_id="0"), Format(format_id="1")])
+    tracker = ProgressTracker(lambda _: None, lambda: 0.0)
+    path = _check(postprocess(received, plan, tracker, lambda _: None), 2, after=7.05)
+    assert tools.probe(path).duration == pytest.approx(11.5, abs=0.3)

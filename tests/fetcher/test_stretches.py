@@ -5,6 +5,7 @@ Each stretch has a tone of its own, which is looked for at its place in the file
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import subprocess
@@ -316,6 +317,37 @@ async def test_appended_files(harness: Harness, site: FolderSite, second: str) -
     assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.15)
 
 
+async def test_server_without_ranges(harness: Harness, site: FolderSite) -> None:
+    """Segments that are ranges are cut out of the whole file if the server knows no ranges."""
+    site.without_ranges.add("/single-mpegts.ts")
+    try:
+        result = await harness.fetch(site.url("/single-mpegts.m3u8"))
+    finally:
+        site.without_ranges.clear()
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+    assert _tones(result.products[0].path, [1, 3.5]) == pytest.approx([_TONES[0]] * 2, abs=25)
+
+
+@pytest.mark.parametrize("play_time", ["", "long", "-1", "NaN"])
+async def test_play_time_that_is_none(harness: Harness, site: FolderSite, play_time: str) -> None:
+    """Segments whose play times are no numbers promise nothing, and come."""
+    body = re.sub(r"#EXTINF:[^,]+", f"#EXTINF:{play_time}", _segments(site, "long"))
+    site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
+    result = await harness.fetch(site.url("/list.m3u8"))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+
+
+@pytest.mark.parametrize("stated", ["PT2S", "PT3S", "PT20S", "PT6000S"])
+async def test_clip_where_the_page_is_wrong(harness: Harness, site: FolderSite, stated: str) -> None:
+    """Whether a clip is within the media is seen in the media, not on the page."""
+    data = {"@context": "https://schema.org", "@type": "VideoObject", "name": "A film", "duration": stated}
+    content = json.dumps({**data, "contentUrl": site.url("/long.mp4")})
+    site.pages["/page.html"] = f'<script type="application/ld+json">{content}</script>'
+    clip = FormatSpec.Clip(start=_duration(2.5), end=_duration(3.5))
+    result = await harness.fetch(site.url("/page.html"), FormatSpec(clip=clip))
+    assert tools.probe(result.products[0].path).duration == pytest.approx(1, abs=0.15)
+
+
 async def test_clip_over_a_discontinuity(harness: Harness, site: FolderSite) -> None:
     """A clip counts on the clock of the whole, not on that of a stretch."""
     site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_BREAK}{_segments(site, 'ts1')}{_END}"
@@ -413,6 +445,29 @@ async def test_playlist_that_may_continue(
     if reason is None:
         return
     assert site.count("/long-0.ts") == before
+
+
+@pytest.mark.parametrize("page", ["/page.html", "/list.m3u8"])
+async def test_recording_of_what_is_complete(harness: Harness, site: FolderSite, page: str) -> None:
+    """A request to record receives a playlist that does not change at once, whole."""
+    site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'long')}"
+    site.pages["/page.html"] = '<video><source src="/list.m3u8" type="application/x-mpegURL"></video>'
+    spec = FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD))
+    result = await harness.fetch(site.url(page), spec)
+    assert tools.probe(result.products[0].path).duration == pytest.approx(4, abs=0.15)
+    assert not result.warnings
+
+
+async def test_recording_of_encrypted_segments(harness: Harness, site: FolderSite) -> None:
+    """An encrypted playlist that may continue is refused for what it is: it cannot be recorded."""
+    body = f'#EXT-X-KEY:METHOD=AES-128,URI="key"\n{_segments(site, "long")}'
+    site.pages["/list.m3u8"] = _HEAD.replace(":VOD", ":EVENT") + body
+    site.pages["/page.html"] = '<video><source src="/list.m3u8" type="application/x-mpegURL"></video>'
+    spec = FormatSpec(live=FormatSpec.Live(mode=FormatSpec.Live.RECORD))
+    with pytest.raises(ReelhaulError) as failure:
+        await harness.fetch(site.url("/page.html"), spec)
+    assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE
+    assert "cannot be recorded" in failure.value.text
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model import cues, subtitle_formats
 from reelhaul_fetcher.model.cues import Cue
-from reelhaul_fetcher.model.subtitle_formats import ttml
+from reelhaul_fetcher.model.subtitle_formats import mp4
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 
 Form = FormatSpec.Subtitles
@@ -156,10 +157,67 @@ def test_ttml_in_mp4() -> None:
         for n in (1, 2)
     ]
     boxes = b"\0\0\0\x18ftypiso6" + b"".join(b"\0\1moof\xff\xfemdat" + text.encode() for text in documents)
-    content = ttml.from_mp4(boxes)
+    content = mp4.to_text(boxes)
     assert rows(content.decode()) == [(1.0, 2.0, "part 1"), (2.0, 3.0, "part 2")]
+    assert mp4.to_text(b"WEBVTT") == b"WEBVTT"
+
+
+def box(kind: str, *payloads: bytes) -> bytes:
+    """Return a box of MP4."""
+    payload = b"".join(payloads)
+    return struct.pack(">I", len(payload) + 8) + kind.encode() + payload
+
+
+def webvtt_segment(time: int, *samples: tuple[int, str]) -> bytes:
+    """Return a segment that begins at *time*, with the *samples*: duration in ms, text."""
+    contents = [box("vttc", box("payl", text.encode())) if text else box("vtte") for _, text in samples]
+    entries = b"".join(struct.pack(">II", s[0], len(c)) for s, c in zip(samples, contents, strict=True))
+    run = box("trun", struct.pack(">IIi", 0x301, len(samples), 8), entries)
+    times = box("tfhd", struct.pack(">II", 0, 1)) + box("tfdt", struct.pack(">IQ", 1 << 24, time))
+    return box("moof", box("traf", times, run)) + box("mdat", *contents)
+
+
+INIT = box("ftyp", b"iso6") + box(
+    "moov", box("trak", box("mdia", box("mdhd", struct.pack(">6I", *[0] * 3, 1000, 0, 0))))
+)
+
+
+@pytest.mark.parametrize(
+    ("segments", "expected"),
+    [
+        ([webvtt_segment(0, (1000, ""), (1000, "Größe"), (500, ""))], [(1.0, 2.0, "Größe")]),
+        ([webvtt_segment(0, (1000, "a"), (1000, "b"))], [(0.0, 1.0, "a"), (1.0, 2.0, "b")]),
+        ([webvtt_segment(0, (1000, "a")), webvtt_segment(1000, (1000, "a"))], [(0.0, 2.0, "a")]),
+        (
+            [webvtt_segment(0, (1000, "a")), webvtt_segment(9000, (1000, "a"))],
+            [(0.0, 1.0, "a"), (9.0, 10.0, "a")],
+        ),
+        ([webvtt_segment(0, (1000, "<i>a</i> &lt;b&gt;"))], [(0.0, 1.0, "a <b>")]),
+        ([webvtt_segment(3_600_000, (1000, "a\nb"))], [(3600.0, 3601.0, "a\nb")]),
+    ],
+    ids=range(6),
+)
+def test_webvtt_in_mp4(segments: list[bytes], expected: list[Row]) -> None:
+    """WebVTT in boxes of MP4 has the times of its samples."""
+    assert rows(mp4.to_text(INIT + b"".join(segments)).decode()) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        box("ftyp", b"iso6"),
+        INIT + webvtt_segment(0, (1000, "")),
+        INIT + webvtt_segment(0, (1000, "a"))[:60],
+        INIT + b"\0\0\0\x01moof",
+        INIT + b"\0\0\0\x02moof" * 9,
+        box("moof", box("traf", box("trun", struct.pack(">II", 0, 2**32 - 1)))) + box("mdat", b"x" * 99),
+    ],
+    ids=range(6),
+)
+def test_mp4_without_subtitles(content: bytes) -> None:
+    """MP4 without readable subtitles is refused, however it is damaged."""
     with pytest.raises(SubtitlesUnreadable, match="MP4"):
-        ttml.from_mp4(b"\0\0\0\x18ftypiso6\0\0wvtt")
+        mp4.to_text(content)
 
 
 ASS = """[Script Info]

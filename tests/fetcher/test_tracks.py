@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from google.protobuf import duration_pb2
 from tests.fetcher.conftest import Harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 from tests.fetcher.guard_harness import Site as RawSite
@@ -206,6 +207,29 @@ async def test_tracks_of_one_file(
 
 
 @pytest.mark.parametrize(
+    "spec",
+    [
+        FormatSpec(media_kind=FormatSpec.AUDIO),
+        FormatSpec(media_kind=FormatSpec.AUDIO, audio=Audio(format=Audio.OPUS)),
+        FormatSpec(container=FormatSpec.WEBM),
+        FormatSpec(clip=FormatSpec.Clip(start=duration_pb2.Duration(nanos=500_000_000))),
+    ],
+    ids=["audio", "opus", "webm", "clip"],
+)
+async def test_track_of_an_edited_file(
+    harness: Harness, tracks: RawSite, tmp_path: Path, spec: FormatSpec
+) -> None:
+    """The meant track is taken whatever is made of the file."""
+    path = tmp_path / "film.mkv"
+    create_file(path, "eng+default", "deu")
+    respond(tracks, "/film.mkv", path.read_bytes())
+    spec.audio.languages[:] = ["de"]
+    result = await harness.fetch(url(tracks, "/film.mkv"), spec)
+    (audio,) = (s for s in probe(result.products[0].path)["streams"] if s["codec_type"] == "audio")
+    assert (audio["channels"], result.delivered.audio_language_code) == (2, "de")
+
+
+@pytest.mark.parametrize(
     ("languages", "warning"),
     [
         (["en"], ""),
@@ -224,6 +248,15 @@ async def test_language_of_a_file(
     assert [each.message for each in result.warnings] == ([warning] if warning else [])
 
 
+async def test_language_of_a_silent_file(harness: Harness, tracks: RawSite, tmp_path: Path) -> None:
+    """If the file turns out to have no audio, that is what the warning says."""
+    path = tmp_path / "film.mkv"
+    create_file(path)
+    respond(tracks, "/film.mkv", path.read_bytes())
+    result = await harness.fetch(url(tracks, "/film.mkv"), FormatSpec(audio=Audio(languages=["de"])))
+    assert [each.message for each in result.warnings] == ["this media has no audio; de was requested"]
+
+
 async def test_language_in_the_container(harness: Harness, tracks: RawSite) -> None:
     """The language of the audio is in the file that is made."""
     result = await harness.fetch(
@@ -239,6 +272,28 @@ async def test_subtitles_of_a_page_with_a_playlist(harness: Harness, tracks: Raw
     spec = FormatSpec(media_kind=SUBTITLES_ONLY, subtitles=Subtitles(languages=["en"]))
     result = await harness.fetch(url(tracks, "/page"), spec)
     assert "Every word" in result.products[0].path.read_text()
+
+
+@pytest.mark.parametrize(("languages", "texts"), [(["en"], ["Every"]), (["all"], ["A SIGN", "Every"])])
+async def test_subtitles_of_dash(
+    harness: Harness, tracks: RawSite, languages: list[str], texts: list[str]
+) -> None:
+    """Roles of AdaptationSets tell subtitles of one language apart."""
+    sets = "".join(
+        f"""<AdaptationSet mimeType="text/vtt" lang="en">
+        <Role schemeIdUri="urn:mpeg:dash:role:2011" value="{role}"/>
+        <Representation id="{name}" bandwidth="1"><BaseURL>/{name}.vtt</BaseURL></Representation>
+        </AdaptationSet>"""
+        for name, role in (("forced", "forced-subtitle"), ("full", "subtitle"))
+    )
+    video = '<AdaptationSet mimeType="video/mp4"><Representation id="v" bandwidth="2" codecs="avc1.42c01e"/>'
+    manifest = f"""<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT8S">
+        <Period>{sets}{video}</AdaptationSet></Period></MPD>"""
+    respond(tracks, "/tracks.mpd", manifest)
+    spec = FormatSpec(media_kind=SUBTITLES_ONLY, subtitles=Subtitles(languages=languages))
+    result = await harness.fetch(url(tracks, "/tracks.mpd"), spec)
+    for product, words in zip(result.products, texts, strict=True):
+        assert words in product.path.read_text()
 
 
 async def test_audio_without_a_name(harness: Harness, tracks: RawSite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,7 +31,6 @@ _SOUND = ("-f", "lavfi", "-i", f"sine=d={_SECONDS}")
 _VP8 = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "100k", "-c:a", "libopus")
 _VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus")
 _H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "10", "-c:a", "aac")
-_AUDIO = FormatSpec(media_kind=FormatSpec.AUDIO)
 
 #: By name: ffmpeg's arguments for a file as programs write it that do not know its end yet.
 _FILES: dict[str, tuple[str, ...]] = {
@@ -44,8 +44,10 @@ _FILES: dict[str, tuple[str, ...]] = {
     "raw.aac": (*_SOUND, "-c:a", "aac", "-f", "adts"),
     "stream.mp3": (*_SOUND, "-c:a", "libmp3lame", "-q:a", "5", "-write_xing", "0", "-f", "mp3"),
     "stream.ogg": (*_SOUND, "-c:a", "libopus", "-f", "ogg"),
+    "stream.flac": (*_SOUND, "-c:a", "flac", "-f", "flac"),
+    "stream.wav": (*_SOUND, "-c:a", "pcm_s16le", "-f", "wav"),
 }
-_WITHOUT_VIDEO = frozenset({"voice.webm", "raw.aac", "stream.mp3", "stream.ogg"})
+_WITHOUT_VIDEO = frozenset({"voice.webm", "raw.aac", "stream.mp3", "stream.ogg", "stream.flac", "stream.wav"})
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Through a pipe, so that nothing is written into the header afterwards.
         command = [str(tools.ffmpeg()), "-v", "error", "-nostdin", *arguments, "pipe:1"]
         (folder / name).write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    tools.run_ffmpeg(*_VIDEO, *_SOUND, *_VP8, str(folder / "seekable.webm"))
+    tools.run_ffmpeg(*_VIDEO, *_SOUND, *_H264, str(folder / "seekable.flv"))
     return folder
 
 
@@ -87,10 +91,19 @@ def _duration(seconds: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
 
 
+def _whole(name: str) -> FormatSpec:
+    """Return a request for all of the file *name*, in a format that can hold its streams."""
+    if name not in _WITHOUT_VIDEO:
+        return FormatSpec()
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO)
+    if name == "stream.wav":
+        spec.audio.format = FormatSpec.Audio.WAV
+    return spec
+
+
 def _clip(name: str, start: float, end: float) -> FormatSpec:
-    spec = FormatSpec(clip=FormatSpec.Clip(start=_duration(start), end=_duration(end)))
-    if name in _WITHOUT_VIDEO:
-        spec.media_kind = FormatSpec.AUDIO
+    spec = _whole(name)
+    spec.clip.CopyFrom(FormatSpec.Clip(start=_duration(start), end=_duration(end)))
     return spec
 
 
@@ -103,8 +116,9 @@ def test_measured_duration(files: Path, name: str) -> None:
 @pytest.mark.parametrize("name", _FILES)
 def test_file_without_duration(files: Path, tmp_path: Path, name: str) -> None:
     """A file without a duration is delivered with one, and is not encoded again unasked."""
-    output = _postprocess(files / name, tmp_path, _AUDIO if name in _WITHOUT_VIDEO else FormatSpec())
-    assert not output.delivered.transcoded
+    output = _postprocess(files / name, tmp_path, _whole(name))
+    # FLAC is encoded again, without loss: its header has the duration.
+    assert output.delivered.transcoded == (name == "stream.flac")
     assert not output.warnings
     assert tools.probe(output.products[0].path).duration == pytest.approx(_SECONDS, abs=0.2)
 
@@ -131,6 +145,39 @@ def test_clip_after_the_end(files: Path, tmp_path: Path, name: str) -> None:
         _postprocess(files / name, tmp_path, _clip(name, 30, 40))
     assert failure.value.reason == ErrorReason.CLIP_OUT_OF_RANGE
     assert failure.value.metadata["startSeconds"] == "30"
+
+
+@pytest.mark.parametrize("seconds", [1.0, 600.0])
+def test_wrong_duration_of_a_header(files: Path, tmp_path: Path, seconds: float) -> None:
+    """A recording whose metadata are wrong about its duration comes whole, and its clips are right."""
+    content = bytearray((files / "seekable.flv").read_bytes())
+    at = content.index(b"duration") + len(b"duration") + 1
+    content[at : at + 8] = struct.pack(">d", seconds)
+    (tmp_path / "wrong.flv").write_bytes(content)
+    output = _postprocess(tmp_path / "wrong.flv", tmp_path, FormatSpec())
+    assert tools.probe(output.products[0].path).duration == pytest.approx(_SECONDS, abs=0.2)
+    output = _postprocess(tmp_path / "wrong.flv", tmp_path, _clip("wrong.flv", 1.5, 2.5))
+    assert tools.probe(output.products[0].path).duration == pytest.approx(1, abs=0.2)
+
+
+def test_header_that_says_less(files: Path, tmp_path: Path) -> None:
+    """A file that is longer than its header says is not cut to what it says."""
+    content = bytearray((files / "seekable.webm").read_bytes())
+    at = content.index(b"\x44\x89\x88") + 3
+    content[at : at + 8] = struct.pack(">d", 500.0)
+    (tmp_path / "short.webm").write_bytes(content)
+    output = _postprocess(tmp_path / "short.webm", tmp_path, FormatSpec())
+    assert tools.probe(output.products[0].path).duration == pytest.approx(_SECONDS, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["stream.ogg", "raw.aac", "stream.mp3"])
+def test_appended_sounds(files: Path, tmp_path: Path, name: str) -> None:
+    """Two recordings of sound in one file, one after the other, come whole."""
+    both = tmp_path / f"both{Path(name).suffix}"
+    both.write_bytes((files / name).read_bytes() * 2)
+    spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=FormatSpec.Audio(format=FormatSpec.Audio.FLAC))
+    output = _postprocess(both, tmp_path, spec)
+    assert tools.probe(output.products[0].path).duration == pytest.approx(2 * _SECONDS, abs=0.3)
 
 
 @pytest.mark.parametrize("stated", [1.0, 20.0, 6000.0])

@@ -330,6 +330,9 @@ async def test_stream_of_a_playlist(replica, readers):
     await replica.store.change(parent.id, lambda j: leases.finish(j, 1, succeeded, replica.time))
     status = responses.download(await readers.jobs.get(parent.id, None))
     assert (status.progress_percent, dict(status.job_counts)) == (0, {"QUEUED": 2})
+    page = await readers.jobs.page(Query(tenant=None, limit=10))
+    (listed,) = [responses.download(page.view(job)) for job in page.jobs if job.id == parent.id]
+    assert (listed.progress_percent, dict(listed.job_counts)) == (0, {"QUEUED": 2})
     stream = readers.streams.watch(parent.id, None, "", FAST)
     first = decode(await anext(stream), parent.id)
     assert dict(first.snapshot.job_counts) == {"QUEUED": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -49,6 +50,14 @@ def test_permanent_failures_are_not_retried():
         ErrorReason.INTERNAL_ERROR,
     ):
         assert delay(1, reason) is None
+
+
+@pytest.mark.parametrize("seconds", [None, 0, 5, 90, 7200, 30 * 86_400])
+@pytest.mark.parametrize("charged", [1, 4])
+def test_event_that_has_not_begun_is_not_retried(seconds: int | None, charged: int):
+    """A job that is not to wait for an event ends with it, whenever that begins."""
+    begins_after = None if seconds is None else timedelta(seconds=seconds)
+    assert delay(charged, ErrorReason.MEDIA_NOT_LIVE_YET, begins_after) is None
 
 
 def test_reason_with_a_limit_of_its_own():

@@ -48,7 +48,7 @@ from reelhaul_fetcher.model import (
 from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.cuts import TimeRange
-from reelhaul_fetcher.model.subtitle_formats import ttml
+from reelhaul_fetcher.model.subtitle_formats import mp4
 from reelhaul_fetcher.ytdlp import dash_manifest, errors, info, manifest_tracks, sponsorblock
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
@@ -163,6 +163,23 @@ def _sami(text: str) -> None:
 
 def _ass(text: str) -> None:
     _subtitles(f"[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,,,,,,a\n{text}")
+
+
+def _box(kind: bytes, payload: bytes) -> bytes:
+    return (len(payload) + 8).to_bytes(4, "big") + kind + payload
+
+
+def _nested_boxes(count: int) -> bytes:
+    """Return *count* boxes, each in the one before."""
+    sizes = range(8 * count, 0, -8)
+    return b"".join(size.to_bytes(4, "big") + b"moof" for size in sizes)
+
+
+def _fragment(entries: bytes, count: int) -> bytes:
+    """Return a fragment of *count* samples, whose durations and sizes are *entries*."""
+    flags = 0x300 if entries else 0
+    run = flags.to_bytes(4, "big") + count.to_bytes(4, "big") + entries
+    return _box(b"moof", _box(b"traf", _box(b"trun", run))) + _box(b"mdat", b"")
 
 
 def _cue(text: str) -> str:
@@ -424,8 +441,12 @@ CASES = [
     Case("TTML: declarations", lambda n: "<?xml ?>" * n, _ttml),
     Case("TTML: open tags", lambda n: "<" * n, _ttml),
     Case("TTML: digits of a time", lambda n: f"<p begin='{'1' * n}'>a</p></body></tt>", _ttml),
-    Case("TTML in MP4: open documents", lambda n: b"\0\0\0\0moof" + b"<tt >" * n, ttml.from_mp4),
-    Case("TTML in MP4: ends", lambda n: b"\0\0\0\0moof" + b"</tt" + b" " * n, ttml.from_mp4),
+    Case("TTML in MP4: open documents", lambda n: b"\0\0\0\0moof" + b"<tt >" * n, mp4.to_text),
+    Case("TTML in MP4: ends", lambda n: b"\0\0\0\0moof" + b"</tt" + b" " * n, mp4.to_text),
+    Case("WebVTT in MP4: boxes", lambda n: b"\0\0\0\x08moof" * n, mp4.to_text),
+    Case("WebVTT in MP4: depth", _nested_boxes, mp4.to_text, 20_000),
+    Case("WebVTT in MP4: samples", lambda n: _fragment(b"\0" * 8 * n, n), mp4.to_text, 20_000),
+    Case("WebVTT in MP4: any number of samples", lambda n: _fragment(b"", 2**32 - 1) + b"a" * n, mp4.to_text),
     Case("SAMI: open tags", lambda n: "<" * n, _sami),
     Case("SAMI: tags", lambda n: "<P Class=a>" * n, _sami),
     Case("SAMI: classes", lambda n: "".join(f"<P Class=a{i}>x" for i in range(n)), _sami, 20_000),

@@ -219,7 +219,9 @@ def test_time_left_of_an_absurd_size() -> None:
 
 def test_recording_warning() -> None:
     """A recording of an ordinary length has its warning."""
-    assert Recording([], 5.0, 11).warnings[0].message == "the recording was stopped after 5 s"
+    assert (
+        Recording([], [0.0], [5.0], 5.0, 0.0, 11).warnings[0].message == "the recording was stopped after 5 s"
+    )
 
 
 @pytest.mark.asyncio(loop_scope="module")

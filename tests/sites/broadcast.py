@@ -140,7 +140,7 @@ def running_broadcasts(folder: Path, host: str = "127.0.0.2") -> Iterator[Broadc
 
 
 def _create(folder: Path) -> None:
-    """Encode video in segments of 2 s, and audio in segments of 2 s and 1 s, as MPEG-TS and fMP4."""
+    """Encode video in segments of 2 s, and audio in segments of 2 s, 1 s and 5 s, as MPEG-TS and fMP4."""
     inputs = [*synchronized.source("video", SECONDS), *synchronized.source("audio", SECONDS)]
     command = list(inputs)
     for kind, suffix in (("ts", "ts"), ("mp4", "m4s")):
@@ -148,6 +148,7 @@ def _create(folder: Path) -> None:
             (0, "video", synchronized.H264, 2),
             (1, "audio", synchronized.AAC, 2),
             (1, "audio", synchronized.AAC, 1),
+            (1, "audio", synchronized.AAC, 5),
         ):
             stem = f"{kind}-{name}-{seconds}"
             command += ["-map", str(number), *codec, "-threads", "1", "-output_ts_offset", str(OFFSET)]

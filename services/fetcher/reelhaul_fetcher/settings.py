@@ -59,7 +59,7 @@ class Settings(SuiteSettings):
     #: Free bytes that running downloads leave: if they cannot, the newest are requeued.
     fetcher_disk_reserve_bytes: int = Field(default=256 << 20, ge=0)
     #: Bytes of interrupted downloads that are kept for their next attempts, at most; 0 keeps none.
-    fetcher_kept_bytes: int = Field(default=10 << 30, ge=0)
+    fetcher_kept_bytes: int = Field(default=100 << 30, ge=0)
     #: Longest play time of a download in seconds, if its job sets none.
     fetcher_max_duration_seconds: int = 12 * 3600
     #: Seconds with next to nothing received after which an attempt fails.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tests.sites.youtube.catalog import Video
+from tests.sites.youtube.catalogue import Video
 
 #: Code and name of each language that captions can be translated to.
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "ja": "Japanese", "ar": "Arabic"}

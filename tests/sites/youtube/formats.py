@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from tests.sites.youtube import javascript
 from tests.sites.youtube.captions import LANGUAGES
-from tests.sites.youtube.catalog import Video
+from tests.sites.youtube.catalogue import Video
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.state import WEB_CLIENTS, VideoView
 from tests.sites.youtube.streams import STREAMS, Content, Stream

@@ -20,7 +20,7 @@ def playlist_id(count: int) -> str:
     return f"PLcount{count:08}"
 
 
-def playlist_size(list_id: str) -> int | None:
+def size(list_id: str) -> int | None:
     """Return the number of items in the playlist *list_id*; None if there is no such playlist."""
     if list_id == _UPLOADS:
         return sum(TABS.values())
@@ -81,7 +81,7 @@ def channel(tab: str) -> dict[str, Any]:
 def continuation(token: str) -> dict[str, Any]:
     """Return the page that the continuation *token* of the previous page names. Raises ValueError."""
     kind, name, start = token.rsplit("+", 2)
-    if kind == "list" and (count := playlist_size(name)) is not None:
+    if kind == "list" and (count := size(name)) is not None:
         items = _items(name, count, int(start))
     elif kind == "tab" and name in TABS:
         items = _tab_items(name, int(start))

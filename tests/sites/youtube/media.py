@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.sites.http import Request, Response
 from tests.sites.youtube import javascript
-from tests.sites.youtube.catalog import Video, find_video
+from tests.sites.youtube.catalogue import Video, find_video
 from tests.sites.youtube.formats import MANIFEST_HOST, MEDIA_HOST
 from tests.sites.youtube.library import SEGMENT_SECONDS, SEGMENTS, Library
 from tests.sites.youtube.state import ServerState

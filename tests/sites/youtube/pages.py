@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from tests.sites.youtube import javascript
-from tests.sites.youtube.catalog import Video
+from tests.sites.youtube.catalogue import Video
 from tests.sites.youtube.player import CHANNEL, CHANNEL_ID, HANDLE
 
 _VERSION = "2.20260708.00.00"

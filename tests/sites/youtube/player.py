@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.sites.youtube.captions import LANGUAGES
-from tests.sites.youtube.catalog import Playability, Video
+from tests.sites.youtube.catalogue import Playability, Video
 from tests.sites.youtube.formats import streaming_data
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.state import WEB_CLIENTS, VideoView

@@ -10,18 +10,18 @@ from typing import Any
 
 from tests.sites.http import Request, Response
 from tests.sites.youtube import captions, javascript, lists, media, pages
-from tests.sites.youtube.catalog import Video, all_videos, find_video
+from tests.sites.youtube.catalogue import Video, all_videos, find_video
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.player import CHANNEL_ID, HANDLE, player_response
 from tests.sites.youtube.state import ServerState
 
 _API = "/youtubei/v1/"
-_THUMBNAILS = re.compile(r"/vi/[\w-]{11}/(hqdefault|mqdefault|default|sddefault|maxresdefault|0)\.jpg")
+_PICTURES = re.compile(r"/vi/[\w-]{11}/(hqdefault|mqdefault|default|sddefault|maxresdefault|0)\.jpg")
 _NOT_FOUND = Response(404)
 
 
 class Routes:
-    """Answers requests to YouTube's hosts about the videos of the catalog."""
+    """Answers requests to YouTube's hosts about the videos of the catalogue."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -98,7 +98,7 @@ class Routes:
         if faults.fail:
             return Response(faults.fail)
         list_id = request.query.get("list", "")
-        count = lists.playlist_size(list_id)
+        count = lists.size(list_id)
         data = pages.watch_data(video, lists.panel(list_id, count) if count else None)
         player = javascript.SOLVABLE if video.solvable else javascript.UNSOLVABLE
         response = self._player_response(request, video, "WEB")
@@ -114,7 +114,7 @@ class Routes:
         return Response(faults.fail) if faults.fail else _text(*track)
 
     def _image(self, host: str, path: str) -> Response:
-        exists = host != "i.ytimg.com" or path.startswith("/sb/") or _THUMBNAILS.fullmatch(path)
+        exists = host != "i.ytimg.com" or path.startswith("/sb/") or _PICTURES.fullmatch(path)
         if not exists:
             return _NOT_FOUND
         return Response(200, self._library.thumbnail().read_bytes(), {"Content-Type": "image/jpeg"})
@@ -130,7 +130,7 @@ def requested_video_id(request: Request) -> str:
 
 
 def _playlist(list_id: str) -> Response:
-    count = lists.playlist_size(list_id)
+    count = lists.size(list_id)
     data = lists.playlist(list_id, count) if count is not None else lists.missing_playlist()
     return _html(pages.render_page("A list", data))
 
@@ -138,7 +138,7 @@ def _playlist(list_id: str) -> Response:
 def _browse(browse_id: str) -> Response:
     """Return the data of a playlist page as the API does."""
     list_id = browse_id.removeprefix("VL")
-    count = lists.playlist_size(list_id)
+    count = lists.size(list_id)
     return _json(lists.playlist(list_id, count) if count is not None else lists.missing_playlist())
 
 

@@ -1,6 +1,6 @@
 """Stand-in for YouTube in which yt-dlp's unpatched extractor finds everything that it looks for.
 
-Use ``proxy_url`` as the proxy and trust ``ca_file``. The videos are those of catalog.py, by their names.
+Use ``proxy_url`` as the proxy and trust ``ca_file``. The videos are those of catalogue.py, by their names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.sites.http import Request, Response, serve_in_thread
 from tests.sites.youtube import lists
-from tests.sites.youtube.catalog import find_video, get_video
+from tests.sites.youtube.catalogue import find_video, get_video
 from tests.sites.youtube.formats import streams
 from tests.sites.youtube.library import Library
 from tests.sites.youtube.player import HANDLE
@@ -58,7 +58,7 @@ class YouTube:
         return self._proxy.refused
 
     def watch_url(self, name: str, copy: int = 0) -> str:
-        """Return the URL of the video *name* of the catalog and create its media. Raises KeyError.
+        """Return the URL of the video *name* of the catalogue and create its media. Raises KeyError.
 
         Each *copy* has its own counts of faults that end after some requests.
         """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.sites.faults import NO_FAULTS, Faults
-from tests.sites.youtube.catalog import PLAYABLE, Playability, Video
+from tests.sites.youtube.catalogue import PLAYABLE, Playability, Video
 
 #: Clients that get all metadata of a video but no URLs: they have to use YouTube's SABR protocol.
 WEB_CLIENTS = {"WEB", "MWEB", "WEB_REMIX", "WEB_CREATOR"}

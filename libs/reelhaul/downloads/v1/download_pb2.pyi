@@ -262,7 +262,7 @@ class Download(_message.Message):
     def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """For a playlist: number of its jobs by Status name, e.g. {"SUCCEEDED": 41}. Percentage,
         bytes and speed are then over these jobs, which run on after the playlist itself
-        SUCCEEDED. Empty in lists of jobs.
+        SUCCEEDED. In a list of jobs: for its first 20 playlists.
         """
 
     def __init__(

@@ -270,7 +270,7 @@ class Job(_message.Message):
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
         """Newest progress of the newest attempt; unset before the first. For an EXPANSION: over
-        all of its jobs, also when it has ended itself; not in lists.
+        all of its jobs, also when it has ended itself; in a list for its first 20 expansions.
         """
 
     @_builtins.property

@@ -114,6 +114,7 @@ class WorkDirs:
                 self._keep(other)
         with suppress(FileNotFoundError):
             os.rename(self._root / _kept_name(job, tenant), directory / RECEIVED_FOLDER)
+            log.info("took over what an earlier lease received", extra={"job": job})
 
     def _keep(self, directory: Path) -> None:
         """Remove *directory*; keep what it received if its job may go on."""

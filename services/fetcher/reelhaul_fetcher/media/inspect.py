@@ -31,8 +31,11 @@ DEMUXERS = (
     *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
     *("mpegts", "ogg", "w64", "wav"),
 )
-# Demuxers of streams without a header: libav guesses their duration from the bitrate of the beginning.
-_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3"})
+# Demuxers whose duration is no better than a guess: from the bitrate of the beginning, or by metadata that
+# were written before the end was known.
+_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3", "flv"})
+# Demuxers of plain samples, which read the last ones as a packet that is cut off.
+_SAMPLE_DEMUXERS = frozenset({"wav", "w64", "aiff", "caf"})
 # A step of the timestamps by more than this, or backwards, is another clock and no play time. As in ffmpeg.
 _MAX_STEP_SECONDS = 10.0
 # Files of at most this length are decoded completely.
@@ -275,7 +278,7 @@ class MediaFile:
             self._seek(start)
         decoded_until, ended = 0.0, set[int]()
         for packet in self._container.demux(self._streams):
-            if packet.is_corrupt:
+            if packet.is_corrupt and self.inspection.demuxer not in _SAMPLE_DEMUXERS:
                 raise Unplayable("a packet is damaged")
             for second in self._decode_packet(packet):
                 decoded_until = max(decoded_until, second) if start < second else decoded_until

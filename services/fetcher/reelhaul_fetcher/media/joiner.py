@@ -24,7 +24,7 @@ from reelhaul_runtime.errors import ReelhaulError
 # Seconds between the end of a part and the start of the next one if the clock goes on.
 _MAX_CLOCK_STEP = 0.5
 # Containers of which parts are strung together as they are.
-_RESTARTING_DEMUXERS = frozenset({"mpegts", "mpeg"})
+_RESTARTING_DEMUXERS = frozenset({"mpegts", "mpeg", "ogg"})
 # Parts that one ffmpeg reads: each is an open file.
 _MAX_INPUTS = 100
 _VIDEO_ENCODERS = {

@@ -32,8 +32,8 @@ def from_media(media: MediaInfo, duration: float) -> tuple[list[Chapter], int]:
     They are sorted and do not overlap: each ends where the next begins, as players show them. One without an
     end ends there too; one that has no time left, or begins after the end, is left out.
     """
-    told = (Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters)
-    listed = sorted(told, key=lambda chapter: chapter.time_range.start)
+    stated = (Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters)
+    listed = sorted(stated, key=lambda chapter: chapter.time_range.start)
     next_starts = [*(chapter.time_range.start for chapter in listed[1:]), math.inf]
     result, misfits = [], 0
     for chapter, next_start in zip(listed, next_starts, strict=bool(listed)):

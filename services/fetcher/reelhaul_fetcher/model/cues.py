@@ -24,8 +24,8 @@ EXTENSION: dict[Format.ValueType, str] = {
     Format.JSON: "json",
 }
 
-# How long a cue is shown whose end is unknown, unless the next one begins earlier.
-_DEFAULT_SECONDS = 5.0
+# How long a cue is shown whose end is unknown, unless the next one begins earlier; and at least, to be seen.
+_DEFAULT_SECONDS, _MIN_SECONDS = 5.0, 0.5
 # Cues that end, or begin, so little after the end of the media are usual, and not worth a warning.
 _USUAL_OVERLAP_SECONDS, _USUAL_DELAY_SECONDS = _DEFAULT_SECONDS, 1.0
 # A pause of this length begins a new paragraph of a transcript.
@@ -64,7 +64,8 @@ def complete(cues: Iterable[Cue]) -> tuple[list[Cue], int]:
         if cue.end <= cue.start:
             later = bisect_right(starts, cue.start)
             next_start = starts[later] if later < len(starts) else math.inf
-            cue = replace(cue, end=min(next_start, round(cue.start + _DEFAULT_SECONDS, 3)))
+            end = max(min(next_start, cue.start + _DEFAULT_SECONDS), cue.start + _MIN_SECONDS)
+            cue = replace(cue, end=round(end, 3))
         result[cue] = None
     return list(result), wrong
 
@@ -106,11 +107,11 @@ def on_presentation_time(cues: Iterable[Cue], start: float, length: float) -> li
     *start* and *length* of the period are in seconds. Some sites tell such times from the start of the
     period, and some from that of the presentation.
     """
-    told = list(cues)
-    is_moved = any(cue.end > length + _USUAL_DELAY_SECONDS for cue in told)
-    if is_moved and all(cue.start >= start - _USUAL_DELAY_SECONDS for cue in told):
-        return told
-    return move(told, start)
+    stated = list(cues)
+    is_absolute = any(cue.end > length + _USUAL_DELAY_SECONDS for cue in stated)
+    if is_absolute and all(cue.start >= start - _USUAL_DELAY_SECONDS for cue in stated):
+        return stated
+    return move(stated, start)
 
 
 def remove_rolling_lines(cues: Iterable[Cue]) -> list[Cue]:

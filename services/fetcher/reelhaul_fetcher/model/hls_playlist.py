@@ -79,8 +79,15 @@ class Playlist:
     segments: tuple[Segment, ...]
     target_seconds: float
     ended: bool
+    #: All play times are numbers.
+    timed: bool = True
     #: It does not change (EXT-X-PLAYLIST-TYPE:VOD), also if its end is not marked.
     fixed: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no segments will be added."""
+        return self.ended or self.fixed
 
 
 class PlaylistUnsupported(ValueError):
@@ -88,19 +95,22 @@ class PlaylistUnsupported(ValueError):
 
 
 def parse(text: str, url: str) -> Playlist:
-    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid number."""
+    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid byte range."""
     if not text.lstrip("\ufeff").startswith("#EXTM3U") or "#EXT-X-STREAM-INF" in text:
         raise PlaylistUnsupported("this is no media playlist")
     parser = _Parser(url)
     for line in text.splitlines():
         parser.read(line.strip())
     target = min(max(parser.target, _MIN_TARGET_SECONDS), _MAX_TARGET_SECONDS)
-    return Playlist(tuple(parser.segments), target, parser.ended, parser.fixed)
+    return Playlist(tuple(parser.segments), target, parser.ended, fixed=parser.fixed, timed=parser.timed)
 
 
 def parse_live(text: str, url: str) -> Playlist:
     """Return the playlist of a live stream at *url*. Raises PlaylistUnsupported if it cannot be recorded."""
     playlist = parse(text, url)
+    if not playlist.timed:
+        # Recordings are limited by play time.
+        raise PlaylistUnsupported("the play time of a segment is invalid")
     if any(segment.key or segment.bounds for segment in playlist.segments):
         raise PlaylistUnsupported("segments that are encrypted or byte ranges cannot be recorded")
     return replace(playlist, segments=playlist.segments[-_MAX_SEGMENTS:])
@@ -120,7 +130,7 @@ class _Parser:
 
     def __init__(self, url: str) -> None:
         self.segments: list[Segment] = []
-        self.target, self.ended, self.fixed = _DEFAULT_TARGET_SECONDS, False, False
+        self.target, self.ended, self.fixed, self.timed = _DEFAULT_TARGET_SECONDS, False, False, True
         self._url, self._number, self._discontinuities = url, 0, 0
         self._init: InitSection | None = None
         self._key: Key | None = None
@@ -141,7 +151,9 @@ class _Parser:
             self.target = _DEFAULT_TARGET_SECONDS if target is None else target
         elif tag == "#EXTINF":
             stated = value.partition(",")[0]
-            self._seconds, self._is_rounded = _parse_play_time(stated), "." not in stated
+            seconds = site_limits.number(stated, _MAX_SEGMENT_SECONDS)
+            self.timed = self.timed and seconds is not None
+            self._seconds, self._is_rounded = max(seconds or 0.0, _MIN_SEGMENT_SECONDS), "." not in stated
         elif tag == "#EXT-X-PROGRAM-DATE-TIME":
             self._time = _parse_time(value)
         elif tag == "#EXT-X-BYTERANGE":
@@ -229,14 +241,6 @@ def _parse_number(value: str, name: str) -> int:
     if number is None:
         raise PlaylistUnsupported(f"the {name} is invalid")
     return number
-
-
-def _parse_play_time(value: str) -> float:
-    """Return the seconds of a segment. Raises PlaylistUnsupported for NaN, infinity and negative numbers."""
-    seconds = site_limits.number(value, _MAX_SEGMENT_SECONDS)
-    if seconds is None:
-        raise PlaylistUnsupported("the play time of a segment is invalid")
-    return max(seconds, _MIN_SEGMENT_SECONDS)
 
 
 def _parse_time(value: str) -> float | None:

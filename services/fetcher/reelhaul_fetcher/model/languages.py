@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from langcodes import Language
 from langcodes.data_dicts import LIKELY_SUBTAGS, MACROLANGUAGES
+from langcodes.language_distance import _DISTANCE_CACHE
 
 from reelhaul_fetcher.model import track_roles
 
@@ -149,10 +150,10 @@ def _is_member(wish: str | None, offer: str | None) -> bool:
 
 
 def _get(text: str) -> Language | None:
-    # langcodes keeps all that it parses for ever.
+    # langcodes keeps all that it parses and compares for ever.
     if len(Language._PARSE_CACHE) > _CACHE_SIZE:
-        Language._PARSE_CACHE.clear()
-        Language._INSTANCES.clear()
+        for cache in (Language._PARSE_CACHE, Language._INSTANCES, _DISTANCE_CACHE):
+            cache.clear()
     try:
         return Language.get(text)
     except ValueError:

@@ -127,7 +127,8 @@ def plan_cut_package(package: Package, transfer: str, *, joined: bool) -> Packag
     container = _CONTAINER.get(package.extension, Container.CONTAINER_UNSPECIFIED)
     if video == ("copy",):
         video = _hdr_arguments(transfer, container) or _VIDEO_ENCODER[_encoder_container(container)]
-    if audio == ("copy",) and (joined or video):
+    # The header of FLAC, which tells the duration, is copied with the audio.
+    if audio == ("copy",) and (joined or video or package.extension == "flac"):
         audio = (
             _AUDIO_ENCODER[_encoder_container(container)]
             if container

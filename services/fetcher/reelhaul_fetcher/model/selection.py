@@ -159,7 +159,7 @@ def _choose_video(offered: list[Format], spec: FormatSpec) -> Choice:
     if audio_only:
         audio = audio_selection.choose_best(audio_only, spec, spec.container or codecs.Container.MP4)
     separate_fitness = audio_selection.fitness(audio, spec) if audio else ()
-    rank = _video_rank(spec, separate_fitness)
+    rank = _video_rank(spec, separate_fitness, _silent_fitness(with_video, spec))
     video = max(reversed(_within_limits(with_video, spec)), key=rank)
     warnings = picture_warnings(video, spec)
     if video.audio_codec and audio_selection.fitness(video, spec) >= separate_fitness:
@@ -205,8 +205,21 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
     return streams
 
 
-def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable[[Format], Any]:
-    """Return the sort key of video streams; *separate_fitness* is that of the best audio-only stream."""
+def _silent_fitness(with_video: list[Format], spec: FormatSpec) -> tuple[int, ...]:
+    """Return the fitness of video without audio: that of the others, if these may be silent as well."""
+    with_audio = [stream for stream in with_video if stream.audio_codec]
+    if any(stream.audio_codec != codecs.UNKNOWN for stream in with_audio):
+        return ()
+    return max((audio_selection.fitness(stream, spec) for stream in with_audio), default=())
+
+
+def _video_rank(
+    spec: FormatSpec, separate_fitness: tuple[int, ...], silent_fitness: tuple[int, ...]
+) -> Callable[[Format], Any]:
+    """Return the sort key of video streams.
+
+    *separate_fitness* is that of the best audio-only stream, *silent_fitness* that of video without audio.
+    """
     preferred = [codecs.VIDEO_FAMILY[codec] for codec in spec.video_codecs if codec in codecs.VIDEO_FAMILY]
     container = spec.container or codecs.Container.MP4
     wants_hdr = spec.dynamic_range in (FormatSpec.PREFER_HDR, FormatSpec.REQUIRE_HDR)
@@ -214,7 +227,7 @@ def _video_rank(spec: FormatSpec, separate_fitness: tuple[int, ...]) -> Callable
 
     def rank(stream: Format) -> tuple[Any, ...]:
         codec = codecs.family(stream.video_codec)
-        own_fitness = audio_selection.fitness(stream, spec) if stream.audio_codec else ()
+        own_fitness = audio_selection.fitness(stream, spec) if stream.audio_codec else silent_fitness
         return (
             max(own_fitness, separate_fitness),
             -(_lines(stream) or _UNKNOWN_HEIGHT) if spec.smallest else _lines(stream),

@@ -18,7 +18,6 @@ from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.model.disk_limits import DiskUsage
-from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, Delivery, Leases, WorkQueue
 from reelhaul_fetcher.service import lease_keeper, outcomes
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -78,7 +77,6 @@ class Attempt(ABC):
         self.fetch: TrackedFetch | None = None
         #: The outcome, once it is final.
         self.committed: Finish | None = None
-        self._usage = Usage()
         self._renew_now = asyncio.Event()
         self._reporter: ProgressReporter | None = None
         self._work: asyncio.Task[Finish.Succeeded] | None = None
@@ -188,9 +186,7 @@ class Attempt(ABC):
         seconds = lease.spec.attempt_deadline.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(seconds or None) as deadline:
-                result, self._usage = await self._context.downloader.download(
-                    self.job, lease, metadata, reporter
-                )
+                result, _ = await self._context.downloader.download(self.job, lease, metadata, reporter)
                 return result
         except TimeoutError:
             if not deadline.expired():
@@ -317,7 +313,8 @@ class LeasedAttempt(Attempt):
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.status_counts.http_statuses)
-        request.ingress_bytes = self._usage.ingress_bytes or reporter.latest.downloaded_bytes
+        # Not what the progress has: that counts what an earlier attempt received.
+        request.ingress_bytes = reporter.usage.ingress_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
         response = await lease_keeper.finish_lease(self._context.leases, request, self._context.worker)
         failpoints.hit("fetcher.ack.before")

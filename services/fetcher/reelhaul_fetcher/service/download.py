@@ -183,6 +183,7 @@ class Downloader:
             cookies=lease.spec.format.cookies,
             byte_limit=byte_limit,
             seconds=lease.spec.attempt_deadline.ToTimedelta().total_seconds(),
+            on_usage=reporter.on_usage,
         )
 
     async def _watch(

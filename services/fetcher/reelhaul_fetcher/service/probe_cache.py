@@ -194,9 +194,19 @@ def _stalled(url: str, seconds: float) -> ReelhaulError:
     )
 
 
+def _count_entries(media: MediaInfo) -> int:
+    """Return how many jobs a list becomes: one of an entry listed twice, none of one that cannot be fetched.
+
+    If not all entries were read, it is the number that the site tells.
+    """
+    listed = len({entry.url for entry in media.entries})
+    is_whole = bool(media.entries) and media.entries[-1].position >= media.entry_count
+    return listed if is_whole else media.entry_count or listed
+
+
 def _estimate(media: MediaInfo, spec: FormatSpec, select_formats: SelectFormats) -> Estimate:
     if media.entries or media.entry_count:
-        return Estimate(job_count=media.entry_count or len(media.entries))
+        return Estimate(job_count=_count_entries(media))
     if not media.formats:
         return Estimate(job_count=1)
     formats, warnings = choose_formats(list(media.formats), spec, select_formats)

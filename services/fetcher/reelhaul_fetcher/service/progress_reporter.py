@@ -12,6 +12,7 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
+from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import WorkQueue
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -47,6 +48,8 @@ class ProgressReporter:
         self.stop_recording = asyncio.Event()
         self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
+        #: Traffic of the attempt, once it has ended.
+        self.usage = Usage()
         #: Metadata that no renewal has sent yet.
         self.unsent_media: MediaInfo | None = None
         #: Entries of a list that no renewal has sent yet.
@@ -54,6 +57,10 @@ class ProgressReporter:
         self._entries_sent = asyncio.Event()
         self._sequence = 0
         self._updated = asyncio.Event()
+
+    def on_usage(self, usage: Usage) -> None:
+        """Set the traffic."""
+        self.usage = usage
 
     def on_media(self, media: MediaInfo) -> None:
         self.unsent_media = media

@@ -91,10 +91,12 @@ class SiteAccess:
         cookies: str,
         byte_limit: int,
         seconds: float,
+        on_usage: Callable[[Usage], None] = lambda _: None,
     ) -> tuple[T, Usage]:
         """Await *work* with the proxy URL of a new guard session; return its result and the usage.
 
         The session has the name *session* and the budgets *byte_limit* and *seconds* (0: no limit).
+        *on_usage* is called with its usage in any case.
         Raises the failure of *work*, or COOKIES_REFUSED or URL_FORBIDDEN if that is its cause.
         """
         proxy_url = await self.guard.open(session, byte_limit, egress, seconds)
@@ -105,6 +107,7 @@ class SiteAccess:
             failure = error
         finally:
             usage = await asyncio.shield(self.guard.close(session))
+            on_usage(usage)
         self.egresses.record_result(site_of(url), egress, failure)
         failure = self.cookies.classify_cookie_failure(cookies, url, failure)
         if failure is not None:

@@ -280,8 +280,7 @@ def read_playlist_durations() -> None:
             parsed = hls_playlist.parse(playlist, "")
         except hls_playlist.PlaylistUnsupported:
             return None
-        is_whole = parsed.ended or parsed.fixed
-        return sum(segment.seconds for segment in parsed.segments) or None if is_whole else None
+        return sum(segment.seconds for segment in parsed.segments) or None if parsed.is_complete else None
 
     InfoExtractor._parse_m3u8_vod_duration = sum_play_times
 

@@ -17,6 +17,9 @@ from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.sponsorblock import fetch_segments
 from reelhaul_runtime.errors import ReelhaulError
 
+# A clip that starts after so many times the duration that a page states is certainly after the end.
+_CERTAINTY = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class EditPlan:
@@ -41,7 +44,8 @@ def plan_edit(
     duration = 0.0 if is_live else media.duration.ToTimedelta().total_seconds()
     spec = request.format
     clip = cuts.clip_range(spec)
-    if clip and duration and clip.start >= duration:
+    # The page may be wrong by a little: then the bytes decide.
+    if clip and duration and clip.start >= _CERTAINTY * duration:
         raise clip_out_of_range(clip.start, duration)
     plan = EditPlan(cuts.make_cut(clip, ()))
     if spec.HasField("sponsorblock"):

@@ -139,6 +139,8 @@ def postprocess(
         cut = Cut()
     if cut.removes_something:
         package = plan_cut_package(uncut_package, inspections[0].transfer, joined=len(cut.ranges) > 1)
+    elif package.extension == "flac" and not audio.has_duration:
+        package = plan_encoded_package(package, audio.transfer)
     length = cut.length if cut.removes_something else duration
     plan = _with_subtitles_on_clock(plan, [inspect(stream.files[0]) for stream in streams], duration)
     media_chapters, embedded_chapters, warnings = _plan_chapters(plan, cut, duration, length)
@@ -155,7 +157,7 @@ def postprocess(
     name = file_names.from_title(plan.media.title, package.extension)
     media_file = Product.from_file(path, kind, name)
     on_media_file(media_file)
-    inspection = inspections[0] if path == files[0] else inspect_received(path)
+    inspection = inspections[0] if path == files[0] else verify.inspect_written(path)
     audio_delay = _expected_audio_delay(inspections, timeline, package, cut)
     delivered = _verify(path, inspection, package, plan, duration, audio_delay)
     warnings += _find_unequal_streams(inspection)
@@ -185,13 +187,16 @@ def _with_subtitles_on_clock(
 
 def _plan_package(plan: OutputPlan, video: Inspection, audio: Inspection) -> tuple[OutputPlan, Package]:
     """Return *plan* with what the file tells of its audio, and the package of the track that is taken."""
-    number, stream = audio_tracks.choose(audio.audio_tracks, plan.formats[-1], plan.spec)
+    stated = plan.formats[-1]
+    number, stream = audio_tracks.choose(audio.audio_tracks, stated, plan.spec)
+    is_as_stated = _language_and_role(stream) == _language_and_role(stated) and bool(audio.audio_codec)
+    if not is_as_stated and not plan.spec.selector:
+        kept = [each for each in plan.warnings if each.reason not in audio_selection.REASONS]
+        delivered = stream if audio.audio_codec else None
+        warnings = [*kept, *audio_selection.check_language(delivered, plan.spec)]
+        plan = replace(plan, formats=[*plan.formats[:-1], stream], warnings=warnings)
     if not audio.audio_tracks:
         return plan, plan_package(video.video_codec, audio.audio_codec, plan.spec, audio.audio_channels)
-    if not plan.spec.selector and (stream.language_code, stream.role) != _language_and_role(plan.formats[-1]):
-        kept = [each for each in plan.warnings if each.reason not in audio_selection.REASONS]
-        warnings = [*kept, *audio_selection.check_language(stream, plan.spec)]
-        plan = replace(plan, formats=[*plan.formats[:-1], stream], warnings=warnings)
     track = audio.audio_tracks[number]
     package = plan_package(video.video_codec, track.codec, plan.spec, track.channels)
     language = languages.to_iso_639_2(stream.language_code) if stream.language_code else ""

@@ -12,12 +12,11 @@ from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError
 
 from reelhaul_fetcher.model import charsets, cues, subtitle_formats
-from reelhaul_fetcher.model.subtitle_formats import Track, ttml, webvtt
+from reelhaul_fetcher.model.subtitle_formats import Track, mp4, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
-from reelhaul_runtime.errors import ReelhaulError
 
 _MAX_BYTES = 16 * 1024 * 1024
 # Best first: json3 has no rolling lines. Any other may be one of these under another name.
@@ -56,17 +55,15 @@ def _download_best(
     for form in islice(sorted(forms, key=_rank), _MAX_FORMS):
         try:
             with timer.limit(lambda: _received(folder)):
-                text, is_segmented = _fetch_text(downloader, form, source, folder)
+                text, clock = _fetch_text(downloader, form, source, folder)
             track = subtitle_formats.parse(text, source.language)
-        except ReelhaulError:
-            raise
         # Whatever value of the site is the cause: the track is missing then.
         except Exception as error:
             problems.append(_describe(error, form))
             continue
         rolls = not source.manual and _extension(form) != "json3"
         lines = cues.remove_rolling_lines(track.cues) if rolls else track.cues
-        return Track(lines, track.wrong, webvtt.clock_offset(text) if is_segmented else None)
+        return Track(lines, track.wrong, clock)
     raise SubtitlesUnreadable(problems[0] if problems else "the site offers no format that can be read")
 
 
@@ -90,10 +87,12 @@ def _describe(error: Exception, form: Info) -> str:
     return "the file could not be downloaded"
 
 
-def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path) -> tuple[str, bool]:
-    """Return the text of *form*, and whether it consists of the segments of a stream."""
+def _fetch_text(
+    downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path
+) -> tuple[str, float | None]:
+    """Return the text of *form*, and of segments their clock, as in Track."""
     if form.get("data") is not None:
-        return str(form["data"])[:_MAX_BYTES], False
+        return str(form["data"])[:_MAX_BYTES], None
     is_segmented = str(form.get("protocol") or "").startswith("m3u8") or bool(form.get("fragments"))
     content, content_type = b"", ""
     if not is_segmented:
@@ -104,8 +103,10 @@ def _fetch_text(downloader: Downloader, form: Info, source: SubtitleTrack, folde
     if is_segmented:
         content = _fetch_segments(downloader, form, folder)
     declared = _CHARSET.search(content_type)
-    text = charsets.decode(ttml.from_mp4(content), declared[1] if declared else "", source.language)
-    return text, is_segmented
+    text = charsets.decode(mp4.to_text(content), declared[1] if declared else "", source.language)
+    if not is_segmented:
+        return text, None
+    return text, 0.0 if mp4.is_mp4(content) else webvtt.clock_offset(text)
 
 
 def _received(folder: Path) -> int:

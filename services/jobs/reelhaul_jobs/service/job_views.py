@@ -24,6 +24,8 @@ _CACHE_SECONDS = 1.0
 _MAX_SITES = 1000
 # Sites of a list that are read, unless they are known; jobs at further sites show no limit of theirs.
 _MAX_LISTED_SITES = 64
+# Expansions of a list that are shown with the progress of their children.
+_MAX_LISTED_EXPANSIONS = 20
 # Running jobs of an expansion whose progress is read; more than most suites have slots.
 _MAX_RUNNING = 500
 
@@ -67,12 +69,17 @@ class JobViews:
         self._workers = (float("-inf"), WorkerAvailability())
         self._sites.clear()
 
-    async def list_views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
-        """Return the views of *jobs*, expansions without their children."""
+    async def list_views(self, jobs: Sequence[Job], *, with_children: bool = True) -> Sequence[JobView]:
+        """Return the views of *jobs*, the first expansions among them with the progress of their children."""
         waiting = dict.fromkeys(job.site for job in jobs if job.state is State.QUEUED)
         sites = set(list(waiting)[:_MAX_LISTED_SITES])
         views = list[JobView]()
+        limit = _MAX_LISTED_EXPANSIONS if with_children else 0
+        expansions = [job.id for job in jobs if job.kind is Kind.EXPANSION][:limit]
         for job in map(self.with_latest_progress, jobs):
+            if job.id in expansions:
+                views.append(await self._view_expansion(job))
+                continue
             view = self._view_silence(job)
             views.append(view or JobView(job, await self._explain(job, reads_site=job.site in sites)))
         return views

@@ -18,9 +18,6 @@ _OFFSET_TIME = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(h|m|s|ms|f|t)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DECLARATION = re.compile(r"<\?xml\s")
 _BARE_AMPERSAND = re.compile(r"&(?!(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);)")
-_ROOT = re.compile(rb"<(?:[A-Za-z]\w{0,30}:)?tt[\s>]|</(?:[A-Za-z]\w{0,30}:)?tt\s{0,9}>")
-# Boxes at the beginning of a segment of MP4 (ISO 14496-12).
-_MP4_BOXES = frozenset((b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"free"))
 
 
 def parse(text: str, _: str) -> list[Cue]:
@@ -32,25 +29,6 @@ def parse(text: str, _: str) -> list[Cue]:
     starts = [match.start() for match in _DECLARATION.finditer(text)] or [0]
     documents = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
     return [cue for document in documents for cue in _parse_document(document)]
-
-
-def from_mp4(content: bytes) -> bytes:
-    """Return the documents in *content*, segments of MP4 (ISO 14496-30); *content* itself if it is no MP4.
-
-    Raises SubtitlesUnreadable if there are none.
-    """
-    if content[4:8] not in _MP4_BOXES:
-        return content
-    documents, start = [], -1
-    for tag in _ROOT.finditer(content):
-        if not tag[0].startswith(b"</"):
-            start = tag.start()
-        elif start >= 0:
-            documents.append(b'<?xml version="1.0"?>' + content[start : tag.end()])
-            start = -1
-    if not documents:
-        raise SubtitlesUnreadable("no cues: subtitles in MP4 other than TTML are not supported")
-    return b"".join(documents)
 
 
 def _parse_document(document: str) -> list[Cue]:

@@ -142,6 +142,9 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
         """Return what to write of *content* at *position*; note where a part begins."""
         if (byte_range := fragment["byte_range"]) and not fragment.get("decrypt_info"):
             length = byte_range["end"] - byte_range["start"]
+            if len(content) >= byte_range["end"]:
+                # The server ignores ranges and sent the whole file.
+                content = content[byte_range["start"] : byte_range["end"]]
             if len(content) != length:
                 raise _incomplete(f"a byte range of {length} bytes has {len(content)}")
         before = [part for part in self.parts if part.start < position]
@@ -193,7 +196,7 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
         playlist = hls_playlist.parse(text, url)
     except PlaylistUnsupported as error:
         raise _unavailable(str(error)) from error
-    if not (playlist.ended or playlist.fixed):
+    if not playlist.is_complete:
         raise _live(stream, "the playlist has no end")
     segments = [s for s in playlist.segments if not (s.is_advertisement or s.is_gap)]
     if not segments:
@@ -201,7 +204,8 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
     for key in {segment.key for segment in segments if segment.key}:
         if key.method not in _DECRYPTED_METHODS or not key.url:
             raise _unavailable(f"segments encrypted by {key.method} cannot be read")
-    return SegmentList(list(_to_fragments(segments, stream)), *_promised_seconds(segments))
+    promise = _promised_seconds(segments) if playlist.timed else (0.0, 0.0)
+    return SegmentList(list(_to_fragments(segments, stream)), *promise)
 
 
 def _to_fragments(segments: Iterable[hls_playlist.Segment], stream: Info) -> Iterator[Info]:

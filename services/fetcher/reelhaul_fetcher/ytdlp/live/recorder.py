@@ -13,6 +13,7 @@ from yt_dlp.networking.exceptions import RequestError
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist
 from reelhaul_fetcher.model.live_alignment import align
@@ -76,7 +77,8 @@ def is_live_playlist(source: Source, format_id: str) -> bool:
     if not str(stream.get("protocol") or "").startswith("m3u8"):
         return False
     try:
-        return not fetch_playlist(source.downloader, stream).ended
+        # Whether it can be recorded is another question, with a reason of its own.
+        return not fetch_playlist(source.downloader, stream, hls_playlist.parse).is_complete
     except (RequestError, OSError, ValueError):
         return False
 

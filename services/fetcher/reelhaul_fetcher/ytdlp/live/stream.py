@@ -314,11 +314,13 @@ def recording_time_limit(request: FetchRequest) -> float:
     return min(limit, timeout or limit)
 
 
-def fetch_playlist(downloader: Downloader, stream: Info) -> Playlist:
+def fetch_playlist(
+    downloader: Downloader, stream: Info, parse: Callable[[str, str], Playlist] = hls_playlist.parse_live
+) -> Playlist:
     """Return the playlist of *stream* as it is now. Raises RequestError, ValueError."""
     request = Request(stream["url"], headers=stream.get("http_headers") or {})
     text = read_body(downloader, request, _MAX_PLAYLIST_BYTES).decode("utf-8", "replace")
-    return hls_playlist.parse_live(text, stream["url"])
+    return parse(text, stream["url"])
 
 
 def _is_gone(error: RequestError) -> bool:

@@ -94,7 +94,8 @@ class ChangeFeed:
         changes, job_ids = list[JobChange](), list(old_states)
         for start in range(0, len(job_ids), PAGE_SIZE):
             jobs = await self._store.get_with_deleted(job_ids[start : start + PAGE_SIZE])
-            for job, view in zip(jobs, await self._views.list_views(jobs), strict=True):
+            views = await self._views.list_views(jobs, with_children=False)
+            for job, view in zip(jobs, views, strict=True):
                 changes.append(JobChange(job, frozenset(old_states[job.id]), position, view.wait))
         return changes
 
