@@ -6,10 +6,10 @@ import pytest
 
 from reelhaul.type.v1.media_pb2 import Chapter, MediaInfo
 from reelhaul_fetcher.media.verify import to_duration
-from reelhaul_fetcher.model import chapters
-from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.site_limits import MAX_TITLE
-from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.model.timing import chapters
+from reelhaul_fetcher.model.timing.cuts import Cut, TimeRange
+from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 
 Row = tuple[str, float, float]
 

@@ -6,7 +6,7 @@ import codecs
 
 import pytest
 
-from reelhaul_fetcher.model.charsets import decode
+from reelhaul_fetcher.model.subtitle_formats.charsets import decode
 
 GERMAN = "Über die Straße: Größe, naïve, façade"
 RUSSIAN = "Привет, как дела?\nЯ не знаю, что делать."

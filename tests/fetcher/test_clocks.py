@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reelhaul_fetcher.model.clocks import (
+from reelhaul_fetcher.model.timing.clocks import (
     MPEG_TS_PERIOD,
     Clock,
     align,

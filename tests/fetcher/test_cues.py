@@ -8,8 +8,8 @@ import math
 import pytest
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model import cues
-from reelhaul_fetcher.model.cues import Cue
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.cues import Cue
 
 GOOD = Cue(1.0, 2.0, "good")
 

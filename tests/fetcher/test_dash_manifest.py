@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reelhaul_fetcher.ytdlp import dash_manifest
+from reelhaul_fetcher.ytdlp.extract import dash_manifest
 
 _NAMESPACE = "urn:mpeg:dash:schema:mpd:2011"
 

@@ -11,10 +11,10 @@ from tests.sites.tools import run_ffmpeg
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, Format, FormatSpec, MediaInfo
 from reelhaul_fetcher.media import inspector_client, tools
-from reelhaul_fetcher.model.cuts import TimeRange, make_cut
 from reelhaul_fetcher.model.engine_requests import FetchRequest
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.timing.cuts import TimeRange, make_cut
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
 
 Audio, Container = FormatSpec.Audio, FormatSpec.Container

@@ -12,7 +12,7 @@ from yt_dlp.utils import smuggle_url
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.entries import SeenEntries, to_entry
+from reelhaul_fetcher.ytdlp.extract.entries import SeenEntries, to_entry
 from reelhaul_runtime.errors import ReelhaulError
 
 URL = "https://site.example/v/1"

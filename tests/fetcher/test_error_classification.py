@@ -13,7 +13,7 @@ from reelhaul_fetcher.model.http_values import parse_retry_after
 from reelhaul_fetcher.service import outcomes
 from reelhaul_fetcher.ytdlp.downloader import ResponseLog
 from reelhaul_fetcher.ytdlp.errors import classify
-from reelhaul_fetcher.ytdlp.extraction import NoStreamsError
+from reelhaul_fetcher.ytdlp.extract.extraction import NoStreamsError
 from reelhaul_runtime.errors import ReelhaulError, from_status
 
 

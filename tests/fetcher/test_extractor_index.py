@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yt_dlp import YoutubeDL
 
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
+from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex, url_patterns
 
 # Every n-th example of the extractors: all of them take a minute.
 _STEP = 11

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reelhaul_fetcher.ytdlp.json_ld import repair
+from reelhaul_fetcher.ytdlp.extract.json_ld import repair
 
 
 def clip(name: Any, start: Any, end: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from langcodes import Language
 from langcodes.language_distance import _DISTANCE_CACHE
 
-from reelhaul_fetcher.model import languages
+from reelhaul_fetcher.model.tracks import languages
 
 
 @pytest.mark.parametrize(

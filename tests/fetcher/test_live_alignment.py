@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
-from reelhaul_fetcher.model.live_alignment import Anchor, align
+from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD
+from reelhaul_fetcher.model.timing.live_alignment import Anchor, align
 
 
 def _playlist(

@@ -10,10 +10,10 @@ import pytest
 from yt_dlp.extractor.common import InfoExtractor
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, TrackRole
-from reelhaul_fetcher.model.subtitle_tracks import MANIFEST_SUBTITLES
-from reelhaul_fetcher.ytdlp import manifest_tracks
+from reelhaul_fetcher.model.tracks.subtitle_tracks import MANIFEST_SUBTITLES
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog, downloader_options
-from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.ytdlp.extract import manifest_tracks
+from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 
 FULL = TrackRole.TRACK_ROLE_UNSPECIFIED
 FORCED = TrackRole.TRACK_ROLE_FORCED

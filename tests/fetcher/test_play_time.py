@@ -8,8 +8,8 @@ import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.model import play_time
-from reelhaul_fetcher.model.play_time import ReceivedStream
+from reelhaul_fetcher.model.timing import play_time
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_runtime.errors import ReelhaulError
 
 

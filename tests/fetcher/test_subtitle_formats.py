@@ -8,10 +8,11 @@ import struct
 import pytest
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model import cues, subtitle_formats
-from reelhaul_fetcher.model.cues import Cue
+from reelhaul_fetcher.model import subtitle_formats
 from reelhaul_fetcher.model.subtitle_formats import mp4
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.cues import Cue
 
 Form = FormatSpec.Subtitles
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
-from reelhaul_fetcher.model import subtitle_tracks
-from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, NUMBER, ROLE
+from reelhaul_fetcher.model.tracks import subtitle_tracks
+from reelhaul_fetcher.model.tracks.subtitle_tracks import IS_DEFAULT, NUMBER, ROLE
 
 Subtitles = FormatSpec.Subtitles
 FORCED, SDH = TrackRole.TRACK_ROLE_FORCED, TrackRole.TRACK_ROLE_HEARING_IMPAIRED

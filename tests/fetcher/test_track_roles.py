@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reelhaul.type.v1.media_pb2 import TrackRole
-from reelhaul_fetcher.model import track_roles
+from reelhaul_fetcher.model.tracks import track_roles
 
 FULL = TrackRole.TRACK_ROLE_UNSPECIFIED
 SDH = TrackRole.TRACK_ROLE_HEARING_IMPAIRED

@@ -18,10 +18,10 @@ from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client
 from reelhaul_fetcher.media import tools as media_tools
-from reelhaul_fetcher.model import cuts
 from reelhaul_fetcher.model.engine_requests import FetchRequest
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.timing import cuts
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
 from reelhaul_runtime.errors import ReelhaulError
 

@@ -33,24 +33,17 @@ from reelhaul.normalization import normalize
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
-from reelhaul_fetcher.model import (
-    chapters,
-    charsets,
-    cookies,
-    cues,
-    cuts,
-    hls_playlist,
-    languages,
-    subtitle_formats,
-    subtitle_tracks,
-    track_roles,
-)
-from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.cues import Cue
-from reelhaul_fetcher.model.cuts import TimeRange
-from reelhaul_fetcher.model.subtitle_formats import mp4
-from reelhaul_fetcher.ytdlp import dash_manifest, errors, info, manifest_tracks, sponsorblock
+from reelhaul_fetcher.model import cookies, hls_playlist, subtitle_formats
+from reelhaul_fetcher.model.subtitle_formats import charsets, mp4
+from reelhaul_fetcher.model.timing import chapters, cues, cuts
+from reelhaul_fetcher.model.timing.chapters import Chapter
+from reelhaul_fetcher.model.timing.cues import Cue
+from reelhaul_fetcher.model.timing.cuts import TimeRange
+from reelhaul_fetcher.model.tracks import languages, subtitle_tracks, track_roles
+from reelhaul_fetcher.ytdlp import errors
 from reelhaul_fetcher.ytdlp.downloader import Downloader, ResponseLog
+from reelhaul_fetcher.ytdlp.extract import dash_manifest, info, manifest_tracks
+from reelhaul_fetcher.ytdlp.extras import sponsorblock
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import validation

@@ -33,8 +33,8 @@ from reelhaul_fetcher.media import ffmpeg, inspector_client, landlock, tools
 from reelhaul_fetcher.media.inspect import NotMedia
 from reelhaul_fetcher.media.verify import Expected, verify
 from reelhaul_fetcher.model.engine_requests import FetchRequest
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.postprocess import OutputPlan, postprocess
 from reelhaul_fetcher.ytdlp.process.environment import build_environment
 from reelhaul_runtime.errors import ReelhaulError

@@ -32,8 +32,8 @@ from reelhaul.work.v1.lease_service_pb2 import FinishRequest, RenewRequest
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.entries import to_entry
-from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.ytdlp.extract.entries import to_entry
+from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Unavailable
 from reelhaul_runtime.rpc.channels import open_channel
 

@@ -16,12 +16,14 @@ from tests.fetcher.conftest import harness as harness
 from tests.fetcher.guard_harness import PUBLIC, running_site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo, PlaylistEntry, Progress
-from reelhaul_fetcher.model import cues, site_limits, subtitle_formats, subtitle_tracks
-from reelhaul_fetcher.model.cues import Cue
+from reelhaul_fetcher.model import site_limits, subtitle_formats
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.entries import to_entry
-from reelhaul_fetcher.ytdlp.info import to_format, to_media_info
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.cues import Cue
+from reelhaul_fetcher.model.tracks import subtitle_tracks
+from reelhaul_fetcher.ytdlp.extract.entries import to_entry
+from reelhaul_fetcher.ytdlp.extract.info import to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live.recorder import Recording
 
 Subtitles = FormatSpec.Subtitles

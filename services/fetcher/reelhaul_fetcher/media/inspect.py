@@ -19,9 +19,9 @@ from av.subtitles import codeccontext, stream, subtitle
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from reelhaul_fetcher.model import audio_tracks
-from reelhaul_fetcher.model.audio_tracks import AudioTrack
-from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD, Clock
+from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD, Clock
+from reelhaul_fetcher.model.tracks import audio_tracks
+from reelhaul_fetcher.model.tracks.audio_tracks import AudioTrack
 
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)

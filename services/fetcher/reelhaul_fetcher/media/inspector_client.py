@@ -23,8 +23,9 @@ from typing import Any
 
 from reelhaul_fetcher.media import ffmpeg, inspector_process
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
-from reelhaul_fetcher.model import audio_tracks, site_limits
-from reelhaul_fetcher.model.audio_tracks import AudioTrack
+from reelhaul_fetcher.model import site_limits
+from reelhaul_fetcher.model.tracks import audio_tracks
+from reelhaul_fetcher.model.tracks.audio_tracks import AudioTrack
 
 # The inspector of this process: a child has one.
 _inspector: InspectorProcess | None = None

@@ -11,11 +11,11 @@ from pathlib import Path
 from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
 from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.media.ffmpeg import Input
-from reelhaul_fetcher.model import cues
-from reelhaul_fetcher.model.clocks import Timeline
-from reelhaul_fetcher.model.cues import Cue
-from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.packaging import Package
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.clocks import Timeline
+from reelhaul_fetcher.model.timing.cues import Cue
+from reelhaul_fetcher.model.timing.cuts import Cut, TimeRange
 
 # The demuxer that reads the subtitles for each container, and the codec to write; the others support none.
 # Only MP4 has no text format that can be copied: decoders lose what looks like markup.

@@ -31,7 +31,7 @@ _MAX_ETA_SECONDS = 365 * 86_400
 _SPEED_WINDOW = 5.0
 
 # Stages in which a job fails if the site sends nothing. In the others the machine works for itself, and
-# sidecars have a limit of their own, ``ytdlp.sidecar_timer``, that costs them only.
+# sidecars have a limit of their own, ``ytdlp.extras.sidecar_timer``, that costs them only.
 _NETWORK_STAGES = frozenset(
     {
         Stage.STAGE_UNSPECIFIED,

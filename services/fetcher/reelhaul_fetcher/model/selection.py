@@ -9,7 +9,8 @@ from reelhaul import qualities
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec
-from reelhaul_fetcher.model import audio_selection, codecs
+from reelhaul_fetcher.model import codecs
+from reelhaul_fetcher.model.tracks import audio_selection
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Reasons of ``picture_warnings``.

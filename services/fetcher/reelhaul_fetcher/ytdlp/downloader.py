@@ -26,9 +26,9 @@ from reelhaul_fetcher.guard.verdicts import Verdict, find_verdict
 from reelhaul_fetcher.media import confinement, seccomp
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_options import EngineOptions
-from reelhaul_fetcher.model.subtitle_tracks import add_manifest_subtitles, without_broken_forms
+from reelhaul_fetcher.model.tracks.subtitle_tracks import add_manifest_subtitles, without_broken_forms
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion, ResumeChecker
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex
+from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import hostname
 

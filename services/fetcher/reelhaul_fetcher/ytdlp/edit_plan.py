@@ -9,12 +9,12 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import ffmpeg
-from reelhaul_fetcher.model import cuts
-from reelhaul_fetcher.model.chapters import Chapter
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest
+from reelhaul_fetcher.model.timing import cuts
+from reelhaul_fetcher.model.timing.chapters import Chapter
 from reelhaul_fetcher.ytdlp.downloader import Downloader
-from reelhaul_fetcher.ytdlp.sponsorblock import fetch_segments
+from reelhaul_fetcher.ytdlp.extras.sponsorblock import fetch_segments
 from reelhaul_runtime.errors import ReelhaulError
 
 # A clip that starts after so many times the duration that a page states is certainly after the end.

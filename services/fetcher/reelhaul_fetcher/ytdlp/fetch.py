@@ -19,24 +19,24 @@ from reelhaul.type.v1.media_pb2 import (
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import FetchRequest, FetchResult, Product
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import PICTURE_REASONS, Choice, choose_formats
 from reelhaul_fetcher.model.site_limits import MAX_PRODUCTS, SiteValues
-from reelhaul_fetcher.ytdlp.captions import Translate, write_subtitles
-from reelhaul_fetcher.ytdlp.dash_manifest import REFUSAL
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.download import streams
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
 from reelhaul_fetcher.ytdlp.edit_plan import plan_edit
 from reelhaul_fetcher.ytdlp.errors import not_live_yet
-from reelhaul_fetcher.ytdlp.extraction import Source, check_streams
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import REFUSAL
+from reelhaul_fetcher.ytdlp.extract.extraction import Source, check_streams
+from reelhaul_fetcher.ytdlp.extract.info import to_format, to_media_info
+from reelhaul_fetcher.ytdlp.extras.captions import Translate, write_subtitles
+from reelhaul_fetcher.ytdlp.extras.sidecars import fetch_sidecars
 from reelhaul_fetcher.ytdlp.format_choice import Choose, download_choice
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
-from reelhaul_fetcher.ytdlp.info import to_format, to_media_info
 from reelhaul_fetcher.ytdlp.live import recorder
 from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
-from reelhaul_fetcher.ytdlp.sidecars import fetch_sidecars
 from reelhaul_runtime.errors import ReelhaulError
 
 

@@ -20,11 +20,11 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import verify
 from reelhaul_fetcher.media.inspect import Inspection
 from reelhaul_fetcher.model.engine_requests import FetchRequest
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import Choice, with_measured
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.download.streams import ByteMeter, download_streams
-from reelhaul_fetcher.ytdlp.extraction import Source
+from reelhaul_fetcher.ytdlp.extract.extraction import Source
 from reelhaul_fetcher.ytdlp.postprocess import inspect_received
 from reelhaul_runtime.errors import ReelhaulError
 

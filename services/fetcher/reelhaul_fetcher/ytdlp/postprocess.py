@@ -23,17 +23,18 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client, joiner, muxer, verify
 from reelhaul_fetcher.media.ffmpeg import FfmpegFailed, Input
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia
-from reelhaul_fetcher.model import audio_selection, audio_tracks, chapters, cues, languages, play_time
-from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.clocks import Clock, Timeline, plan_recorded_timeline, plan_timeline
-from reelhaul_fetcher.model.cuts import Cut, clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.packaging import Package, plan_cut_package, plan_encoded_package, plan_package
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import picture_warnings
-from reelhaul_fetcher.ytdlp.captions import CaptionTrack
+from reelhaul_fetcher.model.timing import chapters, cues, play_time
+from reelhaul_fetcher.model.timing.chapters import Chapter
+from reelhaul_fetcher.model.timing.clocks import Clock, Timeline, plan_recorded_timeline, plan_timeline
+from reelhaul_fetcher.model.timing.cuts import Cut, clip_range
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
+from reelhaul_fetcher.model.tracks import audio_selection, audio_tracks, languages
 from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range, media_too_long
+from reelhaul_fetcher.ytdlp.extras.captions import CaptionTrack
 from reelhaul_fetcher.ytdlp.live.recorder import Recording
 from reelhaul_runtime.errors import ReelhaulError
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from reelhaul_fetcher.model import cues
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.subtitle_formats import ass, json3, sami, ttml, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.cues import Cue
 
 # Of the cues of a track: a day of speech has half as much, and a translation must fit into a message.
 _MAX_CHARACTERS = 2 * 1024 * 1024

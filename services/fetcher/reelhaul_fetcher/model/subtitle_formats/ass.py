@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.subtitle_formats.text import LINE_BREAK
 from reelhaul_fetcher.model.subtitle_formats.webvtt import parse_time
+from reelhaul_fetcher.model.timing.cues import Cue
 
 _COLUMNS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
 _MAX_COLUMNS = 50

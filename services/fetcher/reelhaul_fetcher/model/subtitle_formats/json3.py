@@ -6,9 +6,9 @@ import json
 import math
 from typing import Any
 
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.site_limits import MAX_SECONDS, number
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.timing.cues import Cue
 
 
 def parse(text: str, _: str) -> list[Cue]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.cues import Cue, render
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
+from reelhaul_fetcher.model.timing.cues import Cue, render
 
 # Boxes at the beginning of a segment (ISO 14496-12).
 _FIRST_BOXES = frozenset((b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"free"))

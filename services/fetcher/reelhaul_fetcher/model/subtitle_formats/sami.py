@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.subtitle_formats.text import SPACES, unescape
+from reelhaul_fetcher.model.timing.cues import Cue
 
 _TAG = re.compile(r"(</?[A-Za-z][^<>]*>)")
 _TAG_NAME = re.compile(r"</?\w{1,20}")

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.site_limits import number
 from reelhaul_fetcher.model.subtitle_formats.text import REFERENCE, SPACES, SubtitlesUnreadable
+from reelhaul_fetcher.model.timing.cues import Cue
 
 _CLOCK_TIME = re.compile(r"(?:(\d{1,9}):)?(\d{1,3}):(\d{1,2})(?:[.,](\d{1,9})|:(\d{1,9})(?:\.\d{1,9})?)?")
 _OFFSET_TIME = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(h|m|s|ms|f|t)?")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from reelhaul_fetcher.model.cues import Cue
 from reelhaul_fetcher.model.subtitle_formats.text import LINE_BREAK, unescape
+from reelhaul_fetcher.model.timing.cues import Cue
 
 # As lenient as players are: hours and fractions may be missing, and points be commas.
 _TIME = r"(-?(?:\d{1,9}\s?:\s?)?\d{1,3}\s?:\s?\d{1,2}(?:\s?[.,:]\s?\d{1,9})?)"

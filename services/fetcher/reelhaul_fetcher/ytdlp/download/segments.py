@@ -25,14 +25,15 @@ from yt_dlp.networking.exceptions import RequestError
 from yt_dlp.utils import DownloadError, update_url_query
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_fetcher.model import hls_playlist, play_time, site_limits
+from reelhaul_fetcher.model import hls_playlist, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, PlaylistUnsupported, segment_kind
 from reelhaul_fetcher.model.http_values import parse_decimal
-from reelhaul_fetcher.ytdlp import dash_manifest
-from reelhaul_fetcher.ytdlp.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
 from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
+from reelhaul_fetcher.ytdlp.extract import dash_manifest
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
 from reelhaul_runtime.errors import ReelhaulError
 
 _MAX_PLAYLIST_BYTES = 32 * 1024 * 1024

@@ -20,13 +20,12 @@ from yt_dlp.utils import DownloadError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
-from reelhaul_fetcher.model.cuts import clip_range
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.http_values import parse_decimal
-from reelhaul_fetcher.model.play_time import ReceivedStream
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME, number, whole
-from reelhaul_fetcher.ytdlp.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.model.timing.cuts import clip_range
+from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
 from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
@@ -34,8 +33,9 @@ from reelhaul_fetcher.ytdlp.download.segments import SegmentList, download_segme
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
 from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range
 from reelhaul_fetcher.ytdlp.errors import error_chain
-from reelhaul_fetcher.ytdlp.extraction import Source
-from reelhaul_fetcher.ytdlp.info import to_format_id
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.extract.extraction import Source
+from reelhaul_fetcher.ytdlp.extract.info import to_format_id
 from reelhaul_runtime.errors import ReelhaulError
 
 # Sizes estimated from a bitrate are off by up to this factor: they alone refuse nothing below it.

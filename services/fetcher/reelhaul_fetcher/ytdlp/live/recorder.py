@@ -16,9 +16,9 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist
-from reelhaul_fetcher.model.live_alignment import align
 from reelhaul_fetcher.model.progress import ProgressTracker
-from reelhaul_fetcher.ytdlp.extraction import Source
+from reelhaul_fetcher.model.timing.live_alignment import align
+from reelhaul_fetcher.ytdlp.extract.extraction import Source
 from reelhaul_fetcher.ytdlp.live.stream import CommonEnd, LiveStreamRecorder, StopReason, fetch_playlist
 from reelhaul_runtime.errors import ReelhaulError
 

@@ -22,8 +22,8 @@ from reelhaul_fetcher.media.inspect import NotMedia
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
-from reelhaul_fetcher.model.live_alignment import EDGE_SEGMENTS, Anchor, is_over
 from reelhaul_fetcher.model.progress import ProgressTracker
+from reelhaul_fetcher.model.timing.live_alignment import EDGE_SEGMENTS, Anchor, is_over
 from reelhaul_fetcher.ytdlp.download.streams import media_too_large
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_body
 from reelhaul_runtime.errors import ReelhaulError

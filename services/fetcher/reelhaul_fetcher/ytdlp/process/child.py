@@ -24,7 +24,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchRequest,
     ProbeRequest,
 )
-from reelhaul_fetcher.ytdlp import dash_manifest, errors, extraction, fetch, json_ld, playlist
+from reelhaul_fetcher.ytdlp import errors, fetch
 from reelhaul_fetcher.ytdlp.downloader import (
     Downloader,
     ResponseLog,
@@ -34,9 +34,10 @@ from reelhaul_fetcher.ytdlp.downloader import (
     read_playlist_durations,
     share_ssl_contexts,
 )
-from reelhaul_fetcher.ytdlp.extractor_index import ExtractorIndex, url_patterns
-from reelhaul_fetcher.ytdlp.info import to_media_info
-from reelhaul_fetcher.ytdlp.manifest_tracks import keep_track_properties
+from reelhaul_fetcher.ytdlp.extract import dash_manifest, extraction, json_ld, playlist
+from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex, url_patterns
+from reelhaul_fetcher.ytdlp.extract.info import to_media_info
+from reelhaul_fetcher.ytdlp.extract.manifest_tracks import keep_track_properties
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
 

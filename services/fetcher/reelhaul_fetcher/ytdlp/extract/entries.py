@@ -12,7 +12,7 @@ from reelhaul_fetcher.media.verify import to_duration
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.site_limits import SiteValues, clean
 from reelhaul_fetcher.ytdlp.downloader import Info
-from reelhaul_fetcher.ytdlp.info import playable_formats
+from reelhaul_fetcher.ytdlp.extract.info import playable_formats
 
 _MAX_URL_LENGTH = 2048
 # Titles of entries that are placeholders; a video may have one too, but not in brackets.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from reelhaul_fetcher.model.clocks import MPEG_TS_PERIOD
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
+from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD
 
 #: A recording begins this many segments behind the live edge, as players do.
 EDGE_SEGMENTS = 3

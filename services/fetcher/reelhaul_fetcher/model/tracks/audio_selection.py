@@ -8,7 +8,8 @@ from typing import Any
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, TrackRole
-from reelhaul_fetcher.model import codecs, languages, track_roles
+from reelhaul_fetcher.model import codecs
+from reelhaul_fetcher.model.tracks import languages, track_roles
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Reasons of ``check_language``.

@@ -18,8 +18,8 @@ from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.utils import extract_attributes, float_or_none, int_or_none, parse_codecs, parse_m3u8_attributes
 
 from reelhaul.type.v1.media_pb2 import TrackRole
-from reelhaul_fetcher.model import track_roles
-from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, MANIFEST_SUBTITLES, NUMBER, ROLE
+from reelhaul_fetcher.model.tracks import track_roles
+from reelhaul_fetcher.model.tracks.subtitle_tracks import IS_DEFAULT, MANIFEST_SUBTITLES, NUMBER, ROLE
 
 Info = dict[str, Any]
 _Attributes = dict[str, str]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.media_pb2 import MediaInfo
-from reelhaul_fetcher.model.cuts import MIN_SECONDS, Cut, TimeRange
+from reelhaul_fetcher.model.timing.cuts import MIN_SECONDS, Cut, TimeRange
 
 # Characters that ffmpeg's metadata format escapes; line breaks and other control characters become spaces.
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | dict.fromkeys((*range(0x20), 0x7F), " "))

@@ -9,11 +9,12 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from reelhaul.type.v1.media_pb2 import Chapter, Format, MediaInfo, PlaylistEntry, SubtitleTrack
 from reelhaul_fetcher.media.verify import to_duration
-from reelhaul_fetcher.model import languages, site_limits, track_roles
+from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.codecs import UNKNOWN
 from reelhaul_fetcher.model.site_limits import SiteValues, clean, number, whole
-from reelhaul_fetcher.model.subtitle_tracks import IS_DEFAULT, ROLE, offered_tracks
-from reelhaul_fetcher.ytdlp.dash_manifest import PROMISED_SECONDS
+from reelhaul_fetcher.model.tracks import languages, track_roles
+from reelhaul_fetcher.model.tracks.subtitle_tracks import IS_DEFAULT, ROLE, offered_tracks
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import PROMISED_SECONDS
 
 _LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,

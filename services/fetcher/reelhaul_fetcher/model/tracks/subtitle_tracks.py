@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Any
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, TrackRole
-from reelhaul_fetcher.model import languages, track_roles
 from reelhaul_fetcher.model.site_limits import MAX_CODE, MAX_NAME, MAX_SUBTITLE_TRACKS, SiteValues, clean
+from reelhaul_fetcher.model.tracks import languages, track_roles
 
 #: yt-dlp's info dictionary.
 Info = dict[str, Any]
 
-# Keys of a form of subtitles or of a stream that we add to yt-dlp's: see ``ytdlp.manifest_tracks``.
+# Keys of a form of subtitles or of a stream that we add to yt-dlp's: see ``ytdlp.extract.manifest_tracks``.
 #: What the track is for, as a TrackRole.
 ROLE = "track_role"
 #: Whether the site plays the track unless another one is chosen.

@@ -18,10 +18,10 @@ from reelhaul_fetcher.media import ffmpeg
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.site_limits import MAX_URL
-from reelhaul_fetcher.ytdlp.captions import Sidecars, Translate, fetch_subtitles
 from reelhaul_fetcher.ytdlp.downloader import read_body
-from reelhaul_fetcher.ytdlp.extraction import Source
-from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
+from reelhaul_fetcher.ytdlp.extract.extraction import Source
+from reelhaul_fetcher.ytdlp.extras.captions import Sidecars, Translate, fetch_subtitles
+from reelhaul_fetcher.ytdlp.extras.sidecar_timer import SidecarTimer, SidecarTooSlow
 
 _MAX_THUMBNAIL_BYTES = 20 * 1024 * 1024
 # YouTube has 38 for each video, of which the first 12 show its picture.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, TrackRole
-from reelhaul_fetcher.model import audio_selection, languages, track_roles
+from reelhaul_fetcher.model.tracks import audio_selection, languages, track_roles
 
 #: Tracks of a file beyond these are not considered.
 MAX_TRACKS = 32

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
-from reelhaul_fetcher.model.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.site_limits import MAX_SECONDS, clean
+from reelhaul_fetcher.model.timing.cuts import Cut, TimeRange
 
 Format = FormatSpec.Subtitles.Format
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError
 
-from reelhaul_fetcher.model import charsets, cues, subtitle_formats
-from reelhaul_fetcher.model.subtitle_formats import Track, mp4, webvtt
+from reelhaul_fetcher.model import subtitle_formats
+from reelhaul_fetcher.model.subtitle_formats import Track, charsets, mp4, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitle_tracks import PERIOD, SubtitleTrack
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.tracks.subtitle_tracks import PERIOD, SubtitleTrack
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
-from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer, SidecarTooSlow
+from reelhaul_fetcher.ytdlp.extras.sidecar_timer import SidecarTimer, SidecarTooSlow
 
 _MAX_BYTES = 16 * 1024 * 1024
 # Best first: json3 has no rolling lines. Any other may be one of these under another name.

@@ -12,13 +12,15 @@ from reelhaul import file_names
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.model import cues, languages, site_limits, track_roles
-from reelhaul_fetcher.model.cues import Cue
-from reelhaul_fetcher.model.cuts import Cut
+from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.subtitle_formats import Track, webvtt
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.subtitle_tracks import (
+from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing.cues import Cue
+from reelhaul_fetcher.model.timing.cuts import Cut
+from reelhaul_fetcher.model.tracks import languages, track_roles
+from reelhaul_fetcher.model.tracks.subtitle_tracks import (
     Selection,
     SubtitleTrack,
     describe,
@@ -26,8 +28,8 @@ from reelhaul_fetcher.model.subtitle_tracks import (
     select_tracks,
 )
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
-from reelhaul_fetcher.ytdlp.sidecar_timer import SidecarTimer
-from reelhaul_fetcher.ytdlp.subtitle_download import download_track
+from reelhaul_fetcher.ytdlp.extras.sidecar_timer import SidecarTimer
+from reelhaul_fetcher.ytdlp.extras.subtitle_download import download_track
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Translates texts from a language into another. Raises TRANSLATION_UNAVAILABLE.

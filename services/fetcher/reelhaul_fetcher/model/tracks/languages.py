@@ -14,7 +14,7 @@ from langcodes import Language
 from langcodes.data_dicts import LIKELY_SUBTAGS, MACROLANGUAGES
 from langcodes.language_distance import _DISTANCE_CACHE
 
-from reelhaul_fetcher.model import track_roles
+from reelhaul_fetcher.model.tracks import track_roles
 
 #: The tag of a language that is not known.
 UNDETERMINED = "und"

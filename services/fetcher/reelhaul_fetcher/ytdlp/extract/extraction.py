@@ -16,9 +16,9 @@ from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
-from reelhaul_fetcher.ytdlp.entries import to_entry
 from reelhaul_fetcher.ytdlp.errors import classify
-from reelhaul_fetcher.ytdlp.info import playable_formats, to_format_id, to_media_info
+from reelhaul_fetcher.ytdlp.extract.entries import to_entry
+from reelhaul_fetcher.ytdlp.extract.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
 
 # Warnings of yt-dlp that are the effect, not the cause.

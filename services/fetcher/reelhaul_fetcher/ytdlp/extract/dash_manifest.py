@@ -19,7 +19,7 @@ from yt_dlp.utils import parse_duration
 
 from reelhaul_fetcher.model import codecs, site_limits
 from reelhaul_fetcher.model.hls_playlist import Bounds
-from reelhaul_fetcher.model.subtitle_tracks import PERIOD, ROLE
+from reelhaul_fetcher.model.tracks.subtitle_tracks import PERIOD, ROLE
 
 _Info = dict[str, Any]
 

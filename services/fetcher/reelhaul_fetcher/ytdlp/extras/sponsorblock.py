@@ -16,9 +16,9 @@ from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.type.v1.media_pb2 import FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.model.chapters import Chapter
-from reelhaul_fetcher.model.cuts import TimeRange
 from reelhaul_fetcher.model.site_limits import MAX_SECONDS, MAX_TITLE, number, shorten
+from reelhaul_fetcher.model.timing.chapters import Chapter
+from reelhaul_fetcher.model.timing.cuts import TimeRange
 from reelhaul_fetcher.ytdlp.downloader import Downloader, read_body
 
 _MAX_RESPONSE_BYTES = 1024 * 1024

@@ -13,8 +13,8 @@ from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
 from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
-from reelhaul_fetcher.ytdlp.entries import SeenEntries, to_entry
-from reelhaul_fetcher.ytdlp.info import to_media_info
+from reelhaul_fetcher.ytdlp.extract.entries import SeenEntries, to_entry
+from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 
 # Entries are sent when there are this many, or when the last were sent this many seconds ago.

@@ -1,0 +1,1 @@
+"""Times of media: clocks, cuts, chapters, cues, play time."""

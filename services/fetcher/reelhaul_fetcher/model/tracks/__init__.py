@@ -1,0 +1,1 @@
+"""The tracks of media: their languages and roles, and which are chosen."""

@@ -1,0 +1,1 @@
+"""Extraction: reads pages and manifests with yt-dlp, and completes what it does not read."""

@@ -1,0 +1,1 @@
+"""What comes beside the media: subtitles, thumbnails, descriptions, sponsored segments."""
