@@ -50,8 +50,7 @@ async def test_cookie_file(open_with: OpenHarness, youtube: YouTube, tmp_path: P
         result = await harness.fetch(youtube.watch_url("private"), FormatSpec(max_height=360))
     assert result.delivered.height == 360
     assert cookies.read_text() == COOKIES
-    files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
-    assert [path.name for path in files] == [result.products[0].path.name]
+    assert _files_with(tmp_path / "work", b"LOGIN_INFO") == []
 
 
 def _files_with(folder: Path, content: bytes) -> list[Path]:
