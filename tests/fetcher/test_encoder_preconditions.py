@@ -15,7 +15,8 @@ from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.timing.cuts import TimeRange, make_cut
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
-from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess.pipeline import postprocess
+from reelhaul_fetcher.ytdlp.postprocess.plan import Output, OutputPlan
 
 Audio, Container = FormatSpec.Audio, FormatSpec.Container
 ANY, MP4, WEBM, MKV = Container.CONTAINER_UNSPECIFIED, Container.MP4, Container.WEBM, Container.MKV

@@ -21,7 +21,8 @@ from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.timing.cuts import Cut, TimeRange
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.live.recorder import Recording
-from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess.pipeline import postprocess
+from reelhaul_fetcher.ytdlp.postprocess.plan import Output, OutputPlan
 
 _SECONDS = 6.0
 MP4, MKV, WEBM = FormatSpec.MP4, FormatSpec.MKV, FormatSpec.WEBM

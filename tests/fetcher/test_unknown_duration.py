@@ -22,7 +22,8 @@ from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.timing import cuts
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
-from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess.pipeline import postprocess
+from reelhaul_fetcher.ytdlp.postprocess.plan import Output, OutputPlan
 from reelhaul_runtime.errors import ReelhaulError
 
 _SECONDS = 3

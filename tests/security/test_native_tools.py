@@ -35,7 +35,8 @@ from reelhaul_fetcher.media.verify import Expected, verify
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
-from reelhaul_fetcher.ytdlp.postprocess import OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess.pipeline import postprocess
+from reelhaul_fetcher.ytdlp.postprocess.plan import OutputPlan
 from reelhaul_fetcher.ytdlp.process.environment import build_environment
 from reelhaul_runtime.errors import ReelhaulError
 

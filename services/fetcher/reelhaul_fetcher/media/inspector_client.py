@@ -73,12 +73,12 @@ def decode_check(path: Path, demuxer: str = "") -> bool:
     return _started().decode_check(path, demuxer)
 
 
-def measure_play_time(path: Path) -> float:
+def measure_play_time(path: Path, demuxer: str = "") -> float:
     """Return the seconds that the packets of *path* play, whatever their clock does. Reads all of it.
 
-    Raises NotMedia, also if the inspector dies of it.
+    *path* is read by *demuxer* as ``inspect`` does. Raises NotMedia, also if the inspector dies of it.
     """
-    return _started().measure_play_time(path)
+    return _started().measure_play_time(path, demuxer)
 
 
 def _started() -> InspectorProcess:
@@ -132,9 +132,9 @@ class InspectorProcess:
             raise Unplayable(str(error)) from error
         return response.get("turned") is True
 
-    def measure_play_time(self, path: Path) -> float:
+    def measure_play_time(self, path: Path, demuxer: str = "") -> float:
         """See the function ``measure_play_time``."""
-        self.inspect(path)
+        self.inspect(path, demuxer)
         self._opened = None
         try:
             seconds = self._call({"method": "measure_play_time"}, []).get("seconds")

@@ -159,7 +159,7 @@ def _restarts(file: Path, inspect: Callable[[Path], Inspection], expected: float
     if expected and abs(inspection.duration - expected) <= play_time.usual_tolerance(expected):
         return False
     try:
-        played = inspector_client.measure_play_time(file)
+        played = inspector_client.measure_play_time(file, inspection.demuxer)
     except NotMedia:
         return False
     return abs(played - inspection.duration) > _MAX_CLOCK_STEP

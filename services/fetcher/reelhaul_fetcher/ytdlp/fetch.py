@@ -35,7 +35,8 @@ from reelhaul_fetcher.ytdlp.extras.sidecars import fetch_sidecars
 from reelhaul_fetcher.ytdlp.format_choice import Choose, download_choice
 from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_fetcher.ytdlp.live import recorder
-from reelhaul_fetcher.ytdlp.postprocess import Output, OutputPlan, postprocess
+from reelhaul_fetcher.ytdlp.postprocess.pipeline import postprocess
+from reelhaul_fetcher.ytdlp.postprocess.plan import Output, OutputPlan
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 from reelhaul_runtime.errors import ReelhaulError
 

@@ -25,7 +25,7 @@ from reelhaul_fetcher.model.selection import Choice, with_measured
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.download.streams import ByteMeter, download_streams
 from reelhaul_fetcher.ytdlp.extract.extraction import Source
-from reelhaul_fetcher.ytdlp.postprocess import inspect_received
+from reelhaul_fetcher.ytdlp.postprocess.joined_media import inspect_received
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Chooses from formats as a spec says; see ``selection.choose_formats``.

@@ -53,6 +53,10 @@ class Cut:
         whole = len(ranges) == 1 and ranges[0].start == 0 and ranges[0].end >= duration - MIN_SECONDS
         return Cut() if whole else Cut(ranges)
 
+    def kept_seconds(self, duration: float) -> float:
+        """Return how long media of *duration* seconds plays after this cut, which is limited to it."""
+        return self.length if self.removes_something else duration
+
     def map_time(self, seconds: float) -> float:
         """Return where *seconds* is in the result; if it is cut away, where that cut is."""
         return sum(max(0.0, min(seconds, kept.end) - kept.start) for kept in self.ranges)

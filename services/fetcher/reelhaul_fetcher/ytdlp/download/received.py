@@ -19,7 +19,7 @@ from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_FILE = ".lock"
-# More than the longest record has, of the parts of a stream.
+# More than the longest record has.
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 

@@ -7,7 +7,6 @@ of DASH. What comes after is another part: bytes of several parts in one file wo
 from __future__ import annotations
 
 import binascii
-import dataclasses
 import hashlib
 import os
 import re
@@ -30,7 +29,8 @@ from reelhaul_fetcher.model.hls_playlist import Bounds, InitSection, Key, Playli
 from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
-from reelhaul_fetcher.ytdlp.download.received import link, read_record, remove_files, write_record
+from reelhaul_fetcher.ytdlp.download.part_table import Part, PartTable, check_count
+from reelhaul_fetcher.ytdlp.download.received import link, remove_files
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 from reelhaul_fetcher.ytdlp.extract import dash_manifest
 from reelhaul_fetcher.ytdlp.extract.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
@@ -58,16 +58,6 @@ class SegmentList:
     presentation_starts: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A stretch of one clock: where it is in the file received, and where its initialization section is."""
-
-    start: int
-    init: Bounds | None = None
-    #: SHA-256 of the initialization section; empty if there is none.
-    digest: str = ""
-
-
 def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
     """Return the segments of *stream*, a playlist of HLS or a representation of DASH.
 
@@ -90,8 +80,10 @@ def download_segments(
     """Receive *segments* at *path*, or the rest of them; return *target*, or a file for each part beside it.
 
     The parts are in the order of play. *on_resumed* is called with the bytes of an earlier attempt.
-    Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have.
+    Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have,
+    FORMAT_UNAVAILABLE for too many parts.
     """
+    check_count(1 + sum(fragment["restarts"] for fragment in segments.fragments))
     info = {**stream, "fragments": segments.fragments, "requested_formats": None}
     try:
         parts = _receive(_SegmentsDownloader(downloader, on_resumed), path, info)
@@ -101,7 +93,7 @@ def download_segments(
     return _split(path, parts, target) if len(parts) > 1 else [link(path, target)]
 
 
-def _receive(segments_downloader: _SegmentsDownloader, path: Path, info: Info) -> list[_Part]:
+def _receive(segments_downloader: _SegmentsDownloader, path: Path, info: Info) -> list[Part]:
     try:
         succeeded = segments_downloader.download(str(path), info)[0]
     except DownloadError as error:
@@ -117,17 +109,20 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
     """Receives segments, and remembers where each part begins in the file."""
 
     FD_NAME = "segments"
-    parts: list[_Part]
+    _table: PartTable
     #: Of the media segments of the present part; empty: any.
     _kind = ""
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the file received."""
+        return self._table.parts
 
     def real_download(self, filename: str, info: Info) -> bool:
         """Download the fragments of *info* to *filename*."""
         fragments: list[Info] = info["fragments"]
         context: dict[str, Any] = {"filename": filename, "total_frags": len(fragments)}
-        # Beside the file, for a download that continues.
-        self._table = Path(f"{filename}.parts")
-        self.parts = []
+        self._table = PartTable(Path(f"{filename}.parts"))
 
         def pack(content: bytes, number: int) -> bytes:
             return self._pack(content, fragments[number - 1], context["dest_stream"].tell())
@@ -136,8 +131,7 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
 
     def restore_state(self) -> bool:
         """Read where the parts begin that an earlier attempt received."""
-        self.parts = _read_parts(self._table)
-        return bool(self.parts)
+        return self._table.restore()
 
     def _pack(self, content: bytes, fragment: Info, position: int) -> bytes:
         """Return what to write of *content* at *position*; note where a part begins."""
@@ -148,8 +142,8 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
                 content = content[byte_range["start"] : byte_range["end"]]
             if len(content) != length:
                 raise _incomplete(f"a byte range of {length} bytes has {len(content)}")
-        before = [part for part in self.parts if part.start < position]
-        last = before[-1] if before else None
+        self._table.remove_from(position)
+        last = self.parts[-1] if self.parts else None
         part = None
         kind = segment_kind(content)
         if last is None or fragment["restarts"] or fragment.get("is_init"):
@@ -162,22 +156,12 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
             if last is not None and not fragment["restarts"] and digest == last.digest:
                 # The same section at another address: the clock goes on.
                 return b""
-            part = _Part(position, (position, position + len(content)), digest)
+            part = Part(position, (position, position + len(content)), digest)
         elif last is None or fragment["restarts"]:
-            part = _Part(position, last.init, last.digest) if last else _Part(position)
+            part = Part(position, last.init, last.digest) if last else Part(position)
         if part is not None:
-            self.parts = [*before, part]
-            write_record(self._table, {"parts": [dataclasses.astuple(part) for part in self.parts]})
+            self._table.append(part)
         return content
-
-
-def _read_parts(table: Path) -> list[_Part]:
-    """Return the parts that an earlier attempt noted in *table*; none if they cannot be read."""
-    try:
-        rows = read_record(table)["parts"]
-        return [_Part(start, tuple(init) if init else None, digest) for start, init, digest in rows]
-    except (KeyError, TypeError, ValueError):
-        return []
 
 
 def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
@@ -331,7 +315,7 @@ def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds 
     return [None]
 
 
-def _split(path: Path, parts: list[_Part], target: Path) -> list[Path]:
+def _split(path: Path, parts: list[Part], target: Path) -> list[Path]:
     """Return a file for each of *parts*, beside *target*."""
     files: list[Path] = []
     starts = [part.start for part in parts]

@@ -76,7 +76,7 @@ class WatchedJob:
         self._read_lock = asyncio.Lock()
 
     def on_progress(self, notice: ProgressNotice) -> None:
-        """See JobListener."""
+        """Note the worker's progress, and let the watchers send it."""
         self._notice = notice
         if notice.epoch > self.job.epoch:
             self.refresh_soon()
@@ -87,12 +87,12 @@ class WatchedJob:
         self._notify_progress()
 
     def on_row_change(self, revision: int) -> None:
-        """See JobListener."""
+        """Read the job again if *revision* is newer than what is known."""
         if revision > self.job.revision:
             self.refresh_soon()
 
     def on_close(self) -> None:
-        """See JobListener."""
+        """Let the watchers end: the process drains."""
         self.draining = True
         self.wakeups.notify()
 
