@@ -149,7 +149,7 @@ def test_audio_only(offered: list[Format], languages: list[str], chosen: str) ->
     [
         ([MAIN, video()], "no audio in de is offered: the audio is in en"),
         ([muxed("v", "en")], "no audio in de is offered: the audio is in en"),
-        ([muxed("v")], "the site does not tell the language of its audio; de was requested"),
+        ([muxed("v")], "the site does not state the language of its audio; de was requested"),
         ([DESCRIBED, video()], "no audio in de is offered: the audio is in en (description)"),
         ([video()], "this media has no audio; de was requested"),
     ],

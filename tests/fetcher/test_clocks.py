@@ -51,17 +51,19 @@ def test_alignment(clocks: list[Clock], delays: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clocks", "told", "delays"),
+    ("clocks", "playlist_starts", "delays"),
     [
         pytest.param([Clock(10, 6), Clock(11.3, 6)], [0, 1], [0, 1.3], id="timestamps are more exact"),
         pytest.param([Clock(None, 6), Clock(None, 6)], [0, -2], [2, 0], id="no timestamps"),
         pytest.param([Clock(10, 60), Clock(50, 60)], [0, 1], [0, 1], id="timestamps of another clock"),
-        pytest.param([Clock(10, 600), Clock(50, 600)], [5, 45], [0, 40], id="far apart, and told so"),
+        pytest.param([Clock(10, 600), Clock(50, 600)], [5, 45], [0, 40], id="far apart, and listed so"),
     ],
 )
-def test_alignment_by_playlists(clocks: list[Clock], told: list[float], delays: list[float]) -> None:
+def test_alignment_by_playlists(
+    clocks: list[Clock], playlist_starts: list[float], delays: list[float]
+) -> None:
     """What playlists tell counts where timestamps are missing or contradict it."""
-    assert align(clocks, told) == pytest.approx(delays)
+    assert align(clocks, playlist_starts) == pytest.approx(delays)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_length(clocks: list[Clock], length: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clocks", "told_starts", "told_end", "delays", "length", "end"),
+    ("clocks", "playlist_starts", "playlist_end", "delays", "length", "end"),
     [
         pytest.param(
             [Clock(10, 8), Clock(9, 10)], [0, -1], 8, [0, -1], 8, 8, id="audio is cut on both sides"
@@ -94,13 +96,13 @@ def test_length(clocks: list[Clock], length: float) -> None:
 )
 def test_recorded_timeline(
     clocks: list[Clock],
-    told_starts: list[float],
-    told_end: float,
+    playlist_starts: list[float],
+    playlist_end: float,
     delays: list[float],
     length: float,
     end: float,
 ) -> None:
     """A recording begins with its video and ends where all streams were to end; nothing else is lost."""
-    timeline = plan_recorded_timeline(clocks, told_starts, told_end)
+    timeline = plan_recorded_timeline(clocks, playlist_starts, playlist_end)
     assert list(timeline.delays) == pytest.approx(delays)
     assert (timeline.length, timeline.end) == (pytest.approx(length), end)

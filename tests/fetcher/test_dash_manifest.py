@@ -134,4 +134,4 @@ def test_stream_of_the_next_period(candidates: list[dict[str, Any]], chosen: int
     expected = [f"http://site.test/{n}/{n}-{part}" for n in (0, chosen) for part in ("init.mp4", "1.m4s")]
     assert urls == expected
     assert [fragment["period"] for fragment in stream["fragments"]] == [0, 0, 1, 1]
-    assert stream[dash_manifest.PROMISED_SECONDS] == 90
+    assert stream[dash_manifest.DECLARED_SECONDS] == 90

@@ -12,7 +12,7 @@ from yt_dlp.utils import smuggle_url
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.site_limits import SiteValues
-from reelhaul_fetcher.ytdlp.extract.entries import SeenEntries, to_entry
+from reelhaul_fetcher.ytdlp.extract.entries import EntryIndex, to_entry
 from reelhaul_runtime.errors import ReelhaulError
 
 URL = "https://site.example/v/1"
@@ -107,7 +107,7 @@ def test_placeholders(fields: dict[str, Any], is_listed: bool) -> None:
 )
 def test_entries_listed_twice(first: dict[str, Any], second: dict[str, Any], is_same: bool) -> None:
     """An entry is the same as another with its URL, or with its id at the same site."""
-    seen = SeenEntries()
+    seen = EntryIndex()
     for entry, expected in ((first, False), (second, is_same)):
         entry = {"_type": "url"} | entry
         result = to_entry(entry, PAGE, SiteValues())

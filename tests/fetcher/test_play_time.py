@@ -65,11 +65,11 @@ def test_promise_of_segments(promised: float, tolerance: float, received: float,
     If they do, they play over each other, and the file is not what was promised.
     """
     stream = ReceivedStream((Path("a.ts"),), promised, tolerance)
-    warnings = play_time.check_promise(stream, received, lambda: received + 0.5)
+    warnings = play_time.check_declared_duration(stream, received, lambda: received + 0.5)
     assert [w.reason for w in warnings] == [MediaWarning.DURATION_DIFFERS] * (not keeps_promise)
     if keeps_promise:
-        assert not play_time.check_promise(stream, received, lambda: 2 * received + 2)
+        assert not play_time.check_declared_duration(stream, received, lambda: 2 * received + 2)
         return
     with pytest.raises(ReelhaulError) as failure:
-        play_time.check_promise(stream, received, lambda: 2 * received + 2)
+        play_time.check_declared_duration(stream, received, lambda: 2 * received + 2)
     assert failure.value.reason == ErrorReason.FORMAT_UNAVAILABLE

@@ -24,7 +24,7 @@ from reelhaul.type.v1.media_pb2 import FormatSpec, Progress
 from reelhaul_fetcher.model.byte_ranges import OVERLAP_BYTES, RangeAllocator
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload
-from reelhaul_fetcher.ytdlp.download.received import (
+from reelhaul_fetcher.ytdlp.download.received_folder import (
     ReceivedFolder,
     read_record,
     record_path,
@@ -265,7 +265,7 @@ def test_torn_record(tmp_path: Path) -> None:
 _WRITER = """
 import os, sys
 from pathlib import Path
-from reelhaul_fetcher.ytdlp.download.received import write_record
+from reelhaul_fetcher.ytdlp.download.received_folder import write_record
 path, number = Path(sys.argv[1]), 0
 while True:
     number += 1

@@ -155,7 +155,7 @@ def test_discard(tmp_path: Path) -> None:
     workdirs = _open(tmp_path)
     for name in ("one", "on", "one-more"):
         asyncio.run(workdirs.keep(_receive(workdirs, f"jobs/{name}")))
-    assert sorted(asyncio.run(workdirs.kept_jobs())) == ["jobs/on", "jobs/one", "jobs/one-more"]
+    assert sorted(asyncio.run(workdirs.list_kept_jobs())) == ["jobs/on", "jobs/one", "jobs/one-more"]
     asyncio.run(workdirs.discard("jobs/one"))
     assert _left(tmp_path) == ["on", "one-more"]
 

@@ -65,7 +65,7 @@ def decode(message, job_id: str) -> WatchProgressResponse:
 
 @pytest.fixture
 def readers(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> Readers:
-    monkeypatch.setattr(limits, "OBSERVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "VIEW_REFRESH_SECONDS", 0.02)
     return Readers(replica)
 
 
@@ -179,7 +179,7 @@ async def test_change_of_the_reason_is_streamed(replica, readers):
     async with asyncio.timeout(TIMEOUT):
         for shortage, reason in ((Shortage.DISK, "DISK_FULL"), (Shortage.NONE, "IN_QUEUE")):
             replica.hub.record_worker(WorkerStatus("w", 2, shortage))
-            readers.views.forget_shared()
+            readers.views.clear_caches()
             replica.time += timedelta(seconds=1)
             message = await anext(stream)
             state = decode(message, job.id).state
@@ -221,13 +221,15 @@ def test_lost_worker(since_renewal, silence, is_lost):
     )
     job = job.replace_fields(state=State.RUNNING, due=START + timedelta(seconds=30), worker="w")
     now = START + timedelta(seconds=since_renewal)
-    wait = wait_reason.explain_silence(
+    wait = wait_reason.explain_lost_worker(
         job, None if silence is None else timedelta(seconds=silence), timedelta(seconds=30), now
     )
     assert (wait is not None) is is_lost
     if wait:
         assert (wait.reason.name, wait.until) == ("WORKER_LOST", job.due)
-        progress = wait_reason.progress_of_silence(media_pb2.Progress(percent=40, bytes_per_second=9), wait)
+        progress = wait_reason.progress_of_lost_worker(
+            media_pb2.Progress(percent=40, bytes_per_second=9), wait
+        )
         assert (progress.percent, progress.bytes_per_second, progress.stage) == (
             40,
             0,

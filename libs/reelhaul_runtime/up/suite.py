@@ -137,20 +137,20 @@ class Suite:
     def _on_change(self) -> None:
         """Handle the start or end of a process."""
         if self._ready_seconds is None and not self._stop.is_set():
-            self._stop_if_useless()
+            self._stop_if_unrecoverable()
         self._write_state()
 
-    def _stop_if_useless(self) -> None:
+    def _stop_if_unrecoverable(self) -> None:
         """End the suite if a process cannot start however often it is tried."""
         ended = [each for each in self._supervisors if each.last_exit_code is not None and not each.process]
         if refused := [each.spec.name for each in ended if each.last_exit_code == REFUSED]:
             log.error("%s refused its settings", ", ".join(refused))
-            self._give_up(REFUSED)
+            self._stop_with(REFUSED)
         elif taken := [each.spec for each in ended if each.spec.has_chosen_port and _is_taken(each.spec)]:
             log.warning("another program took the port of %s; choosing another", taken[0].name)
-            self._give_up(_PORT_TAKEN)
+            self._stop_with(_PORT_TAKEN)
 
-    def _give_up(self, exit_code: int) -> None:
+    def _stop_with(self, exit_code: int) -> None:
         self._exit_code = exit_code
         self._stop.set()
         for supervisor in self._supervisors:

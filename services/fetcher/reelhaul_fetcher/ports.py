@@ -173,38 +173,38 @@ class ArtifactStore(Protocol):
 
 
 class Scratch(Protocol):
-    """Work directories of attempts. None outlives its attempt, but what it received of the media may."""
+    """Work directories of attempts. Only the media received may outlive an attempt."""
 
     def create(self, job: str, epoch: int, tenant: str | None = None) -> Path:
         """Create a directory for this lease of *job*, mode 0700. Raises WORKER_DISK_FULL.
 
-        It is empty but for what an earlier lease of the job of *tenant* received on this disk, if that lease
-        has ended; from then on, no other directory has it. Without a tenant, nothing of it is ever kept.
+        It contains the media that an earlier lease of the job of *tenant* received on this disk, if that
+        lease has ended; no other directory has that media from then on. Without a tenant, nothing is kept.
         """
 
     async def keep(self, folder: Path) -> None:
-        """Remove *folder*, but keep what it received for a later lease of its job, within limits.
+        """Remove *folder*, but keep the media received for a later lease of its job, within limits.
 
         No process writes into it any more. Never raises.
         """
 
     async def discard(self, job: str) -> None:
-        """Delete what is kept of *job*, which needs it no more. Never raises."""
+        """Delete the media kept for *job*, which has no later lease. Never raises."""
 
     async def remove(self, folder: Path) -> None:
         """Remove *folder* and everything in it. Never raises."""
 
     async def make_space(self, free_bytes: int) -> None:
-        """Delete what is kept, the oldest first, until *free_bytes* are free or nothing is left."""
+        """Delete kept media, the oldest first, until *free_bytes* are free or nothing is left."""
 
-    async def kept_jobs(self) -> Sequence[str]:
-        """Return the jobs of which something is kept."""
+    async def list_kept_jobs(self) -> Sequence[str]:
+        """Return the jobs for which media is kept."""
 
     async def sweep(self) -> int:
-        """Delete what dead workers left and nobody needs, and what is kept for too long; return how many."""
+        """Delete directories of dead workers, and media kept for too long; return how many."""
 
     def free_bytes(self) -> int:
-        """Return the bytes that attempts may still write; what is kept is in use. Blocks on the disk."""
+        """Return the bytes that attempts may still write; kept media counts as used. Blocks on the disk."""
 
     def used_bytes(self, job: str, epoch: int) -> int:
         """Return the disk usage of this lease's directory; 0 if there is none. Blocks on the disk."""

@@ -64,7 +64,7 @@ class Settings(SuiteSettings):
     fetcher_max_duration_seconds: int = 12 * 3600
     #: Seconds with next to nothing received after which an attempt fails.
     fetcher_stall_seconds: float = Field(default=60.0, gt=0)
-    #: Seconds that a page and what it names may take until the media is known.
+    #: Seconds within which the metadata of the media must be extracted.
     fetcher_extraction_seconds: float = Field(default=300.0, gt=0)
     #: Bytes per second that a download must reach on average in each five minutes; 0: none.
     fetcher_min_bytes_per_second: int = Field(default=8192, ge=0)

@@ -46,7 +46,7 @@ class BatchingLeaseClient:
 
     async def renew(self, request: lease_service_pb2.RenewRequest) -> lease_service_pb2.RenewResponse:
         try:
-            return _decoded(await self._stub.Renew(request))
+            return _require_response(await self._stub.Renew(request))
         except aio.AioRpcError as error:
             raise _to_error(error) from error
 
@@ -97,14 +97,14 @@ class BatchingLeaseClient:
     async def _send(self, batch: Sequence[_PendingCall]) -> Sequence[ExchangeResponse.Answer]:
         if len(batch) > 1:
             request = ExchangeRequest(calls=[pending.call for pending in batch])
-            return _decoded(await self._stub.Exchange(request)).answers
+            return _require_response(await self._stub.Exchange(request)).answers
         call = batch[0].call
         if call.HasField("claim"):
-            return [ExchangeResponse.Answer(claim=_decoded(await self._stub.Claim(call.claim)))]
-        return [ExchangeResponse.Answer(finish=_decoded(await self._stub.Finish(call.finish)))]
+            return [ExchangeResponse.Answer(claim=_require_response(await self._stub.Claim(call.claim)))]
+        return [ExchangeResponse.Answer(finish=_require_response(await self._stub.Finish(call.finish)))]
 
 
-def _decoded(response: T | None) -> T:
+def _require_response(response: T | None) -> T:
     """Return *response*. Raises UndecodableResponse for None, which grpc.aio returns for malformed bytes."""
     if response is None:
         raise errors.UndecodableResponse("jobs")

@@ -1,4 +1,4 @@
-"""Work directories on local disk: one per lease. The next lease takes over what it received of the media.
+"""Work directories on local disk: one per lease. The next lease takes over the media received so far.
 
 ``<job>-<epoch>`` is the directory of one lease, with the media as received in ``received``. When the
 lease ends, that folder is renamed to ``<job>.<digest of the tenant>.kept``, and the next lease of the job
@@ -25,7 +25,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 log = logging.getLogger(__name__)
 
-#: What is kept longer than this is deleted: the job went on elsewhere, or nobody told this worker of its end.
+#: Kept folders older than this are deleted: the job continued elsewhere, or this worker missed its end.
 MAX_KEPT_SECONDS = 24 * 3600.0
 
 _OWNER_FILE = ".worker"
@@ -34,7 +34,7 @@ _CREATION_SECONDS = 60.0
 _KEPT_SUFFIX = ".kept"
 
 
-class _Kept(NamedTuple):
+class _KeptFolder(NamedTuple):
     time: float
     size: int
     path: Path
@@ -43,7 +43,7 @@ class _Kept(NamedTuple):
 class WorkDirs:
     """``ports.Scratch``: directories in *root*, which several fetchers may share.
 
-    All of *root* may use *quota_bytes* (0: the whole disk), and what is kept for later leases *kept_bytes* of
+    All of *root* may use *quota_bytes* (0: the whole disk), and folders kept for later leases *kept_bytes* of
     that (0: nothing is kept); *disk_free* returns the free bytes of a disk.
     """
 
@@ -54,7 +54,7 @@ class WorkDirs:
         disk_free: Callable[[Path], int] | None = None,
         kept_bytes: int = 0,
     ) -> None:
-        self._root, self._quota, self._most_kept = root, quota_bytes, kept_bytes
+        self._root, self._quota, self._max_kept_bytes = root, quota_bytes, kept_bytes
         self._disk_free = disk_free or _disk_free
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -82,7 +82,7 @@ class WorkDirs:
     async def discard(self, job: str) -> None:
         await asyncio.to_thread(self._discard, job)
 
-    async def kept_jobs(self) -> list[str]:
+    async def list_kept_jobs(self) -> list[str]:
         kept = await asyncio.to_thread(self._kept)
         return [f"jobs/{each.path.name.partition('.')[0]}" for each in kept]
 
@@ -97,9 +97,9 @@ class WorkDirs:
         await asyncio.to_thread(self._make_space, free_bytes)
 
     async def sweep(self) -> int:
-        """Delete the directories of dead fetchers, and what is kept beyond the limits; return how many.
+        """Delete the directories of dead fetchers, and kept folders beyond the limits; return how many.
 
-        What dead fetchers received is kept.
+        Media that dead fetchers received is kept.
         """
         return await asyncio.to_thread(self._sweep)
 
@@ -107,21 +107,21 @@ class WorkDirs:
         return self._root / f"{_job_id(job)}-{epoch}"
 
     def _take_over(self, job: str, tenant: str, directory: Path) -> None:
-        """Move what an earlier lease of *job* received into *directory*."""
+        """Move the media that an earlier lease of *job* received into *directory*."""
         prefix = f"{_job_id(job)}-"
         for other in self._directories():
             if other != directory and other.name.startswith(prefix) and not _is_owner_alive(other):
                 self._keep(other)
         with suppress(FileNotFoundError):
             os.rename(self._root / _kept_name(job, tenant), directory / RECEIVED_FOLDER)
-            log.info("took over what an earlier lease received", extra={"job": job})
+            log.info("took over the media received by an earlier lease", extra={"job": job})
 
     def _keep(self, directory: Path) -> None:
-        """Remove *directory*; keep what it received if its job may go on."""
+        """Remove *directory*; keep its received folder if its job may continue."""
         received, name = directory / RECEIVED_FOLDER, _read_kept_name(directory)
         with suppress(OSError):
             is_useful = name and not received.is_symlink() and _has_media(received)
-            if is_useful and _used_bytes(received) <= self._most_kept:
+            if is_useful and _used_bytes(received) <= self._max_kept_bytes:
                 kept = self._root / name
                 shutil.rmtree(kept, ignore_errors=True)
                 os.rename(received, kept)
@@ -140,7 +140,7 @@ class WorkDirs:
             if self.free_bytes() >= free_bytes:
                 break
             shutil.rmtree(kept.path, ignore_errors=True)
-            log.info("dropped what was kept for a later attempt: the disk is short", extra=_fields(kept))
+            log.info("deleted a kept folder: the disk is short", extra=_fields(kept))
 
     def _sweep(self) -> int:
         count = 0
@@ -153,15 +153,15 @@ class WorkDirs:
         return count + self._enforce_limits()
 
     def _enforce_limits(self) -> int:
-        """Delete what is kept for too long, and the oldest of what exceeds the limit; return how many."""
+        """Delete kept folders that are too old, and the oldest beyond the size limit; return how many."""
         all_kept, count = self._kept(), 0
         total = sum(kept.size for kept in all_kept)
         oldest = time.time() - MAX_KEPT_SECONDS
         for kept in all_kept:
-            if kept.time >= oldest and total <= self._most_kept:
+            if kept.time >= oldest and total <= self._max_kept_bytes:
                 break
             shutil.rmtree(kept.path, ignore_errors=True)
-            log.info("dropped what was kept for a later attempt: too much or too old", extra=_fields(kept))
+            log.info("deleted a kept folder: over the limit or too old", extra=_fields(kept))
             total -= kept.size
             count += 1
         return count
@@ -172,13 +172,13 @@ class WorkDirs:
             if path.suffix != _KEPT_SUFFIX and path.is_dir() and not path.is_symlink():
                 yield path
 
-    def _kept(self) -> list[_Kept]:
-        """Return what is kept, oldest first."""
+    def _kept(self) -> list[_KeptFolder]:
+        """Return the kept folders, oldest first."""
         result = []
         for path in self._root.glob(f"*{_KEPT_SUFFIX}"):
             # Another fetcher, or its job, may take it meanwhile.
             with suppress(OSError):
-                result.append(_Kept(path.lstat().st_mtime, _used_bytes(path), path))
+                result.append(_KeptFolder(path.lstat().st_mtime, _used_bytes(path), path))
         return sorted(result)
 
 
@@ -191,7 +191,7 @@ def _kept_name(job: str, tenant: str) -> str:
 
 
 def _read_kept_name(directory: Path) -> str:
-    """Return the name under which what *directory* received is kept; empty if its job cannot go on."""
+    """Return the name for the kept folder of *directory*; empty if its job cannot continue."""
     try:
         lines = (directory / _OWNER_FILE).read_text().splitlines()
     except (OSError, ValueError):
@@ -207,7 +207,7 @@ def _has_media(received: Path) -> bool:
         return any(entry.is_file(follow_symlinks=False) and entry.stat().st_size for entry in entries)
 
 
-def _fields(kept: _Kept) -> dict[str, object]:
+def _fields(kept: _KeptFolder) -> dict[str, object]:
     return {"job": kept.path.name.partition(".")[0], "bytes": kept.size}
 
 

@@ -55,8 +55,8 @@ def open_confinement(
 ) -> Iterator[Callable[[], None]]:
     """Yield a ``preexec_fn`` for *program*, which may open the files *readable* and *writable*.
 
-    The files must exist. The program ends when its parent does. It makes no system calls but *calls*: it can
-    start no processes and reach no hosts. Raises OSError.
+    The files must exist. The program ends when its parent does. Only the system calls of *calls* are allowed:
+    it can start no processes and reach no hosts. Raises OSError.
     """
     rules = dict(_SYSTEM_RULES)
     if found := shutil.which(program):

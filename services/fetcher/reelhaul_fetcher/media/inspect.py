@@ -31,12 +31,12 @@ DEMUXERS = (
     *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
     *("mpegts", "ogg", "w64", "wav"),
 )
-# Demuxers whose duration is no better than a guess: from the bitrate of the beginning, or by metadata that
-# were written before the end was known.
-_GUESSING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3", "flv"})
+# Demuxers whose duration is an estimate: from the bitrate of the beginning, or from metadata that was written
+# before the end was known.
+_ESTIMATING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3", "flv"})
 # Demuxers of plain samples, which read the last ones as a packet that is cut off.
 _SAMPLE_DEMUXERS = frozenset({"wav", "w64", "aiff", "caf"})
-# A step of the timestamps by more than this, or backwards, is another clock and no play time. As in ffmpeg.
+# A longer step of the timestamps, or one backwards, is a new clock and no play time. As in ffmpeg. Seconds.
 _MAX_STEP_SECONDS = 10.0
 # Files of at most this length are decoded completely.
 _SHORT_SECONDS = 3.0
@@ -46,17 +46,17 @@ _MAX_STREAM_GAP_SECONDS = 5.0
 _LARGE_PIXELS = 1920 * 1088
 # These two steps are half of a decoder's work and find no faults.
 _SKIPPED_STEPS = {"skip_loop_filter": "all", "skip_idct": "all"}
-# Their timestamps are those of the presentation; other formats count from 0, or have none.
-_WITH_TIMESTAMPS = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv"})
-# If a file of these does not begin about 0, its header may state its end instead of its length.
-_STATING_THE_END = frozenset({"mov", "matroska"})
+# Demuxers whose timestamps are those of the presentation; others count from 0, or have none.
+_TIMESTAMP_DEMUXERS = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv"})
+# Demuxers whose header may state the end instead of the duration if the file does not begin at about 0.
+_END_AS_DURATION_DEMUXERS = frozenset({"mov", "matroska"})
 _MAX_USUAL_START = 1.0
-# In seconds: some count from 1970.
+# Seconds: some files count from 1970.
 _MAX_TIMESTAMP = 2.0**31
 # Segments of packed audio begin with the timestamp of MPEG-TS in an ID3 tag (RFC 8216, 3.4).
 _PACKED_AUDIO_TIMESTAMP = "id3v2_priv.com.apple.streaming.transportStreamTimestamp"
 _ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})|(.)", re.DOTALL)
-# Matroska tells the end of a track in a tag.
+# Matroska has the end of a track in the tag DURATION.
 _MATROSKA_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 # Characters of a language or a title of a track.
 _MAX_TAG = 64
@@ -123,8 +123,7 @@ class Inspection:
 class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
-    It is read by *demuxer*, one of DEMUXERS, whatever its content looks like; if that is empty, by the one
-    that its content suggests.
+    It is read by *demuxer*, one of DEMUXERS; if that is empty, by the one that libav detects.
     """
 
     def __init__(self, descriptor: int, demuxer: str = "") -> None:
@@ -132,11 +131,11 @@ class MediaFile:
         # A demuxer that is forced has only that name.
         containers = frozenset(self._container.format.name.split(","))
         stated, spans = (self._container.duration or 0) / av.time_base, dict[int, tuple[float, float]]()
-        if not stated or self._is_stated_wrongly():
+        if not stated or self._is_duration_unreliable():
             spans = self._measure_spans()
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
-            # As before: what it looks like does not decide a second time.
+            # With the same demuxer: it is not detected a second time.
             self._open(descriptor, _demuxer_of(containers))
         video, audio = self._video, self._audio
         measured = max((end for _, end in spans.values()), default=0.0) - min(
@@ -166,7 +165,7 @@ class MediaFile:
             audio_end=audio_end,
             audio_tracks=self._audio_tracks,
         )
-        self._is_turned = False
+        self._is_rotated = False
         # Decoder threads return frames late, and av returns frames without the error that came after them.
         if audio is not None and _has_decoder(audio):
             audio.codec_context.thread_count = 1
@@ -190,16 +189,16 @@ class MediaFile:
         self._streams: list[Stream] = [s for s in (self._video, self._audio) if s is not None]
         self._start_time = (self._container.start_time or 0) / av.time_base
 
-    def _is_stated_wrongly(self) -> bool:
-        """Return whether the duration that libav states may not be the length of the file."""
+    def _is_duration_unreliable(self) -> bool:
+        """Return whether the duration that libav reports may differ from that of the packets."""
         names = set(self._container.format.name.split(","))
         is_late = abs(self._start_time) > _MAX_USUAL_START
-        return bool(names & _GUESSING_DEMUXERS) or (is_late and bool(names & _STATING_THE_END))
+        return bool(names & _ESTIMATING_DEMUXERS) or (is_late and bool(names & _END_AS_DURATION_DEMUXERS))
 
     def _measure_spans(self) -> dict[int, tuple[float, float]]:
         """Return the first second and the end of the packets of each stream, by its index."""
         spans: dict[int, tuple[float, float]] = {}
-        # What cannot be read any more does not play.
+        # Packets after an error do not play.
         with suppress(av.FFmpegError, ValueError):
             for packet in self._container.demux(self._streams):
                 ticks = packet.pts if packet.pts is not None else packet.dts
@@ -212,7 +211,7 @@ class MediaFile:
 
     def _read_clock_start(self) -> float | None:
         """Return the first timestamp of the presentation, in seconds; None if there is none."""
-        if _WITH_TIMESTAMPS.intersection(self._container.format.name.split(",")):
+        if _TIMESTAMP_DEMUXERS.intersection(self._container.format.name.split(",")):
             is_valid = self._container.start_time is not None and abs(self._start_time) < _MAX_TIMESTAMP
             return self._start_time if is_valid else None
         tag = self._container.metadata.get(_PACKED_AUDIO_TIMESTAMP, "")[:64]
@@ -220,7 +219,7 @@ class MediaFile:
         return (int.from_bytes(value) & 0x1FFFFFFFF) / 90_000 if len(value) == 8 else None
 
     def _read_span(self, stream: Stream | None, spans: dict[int, tuple[float, float]]) -> tuple[float, float]:
-        """Return when *stream* begins and ends, in seconds after the first timestamp; 0: unknown."""
+        """Return the start and end of *stream*, in seconds after the first timestamp; 0: unknown."""
         if stream is None or stream.start_time is None or stream.time_base is None:
             return 0.0, 0.0
         start, end = float(stream.start_time * stream.time_base), 0.0
@@ -237,7 +236,7 @@ class MediaFile:
         self._container.close()
 
     def measure_play_time(self) -> float:
-        """Return the seconds that all packets play, also if the clock starts again among them.
+        """Return the play time of all packets in seconds, also if the clock restarts among them.
 
         Reads the whole file, after which nothing else can be read.
         """
@@ -250,7 +249,7 @@ class MediaFile:
     def decode_check(self) -> bool:
         """Decode the first and the last second, or the whole of a short file. Raises Unplayable.
 
-        Return whether the picture is displayed on its side: width and height change places.
+        Return whether the picture is displayed rotated by 90 degrees: width and height are swapped.
         """
         duration = self.inspection.duration
         if not self._streams:
@@ -259,18 +258,18 @@ class MediaFile:
             if duration <= _SHORT_SECONDS:
                 if not duration / 2 <= self._decode(0.0, math.inf) > 0:
                     raise Unplayable("the file is shorter than its header says")
-                return self._is_turned
+                return self._is_rotated
             self._decode(0.0, 1.0)
             # The end as well: a truncated file has an intact header.
             if self._decode(duration - 1, math.inf):
-                return self._is_turned
+                return self._is_rotated
             # Subtitles may last a little longer than video and audio.
             earlier = max(0.0, duration - max(3.0, 0.03 * duration))
             if not self._decode(earlier, earlier + 1):
                 raise Unplayable("the end of the file cannot be decoded")
         except (av.FFmpegError, ValueError) as error:
             raise Unplayable(_message(error)) from error
-        return self._is_turned
+        return self._is_rotated
 
     def _decode(self, start: float, end: float) -> float:
         """Decode from second *start* to *end*; return the last second that was decoded, 0 if none was."""
@@ -303,7 +302,7 @@ class MediaFile:
             if frame.is_corrupt:
                 raise Unplayable("a frame is damaged")
             if isinstance(frame, VideoFrame):
-                self._is_turned = abs(frame.rotation) % 180 == 90
+                self._is_rotated = abs(frame.rotation) % 180 == 90
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             yield (frame.time or 0.0) - self._start_time + length
 
@@ -323,7 +322,7 @@ class _PlayTimeMeter:
         self._position = 0.0
 
     def add(self, packet: Packet[Any]) -> None:
-        """Take the next packet in the order of the file."""
+        """Add the next packet in the order of the file."""
         if packet.dts is None or packet.time_base is None:
             return
         second = float(packet.dts * packet.time_base)

@@ -59,7 +59,7 @@ def channel() -> socket.socket | None:
 def inspect(path: Path, demuxer: str = "") -> Inspection:
     """Inspect *path*, with *demuxer* if it is known which one reads it.
 
-    Raises NotMedia, also if the inspector dies of it.
+    Raises NotMedia, also if the inspector crashes.
     """
     return _started().inspect(path, demuxer)
 
@@ -67,16 +67,16 @@ def inspect(path: Path, demuxer: str = "") -> Inspection:
 def decode_check(path: Path, demuxer: str = "") -> bool:
     """Decode the first and the last second of *path*, read by *demuxer* as ``inspect`` does.
 
-    Return whether the picture is displayed on its side: width and height change places. Raises Unplayable,
-    also if the inspector dies of it.
+    Return whether the picture is displayed rotated by 90 degrees: width and height are swapped. Raises
+    Unplayable, also if the inspector crashes.
     """
     return _started().decode_check(path, demuxer)
 
 
 def measure_play_time(path: Path, demuxer: str = "") -> float:
-    """Return the seconds that the packets of *path* play, whatever their clock does. Reads all of it.
+    """Read *path*, and return the play time of its packets in seconds, also if their clock restarts.
 
-    *path* is read by *demuxer* as ``inspect`` does. Raises NotMedia, also if the inspector dies of it.
+    *path* is read by *demuxer* as ``inspect`` does. Raises NotMedia, also if the inspector crashes.
     """
     return _started().measure_play_time(path, demuxer)
 

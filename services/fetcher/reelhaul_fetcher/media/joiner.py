@@ -1,8 +1,7 @@
 """Joins the parts of streams, each with a clock of its own, into files with one clock.
 
-The streams of a part are muxed together first, so that they keep their distance in it; then the parts follow
-each other. Parts are copied; one whose picture size or sample rate is not that of the longest part is encoded
-again, because a file has one of each.
+The streams of a part are muxed together first, so that they stay in sync; then the parts are concatenated.
+Parts are copied; a part whose picture size or sample rate differs from the longest part is transcoded.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from reelhaul_runtime.errors import ReelhaulError
 
 # Seconds between the end of a part and the start of the next one if the clock goes on.
 _MAX_CLOCK_STEP = 0.5
-# Containers of which parts are strung together as they are.
-_RESTARTING_DEMUXERS = frozenset({"mpegts", "mpeg", "ogg"})
-# Parts that one ffmpeg reads: each is an open file.
+# Demuxers of containers that can be concatenated as bytes, so that the clock may restart within a file.
+_CONCATENATING_DEMUXERS = frozenset({"mpegts", "mpeg", "ogg"})
+# Parts that one ffmpeg process reads: each is an open file.
 _MAX_INPUTS = 100
 _VIDEO_ENCODERS = {
     "h264": ("libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p"),
@@ -41,7 +40,7 @@ _AUDIO_ENCODERS = {
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The files of one stretch of time, video first, and what is in them."""
+    """The files of one part, video first, with their inspections and timeline."""
 
     files: tuple[Path, ...]
     inspections: tuple[Inspection, ...]
@@ -68,14 +67,14 @@ class _Part:
         return min(inspection.start for inspection in self.inspections)
 
     def length_before(self, following: _Part) -> float:
-        """Return after how many seconds *following* begins: by its clock, if that is the same clock."""
+        """Return the seconds until *following* begins, by the clock if both parts share it."""
         step = following.start - self.start
         return step if abs(step - self.duration) <= _MAX_CLOCK_STEP else self.duration
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """One file per stream, or one for all, and whether parts were encoded again."""
+class JoinResult:
+    """One file per stream, or one for all, and whether parts were transcoded."""
 
     files: list[Path]
     transcoded: bool = False
@@ -89,7 +88,7 @@ def join(
     on_progress: Callable[[float], None],
     *,
     expected: Sequence[float],
-) -> Joined:
+) -> JoinResult:
     """Join the parts of each of *streams*, video first, in *folder*. The parts are deleted.
 
     *expected* is how long each stream should play, in seconds (0: unknown): one that seems to play longer or
@@ -101,47 +100,49 @@ def join(
     if all(len(parts) == 1 for parts in streams):
         files = [parts[0] for parts in streams]
         if not any(_restarts(file, inspect, s) for file, s in zip(files, expected, strict=True)):
-            return Joined(files)
+            return JoinResult(files)
     if len({len(parts) for parts in streams}) > 1:
-        # The streams do not restart together: each is joined alone.
-        alone = [
+        # The streams do not restart together: each is joined results.
+        results = [
             join([parts], folder, inspect, read_clock, on_progress, expected=[seconds])
             for parts, seconds in zip(streams, expected, strict=True)
         ]
-        return Joined([joined.files[0] for joined in alone], any(joined.transcoded for joined in alone))
+        return JoinResult(
+            [joined.files[0] for joined in results], any(joined.transcoded for joined in results)
+        )
     parts = [
         _Part(files, tuple(map(inspect, files)), plan_timeline([read_clock(file) for file in files]))
         for files in zip(*streams, strict=True)
     ]
     _check_codecs(parts)
-    model = max(parts, key=lambda part: part.duration)
-    muxed: list[_Muxed] = []
+    longest = max(parts, key=lambda part: part.duration)
+    muxed: list[_MuxedPart] = []
     transcoded = False
     for part, following in zip(parts, [*parts[1:], None], strict=True):
-        package = _plan_package(part, model)
+        package = _plan_package(part, longest)
         transcoded = transcoded or package.transcodes
         output = folder / f"part{len(muxed)}.mkv"
         inputs = [Input(file, read.demuxer) for file, read in zip(part.files, part.inspections, strict=True)]
         muxer.mux(inputs, package, output, part.duration, lambda _: None, timeline=part.timeline)
         for file in part.files:
             file.unlink()
-        muxed.append(_Muxed(output, part.length_before(following) if following else part.duration))
+        muxed.append(_MuxedPart(output, part.length_before(following) if following else part.duration))
         on_progress(len(muxed) / len(parts))
     if len(muxed) > 1:
         muxed = [_concatenate(muxed, folder / f"{streams[0][0].stem}.joined.mkv")]
         _check_length(inspect(muxed[0].path), muxed[0])
-    return Joined([muxed[0].path], transcoded)
+    return JoinResult([muxed[0].path], transcoded)
 
 
 @dataclass(frozen=True, slots=True)
-class _Muxed:
-    """A part in Matroska, and after how many seconds the next one begins."""
+class _MuxedPart:
+    """A part in Matroska, and the seconds until the next one begins."""
 
     path: Path
     seconds: float
 
 
-def _check_length(inspection: Inspection, joined: _Muxed) -> None:
+def _check_length(inspection: Inspection, joined: _MuxedPart) -> None:
     """Raise VERIFICATION_FAILED if *joined* does not play as long as its parts."""
     if abs(inspection.duration - joined.seconds) > play_time.usual_tolerance(joined.seconds):
         raise ReelhaulError(
@@ -152,9 +153,9 @@ def _check_length(inspection: Inspection, joined: _Muxed) -> None:
 
 
 def _restarts(file: Path, inspect: Callable[[Path], Inspection], expected: float) -> bool:
-    """Return whether the clock of *file* starts again in it, so that its timestamps tell no play time."""
+    """Return whether the clock of *file* restarts within it, so that timestamps do not show the play time."""
     inspection = inspect(file)
-    if inspection.demuxer not in _RESTARTING_DEMUXERS:
+    if inspection.demuxer not in _CONCATENATING_DEMUXERS:
         return False
     if expected and abs(inspection.duration - expected) <= play_time.usual_tolerance(expected):
         return False
@@ -176,23 +177,23 @@ def _check_codecs(parts: list[_Part]) -> None:
             )
 
 
-def _plan_package(part: _Part, model: _Part) -> Package:
-    """Return how to make *part* like *model*: by a copy if it is."""
+def _plan_package(part: _Part, longest: _Part) -> Package:
+    """Return how to convert *part* to the size and sample rate of *longest*: a copy if they are equal."""
     video_codec, audio_codec = part.codecs
     video: tuple[str, ...] = ("copy",) if video_codec else ()
     audio: tuple[str, ...] = ("copy",) if audio_codec else ()
-    if video and part.picture != model.picture and video_codec in _VIDEO_ENCODERS:
-        width, height = model.picture
+    if video and part.picture != longest.picture and video_codec in _VIDEO_ENCODERS:
+        width, height = longest.picture
         fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease"
         fit = f"{fit},pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1"
         video = (*_VIDEO_ENCODERS[video_codec], "-vf", fit)
-    if audio and part.sound != model.sound and audio_codec in _AUDIO_ENCODERS:
-        rate, channels = model.sound
+    if audio and part.sound != longest.sound and audio_codec in _AUDIO_ENCODERS:
+        rate, channels = longest.sound
         audio = (*_AUDIO_ENCODERS[audio_codec], "-ar", str(rate), "-ac", str(channels))
     return Package("mkv", video, audio)
 
 
-def _concatenate(parts: list[_Muxed], output: Path) -> _Muxed:
+def _concatenate(parts: list[_MuxedPart], output: Path) -> _MuxedPart:
     """Write *parts* one after another into *output*, and delete them."""
     if len(parts) > _MAX_INPUTS:
         groups = [parts[n : n + _MAX_INPUTS] for n in range(0, len(parts), _MAX_INPUTS)]
@@ -213,4 +214,4 @@ def _concatenate(parts: list[_Muxed], output: Path) -> _Muxed:
         ffmpeg.run([source], arguments, output, inherited=[file.fileno() for file in files])
     for path in (script, *(part.path for part in parts)):
         path.unlink()
-    return _Muxed(output, sum(part.seconds for part in parts))
+    return _MuxedPart(output, sum(part.seconds for part in parts))

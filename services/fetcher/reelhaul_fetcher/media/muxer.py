@@ -30,7 +30,7 @@ _DISPOSITIONS = {
     TrackRole.TRACK_ROLE_DESCRIPTION: "descriptions",
 }
 _WITH_COVER = frozenset({"mp4", "mkv", "m4a", "mp3", "flac"})
-_WITH_LANGUAGES = frozenset({"mp4", "mkv", "webm", "m4a"})
+_LANGUAGE_CONTAINERS = frozenset({"mp4", "mkv", "webm", "m4a"})
 _WITH_CHAPTERS = frozenset({"mp4", "mkv", "webm", "m4a", "mp3", "opus", "ogg"})
 # The demuxer of each container that is written here.
 _DEMUXERS = {
@@ -39,8 +39,8 @@ _DEMUXERS = {
     **dict.fromkeys(("opus", "ogg"), "ogg"),
     **{name: name for name in ("mp3", "flac", "wav")},
 }
-# Their files are often sought to a key frame too late: they are sought to this many seconds before.
-_WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
+# Demuxers without an index often seek to a key frame too late: the seek goes this many seconds further back.
+_UNINDEXED_DEMUXERS = frozenset({"mpegts", "mpeg"})
 _MAX_KEY_FRAME_DISTANCE = 15.0
 # ffmpeg's default.
 _DTS_STEP_SECONDS = 10.0
@@ -49,7 +49,7 @@ _MUXER_OPTIONS = {"mp4": ("-movflags", "+faststart"), "m4a": ("-movflags", "+fas
 
 
 def demuxer_of(path: Path) -> str:
-    """Return the demuxer that reads *path*, a file written here; empty for an extension that is not."""
+    """Return the demuxer for *path*, a file written by the muxer; empty for any other extension."""
     return _DEMUXERS.get(path.suffix.removeprefix("."), "")
 
 
@@ -137,12 +137,12 @@ def mux(
     else:
         arguments += _map_options(len(inputs), package)
     if timeline.longest_gap:
-        # A longer step of the timestamps counts as a new clock, and would be removed from one stream alone.
+        # ffmpeg takes a longer step of the timestamps for a new clock, and removes it from that stream only.
         arguments += ["-dts_delta_threshold", f"{2 * timeline.longest_gap + _DTS_STEP_SECONDS:.0f}"]
     if min(timeline.delays) < 0:
-        # Copied audio begins wherever its file can be sought to: what is before the start is dropped.
+        # Copied audio begins at the seek point: packets before the start are dropped.
         arguments += ["-copypriorss:a", "0"]
-    if package.audio_language and extension in _WITH_LANGUAGES:
+    if package.audio_language and extension in _LANGUAGE_CONTAINERS:
         arguments += ["-metadata:s:a:0", f"language={package.audio_language}"]
     if package.audio_track:
         arguments += ["-disposition:a:0", "default"]
@@ -185,7 +185,7 @@ def _with_range(source: Input, time_range: TimeRange | None, delay: float) -> In
     if time_range is None and delay >= 0:
         return replace(source, options=("-itsoffset", f"{delay:.6f}") if delay else ())
     time_range = time_range or TimeRange(0.0, math.inf)
-    margin = _MAX_KEY_FRAME_DISTANCE if source.demuxer in _WITHOUT_INDEX else 0.0
+    margin = _MAX_KEY_FRAME_DISTANCE if source.demuxer in _UNINDEXED_DEMUXERS else 0.0
     seek = max(0.0, time_range.start - delay - margin)
     # What comes before 0 after the shift is dropped. The exact end is up to the filters: depending on the
     # input, ffmpeg counts this length from 0 or from the first frame.
@@ -218,7 +218,7 @@ def _cut_options(inputs: int, ranges: Sequence[TimeRange], package: Package) -> 
             filters.append(f"[{number * inputs}:V:0]trim{end}[v{number}]")
             pads += f"[v{number}]"
         if package.audio:
-            # Where the audio begins later than the range, silence keeps the place of what follows.
+            # Audio that begins later than the range is padded with silence.
             source = f"[{(number + 1) * inputs - 1}:a:{package.audio_track}]"
             filters.append(f"{source}aresample=async=1:first_pts=0,atrim{end}[a{number}]")
             pads += f"[a{number}]"

@@ -138,9 +138,9 @@ _STARTING: dict[str, _Numbers] = {
     "prctl": (157, 167),
     "prlimit64": (302, 261),
 }
-# What deno needs in addition: its event loop, its compiler, and to look at what is there. It makes no sockets
-# but pairs of its own.
-_EVALUATING: dict[str, _Numbers] = {
+# System calls that deno needs in addition: for its event loop, its compiler, and file metadata. Of sockets,
+# only local pairs.
+_EVENT_LOOP_CALLS: dict[str, _Numbers] = {
     "epoll_create1": (291, 20),
     "epoll_ctl": (233, 21),
     "epoll_wait": (232, None),
@@ -181,27 +181,27 @@ _CONDITIONS: dict[str, tuple[_Condition, ...]] = {
 
 
 class Calls(Enum):
-    """The system calls that a filter allows."""
+    """Sets of system calls that a filter allows."""
 
-    #: To compute, and to use what is open: a decoder in this process.
+    #: Computing with open files: a decoder in this process.
     COMPUTING = "computing"
-    #: To start a program that opens files as well: ffmpeg.
+    #: Starting a program that opens files as well: ffmpeg.
     PROGRAM = "program"
-    #: To start one that has an event loop: deno.
+    #: Starting a program with an event loop: deno.
     EVENT_LOOP = "event loop"
 
 
 _ALLOWED: dict[Calls, dict[str, _Numbers]] = {
     Calls.COMPUTING: _COMPUTING,
     Calls.PROGRAM: _COMPUTING | _STARTING,
-    Calls.EVENT_LOOP: _COMPUTING | _STARTING | _EVALUATING,
+    Calls.EVENT_LOOP: _COMPUTING | _STARTING | _EVENT_LOOP_CALLS,
 }
 
 
 def install_filter(calls: Calls = Calls.COMPUTING) -> bool:
     """Allow this process and its later threads *calls* only; return False if that is not supported.
 
-    Whatever *calls* are, it can reach no hosts, and start or signal no processes.
+    No set of *calls* allows to reach hosts, or to start or signal processes.
     """
     machine = platform.machine()
     if machine not in _AUDIT_ARCH:

@@ -14,7 +14,7 @@ from reelhaul_fetcher.media import inspector_client, muxer
 from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
-# Seconds by which the start of the audio may be off: of packets that are copied or cut, and of their priming.
+# Seconds by which the start of the audio may differ, because of packet boundaries and encoder priming.
 _CLOCK_TOLERANCE = 0.5
 
 
@@ -22,8 +22,8 @@ _CLOCK_TOLERANCE = 0.5
 class Expected:
     """What a file must have: *duration* in seconds (0: unknown), video, audio, a minimum height.
 
-    *tolerance* of the duration is in seconds; 0 means the usual inaccuracy of sites. *audio_delay* is how
-    many seconds after the video the audio begins; None: unknown.
+    *tolerance* of the duration is in seconds; 0 means the usual inaccuracy of sites. *audio_delay* is the
+    start of the audio in seconds after that of the video; None: unknown.
     """
 
     duration: float
@@ -44,17 +44,17 @@ def verify(path: Path, expected: Expected, inspection: Inspection | None = None)
     _check_duration(inspection.duration, expected)
     _check_clock(inspection, expected)
     try:
-        is_turned = inspector_client.decode_check(path, inspection.demuxer)
+        is_rotated = inspector_client.decode_check(path, inspection.demuxer)
     except (NotMedia, Unplayable) as error:
         raise _failed("playable", f"the file does not play through: {error}") from error
-    if is_turned:
+    if is_rotated:
         inspection = replace(inspection, width=inspection.height, height=inspection.width)
     _check_size(inspection, expected.min_height)
     return to_delivered_media(inspection, path.suffix.lstrip("."))
 
 
 def inspect_written(path: Path) -> Inspection:
-    """Inspect *path*, which the muxer has written: as that, whatever the site's streams in it look like.
+    """Inspect *path*, which the muxer has written, with the demuxer of its extension.
 
     Raises VERIFICATION_FAILED.
     """
@@ -103,7 +103,7 @@ def _check_size(inspection: Inspection, minimum: int) -> None:
 def _check_duration(duration: float, expected: Expected) -> None:
     # Sites round to whole seconds, and a container's duration includes its last frame.
     tolerance = expected.tolerance or max(1.5, 0.02 * expected.duration)
-    # Nothing is cut away because a header or a page says less; a cut is neither shorter nor longer.
+    # Without a cut, only a shorter file is an error: headers and pages may state too little.
     excess = duration - expected.duration if expected.tolerance else 0.0
     if expected.duration and max(expected.duration - duration, excess) > tolerance:
         raise _failed("duration", f"the file lasts {duration:.1f} s; {expected.duration:.1f} s were expected")

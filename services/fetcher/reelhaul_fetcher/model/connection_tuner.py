@@ -17,9 +17,9 @@ _REFUSAL_SECONDS = 5.0
 
 
 class ConnectionTuner:
-    """Measures the speed from time to time; never asks for more than *most* connections.
+    """Measures the speed from time to time; never returns more than *most* connections.
 
-    *received* bytes are here before it begins.
+    *received* bytes were received before the first measurement.
     """
 
     def __init__(self, most: int, now: float, first: int = 1, received: int = 0) -> None:

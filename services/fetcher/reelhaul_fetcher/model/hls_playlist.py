@@ -1,4 +1,4 @@
-"""HLS media playlists (RFC 8216): segments, what they need to be read, and where the clock starts again."""
+"""HLS media playlists (RFC 8216): segments with their initialization sections, keys and discontinuities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ATTRIBUTE = re.compile(r'([A-Z0-9-]{1,64})=("[^"]*"|[^",]*)')
 _MAX_SEGMENTS = 50_000
 _DEFAULT_TARGET_SECONDS = 6.0
 _MIN_TARGET_SECONDS, _MAX_TARGET_SECONDS = 0.5, 60.0
-# With these a segment of ISO BMFF may begin.
+# Types of the first box of an ISO BMFF segment.
 _BOX_TYPES = frozenset(
     (b"styp", b"moof", b"sidx", b"ssix", b"emsg", b"prft", b"ftyp", b"moov", b"mdat", b"free")
 )
@@ -30,7 +30,7 @@ _NO_ADVERTISEMENT = re.compile(r"#ANVATO-SEGMENT-INFO.*type=master|#UPLYNK-SEGME
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How segments are encrypted: the attributes of EXT-X-KEY; *iv* in hex, empty if it is the number."""
+    """The attributes of EXT-X-KEY; *iv* in hex, empty if it is the media sequence number."""
 
     method: str
     url: str = ""
@@ -48,7 +48,7 @@ class InitSection:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment: its media sequence number, URL and play time, and what it takes to read it."""
+    """A segment: its media sequence number, URL, play time in seconds, initialization section and key."""
 
     number: int
     url: str
@@ -56,14 +56,15 @@ class Segment:
     init: InitSection | None = None
     bounds: Bounds | None = None
     key: Key | None = None
-    #: How many discontinuities come before it: after each the clock may start again.
+    #: Number of discontinuities before it: the clock may restart after each.
     discontinuities: int = 0
     is_advertisement: bool = False
     #: The server has no such segment (EXT-X-GAP).
     is_gap: bool = False
     #: The play time is in whole seconds: rounded.
     is_rounded: bool = False
-    #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, counted on from an earlier segment; None: not told.
+    #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, of this segment or counted from an earlier one; None:
+    #: unknown.
     time: float | None = None
 
     @property
@@ -79,9 +80,9 @@ class Playlist:
     segments: tuple[Segment, ...]
     target_seconds: float
     ended: bool
-    #: All play times are numbers.
+    #: Whether all play times are numbers.
     timed: bool = True
-    #: It does not change (EXT-X-PLAYLIST-TYPE:VOD), also if its end is not marked.
+    #: Whether it never changes (EXT-X-PLAYLIST-TYPE:VOD), also if its end is not marked.
     fixed: bool = False
 
     @property
@@ -91,7 +92,7 @@ class Playlist:
 
 
 class PlaylistUnsupported(ValueError):
-    """A kind of playlist that cannot be read; the text tells which."""
+    """The playlist is of a kind that cannot be read; the text names it."""
 
 
 def parse(text: str, url: str) -> Playlist:
@@ -117,7 +118,7 @@ def parse_live(text: str, url: str) -> Playlist:
 
 
 def segment_kind(content: bytes) -> str:
-    """Return the container of the segment that *content* begins: "ts", "mp4", "webm"; empty for any other."""
+    """Return the container of the segment in *content*: "ts", "mp4" or "webm"; empty for others."""
     if content[:1] == b"\x47" and content[188:189] in (b"\x47", b""):
         return "ts"
     if content[4:8] in _BOX_TYPES:
@@ -140,7 +141,7 @@ class _Parser:
         self._begin_segment()
 
     def read(self, line: str) -> None:
-        """Take the next line."""
+        """Parse the next line."""
         tag, _, value = line.partition(":")
         if line and not line.startswith("#"):
             self._add_segment(urljoin(self._url, line))
@@ -182,7 +183,7 @@ class _Parser:
     def _add_segment(self, url: str) -> None:
         bounds = None
         if self._range:
-            # Without a position, a range follows the one before in the same file.
+            # A range without an offset follows the previous one of the same file.
             bounds = _parse_range(self._range, self._last_stop if url == self._last_url else 0)
         self.segments.append(
             Segment(

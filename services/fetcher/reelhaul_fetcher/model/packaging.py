@@ -56,14 +56,15 @@ _EXTENSION_OF_CODEC = {
     "flac": "flac",
 }
 _DEFAULT_KBPS = 192
-# Of one channel; libopus refuses more.
+# Per channel; libopus rejects more.
 _MAX_OPUS_KBPS = 256
-# Bitrates of stereo at the qualities 0 to 9 of libvorbis, which refuses bitrates by rate and channels.
+# Stereo bitrates of the qualities 0 to 9 of libvorbis, which accepts a bitrate for few rates and channels
+# only.
 _VORBIS_KBPS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 
-# Encoders of 4:2:0 have one sample of colour for two pixels: a picture with an odd side loses a pixel.
+# Encoders of 4:2:0 need an even width and height: a picture with an odd one loses a pixel.
 _VIDEO_FILTER = "crop=trunc(iw/2)*2:trunc(ih/2)*2"
-# The lossy encoders refuse other rates at the usual bitrates, and libopus other layouts.
+# The lossy encoders reject other sample rates at the usual bitrates, and libopus other channel layouts.
 _AUDIO_FILTER = "aformat=sample_rates=44100|48000:channel_layouts=mono|stereo|3.0|quad|5.0|5.1|6.1|7.1"
 _LOSSLESS_ENCODERS = frozenset({"flac", "pcm_s16le"})
 
@@ -75,7 +76,7 @@ class Package:
     extension: str
     video: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
-    #: Which of the audio tracks of the file received is taken, and its language in ISO 639-2.
+    #: Index of the audio track to use from the file received, and its language in ISO 639-2.
     audio_track: int = 0
     audio_language: str = ""
 
@@ -91,20 +92,20 @@ class Package:
 
     @property
     def video_filter(self) -> str:
-        """ffmpeg's filter that makes pictures as the video encoder needs them; empty without an encoder."""
+        """ffmpeg's filter of pictures for the video encoder; empty without an encoder."""
         is_encoded = self.video and self.video != ("copy",) and "-vf" not in self.video
         return _VIDEO_FILTER if is_encoded else ""
 
     @property
     def audio_filter(self) -> str:
-        """ffmpeg's filter that makes samples as the audio encoder needs them; empty if it takes all."""
+        """ffmpeg's filter of samples for the audio encoder; empty if it needs none."""
         return _AUDIO_FILTER if self.audio and self.audio[0] not in {"copy", *_LOSSLESS_ENCODERS} else ""
 
 
 def plan_package(video_codec: str, audio_codec: str, spec: FormatSpec, audio_channels: int = 2) -> Package:
     """Return how to package streams of these codecs (libav's names; empty: no such stream).
 
-    What has no video is packaged as audio, whatever *spec* says.
+    Media without video is packaged as audio, whatever *spec* requests.
     """
     if spec.media_kind == FormatSpec.AUDIO or not video_codec:
         return _plan_audio(audio_codec, spec.audio, audio_channels)
@@ -127,7 +128,7 @@ def plan_cut_package(package: Package, transfer: str, *, joined: bool) -> Packag
     container = _CONTAINER.get(package.extension, Container.CONTAINER_UNSPECIFIED)
     if video == ("copy",):
         video = _hdr_arguments(transfer, container) or _VIDEO_ENCODER[_encoder_container(container)]
-    # The header of FLAC, which tells the duration, is copied with the audio.
+    # A copy of FLAC would keep the header with the old duration.
     if audio == ("copy",) and (joined or video or package.extension == "flac"):
         audio = (
             _AUDIO_ENCODER[_encoder_container(container)]
@@ -138,7 +139,7 @@ def plan_cut_package(package: Package, transfer: str, *, joined: bool) -> Packag
 
 
 def plan_encoded_package(package: Package, transfer: str) -> Package:
-    """Return *package* with every stream encoded, for streams that its container refuses as they are."""
+    """Return *package* with every stream encoded, for streams that cannot be copied into its container."""
     return plan_cut_package(package, transfer, joined=True)
 
 

@@ -30,8 +30,8 @@ _MAX_ETA_SECONDS = 365 * 86_400
 # Seconds over which the speed is averaged.
 _SPEED_WINDOW = 5.0
 
-# Stages in which a job fails if the site sends nothing. In the others the machine works for itself, and
-# sidecars have a limit of their own, ``ytdlp.extras.sidecar_timer``, that costs them only.
+# Stages in which a job fails if the site sends nothing. The other stages are local, and sidecars have their
+# own limit, ``ytdlp.extras.sidecar_timer``.
 _NETWORK_STAGES = frozenset(
     {
         Stage.STAGE_UNSPECIFIED,
@@ -41,7 +41,7 @@ _NETWORK_STAGES = frozenset(
         Stage.RECORDING,
     }
 )
-# Stages whose speed a site decides. Recordings take no slot, and are as slow as their broadcast.
+# Stages whose speed depends on the site. Recordings are excluded: they take no slot and run at play speed.
 _DOWNLOAD_STAGES = frozenset({Stage.FETCHING_EXTRAS, Stage.DOWNLOADING})
 # Fewer bytes per second than this, over the whole timeout, count as stalled.
 _MIN_BYTES_PER_SECOND = 1024
@@ -195,7 +195,7 @@ class Watchdog:
 
 
 class PaceMonitor:
-    """Detects sites that hold a slot by being slow, without ever stalling.
+    """Detects sites that occupy a slot for too long by sending slowly without stalling.
 
     A page may take *extraction_seconds* until its media is known, and a download must reach *min_rate* bytes
     per second (0: none) on average in each window of *window* seconds.

@@ -28,7 +28,7 @@ SelectFormats = Callable[[str, Sequence[Format]], list[Format]]
 
 # Stands for an unknown height where the smallest video is wanted: an unknown one is not taken for small.
 _UNKNOWN_HEIGHT = 10_000
-# A limit of 30 frames per second is met by 30.3, which files with uneven timestamps have.
+# A limit of 30 frames per second includes 30.3, which files with uneven timestamps have.
 _FRAME_RATE_TOLERANCE = 0.5
 
 # From worst to best: a plain file is resumed and checked by its length.
@@ -66,7 +66,7 @@ def choose_formats(
 
 
 def with_measured(stream: Format, measured: DeliveredMedia) -> Format:
-    """Return *stream* with what the site did not state as *measured* of its file.
+    """Return *stream* with properties that the site did not state taken from *measured*.
 
     Video or audio that is stated but not in the file is removed as well.
     """
@@ -86,7 +86,7 @@ def with_measured(stream: Format, measured: DeliveredMedia) -> Format:
 def picture_warnings(picture: Format | DeliveredMedia, spec: FormatSpec) -> list[media_pb2.Warning]:
     """Return a warning, with both values, for each request of *spec* that *picture* does not meet.
 
-    What is unknown of *picture* meets everything.
+    Unknown properties of *picture* meet every request.
     """
     found: list[tuple[media_pb2.Warning.Reason.ValueType, str]] = []
     width, height = picture.width, picture.height
@@ -146,7 +146,7 @@ def _choose_audio_only(offered: list[Format], spec: FormatSpec) -> Choice:
     if audio_only := [stream for stream in fitting if not stream.video_codec]:
         best = audio_selection.choose_best(audio_only, spec, codecs.Container.CONTAINER_UNSPECIFIED)
     else:
-        # Its video is discarded: the smallest costs least.
+        # The video is discarded, so the smallest one is chosen.
         best = min(fitting, key=lambda s: (_lines(s) or _UNKNOWN_HEIGHT, s.bitrate_bps))
     return [best], audio_selection.check_language(best, spec)
 
@@ -175,7 +175,7 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
     Raises FORMAT_UNAVAILABLE, which names the first limit that none meets.
     """
     max_rate = spec.max_frame_rate + _FRAME_RATE_TOLERANCE
-    # What is unknown passes here and is checked in the downloaded file.
+    # Unknown properties pass here and are checked in the downloaded file.
     rules: list[tuple[bool, str, Callable[[Format], bool]]] = [
         (
             spec.max_height > 0,
@@ -207,7 +207,7 @@ def _within_limits(streams: list[Format], spec: FormatSpec) -> list[Format]:
 
 
 def _silent_fitness(with_video: list[Format], spec: FormatSpec) -> tuple[int, ...]:
-    """Return the fitness of video without audio: that of the others, if these may be silent as well."""
+    """Return the fitness of video without audio: that of video with unknown audio, if there is no other."""
     with_audio = [stream for stream in with_video if stream.audio_codec]
     if any(stream.audio_codec != codecs.UNKNOWN for stream in with_audio):
         return ()

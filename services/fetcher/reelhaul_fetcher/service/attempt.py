@@ -33,8 +33,8 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-# Failures after which the bytes received are of no use, or take space that is missing.
-_USELESS = frozenset(
+# Failures after which the media received is deleted: it may be the cause, or the disk is short.
+_DISCARDING_REASONS = frozenset(
     {
         ErrorReason.INTERNAL_ERROR,
         ErrorReason.MEDIA_TOO_LARGE,
@@ -164,7 +164,7 @@ class Attempt(ABC):
                 await cancel_and_wait(keeping)
             await asyncio.wait({self._work})
         outcome = await self._outcome(self._work, lease)
-        if isinstance(outcome, Finish) and _is_useless(outcome):
+        if isinstance(outcome, Finish) and _discards_received(outcome):
             await self._discard()
         return outcome
 
@@ -177,7 +177,7 @@ class Attempt(ABC):
         return await self._failure_outcome(error, lease)
 
     async def _discard(self) -> None:
-        """Delete what was received: no other attempt of the job needs it."""
+        """Delete the media received: no other attempt of the job continues it."""
         await self._context.downloader.scratch.discard(self.job)
 
     async def _download(
@@ -204,7 +204,7 @@ class Attempt(ABC):
         disk_full = isinstance(error, ReelhaulError) and error.reason == ErrorReason.WORKER_DISK_FULL
         if disk_full:
             await self._discard()
-            # Its own bytes are gone by now: if the disk is still full, others fill it.
+            # The job's own bytes are deleted by now: if the disk is still full, others fill it.
             if await self._context.disk.measure():
                 return outcomes.released_for_disk()
         return outcomes.failed(error, self.job, self._context.worker)
@@ -225,10 +225,10 @@ class Attempt(ABC):
             self._work.cancel()
 
 
-def _is_useless(outcome: Finish) -> bool:
-    """Return whether the bytes received are of no use to another attempt after *outcome*."""
+def _discards_received(outcome: Finish) -> bool:
+    """Return whether no other attempt may continue the media received after *outcome*."""
     if outcome.HasField("failed"):
-        return from_status(outcome.failed.status).reason in _USELESS
+        return from_status(outcome.failed.status).reason in _DISCARDING_REASONS
     return outcome.HasField("released") and outcome.released.reason == Finish.Released.DISK
 
 
@@ -267,7 +267,7 @@ class LeasedAttempt(Attempt):
         reporter = self._create_reporter(lease, number, fetch, metadata, context.queue)
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.hit("fetcher.claim.after")
-        async with self._only_download():
+        async with self._exclusive_download():
             outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
         if isinstance(outcome, lease_pb2.Refusal):
             log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
@@ -276,10 +276,10 @@ class LeasedAttempt(Attempt):
             await self._finish(outcome, reporter)
 
     @asynccontextmanager
-    async def _only_download(self) -> AsyncIterator[None]:
-        """For the block, be the job's only attempt on this worker that downloads.
+    async def _exclusive_download(self) -> AsyncIterator[None]:
+        """Make this the only downloading attempt of its job on this worker, until the block exits.
 
-        An earlier one has lost its lease, which it need not have heard yet: end it, and take over its bytes.
+        An earlier attempt has lost its lease, perhaps without notice yet: it is stopped first.
         """
         downloading = self._context.downloading
         earlier, downloading[self.job] = downloading.get(self.job), self
@@ -313,7 +313,7 @@ class LeasedAttempt(Attempt):
         request.job, request.epoch = self.job, self.epoch
         request.progress.CopyFrom(reporter.latest)
         request.http_statuses.update(reporter.status_counts.http_statuses)
-        # Not what the progress has: that counts what an earlier attempt received.
+        # The progress also counts bytes that an earlier attempt received.
         request.ingress_bytes = reporter.usage.ingress_bytes
         stored = [artifact.name for artifact in request.succeeded.artifacts]
         response = await lease_keeper.finish_lease(self._context.leases, request, self._context.worker)

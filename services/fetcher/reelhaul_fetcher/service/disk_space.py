@@ -28,7 +28,7 @@ class DiskMonitor:
     async def measure(self) -> bool:
         """Measure the free space; return whether it is too little to take work.
 
-        If it is, what is kept for later attempts goes first.
+        If it is, media kept for later attempts is deleted first.
         """
         await self._measure_free_bytes()
         if self.thresholds.is_short(self.free_bytes, before=self.short):
@@ -42,7 +42,7 @@ class DiskMonitor:
         return self.short
 
     async def make_space(self, free_bytes: int) -> None:
-        """Free *free_bytes* if what is kept for later attempts makes that possible, and measure again."""
+        """Delete kept media until *free_bytes* are free, and measure again."""
         await self._scratch.make_space(free_bytes)
         await self._measure_free_bytes()
 

@@ -77,8 +77,8 @@ class Downloader:
     ) -> tuple[Succeeded, Usage]:
         """Do what *lease* requests and return the result and the traffic.
 
-        Raises the failure. Either way the work directory and the guard session are gone afterwards. What was
-        received is kept until the caller discards it: the job may need another attempt.
+        Raises the failure. The work directory and the guard session are removed in both cases. The media
+        received is kept until the caller discards it, for another attempt of the job.
         """
         if lease.spec.HasField("expansion"):
             return await self._expand_list(job, lease, reporter)

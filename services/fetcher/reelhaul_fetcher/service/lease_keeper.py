@@ -28,7 +28,7 @@ _CLAIM_TIMEOUT_SECONDS = 10.0
 # Entries of a list that one renewal sends.
 _MAX_ENTRIES = 500
 _FINAL_CODES = (code_pb2.INVALID_ARGUMENT, code_pb2.RESOURCE_EXHAUSTED)
-# In a row, to one request.
+# INTERNAL_ERROR responses in sequence to one request.
 _MAX_INTERNAL_ERRORS = 5
 # The longest wait after a renewal that jobs did not answer.
 _RETRY_SECONDS = 1.0
@@ -59,7 +59,7 @@ async def finish_lease(
 
     An outcome that it rejects for good is replaced by a failure, which says so.
     """
-    is_replaced, rejections = False, _Rejections()
+    is_replaced, rejections = False, _RejectionCounter()
     async for _ in _tries():
         try:
             return await leases.finish(request)
@@ -70,25 +70,25 @@ async def finish_lease(
             if is_replaced:
                 break
             # Too large, or a bug of ours: it must not hold the job forever.
-            is_replaced, rejections = True, _Rejections()
+            is_replaced, rejections = True, _RejectionCounter()
             request.failed.CopyFrom(outcomes.failed(error, request.job, worker).failed)
             request.ClearField("progress")
             request.ClearField("http_statuses")
     return None
 
 
-class _Rejections:
-    """Tells whether jobs rejects a request itself, so that repeating it is useless."""
+class _RejectionCounter:
+    """Decides whether errors of jobs reject a request finally, so that it is not repeated."""
 
     def __init__(self) -> None:
         self._internal_errors = 0
 
     def is_final(self, error: ReelhaulError) -> bool:
-        """Return whether *error*, the latest answer to the request, is the last."""
+        """Return whether *error*, the latest response to the request, is final."""
         if isinstance(error, UndecodableResponse):
             return True
         if error.reason == ErrorReason.INTERNAL_ERROR:
-            # A bug of jobs that this request meets each time.
+            # Probably a bug of jobs that this request triggers each time.
             self._internal_errors += 1
             return self._internal_errors >= _MAX_INTERNAL_ERRORS
         self._internal_errors = 0
@@ -96,8 +96,8 @@ class _Rejections:
 
 
 async def has_ended(leases: Leases, job: str) -> bool | None:
-    """Return whether *job* has ended and no attempt follows; None if jobs does not answer."""
-    # No lease has this epoch, so that the renewal is refused, and tells why.
+    """Return whether *job* has ended and no attempt follows; None if jobs does not respond."""
+    # No lease has this epoch: the renewal is refused, and the refusal reports whether the job has ended.
     request = lease_service_pb2.RenewRequest(job=job, epoch=0)
     try:
         return (await leases.renew(request)).refusal.job_ended
@@ -133,7 +133,7 @@ class LeaseKeeper:
     ) -> None:
         self._leases, self._delivery, self._epoch, self._worker = leases, delivery, epoch, worker
         self._reporter, self._stop, self._end_recording = reporter, stop, end_recording
-        self._rejections = _Rejections()
+        self._rejections = _RejectionCounter()
 
     async def keep(self, interval: float, renew_now: asyncio.Event) -> None:
         """Renew every *interval* seconds, and at once when *renew_now* is set, until cancelled."""
@@ -162,7 +162,7 @@ class LeaseKeeper:
             if self._rejections.is_final(error):
                 self._stop(outcomes.failed(error, job, self._worker))
             return False
-        self._rejections = _Rejections()
+        self._rejections = _RejectionCounter()
         if media is reporter.unsent_media:
             reporter.unsent_media = None
         if response.HasField("refusal"):

@@ -20,7 +20,7 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import site_of
 
 _KEPT_SECONDS = 180
-# Answers, and their bytes: one may have a megabyte.
+# Results, and their bytes: one may have a megabyte.
 _MAX_KEPT, _MAX_KEPT_BYTES = 500, 32 << 20
 # Wall clock: a site that sends a byte a second, or redirects for ever, occupies a place no longer than that.
 _TIMEOUT_SECONDS = 60
@@ -147,7 +147,7 @@ class ProbeCache:
         self._keep(query, task.result())
 
     def _keep(self, query: ProbeQuery, result: ProbeResult) -> None:
-        """Keep *result*, and drop the oldest that exceed the limits."""
+        """Cache *result*, and evict the oldest results beyond the limits."""
         if earlier := self._results.pop(query, None):
             self._kept_bytes -= earlier.size
         self._results[query] = result
@@ -195,9 +195,9 @@ def _stalled(url: str, seconds: float) -> ReelhaulError:
 
 
 def _count_entries(media: MediaInfo) -> int:
-    """Return how many jobs a list becomes: one of an entry listed twice, none of one that cannot be fetched.
+    """Return the number of jobs of a list: entries are counted once, without those that cannot be fetched.
 
-    If not all entries were read, it is the number that the site tells.
+    If not all entries were read, it is the number that the site states.
     """
     listed = len({entry.url for entry in media.entries})
     is_whole = bool(media.entries) and media.entries[-1].position >= media.entry_count

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
 _DISK_CHECK_SECONDS = 1.0
-# Between two sweeps of what dead workers left and of what is kept.
+# Seconds between two sweeps of directories of dead workers and of kept media.
 _SWEEP_SECONDS = 15.0
 # The Retry-After of OVERLOADED.
 _RETRY_DELAY = timedelta(seconds=1)
@@ -202,20 +202,20 @@ class Worker:
                 continue
             usages = await asyncio.to_thread(_disk_usages, attempts)
             if choose_evictions(disk.free_bytes, usages, disk.thresholds):
-                # What is kept for later attempts goes first.
+                # Media kept for later attempts is deleted first.
                 await disk.make_space(sum(usage.remaining for usage in usages) + disk.thresholds.reserve)
             for eviction in choose_evictions(disk.free_bytes, usages, disk.thresholds):
                 attempts[eviction.index].evict(own_fault=eviction.own_fault)
 
     async def _sweep(self) -> None:
-        """Delete what dead workers left, and what is kept of jobs that have ended, now and regularly.
+        """Delete directories of dead workers, and media kept for jobs that have ended, at regular intervals.
 
-        A worker hears of most ends at once, but not if it dies at that moment or the broker is away.
+        Most ends are reported to a worker at once, but not while it or the broker is down.
         """
         scratch = self._context.downloader.scratch
         while True:
             await scratch.sweep()
-            for job in await scratch.kept_jobs():
+            for job in await scratch.list_kept_jobs():
                 if await lease_keeper.has_ended(self._context.leases, job):
                     await scratch.discard(job)
             await asyncio.sleep(_SWEEP_SECONDS)

@@ -142,17 +142,17 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
         return super().process_video_result(info_dict, download)
 
     def process_subtitles(self, video_id: str, normal_subtitles: Any, automatic_captions: Any) -> None:
-        """Select no subtitles: we select from all of them afterwards."""
+        """Select no subtitles: they are selected later from all of them."""
 
     def _forceprint(self, key: str, info_dict: Info | None) -> None:
         """Print nothing; yt-dlp would draw tables of all formats and subtitles for it."""
 
     def known_version(self, url: str) -> FileVersion | None:
-        """Return the version of the file at *url* that was last responded with; None if there was none."""
+        """Return the version of the file at *url* in the latest response; None if there was none."""
         return self._resume_checker.known_version(Request(url).url)
 
     def remember_version(self, url: str, version: FileVersion) -> None:
-        """Let the file at *url* be continued, of which an earlier process has bytes of *version*."""
+        """Allow to continue the file at *url*, of which an earlier process received bytes of *version*."""
         self._resume_checker.remember_version(Request(url).url, version)
 
     @contextmanager
@@ -272,8 +272,8 @@ def disable_ffmpeg_downloader() -> None:
     FFmpegFD.real_download = refuse
 
 
-def read_playlist_durations() -> None:
-    """Let yt-dlp take a playlist that does not change for no live stream, also if its end is not marked."""
+def patch_playlist_duration() -> None:
+    """Make yt-dlp treat a playlist of type VOD as complete, also if its end is not marked."""
 
     def sum_play_times(self: Any, playlist: str, video_id: Any) -> float | None:
         try:

@@ -17,7 +17,7 @@ from reelhaul_fetcher.ytdlp.downloader import Downloader
 from reelhaul_fetcher.ytdlp.extras.sponsorblock import fetch_segments
 from reelhaul_runtime.errors import ReelhaulError
 
-# A clip that starts after so many times the duration that a page states is certainly after the end.
+# A clip that starts after this multiple of the duration stated by the page is certainly after the end.
 _CERTAINTY = 2.0
 
 
@@ -44,7 +44,7 @@ def plan_edit(
     duration = 0.0 if is_live else media.duration.ToTimedelta().total_seconds()
     spec = request.format
     clip = cuts.clip_range(spec)
-    # The page may be wrong by a little: then the bytes decide.
+    # A smaller difference may be an error of the page, and is checked in the media.
     if clip and duration and clip.start >= _CERTAINTY * duration:
         raise clip_out_of_range(clip.start, duration)
     plan = EditPlan(cuts.make_cut(clip, ()))

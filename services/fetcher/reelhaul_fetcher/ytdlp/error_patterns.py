@@ -31,7 +31,7 @@ MESSAGES: tuple[tuple[str, ErrorReason.ValueType, dict[str, str]], ...] = (
     ),
 )
 
-#: A page that was read, of which no format is left.
+#: Messages for pages that were read, but have no usable format.
 NO_FORMATS = r"no video formats found|no stream that plays was offered|requested format is not available"
 
 #: ``cause`` of UPSTREAM_UNAVAILABLE, by the guard's reason for not reaching a site.

@@ -219,15 +219,15 @@ def _by_transport(
 def _by_progress(
     chain: list[BaseException], text: str, log: ResponseLog, metadata: dict[str, str]
 ) -> ReelhaulError:
-    """Return the failure of the engine itself, by how far it came with the page."""
+    """Return the failure of the engine itself, by how far the extraction got."""
     extractors = {str(getattr(link, "ie", None) or "").lower() for link in chain} | {log.extractor}
     message = f"{ENGINE} could not read this page: {text}; a newer version may"
     if re.search(error_patterns.NO_FORMATS, text, re.IGNORECASE):
-        # yt-dlp's own words for it add nothing.
+        # yt-dlp's text for it adds no information.
         cause = re.sub(error_patterns.NO_FORMATS, "", text, flags=re.IGNORECASE).strip("!.; ")
         message = "the page was read, but no format that can be played was found"
         message += f": {cause}" if cause else ""
-        # For a page of no site in particular there is no extractor that a newer version could repair.
+        # The generic extractor has nothing that a newer version could repair.
         if "generic" in extractors:
             return _failure(ErrorReason.FORMAT_UNAVAILABLE, message, metadata)
     elif log.extractor and not any(isinstance(link, ExtractorError) for link in chain):

@@ -89,7 +89,7 @@ def fetch(
             output = _receive(source, plan, offered, choose, tracker, meter, channel)
             products, delivered, warnings = output.products, output.delivered, output.warnings
             sidecars.tracks = list(output.subtitles)
-    # Within the length of the file: that of the site may be wrong.
+    # Limited by the length of the file: that of the site may be wrong.
     seconds = delivered.duration.ToTimedelta().total_seconds() if formats else 0.0
     texts, text_warnings = write_subtitles(sidecars.tracks, media, request, edit.cut, seconds)
     sidecars.products[:0] = texts
@@ -121,7 +121,7 @@ def limit_products(products: list[Product]) -> tuple[list[Product], list[MediaWa
 
 
 def _chooser(excluded_codecs: frozenset[str]) -> Choose:
-    """Return the choice of formats, without warnings of the picture: the file will tell."""
+    """Return a function that chooses formats, without picture warnings: those are based on the file."""
 
     def choose(offered: Sequence[Format], spec: FormatSpec) -> Choice:
         formats, warnings = choose_formats(offered, spec, select_formats, excluded_codecs)
@@ -131,7 +131,7 @@ def _chooser(excluded_codecs: frozenset[str]) -> Choose:
 
 
 def _usable_streams(source: Source, spec: FormatSpec) -> list[Info]:
-    """Return the streams that can be received as a whole. Raises FORMAT_UNAVAILABLE if none fits *spec*."""
+    """Return the streams that can be received completely. Raises FORMAT_UNAVAILABLE if none fits *spec*."""
     streams = list(source.streams.values())
     usable = [stream for stream in streams if not stream.get(REFUSAL)]
     kind = "acodec" if spec.media_kind == FormatSpec.AUDIO else "vcodec"
@@ -151,7 +151,7 @@ def _receive(
     meter: streams.ByteMeter,
     channel: FetcherChannel,
 ) -> Output:
-    """Download or record the formats of *plan*, which *choose* took of *offered*, and post-process them."""
+    """Download or record the formats of *plan*, chosen from *offered* by *choose*, and post-process them."""
     request, format_ids = plan.request, [stream.format_id for stream in plan.formats]
     if not recorder.is_requested(plan.spec) or not _is_live(source, plan.media, format_ids[0]):
         if request.recording_stopped:

@@ -1,7 +1,7 @@
-"""Format choice: downloads the formats chosen, and others if their files turn out to break a limit.
+"""Format choice: downloads the chosen formats, and others if their files exceed a limit.
 
-Many sites state neither the size nor the codec of what they offer; some state streams that are not there.
-What they do not state is measured in the files.
+Many sites state neither the size nor the codec of their formats, and some state streams that do not exist.
+Such properties are measured in the files.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from reelhaul_runtime.errors import ReelhaulError
 #: Chooses from formats as a spec says; see ``selection.choose_formats``.
 Choose = Callable[[Sequence[Format], FormatSpec], Choice]
 
-# Of one media; what is known to be within the limits is downloaded first.
+# Formats of one media that are downloaded at most; those known to be within the limits come first.
 _MAX_FORMATS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredStream:
-    """A stream received, what was read of its first file, and its format with that."""
+    """A stream received, the inspection of its first file, and its format with the measured properties."""
 
     stream: ReceivedStream
     inspection: Inspection
@@ -45,7 +45,7 @@ class MeasuredStream:
 
     @property
     def path(self) -> Path:
-        """The file that was read; the others are like it."""
+        """The file inspected, representative of the others."""
         return self.stream.files[0]
 
 
@@ -58,12 +58,12 @@ def download_choice(
     tracker: ProgressTracker,
     meter: ByteMeter,
 ) -> tuple[list[MeasuredStream], list[MediaWarning]]:
-    """Download *choice*, formats of *offered*; return what was received, and the warnings of the choice.
+    """Download *choice*, formats of *offered*; return the streams received, and the warnings of the choice.
 
-    If a file breaks a limit of the request, in what the site did not state, *choose* takes others. If none
-    is within the limits, the smallest picture is returned; media without a picture is returned as it is.
+    If a measured property exceeds a limit of the request, *choose* selects other formats. If no file is
+    within the limits, the smallest picture is returned; media without a picture is returned as it is.
 
-    Raises what ``download_streams`` raises, and FORMAT_UNAVAILABLE if what is missing is required.
+    Raises what ``download_streams`` raises, and FORMAT_UNAVAILABLE if a required property is missing.
     """
     spec, received = request.format, dict[str, MeasuredStream]()
     known = {stream.format_id: stream for stream in offered}
@@ -73,14 +73,14 @@ def download_choice(
             missing = [stream for stream in formats if stream.format_id not in received]
             received |= _receive(source, missing, request, tracker, meter, len(received))
             known |= {format_id: each.format for format_id, each in received.items()}
-            promised, formats = formats, [known[stream.format_id] for stream in formats]
-            if _kinds(promised) == _kinds(formats) and _is_taken(formats, choose, spec):
+            stated, formats = formats, [known[stream.format_id] for stream in formats]
+            if _kinds(stated) == _kinds(formats) and _is_taken(formats, choose, spec):
                 break
             others, other_warnings = _choose_again(list(known.values()), choose, spec, len(received))
         except (DownloadError, RequestError, ReelhaulError) as error:
             if not received:
                 raise
-            formats = _closest([each.format for each in received.values()], choose, spec, error)
+            formats = _choose_closest([each.format for each in received.values()], choose, spec, error)
             break
         if _ids(others) == _ids(formats):
             break
@@ -118,7 +118,7 @@ def _kinds(formats: Sequence[Format]) -> list[tuple[bool, bool]]:
 
 
 def _is_taken(formats: list[Format], choose: Choose, spec: FormatSpec) -> bool:
-    """Return whether *choose* takes *formats*, and nothing less, when only they are offered."""
+    """Return whether *choose* selects exactly *formats* when only they are offered."""
     try:
         return _ids(choose(formats, spec)[0]) == _ids(formats)
     except ReelhaulError:
@@ -133,8 +133,10 @@ def _choose_again(known: list[Format], choose: Choose, spec: FormatSpec, count: 
     return choose(known, spec)
 
 
-def _closest(received: list[Format], choose: Choose, spec: FormatSpec, error: Exception) -> list[Format]:
-    """Return those of *received* that are closest to *spec*; raise *error* if what is missing is required."""
+def _choose_closest(
+    received: list[Format], choose: Choose, spec: FormatSpec, error: Exception
+) -> list[Format]:
+    """Return the formats of *received* closest to *spec*; raise *error* if a requirement is not met."""
     for height, rate in ((spec.max_height, 0), (0, spec.max_frame_rate), (0, 0)):
         relaxed = FormatSpec()
         relaxed.CopyFrom(spec)

@@ -164,22 +164,24 @@ def explain_event(event: Event) -> Wait | None:
             return None
 
 
-def explain_silence(job: Job, silence: timedelta | None, lease: timedelta, now: datetime) -> Wait | None:
+def explain_lost_worker(
+    job: Job, progress_age: timedelta | None, lease: timedelta, now: datetime
+) -> Wait | None:
     """Return WORKER_LOST if the worker of *job* has not renewed its *lease* in time; None if it has.
 
-    *silence* is the time since its last progress; None: it sent none. A worker renews every third of the
+    *progress_age* is the time since its last progress; None: it sent none. A worker renews every third of the
     lease, so that a lost one is known long before its lease ends.
     """
     if not job.is_leased or job.due is None:
         return None
     overdue = now - (job.due - lease) > lease / 3 + _LATENESS
-    if not overdue or (silence is not None and silence < _LATENESS):
+    if not overdue or (progress_age is not None and progress_age < _LATENESS):
         return None
     message = f"the worker {job.worker} does not answer; the next attempt starts after its lease ends"
     return Wait(reason=WaitReason.WORKER_LOST, message=message, until=job.due)
 
 
-def progress_of_silence(progress: Progress | None, wait: Wait) -> Progress:
+def progress_of_lost_worker(progress: Progress | None, wait: Wait) -> Progress:
     """Return what to show as the progress of a job whose worker is lost: no rate, and no time left."""
     result = Progress()
     if progress is not None:

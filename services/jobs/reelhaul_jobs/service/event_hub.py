@@ -158,7 +158,7 @@ class EventHub:
         latest = self._progress.get(job_id)
         return latest[0] if latest else None
 
-    def silence(self, job_id: str) -> timedelta | None:
+    def progress_age(self, job_id: str) -> timedelta | None:
         """Return the time since the latest progress of *job_id* arrived here; None if none did."""
         latest = self._progress.get(job_id)
         return timedelta(seconds=time.monotonic() - latest[1]) if latest else None

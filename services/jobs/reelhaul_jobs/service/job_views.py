@@ -53,18 +53,18 @@ class JobViews:
         job = self.with_latest_progress(job)
         if job.kind is Kind.EXPANSION:
             return await self._view_expansion(job)
-        return self._view_silence(job) or JobView(job, await self._explain(job))
+        return self._view_lost_worker(job) or JobView(job, await self._explain(job))
 
     async def view_with_position(self, job: Job) -> JobView:
         """Return the view of *job* as of now, with its position in the queue."""
-        self.forget_shared()
+        self.clear_caches()
         view = await self.view(job)
         if view.wait is None or job.state is not State.QUEUED:
             return view
         position = await self._store.get_queue_position(job)
         return replace(view, wait=replace(view.wait, position=position))
 
-    def forget_shared(self) -> None:
+    def clear_caches(self) -> None:
         """Read workers and sites anew for the next view."""
         self._workers = (float("-inf"), WorkerAvailability())
         self._sites.clear()
@@ -80,7 +80,7 @@ class JobViews:
             if job.id in expansions:
                 views.append(await self._view_expansion(job))
                 continue
-            view = self._view_silence(job)
+            view = self._view_lost_worker(job)
             views.append(view or JobView(job, await self._explain(job, reads_site=job.site in sites)))
         return views
 
@@ -97,12 +97,12 @@ class JobViews:
         site = await self._site_wait(job.site) if reads_site else None
         return wait_reason.explain_wait(job, workers=await self._worker_availability(), site=site)
 
-    def _view_silence(self, job: Job) -> JobView | None:
+    def _view_lost_worker(self, job: Job) -> JobView | None:
         """Return the view of a job whose worker is lost; None for any other."""
-        wait = wait_reason.explain_silence(job, self._hub.silence(job.id), self._lease, self._now())
+        wait = wait_reason.explain_lost_worker(job, self._hub.progress_age(job.id), self._lease, self._now())
         if wait is None:
             return None
-        progress = wait_reason.progress_of_silence(job.progress, wait)
+        progress = wait_reason.progress_of_lost_worker(job.progress, wait)
         return JobView(job.replace_fields(progress=progress), wait)
 
     async def _view_expansion(self, job: Job) -> JobView:
@@ -110,12 +110,12 @@ class JobViews:
         running = list[media_pb2.Progress]()
         if any(counts.get(state) for state in (State.RUNNING, State.CANCELLING)):
             for child in await self._store.list_leased_children(job.id, _MAX_RUNNING):
-                view = self._view_silence(self.with_latest_progress(child))
+                view = self._view_lost_worker(self.with_latest_progress(child))
                 progress = view.job.progress if view else self.with_latest_progress(child).progress
                 running.append(progress or media_pb2.Progress())
         received = await self._store.sum_children_bytes(job.id) if counts else 0
-        silence = self._view_silence(job)
-        wait = silence.wait if silence else await self._explain(job)
+        lost = self._view_lost_worker(job)
+        wait = lost.wait if lost else await self._explain(job)
         progress = playlist_expansion.summarize_progress(job, counts, running, received)
         return JobView(job.replace_fields(progress=progress), wait, children=counts)
 

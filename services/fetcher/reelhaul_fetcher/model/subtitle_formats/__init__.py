@@ -1,7 +1,7 @@
 """Formats of subtitles that sites send: WebVTT, SubRip, TTML, ASS and SSA, SAMI, YouTube's json3.
 
-The format is found by the text itself: names and media types are often wrong. Every parser takes linear time,
-skips what it cannot read, and resolves nothing: no entities, files or addresses.
+The format is detected by the text: names and media types are often wrong. Every parser takes linear time,
+skips invalid parts, and resolves no entities, files or addresses.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
 from reelhaul_fetcher.model.timing import cues
 from reelhaul_fetcher.model.timing.cues import Cue
 
-# Of the cues of a track: a day of speech has half as much, and a translation must fit into a message.
+# Characters of the cues of a track: a day of speech has half as many, and a translation must fit into a
+# message.
 _MAX_CHARACTERS = 2 * 1024 * 1024
-# How much of a file is looked at to find its format.
+# Characters of a file from which its format is detected.
 _HEAD_CHARACTERS = 4096
 _TTML_ROOT = re.compile(r"<(?:\w{1,32}:)?tt[\s>]")
 
@@ -30,15 +31,15 @@ class Track:
 
     cues: list[Cue]
     wrong: int = 0
-    #: Of segments, the time of the media's clock at time 0 of the cues, in seconds; None if they do not tell.
+    #: Time of the media's clock at time 0 of the cues, in seconds; None if the segments do not state it.
     clock: float | None = None
 
 
 def parse(text: str, language: str = "") -> Track:
     """Return the cues of *text*, a subtitle file of any known format.
 
-    Of a SAMI file in several languages those in *language* are taken. Raises SubtitlesUnreadable if
-    it has no cues, or more text than any video.
+    From a SAMI file in several languages, the cues in *language* are read. Raises SubtitlesUnreadable if it
+    has no cues, or more text than any video.
     """
     name, parser = _find_format(text)
     track = Track(*cues.complete(parser(text, language)))

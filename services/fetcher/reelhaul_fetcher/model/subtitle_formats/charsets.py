@@ -9,7 +9,7 @@ from itertools import islice
 
 import charset_normalizer
 
-# The longer marks first: that of UTF-16 is the beginning of one of UTF-32.
+# Longer marks first: the mark of UTF-16 is a prefix of that of UTF-32.
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -17,7 +17,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# As browsers read them (https://encoding.spec.whatwg.org): the superset that is meant.
+# Declared charsets and their supersets, with which browsers decode them (https://encoding.spec.whatwg.org).
 _SUPERSETS = {
     "ascii": "cp1252",
     "iso8859-1": "cp1252",
@@ -34,7 +34,7 @@ _DETECTED = (
     *("cp1252", "cp1251", "cp1250", "cp1254", "cp1253", "cp1255", "cp1256", "cp1257", "cp874"),
     *("koi8-r", "cp866", "cp932", "euc_jp", "gb18030", "big5hkscs", "cp949"),
 )
-# No others are decoded because a site declares them: some of Python's are quadratic, or execute escapes.
+# Charsets that a site may declare: some other codecs of Python take quadratic time, or execute escapes.
 _DECLARABLE = frozenset(
     (
         *_DETECTED,
@@ -42,7 +42,7 @@ _DECLARABLE = frozenset(
         *(f"iso8859-{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
     )
 )
-# ASCII alone, with escape sequences: also valid UTF-8.
+# Charsets of ASCII bytes with escape sequences, which are also valid UTF-8.
 _ESCAPED = frozenset(("iso2022_jp", "iso2022_kr", "hz"))
 _BY_LANGUAGE = {
     **dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "bs", "ro", "sq"), ("cp1250", "iso8859-2")),
@@ -82,9 +82,9 @@ _BY_LANGUAGE = {
         ("cp1252",),
     ),
 }
-# Of letters: more than this share beyond ASCII is no text in the Latin alphabet.
+# Share of letters beyond ASCII, above which a text is not in the Latin alphabet.
 _MAX_LATIN_SHARE = 0.4
-# Of bytes that are no UTF-8, in a file that is meant to be.
+# Share of invalid characters up to which a file is damaged UTF-8, relative to all characters beyond ASCII.
 _MAX_DAMAGED_SHARE = 0.3
 _HEAD_BYTES = 256
 _SAMPLE_BYTES = 32 * 1024
@@ -102,7 +102,7 @@ def decode(content: bytes, declared: str = "", language: str = "") -> str:
     for mark, codec in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return content[len(mark) :].decode(codec, "replace")
-    if codec := _find_utf16(content):
+    if codec := _detect_utf16(content):
         return content.decode(codec, "replace")
     in_file = _XML_ENCODING.search(content[:_HEAD_BYTES])
     known = _normalize(declared) or (_normalize(in_file[1].decode()) if in_file else "")
@@ -119,10 +119,10 @@ def decode(content: bytes, declared: str = "", language: str = "") -> str:
     return content.decode(_detect(content, language), "replace")
 
 
-def _find_utf16(content: bytes) -> str:
-    """Return the UTF-16 codec of *content* without a mark; empty if it is something else.
+def _detect_utf16(content: bytes) -> str:
+    """Return the UTF-16 codec of *content* without a byte order mark; empty for other charsets.
 
-    Its times and line breaks have a zero in every other byte, whatever the script.
+    In UTF-16, times and line breaks have a zero in every other byte, in every script.
     """
     even, odd = (content[start : 2 * _SAMPLE_BYTES : 2].count(0) for start in (0, 1))
     if odd > 10 * even + 2:
@@ -142,7 +142,7 @@ def _normalize(declared: str) -> str:
 
 def _detect(content: bytes, language: str) -> str:
     """Return the most likely charset of *content*, which is no UTF-8."""
-    # Times and numbers say nothing.
+    # Lines of ASCII, such as times, do not identify a charset.
     lines = islice((line for line in content.splitlines() if _NON_ASCII.search(line)), _MAX_SAMPLE_LINES)
     sample = b"\n".join(lines)[:_SAMPLE_BYTES]
     candidates = _BY_LANGUAGE.get(language.partition("-")[0].lower(), ())
@@ -157,7 +157,7 @@ def _foreign_share(sample: bytes) -> float:
 
 
 def _most_likely(sample: bytes, candidates: Iterable[str]) -> str:
-    """Return the candidate in which *sample* reads best; of equals the first."""
+    """Return the most plausible of *candidates* for *sample*; the first among equals."""
     names = list(candidates)
     matches = charset_normalizer.from_bytes(sample, cp_isolation=names)
     ranks = {codecs.lookup(match.encoding).name: (match.chaos, -match.coherence) for match in matches}

@@ -15,9 +15,9 @@ from reelhaul_fetcher.model.timing.cues import Cue, render
 _FIRST_BOXES = frozenset((b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"free"))
 _TTML_TAG = re.compile(rb"<(?:[A-Za-z]\w{0,30}:)?tt[\s>]|</(?:[A-Za-z]\w{0,30}:)?tt\s{0,9}>")
 _DEFAULT_TIMESCALE = 1000
-# Fields of each sample of a trun, by its flags, in order: duration, size, flags, offset of composition.
+# Flags of the fields of each sample of a trun, in order: duration, size, flags, composition offset.
 _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
-# Between the parts of a cue that is shown for several samples.
+# Longest gap between the parts of a cue that is continued in the next sample, in seconds.
 _JOIN_SECONDS = 0.002
 
 
@@ -36,12 +36,12 @@ def to_text(content: bytes) -> bytes:
     if documents := _find_documents(content):
         return documents
     try:
-        cues = list(_joined(_read_webvtt(content)))
+        cues = list(_merge_continued(_read_webvtt(content)))
     except (struct.error, IndexError):
         raise SubtitlesUnreadable("this MP4 file is damaged") from None
     if not cues:
         raise SubtitlesUnreadable("no cues: neither TTML nor WebVTT in this MP4 file")
-    # As SubRip, which has no escapes: the texts have markup and references already.
+    # As SubRip, which has no escapes: the texts already contain markup and references.
     return render(cues, FormatSpec.Subtitles.SRT).encode()
 
 
@@ -58,7 +58,7 @@ def _find_documents(content: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """A box within the content: its type, and where its payload is."""
+    """A box within the content: its type, and the start and end of its payload."""
 
     kind: bytes
     start: int
@@ -67,7 +67,7 @@ class _Box:
 
 @dataclass(slots=True)
 class _Defaults:
-    """Of samples without values of their own: in units of *timescale*, and in bytes."""
+    """Defaults for samples: duration in units of *timescale*, size in bytes."""
 
     timescale: int = _DEFAULT_TIMESCALE
     duration: int = 0
@@ -157,9 +157,9 @@ def _run(content: bytes, box: _Box, defaults: _Defaults) -> Iterator[tuple[int, 
     flags, count = struct.unpack_from(">II", content, box.start)
     position = box.start + 8 + (4 if flags & 0x1 else 0) + (4 if flags & 0x4 else 0)
     fields = [flag for flag in _SAMPLE_FIELDS if flags & flag]
-    # A count without entries or sizes could be any number.
-    most = (box.end - position) // (4 * len(fields)) if fields else len(content) // max(defaults.size, 8)
-    for _ in range(min(count, most)):
+    # Without entries or sizes, the count is limited by the content.
+    max_count = (box.end - position) // (4 * len(fields)) if fields else len(content) // max(defaults.size, 8)
+    for _ in range(min(count, max_count)):
         values = dict(zip(fields, struct.unpack_from(f">{len(fields)}I", content, position), strict=True))
         position += 4 * len(fields)
         yield values.get(0x100, defaults.duration), values.get(0x200, defaults.size)
@@ -172,8 +172,8 @@ def _sample_text(content: bytes, start: int, end: int) -> str:
     return "\n".join(text.decode("utf-8", "replace").strip() for text in texts)
 
 
-def _joined(cues: Iterator[Cue]) -> Iterator[Cue]:
-    """Yield *cues* with text; one that is continued in the next sample is one cue."""
+def _merge_continued(cues: Iterator[Cue]) -> Iterator[Cue]:
+    """Yield *cues* with text; a cue that is continued in the next sample is yielded once."""
     previous: Cue | None = None
     for cue in cues:
         if previous and cue.text == previous.text and abs(cue.start - previous.end) <= _JOIN_SECONDS:

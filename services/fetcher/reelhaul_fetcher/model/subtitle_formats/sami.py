@@ -19,12 +19,12 @@ _CLASS_LANGUAGE = re.compile(
     r"\.([\w-]{1,64})\s{0,9}\{[^{}]{0,500}?\blang\s{0,9}:\s{0,9}([A-Za-z-]{2,35})", re.IGNORECASE
 )
 _COMMENT_MARK = re.compile(r"<!--|-->")
-# Where the style sheet with the languages is.
+# Characters in which the style sheet with the languages is expected.
 _HEAD_CHARACTERS = 64 * 1024
 
 
 def parse(text: str, language: str) -> list[Cue]:
-    """Return the cues in *language* (BCP-47) of *text*; if it has none in it, those in its first language."""
+    """Return the cues of *text* in *language* (BCP-47), or those in its first language if there are none."""
     reader = _Reader()
     for part in _TAG.split(_without_comments(text)):
         reader.read(part)
@@ -45,7 +45,7 @@ class _Reader:
     """Collects the texts of each class: the paragraphs in one language."""
 
     classes: dict[str, list[Cue]] = field(default_factory=dict)
-    #: Of SYNC elements without any text.
+    #: Times of SYNC elements without text, in seconds.
     blank_times: list[float] = field(default_factory=list)
     _time: float = math.nan
     _class: str = ""
@@ -53,7 +53,7 @@ class _Reader:
     _is_open: bool = False
 
     def read(self, part: str) -> None:
-        """Read *part*, a tag or the text between two."""
+        """Parse *part*, a tag or the text between two tags."""
         found = _TAG_NAME.match(part) if part.endswith(">") else None
         name = found[0][1:].lower() if found else ""
         if name == "sync":
@@ -72,7 +72,7 @@ class _Reader:
             self._add(SPACES.sub(" ", part))
 
     def end_sync(self) -> None:
-        """End the SYNC element that is open: its texts are shown until the next of their class."""
+        """End the open SYNC element: its texts are shown until the next ones of their class."""
         for name, texts in self._texts.items():
             text = unescape("".join(texts))
             self.classes.setdefault(name, []).append(Cue(self._time, self._time, text))
@@ -86,7 +86,7 @@ class _Reader:
 
 
 def _with_ends(cues: list[Cue], blank_times: Iterable[float]) -> list[Cue]:
-    """Return *cues*, each until the next one begins, with text or blank."""
+    """Return *cues*, each ending when the next one or a blank one begins."""
     times = sorted(time for time in (*blank_times, *(cue.start for cue in cues)) if math.isfinite(time))
     result = []
     for cue in cues:

@@ -1,4 +1,4 @@
-"""Text of cues: references of HTML, and what all formats share."""
+"""Text of cues: HTML character references, line breaks and spaces, for all formats."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{
 
 
 class SubtitlesUnreadable(ValueError):
-    """A file has no cues that can be read; the text says why."""
+    """The file has no readable cues; the text says why."""
 
 
 def unescape(text: str) -> str:
-    """Return *text* with characters in place of the references of HTML."""
+    """Return *text* with its HTML character references resolved."""
     return REFERENCE.sub(lambda match: html.unescape(match[0]), text)

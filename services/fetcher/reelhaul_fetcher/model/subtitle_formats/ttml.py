@@ -14,7 +14,7 @@ from reelhaul_fetcher.model.timing.cues import Cue
 
 _CLOCK_TIME = re.compile(r"(?:(\d{1,9}):)?(\d{1,3}):(\d{1,2})(?:[.,](\d{1,9})|:(\d{1,9})(?:\.\d{1,9})?)?")
 _OFFSET_TIME = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(h|m|s|ms|f|t)?")
-# Not allowed in XML.
+# Characters that XML does not allow.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DECLARATION = re.compile(r"<\?xml\s")
 _BARE_AMPERSAND = re.compile(r"&(?!(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);)")
@@ -35,7 +35,7 @@ def _parse_document(document: str) -> list[Cue]:
     try:
         return _Reader().parse(document)
     except expat.ExpatError:
-        # Sites that join strings forget to escape ampersands, or use the entities of HTML.
+        # Some sites do not escape ampersands, or use HTML entities.
         repaired = _BARE_AMPERSAND.sub("&amp;", REFERENCE.sub(_to_xml_reference, document))
     try:
         return _Reader().parse(repaired)
@@ -44,7 +44,7 @@ def _parse_document(document: str) -> list[Cue]:
 
 
 def _to_xml_reference(match: re.Match[str]) -> str:
-    """Return the reference *match* of HTML as one that XML knows."""
+    """Return the HTML character reference *match* as XML."""
     return html.escape(html.unescape(match[0]))
 
 
@@ -76,7 +76,7 @@ class _Reader:
         parser.StartDoctypeDeclHandler = self._refuse_entities
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
         parser.CharacterDataHandler = self._add_text
-        # Of text, the encoding in the declaration is ignored.
+        # The document is UTF-8 here, so that the encoding in its declaration does not apply.
         parser.Parse(document.encode("utf-8", "replace").decode(), True)
         return self._cues
 
@@ -87,7 +87,7 @@ class _Reader:
             raise SubtitlesUnreadable("this TTML file declares entities")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        # Without the prefix of a namespace, which sites forget to declare.
+        # Without namespace prefixes, which some sites do not declare.
         name = tag.rpartition(":")[2]
         local = {key.rpartition(":")[2]: value for key, value in attributes.items()}
         parent = self._open[-1]
@@ -114,7 +114,7 @@ class _Reader:
 
     def _add_text(self, text: str) -> None:
         element = self._open[-1]
-        # Not that of metadata.
+        # The text of metadata is skipped.
         if element.text is not None and element.name in ("p", "span"):
             element.text.append(text if element.keeps_space else SPACES.sub(" ", text))
 

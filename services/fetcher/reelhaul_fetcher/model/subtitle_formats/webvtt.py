@@ -1,4 +1,4 @@
-"""WebVTT and SubRip: lines of text after a line with times."""
+"""Parsers of WebVTT and SubRip."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import replace
 from reelhaul_fetcher.model.subtitle_formats.text import LINE_BREAK, unescape
 from reelhaul_fetcher.model.timing.cues import Cue
 
-# As lenient as players are: hours and fractions may be missing, and points be commas.
+# As lenient as players: hours and fractions may be missing, and points may be commas.
 _TIME = r"(-?(?:\d{1,9}\s?:\s?)?\d{1,3}\s?:\s?\d{1,2}(?:\s?[.,:]\s?\d{1,9})?)"
 _TIMESTAMP = re.compile(rf"\s{{0,9}}{_TIME}\s{{0,9}}")
 _TIMING = re.compile(rf"{_TIME}\s{{0,9}}--?>\s{{0,9}}{_TIME}")
-# What else is between angle brackets is text: "<3", "a < b", "<laughs>".
+# Other text in angle brackets is no markup: "<3", "a < b", "<laughs>".
 _MARKUP = re.compile(
     r"</?(?:[biuscvpa]|br|ruby|rt|rp|lang|font|span|div|em|strong|small|big|strike|center|sub|sup)"
     r"(?=[\s./>])[^<>]*>|<\d[\d:.]*>",
     re.IGNORECASE,
 )
 _HTML_BREAK = re.compile(r"<br\s{0,9}/?>", re.IGNORECASE)
-# SubRip's loan from ASS.
+# Style overrides of ASS, which SubRip files contain too.
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}")
-# Of a further segment. The last line of the one before may lack its end.
+# Header of a further segment. The last line of the previous segment may lack its line break.
 _HEADER = re.compile(
     r"^\ufeff?WEBVTT(?:[ \t][^\n]{0,200})?(?=\nX-TIMESTAMP-MAP=)"
     r"|^\ufeff?WEBVTT[ \t]{0,9}$|\ufeff?WEBVTT[ \t]{0,9}(?=\nX-TIMESTAMP-MAP=)",
@@ -32,15 +32,15 @@ _HEADER = re.compile(
 _HEADER_CHARACTERS = 4096
 _MPEG_TIME, _LOCAL_TIME = re.compile(r"MPEGTS:(\d{1,12})"), re.compile(r"LOCAL:([\d:.]{1,20})")
 _MPEG_CLOCK, _MPEG_PERIOD = 90_000, (1 << 33) / 90_000
-# Between the parts of a cue that crosses the end of a segment.
+# Longest gap between the parts of a cue that crosses the end of a segment, in seconds.
 _JOIN_SECONDS = 0.001
 
 
 def parse(text: str, _: str) -> Iterator[Cue]:
     """Yield the cues of *text*, WebVTT, or the segments of an HLS playlist one after another.
 
-    Of these each may count time from another moment, which its X-TIMESTAMP-MAP tells (RFC 8216, 3.5); a cue
-    that crosses the end of a segment is in the next one too, whole or continued.
+    Each segment may count time from another moment, given by its X-TIMESTAMP-MAP (RFC 8216, 3.5). A cue that
+    crosses the end of a segment is repeated or continued in the next segment.
     """
     first, *others = _HEADER.split(_normalize(text))
     # The header of a single file is before its first cue, like any other text.
@@ -85,7 +85,7 @@ def _normalize(text: str) -> str:
 
 
 def _parse_blocks(text: str, *, ends_at_blank_line: bool) -> Iterator[Cue]:
-    """Yield the cues of *text*. A text of SubRip may have blank lines; it ends with the next times."""
+    """Yield the cues of *text*. The text of a cue ends at the next times, or also at a blank line."""
     times: tuple[float, float] | None = None
     lines: list[str] = []
     numbered: bool | None = None
@@ -107,7 +107,7 @@ def _parse_blocks(text: str, *, ends_at_blank_line: bool) -> Iterator[Cue]:
 
 
 def _find_timing(line: str) -> tuple[float, float] | None:
-    """Return start and end if *line* has times: the start twice without an end, NaN if it is not readable."""
+    """Return start and end in seconds if *line* has times; the start twice without an end, NaN if invalid."""
     if timing := _TIMING.match(line):
         return _to_seconds(timing[1]), _to_seconds(timing[2])
     if "-->" not in line or not line[:1].isdigit():
@@ -156,5 +156,5 @@ def clock_offset(segment: str) -> float | None:
 
 
 def wrap(seconds: float) -> float:
-    """Return *seconds* as the nearest time of the clock of MPEG, which starts again after 26.5 hours."""
+    """Return *seconds* wrapped to the period of the MPEG clock, 26.5 hours, around 0."""
     return (seconds + _MPEG_PERIOD / 2) % _MPEG_PERIOD - _MPEG_PERIOD / 2

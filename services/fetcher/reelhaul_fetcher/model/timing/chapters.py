@@ -13,7 +13,7 @@ from reelhaul_fetcher.model.timing.cuts import MIN_SECONDS, Cut, TimeRange
 # Characters that ffmpeg's metadata format escapes; line breaks and other control characters become spaces.
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "=;#\\"} | dict.fromkeys((*range(0x20), 0x7F), " "))
 _MAX_TITLE = 200
-# Sites round the end of a chapter: a shorter overlap is not worth a warning.
+# Sites round the end of a chapter: a shorter overlap causes no warning.
 _USUAL_OVERLAP_SECONDS = 2.0
 _UNTITLED = "<Untitled Chapter "
 
@@ -29,8 +29,8 @@ class Chapter:
 def from_media(media: MediaInfo, duration: float) -> tuple[list[Chapter], int]:
     """Return the chapters of *media*, of *duration* seconds, and how many of them did not fit.
 
-    They are sorted and do not overlap: each ends where the next begins, as players show them. One without an
-    end ends there too; one that has no time left, or begins after the end, is left out.
+    Chapters are sorted and do not overlap: each ends where the next one begins, also without an end of its
+    own. Empty chapters, and those that begin after the end, are left out.
     """
     stated = (Chapter(chapter.title, _time_range(chapter)) for chapter in media.chapters)
     listed = sorted(stated, key=lambda chapter: chapter.time_range.start)

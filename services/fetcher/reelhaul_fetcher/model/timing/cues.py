@@ -1,4 +1,4 @@
-"""Cues of subtitles: their order and times, what is left after a cut, and the formats they are written in."""
+"""Cues of subtitles: order, times, cuts, and output formats."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ EXTENSION: dict[Format.ValueType, str] = {
     Format.JSON: "json",
 }
 
-# How long a cue is shown whose end is unknown, unless the next one begins earlier; and at least, to be seen.
+# Seconds for which a cue without an end is shown: at most, unless the next one begins earlier, and at least.
 _DEFAULT_SECONDS, _MIN_SECONDS = 5.0, 0.5
-# Cues that end, or begin, so little after the end of the media are usual, and not worth a warning.
+# Cues that end, or begin, this little after the end of the media are usual, and cause no warning.
 _USUAL_OVERLAP_SECONDS, _USUAL_DELAY_SECONDS = _DEFAULT_SECONDS, 1.0
 # A pause of this length begins a new paragraph of a transcript.
 _PARAGRAPH_SECONDS = 2.0
@@ -45,10 +45,10 @@ class Cue:
 
 
 def complete(cues: Iterable[Cue]) -> tuple[list[Cue], int]:
-    """Return *cues* that can be shown, by start, and how many of them had a wrong time.
+    """Return *cues* that can be shown, sorted by start, and how many of *cues* had a wrong time.
 
-    A cue that ends as it begins, or before, lasts until the next one. One at an absurd time is left out,
-    as are those without text and repetitions.
+    A cue that does not end after its start lasts until the next one. Cues at impossible times, without text,
+    and repetitions are left out.
     """
     usable, wrong = [], 0
     for cue in cues:
@@ -71,15 +71,15 @@ def complete(cues: Iterable[Cue]) -> tuple[list[Cue], int]:
 
 
 def clean_text(text: str) -> str:
-    """Return the lines of *text* that say something, without invisible characters."""
+    """Return the lines of *text* that are not blank, without invisible characters."""
     lines = (line.translate(_INVISIBLE).strip() for line in _LINE_BREAK.split(clean(text)))
     return "\n".join(line for line in lines if line)
 
 
 def limit(cues: Iterable[Cue], duration: float) -> tuple[list[Cue], int]:
-    """Return *cues* within the *duration* of the media, and how many did not fit.
+    """Return *cues* within the *duration* of the media in seconds, and how many did not fit.
 
-    Those that begin after the end are left out, and those that last longer end with it.
+    Cues that begin after the end are left out; cues that last longer end with the media.
     """
     result, misfits = [], 0
     for cue in cues:
@@ -90,13 +90,13 @@ def limit(cues: Iterable[Cue], duration: float) -> tuple[list[Cue], int]:
 
 
 def most_begin_before(cues: Iterable[Cue], duration: float) -> bool:
-    """Return whether most of *cues* begin within *duration*: otherwise the duration is wrong."""
+    """Return whether most of *cues* begin within *duration* seconds; otherwise the duration is wrong."""
     fits = [cue.start < duration for cue in cues]
     return sum(fits) * 2 > len(fits)
 
 
 def move(cues: Iterable[Cue], seconds: float) -> list[Cue]:
-    """Return *cues* *seconds* later, without those that end before the start."""
+    """Return *cues* delayed by *seconds*, without those that end before 0."""
     moved = (Cue(max(0.0, cue.start + seconds), cue.end + seconds, cue.text) for cue in cues)
     return [replace(cue, start=round(cue.start, 3), end=round(cue.end, 3)) for cue in moved if cue.end > 0]
 
@@ -104,8 +104,8 @@ def move(cues: Iterable[Cue], seconds: float) -> list[Cue]:
 def on_presentation_time(cues: Iterable[Cue], start: float, length: float) -> list[Cue]:
     """Return the *cues* of a period of a presentation at their times in the presentation.
 
-    *start* and *length* of the period are in seconds. Some sites tell such times from the start of the
-    period, and some from that of the presentation.
+    *start* and *length* of the period are in seconds. Some sites count times from the start of the period,
+    and some from that of the presentation.
     """
     stated = list(cues)
     is_absolute = any(cue.end > length + _USUAL_DELAY_SECONDS for cue in stated)

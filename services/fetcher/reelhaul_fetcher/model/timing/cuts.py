@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 
-#: Shorter ranges are dropped: nobody sees or hears them.
+#: Shorter ranges are dropped, because they cannot be perceived.
 MIN_SECONDS = 0.05
 
 
@@ -54,7 +54,7 @@ class Cut:
         return Cut() if whole else Cut(ranges)
 
     def kept_seconds(self, duration: float) -> float:
-        """Return how long media of *duration* seconds plays after this cut, which is limited to it."""
+        """Return the play time in seconds of media of *duration* seconds after this cut."""
         return self.length if self.removes_something else duration
 
     def map_time(self, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Live alignment: the segments at which the streams of a broadcast begin, so that all begin at one moment."""
+"""Live alignment: chooses the first segment of each stream of a broadcast, so that all begin together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD
 
 #: A recording begins this many segments behind the live edge, as players do.
 EDGE_SEGMENTS = 3
-# Less of a segment than this, in seconds, is not worth having.
+# A shorter rest of a segment, in seconds, is skipped.
 _MIN_SECONDS = 0.1
 
-# Streams whose newest segments are further apart than this are not on one clock.
+# Streams whose newest segments differ by more seconds than this have no common clock.
 _MAX_LAG_SECONDS = 300.0
-# The play times of segments that are numbered alike differ by at most this share.
+# Relative difference up to which the play times of segments with common numbers are equal.
 _LENGTH_TOLERANCE = 0.1
 
 #: Returns the first timestamp, in seconds, of a segment of the stream with that index; None if it has none.
@@ -25,41 +25,42 @@ Measure = Callable[[int, Segment], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The first segment that a recorder looks at, and when it begins: seconds after the recording does."""
+    """The first segment for a recorder, and its start in seconds after that of the recording."""
 
     number: int = 0
     position: float = 0.0
 
 
 def is_over(segment: Segment, end: float) -> bool:
-    """Return whether too little is left of *segment* if a recording begins *end* seconds before its end."""
+    """Return whether too little of *segment* remains if a recording begins *end* seconds before its end."""
     return end <= min(_MIN_SECONDS, segment.seconds / 2)
 
 
 class _Window:
-    """The segments of a playlist, and when each begins on a clock."""
+    """The segments of a playlist, with their start times on a clock in seconds."""
 
     def __init__(self, playlist: Playlist, preferred: int, start: float) -> None:
         self.segments = playlist.segments
-        #: When the segment begins that this stream alone would begin with.
+        #: Start of the segment at which this stream alone would begin.
         self.start = start
         elapsed = list(accumulate((segment.seconds for segment in playlist.segments), initial=0.0))
-        #: When each segment begins, and when the newest one ends.
+        #: Start of each segment, and end of the newest one.
         self.times = [start + seconds - elapsed[preferred] for seconds in elapsed]
 
     def anchor(self, begin: float) -> Anchor:
-        """Return the segment that contains *begin*: the first or last one, if that is before or after all."""
-        # The last time is that of a segment to come.
+        """Return the segment that contains *begin*, or the first or last one if *begin* is outside all."""
+        # The last time is the start of a future segment.
         ends = zip(self.segments, self.times[1:-1], strict=False)
         index = sum(is_over(segment, end - begin) for segment, end in ends)
         return Anchor(self.segments[index].number, self.times[index] - begin)
 
 
 def align(playlists: Sequence[Playlist], measure: Measure, *, from_start: bool) -> list[Anchor]:
-    """Return where each recorder begins; the first stream is the video, if there is one.
+    """Return the anchor of each recorder; the first stream is the video, if there is one.
 
-    All begin when one of its segments does: near the live edge, where every playlist is already, or with
-    *from_start* as far back as every playlist reaches. A stream whose playlist is empty begins as it can.
+    All recorders begin at the start of one of its segments: near the live edge that every playlist has
+    reached, or with *from_start* as far back as every playlist reaches. A stream with an empty playlist is
+    not aligned.
     """
     anchors = [Anchor() for _ in playlists]
     filled = [index for index, playlist in enumerate(playlists) if playlist.segments]
@@ -85,7 +86,7 @@ def _place(
     preferred = [_preferred(playlists[index], from_start=from_start) for index in filled]
 
     def place(starts: Sequence[float | None]) -> list[_Window]:
-        """Return the windows if the preferred segments begin at *starts*; none if that cannot be."""
+        """Return the windows if the preferred segments can begin at *starts*; otherwise none."""
         windows = [
             _Window(playlists[index], number, start)
             for index, number, start in zip(filled, preferred, starts, strict=True)
@@ -111,12 +112,12 @@ def _place(
 
 
 def _preferred(playlist: Playlist, *, from_start: bool) -> int:
-    """Return the index of the segment that the stream alone would begin with."""
+    """Return the index of the segment at which the stream alone would begin."""
     return 0 if from_start or playlist.ended else max(0, len(playlist.segments) - EDGE_SEGMENTS)
 
 
 def _number_times(segments: Sequence[Segment]) -> list[float | None]:
-    """Return when *segments* begin by their media sequence numbers; None if these count differently."""
+    """Return the starts of *segments* by their media sequence numbers; None if these are not comparable."""
     first = segments[0]
     tolerance = _LENGTH_TOLERANCE * first.seconds
     is_common = all(abs(segment.seconds - first.seconds) <= tolerance for segment in segments)
@@ -124,7 +125,7 @@ def _number_times(segments: Sequence[Segment]) -> list[float | None]:
 
 
 def _unwrap(starts: Sequence[float | None]) -> list[float | None]:
-    """Return *starts* without the step where timestamps of MPEG-TS begin again."""
+    """Return *starts* without the step where timestamps of MPEG-TS wrap."""
     first, half = next((start for start in starts if start is not None), 0.0), MPEG_TS_PERIOD / 2
     return [
         None if start is None else first + (start - first + half) % MPEG_TS_PERIOD - half for start in starts

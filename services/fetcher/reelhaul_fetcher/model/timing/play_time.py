@@ -1,7 +1,7 @@
-"""Play time: what was received, compared with what the site and its manifest say of it.
+"""Play time of the media received, compared with the duration that the site and its manifest declare.
 
-The bytes count more than the words: where everything that the server has was received, and plays to its
-end, a different duration on a page is the page's mistake.
+If everything that the server has was received and plays to its end, a different duration on a page is a
+mistake of the page.
 """
 
 from __future__ import annotations
@@ -23,36 +23,38 @@ class ReceivedStream:
     """A stream of the media as it was received: files in the order of play, each with a clock of its own."""
 
     files: tuple[Path, ...]
-    #: Seconds that the segments promise; 0: nothing.
-    promised_seconds: float = 0.0
-    #: By how much less they may play.
+    #: Play time in seconds that the segments declare; 0: unknown.
+    declared_seconds: float = 0.0
+    #: Seconds by which they may play shorter.
     tolerance: float = 0.0
     #: Whether everything that the server has was received: its length is known, or its segments are.
     is_complete: bool = True
-    #: The timestamp, in seconds, at which the presentation begins in each file; 0 where nothing is told.
+    #: The timestamp, in seconds, at which the presentation begins in each file; 0 if unknown.
     presentation_starts: tuple[float, ...] = ()
 
 
 def usual_tolerance(seconds: float) -> float:
-    """Return by how many seconds a stated duration of *seconds* is wrong in practice."""
+    """Return the usual error of a stated duration of *seconds*, in seconds."""
     return max(_MIN_TOLERANCE, _RELATIVE_TOLERANCE * seconds)
 
 
-def check_promise(
+def check_declared_duration(
     stream: ReceivedStream, seconds: float, measure_packets: Callable[[], float]
 ) -> list[MediaWarning]:
-    """Return a warning if *stream* plays *seconds*, and its segments promise more. It may play longer.
+    """Return a warning if *stream* plays *seconds*, less than its segments declare. It may play longer.
 
-    Raises FORMAT_UNAVAILABLE if it is not the promise that is wrong: *measure_packets* returns how long the
-    packets of the stream play one after another, and they play over each other.
+    Raises FORMAT_UNAVAILABLE if its clock restarts, so that packets overlap: *measure_packets* returns the
+    play time of all packets in sequence, in seconds.
     """
-    promised = stream.promised_seconds
-    if not promised or seconds >= promised - max(stream.tolerance, usual_tolerance(promised)):
+    declared = stream.declared_seconds
+    if not declared or seconds >= declared - max(stream.tolerance, usual_tolerance(declared)):
         return []
-    text = f"the stream plays {seconds:.1f} s, and its segments promise {promised:.1f} s"
+    text = f"the stream plays {seconds:.1f} s; its segments declare {declared:.1f} s"
     if measure_packets() > seconds + usual_tolerance(seconds):
-        # Another download would be the same.
-        raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, f"{text}: its clock starts again unannounced")
+        # A retry would receive the same media.
+        raise ReelhaulError(
+            ErrorReason.FORMAT_UNAVAILABLE, f"{text}: its clock restarts without a discontinuity"
+        )
     return [MediaWarning(reason=MediaWarning.DURATION_DIFFERS, message=text)]
 
 

@@ -1,4 +1,4 @@
-"""Audio selection: which of the audio offered a request means, by language and role before quality."""
+"""Audio selection: chooses audio for a request by language and role, then by quality."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from reelhaul_runtime.errors import ReelhaulError
 REASONS = frozenset({media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS, media_pb2.Warning.TRACK_ROLE_DIFFERS})
 
 _ORIGINAL = "original"
-# Worse than every distance of languages.
-_FAR = 10_000
+# Greater than every distance of languages.
+_MAX_DISTANCE = 10_000
 
 
 def fitness(stream: Format, spec: FormatSpec) -> tuple[int, ...]:
-    """Return how well the audio of *stream* is what *spec* asks for, apart from its quality.
+    """Return how well the audio of *stream* fits *spec*, without its quality.
 
-    Greater is better: its role, then its place among the requested languages.
+    Greater is better: its role, then its rank among the requested languages.
     """
-    wished, _, role_matches = _best_wish(stream, spec)
+    request_rank, _, role_matches = _best_request(stream, spec)
     is_dub = stream.HasField("original_audio") and not stream.original_audio
-    return (_is_main(stream.role) or role_matches, wished, not is_dub)
+    return (_is_main(stream.role) or role_matches, request_rank, not is_dub)
 
 
 def choose_best(offered: Sequence[Format], spec: FormatSpec, container: codecs.Container.ValueType) -> Format:
-    """Return the audio of *offered*, sorted from worst to best, to take for *spec* into *container*."""
+    """Return the best audio of *offered*, which is sorted from worst to best, for *spec* in *container*."""
     return max(reversed(offered), key=_rank(offered, spec, container))
 
 
@@ -44,26 +44,26 @@ def check_language(audio: Format | None, spec: FormatSpec) -> list[media_pb2.War
     if audio is None:
         text = f"this media has no audio; {_enumerate(requested)} was requested" if requested else ""
         return _differs(text, requested, spec)
-    wishes = [track_roles.split_request(language) for language in requested]
-    met = [
+    requests = [track_roles.split_request(language) for language in requested]
+    matched = [
         language
-        for language, role in wishes
+        for language, role in requests
         if _distance(audio, language) is not None and (audio.role == role if role else _is_main(audio.role))
     ]
-    if not requested or met:
-        return _check_variant(audio, met)
+    if not requested or matched:
+        return _check_variant(audio, matched)
     text = f"no audio in {_enumerate(requested)} is offered"
     if not audio.language_code:
-        text = f"the site does not tell the language of its audio; {_enumerate(requested)} was requested"
+        text = f"the site does not state the language of its audio; {_enumerate(requested)} was requested"
     return _differs(f"{text}: the audio is {_describe(audio)}", requested, spec)
 
 
-def _check_variant(audio: Format, met: list[str]) -> list[media_pb2.Warning]:
-    """Return a warning if *audio* is of another region than the first language *met*, or not a main sound."""
-    if met and all(languages.differs_in_region(language, audio.language_code) for language in met):
-        text = f"no audio in {_enumerate(met)} is offered: the audio is {_describe(audio)}"
+def _check_variant(audio: Format, matched: list[str]) -> list[media_pb2.Warning]:
+    """Return a warning if *audio* is of another region than the languages *matched*, or not the main audio."""
+    if matched and all(languages.differs_in_region(language, audio.language_code) for language in matched):
+        text = f"no audio in {_enumerate(matched)} is offered: the audio is {_describe(audio)}"
         reason = media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS
-    elif not met and not _is_main(audio.role):
+    elif not matched and not _is_main(audio.role):
         text = f"the only audio that is offered is {_describe(audio)}"
         reason = media_pb2.Warning.TRACK_ROLE_DIFFERS
     else:
@@ -92,13 +92,13 @@ def _rank(
     default_languages = {stream.language_code for stream in offered if stream.default_audio}
 
     def rank(stream: Format) -> tuple[Any, ...]:
-        is_main, wished, _ = fitness(stream, spec)
-        _, distance, _ = _best_wish(stream, spec)
+        is_main, request_rank, _ = fitness(stream, spec)
+        _, distance, _ = _best_request(stream, spec)
         original = (stream.original_audio + 1) if stream.HasField("original_audio") else 1.5
         codec = codecs.family(stream.audio_codec)
         return (
             is_main,
-            wished,
+            request_rank,
             -distance,
             original,
             stream.language_code in default_languages,
@@ -111,18 +111,18 @@ def _rank(
     return rank
 
 
-def _best_wish(stream: Format, spec: FormatSpec) -> tuple[int, int, bool]:
-    """Return the rank of the first requested language that *stream* meets, 0 if none.
+def _best_request(stream: Format, spec: FormatSpec) -> tuple[int, int, bool]:
+    """Return the rank of the first requested language that *stream* matches, 0 if none.
 
-    Also how far it is from it, and whether the request asks for its role.
+    Also returns the distance between the two, and whether the request names the role of *stream*.
     """
-    wishes = [track_roles.split_request(language) for language in spec.audio.languages or [_ORIGINAL]]
-    for index, (language, role) in enumerate(wishes):
+    requests = [track_roles.split_request(language) for language in spec.audio.languages or [_ORIGINAL]]
+    for index, (language, role) in enumerate(requests):
         if role and role != stream.role:
             continue
         if (distance := _distance(stream, language)) is not None:
-            return len(wishes) - index, distance, bool(role)
-    return 0, _FAR, False
+            return len(requests) - index, distance, bool(role)
+    return 0, _MAX_DISTANCE, False
 
 
 def _distance(stream: Format, language: str) -> int | None:
@@ -132,7 +132,7 @@ def _distance(stream: Format, language: str) -> int | None:
 
 
 def _is_main(role: TrackRole.ValueType) -> bool:
-    """Return whether audio of *role* is taken without being asked for."""
+    """Return whether audio of *role* is chosen without a request for that role."""
     return track_roles.is_complete(role)
 
 

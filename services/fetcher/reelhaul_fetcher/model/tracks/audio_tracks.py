@@ -1,4 +1,4 @@
-"""Audio tracks of one file: which of them is taken, by what the file tells of each."""
+"""Audio tracks of one file: chooses one by the language, role and codec of each."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class AudioTrack:
 
     codec: str = ""
     channels: int = 0
-    #: As the file has it.
+    #: Language as written in the file.
     language: str = ""
     title: str = ""
-    #: ffmpeg's names of what it is for, separated by commas.
+    #: ffmpeg's names of its dispositions, comma separated.
     dispositions: str = ""
 
 
 def choose(tracks: Sequence[AudioTrack], stream: Format, spec: FormatSpec) -> tuple[int, Format]:
-    """Return the number of the track to take for *spec*, and *stream*, of the site, as that track.
+    """Return the index of the track to use for *spec*, and *stream* with the properties of that track.
 
-    What the site tells of its stream counts if the file has one track.
+    If the file has one track, the language and role that the site states for *stream* take precedence.
     """
     if not tracks:
         return 0, stream
@@ -48,7 +48,7 @@ def choose(tracks: Sequence[AudioTrack], stream: Format, spec: FormatSpec) -> tu
 
 
 def played_by_default(tracks: Sequence[AudioTrack]) -> int:
-    """Return the number of the track that players take."""
+    """Return the index of the track that players choose."""
     defaults = (number for number, track in enumerate(tracks) if "default" in track.dispositions.split(","))
     return next(defaults, 0)
 

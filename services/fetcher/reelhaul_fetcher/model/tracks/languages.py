@@ -19,11 +19,11 @@ from reelhaul_fetcher.model.tracks import track_roles
 #: The tag of a language that is not known.
 UNDETERMINED = "und"
 
-# What storage keeps, and more than any language needs.
+# Limit of storage, in characters; no language needs more.
 _MAX_TAG = 35
 _MAX_SUBTAGS = 5
 _MAX_LABEL = 64
-# Labels and requests are few; whoever sends others all the time must not fill the memory.
+# Distinct labels and requests are few; the limit bounds the memory if a client sends ever new ones.
 _CACHE_SIZE = 4096
 
 _SEPARATOR = re.compile(r"[-_]+")
@@ -33,12 +33,12 @@ _LOCALE_SUFFIX = re.compile(r"[.@].*", re.DOTALL)
 _JOINED = re.compile(r"([a-z]{2,3})([A-Z]{2}|[A-Z][a-z]{3})")
 _WORD = re.compile(r"\s*[^\W\d_]{4,}")
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
-# What CLDR keeps apart although ISO 639-3 has them as one macro language.
+# Members of macro languages of ISO 639-3 that CLDR treats as separate languages.
 _SEPARATE_MEMBERS = frozenset({"id"})
 
 
 def to_tag(label: str) -> str:
-    """Return the canonical BCP-47 tag of a site's *label* of a language; "und" if it is of none.
+    """Return the canonical BCP-47 tag of a site's *label* of a language; "und" if it names none.
 
     Parts that are no subtags are left out: ``en_US`` is "en-US", ``ger`` is "de", ``de_sdh`` is "de".
     """
@@ -46,7 +46,7 @@ def to_tag(label: str) -> str:
 
 
 def from_name(name: str) -> str:
-    """Return the tag of the language whose name *name* begins with, in English or its own; "und" if none.
+    """Return the tag of the language with whose name *name* begins, in English or that language; else "und".
 
     The names are those that the X Window System knows as locales: "English (US)" is "en".
     """
@@ -56,26 +56,25 @@ def from_name(name: str) -> str:
 
 
 def distance(requested: str, offered: str, *, spoken: bool = False) -> int | None:
-    """Return how far *offered* is from *requested*, 0 if they are equal; None if it is another language.
+    """Return the distance of *offered* from *requested*, 0 if they are equal; None if it is another language.
 
-    A language without a script and a region is met by all of its variants, and a macro language by its
-    members. Another script than the requested one is another language, unless it is *spoken*; another
-    region is not.
+    A language without a script and a region matches all of its variants, and a macro language its members.
+    Another script is another language, unless the language is *spoken*; another region is not.
     """
     if UNDETERMINED in (requested, offered) or not requested or not offered:
         return 0 if requested == offered else None
     if requested.lower() == offered.lower():
         return 0
-    wish, offer = _parse(requested), _parse(offered)
-    if wish is None or offer is None:
+    wanted, candidate = _parse(requested), _parse(offered)
+    if wanted is None or candidate is None:
         return None
-    if wish.language != offer.language and not _is_member(wish.language, offer.language):
+    if wanted.language != candidate.language and not _is_member(wanted.language, candidate.language):
         return None
-    if (wish.script or wish.territory) and not spoken:
-        wish_script, offer_script = wish.maximize().script, offer.maximize().script
-        if wish_script != offer_script and offer_script is not None:
+    if (wanted.script or wanted.territory) and not spoken:
+        requested_script, offered_script = wanted.maximize().script, candidate.maximize().script
+        if requested_script != offered_script and offered_script is not None:
             return None
-    return 1 + wish.distance(offer, ignore_script=spoken)
+    return 1 + wanted.distance(candidate, ignore_script=spoken)
 
 
 def matches(requested: str, offered: str) -> bool:
@@ -85,10 +84,10 @@ def matches(requested: str, offered: str) -> bool:
 
 def differs_in_region(requested: str, offered: str) -> bool:
     """Return whether both tags of one language name countries, and not the same one."""
-    wish, offer = _parse(requested), _parse(offered)
-    if wish is None or offer is None:
+    wanted, candidate = _parse(requested), _parse(offered)
+    if wanted is None or candidate is None:
         return False
-    regions = {language.territory for language in (wish, offer)}
+    regions = {language.territory for language in (wanted, candidate)}
     # Numbers stand for parts of the world, which contain countries: es-419.
     return len(regions) == 2 and all(region and region.isalpha() for region in regions)
 
@@ -121,7 +120,7 @@ def _to_tag(label: str) -> str:
 def _to_valid_tag(text: str) -> str:
     """Return *text* as a canonical tag; empty if the registry does not have all of its subtags."""
     language = _get(text)
-    # Extended languages are a form that is replaced: zh-yue is yue. Those that are left are none.
+    # langcodes replaces valid extended languages (zh-yue is yue); a remaining one is invalid.
     if language is None or language.extlangs or not language.is_valid():
         return ""
     tag = language.to_tag()
@@ -129,7 +128,7 @@ def _to_valid_tag(text: str) -> str:
 
 
 def _language_of_country(code: str) -> str:
-    """Return the language of a country whose *code* a site took for that of its language: "jp" is "ja"."""
+    """Return the language of the country with *code*, which some sites use for the language: "jp" is "ja"."""
     likely = LIKELY_SUBTAGS.get(f"und-{code.upper()}") if _COUNTRY.fullmatch(code) else None
     return likely.partition("-")[0] if likely else ""
 
@@ -141,16 +140,16 @@ def _parse(tag: str) -> Language | None:
     return language.prefer_macrolanguage() if language is not None else None
 
 
-def _is_member(wish: str | None, offer: str | None) -> bool:
-    """Return whether the language *offer* is one of the macro language *wish*."""
-    # Norwegian, if nothing else is said, is Bokmål.
-    if (wish, offer) == ("nb", "no"):
+def _is_member(requested: str | None, offered: str | None) -> bool:
+    """Return whether the language *offered* is one of the macro language *requested*."""
+    # Norwegian without further subtags is Bokmål.
+    if (requested, offered) == ("nb", "no"):
         return True
-    return MACROLANGUAGES.get(offer or "") == wish and offer not in _SEPARATE_MEMBERS
+    return MACROLANGUAGES.get(offered or "") == requested and offered not in _SEPARATE_MEMBERS
 
 
 def _get(text: str) -> Language | None:
-    # langcodes keeps all that it parses and compares for ever.
+    # The caches of langcodes are unbounded.
     if len(Language._PARSE_CACHE) > _CACHE_SIZE:
         for cache in (Language._PARSE_CACHE, Language._INSTANCES, _DISTANCE_CACHE):
             cache.clear()

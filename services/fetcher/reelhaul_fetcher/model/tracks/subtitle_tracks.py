@@ -1,4 +1,4 @@
-"""Subtitle tracks: what a site offers, and which of it a request means."""
+"""Subtitle tracks: lists those that a site offers, and selects those that a request names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reelhaul_fetcher.model.tracks import languages, track_roles
 #: yt-dlp's info dictionary.
 Info = dict[str, Any]
 
-# Keys of a form of subtitles or of a stream that we add to yt-dlp's: see ``ytdlp.extract.manifest_tracks``.
-#: What the track is for, as a TrackRole.
+# Keys that ``ytdlp.extract.manifest_tracks`` adds to yt-dlp's dictionaries of subtitles and streams.
+#: The TrackRole of the track.
 ROLE = "track_role"
 #: Whether the site plays the track unless another one is chosen.
 IS_DEFAULT = "track_default"
@@ -34,7 +34,7 @@ _MAX_TRACKS = 60
 _MAX_FORMS = 200
 # Tracks that are tried for one language before it counts as missing.
 _MAX_CANDIDATES = 4
-# Of a track whose language the site does not tell, from the spoken language.
+# Distance of a track of unknown language from the spoken language.
 _UNKNOWN_DISTANCE = 1000
 # yt-dlp's suffix of a track of speech recognition in the spoken language.
 _ORIGINAL_SUFFIX = "-orig"
@@ -44,7 +44,7 @@ _LIVE_CHAT = "live_chat"
 
 @dataclass(frozen=True, slots=True)
 class SubtitleTrack:
-    """A track of a site: yt-dlp's *key*, whether people wrote it, and the *formats* it is offered in."""
+    """A track of a site: yt-dlp's *key*, whether people wrote it, and the *formats* that are offered."""
 
     key: str
     manual: bool
@@ -62,24 +62,24 @@ class SubtitleTrack:
         return self.key.endswith(_ORIGINAL_SUFFIX)
 
 
-# Returns how far a track is from a language; None if it is another one.
+# Returns the distance of a track from a language; None if it is in another one.
 _DistanceOf = Callable[[SubtitleTrack], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The tracks that can be taken for a requested *language*, best first; none if none is offered."""
+    """The candidate tracks for a requested *language*, best first; none if none is offered."""
 
     language: str
     candidates: list[SubtitleTrack] = field(default_factory=list)
-    #: Whether it is one of "all", and nobody asked for its language.
+    #: Whether it was requested by "all", not by its language.
     is_listed: bool = False
 
 
 def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> list[SubtitleTrack]:
     """Return the tracks in the field *name* of *info*: "subtitles" or "automatic_captions".
 
-    Several tracks of one language are told apart by role, name and number.
+    Several tracks of one language differ in role, name or number.
     """
     offered = info.get(name) or {}
     tracks: list[SubtitleTrack] = []
@@ -92,7 +92,7 @@ def offered_tracks(info: Info, name: str, values: SiteValues | None = None) -> l
 
 
 def add_manifest_subtitles(info: Info) -> None:
-    """List the subtitles of manifests in *info* if the extractor lists none; take them from the streams."""
+    """Move the subtitles of manifests from the streams of *info* to its subtitles, if it lists none."""
     found: dict[Any, list[Info]] = {}
     formats = info.get("formats")
     for stream in formats if isinstance(formats, list) else ():
@@ -113,7 +113,7 @@ def without_broken_forms(offered: Any) -> dict[Any, list[Info]]:
 
 
 def select_tracks(info: Info, request: FormatSpec.Subtitles) -> list[Selection]:
-    """Return the tracks to take for each language of *request*."""
+    """Return a selection for each language of *request*."""
     manual = [] if request.kinds == request.AUTO else offered_tracks(info, "subtitles")
     automatic = [] if request.kinds == request.MANUAL else _automatic_tracks(info)
     selections = []
@@ -153,7 +153,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
     """Yield the tracks among the *forms* that yt-dlp lists under one *key*."""
     # A longer key is no language, but may be the name of one.
     label = key.removesuffix(_ORIGINAL_SUFFIX) if len(key) <= MAX_CODE else ""
-    told = languages.to_tag(label)
+    label_language = languages.to_tag(label)
     groups: dict[tuple[TrackRole.ValueType, str, int], list[Info]] = {}
     for form in forms:
         if not isinstance(form, dict):
@@ -167,7 +167,7 @@ def _split(key: str, forms: Iterable[Any], *, manual: bool) -> Iterable[Subtitle
             number = 0 if name else _next_number(form, [groups[other] for other in same])
         groups.setdefault((role, name, number), []).append(form)
     for (role, name, _), group in groups.items():
-        language = told if told != languages.UNDETERMINED else languages.from_name(name)
+        language = label_language if label_language != languages.UNDETERMINED else languages.from_name(name)
         shown = name or ("" if language != languages.UNDETERMINED else key[:MAX_NAME])
         is_default = any(form.get(IS_DEFAULT) for form in group)
         yield SubtitleTrack(key[:MAX_NAME], manual, group, language, role, shown, is_default)
@@ -203,10 +203,12 @@ def _find_candidates(
     manual: list[SubtitleTrack], automatic: list[SubtitleTrack], requested: str, info: Info
 ) -> list[SubtitleTrack]:
     """Return the tracks for *requested*: complete ones first, then manual ones, then the nearest variant."""
-    wish, role = track_roles.split_request(requested)
+    language, role = track_roles.split_request(requested)
     found: list[tuple[tuple[int, ...], SubtitleTrack]] = []
     for tracks in (manual, automatic):
-        distance_of = _original_distance(tracks, info) if wish == "original" else partial(_distance, wish)
+        distance_of = (
+            _original_distance(tracks, info) if language == "original" else partial(_distance, language)
+        )
         for track in tracks:
             distance = distance_of(track)
             if distance is None or (role and track.role != role):
@@ -217,22 +219,22 @@ def _find_candidates(
     return [track for _, track in sorted(found, key=lambda item: item[0])]
 
 
-def _distance(wish: str, track: SubtitleTrack) -> int | None:
-    """Return how far *track* is from the language *wish*; None if it is another one."""
-    # As the site writes it, also if that is no language.
+def _distance(language: str, track: SubtitleTrack) -> int | None:
+    """Return the distance of *track* from *language*; None if it is in another one."""
+    # Also equal to a label that is no language.
     label = track.key.removesuffix(_ORIGINAL_SUFFIX)
-    return 0 if label.lower() == wish.lower() else languages.distance(wish, track.language)
+    return 0 if label.lower() == language.lower() else languages.distance(language, track.language)
 
 
 def _original_distance(tracks: list[SubtitleTrack], info: Info) -> _DistanceOf:
-    """Return what tells how far each of *tracks* is from the spoken language of *info*."""
+    """Return a function for the distance of each of *tracks* from the spoken language of *info*."""
     if any(track.is_original for track in tracks):
         return lambda track: 0 if track.is_original else None
     if spoken := _spoken_language(info):
         return partial(_spoken_distance, spoken)
-    heard = _default_audio_language(info)
-    if heard and any(languages.matches(heard, track.language) for track in tracks):
-        return partial(_spoken_distance, heard)
+    default_language = _default_audio_language(info)
+    if default_language and any(languages.matches(default_language, track.language) for track in tracks):
+        return partial(_spoken_distance, default_language)
     # The spoken language is unknown: sites list it first, or mark it.
     complete = [track for track in tracks if track_roles.is_complete(track.role)] or tracks
     first = next((track for track in complete if track.is_default), complete[0] if complete else None)

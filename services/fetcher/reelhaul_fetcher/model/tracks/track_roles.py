@@ -1,4 +1,4 @@
-"""Track roles: what the tracks of one language are for, as far as a site tells."""
+"""Track roles: the purposes of tracks of one language, as far as a site states them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reelhaul.type.v1.media_pb2 import TrackRole
 _MAX_NAME = 200
 _WORD = re.compile(r"[^\W_]+")
 
-# Words in names and labels of tracks, in the languages that they were found in.
+# Patterns of words in names and labels of tracks, in several languages.
 _WORDS: dict[TrackRole.ValueType, str] = {
     TrackRole.TRACK_ROLE_DESCRIPTION: (
         r"audio ?d[ei]s[ck]ri\w*|descriptive|described|descr?|descriptions?|ad|dvs|visually impaired"
@@ -31,7 +31,7 @@ _WORDS: dict[TrackRole.ValueType, str] = {
 _ANDORRA = ("ca", "ad")
 _PATTERNS = {role: re.compile(rf"\b(?:{words})\b") for role, words in _WORDS.items()}
 
-# Better ones first: a full track before a part, and a description only if it is all there is.
+# In order of preference: a full track before a partial one, a description last.
 _ORDER = (
     TrackRole.TRACK_ROLE_UNSPECIFIED,
     TrackRole.TRACK_ROLE_HEARING_IMPAIRED,
@@ -41,8 +41,8 @@ _ORDER = (
     TrackRole.TRACK_ROLE_DESCRIPTION,
 )
 _COMPLETE = frozenset(_ORDER[:3])
-# Those of audio that are in its name.
-_TALKING = frozenset(_ORDER[4:])
+# Roles that names of audio tracks can express.
+_AUDIO_ROLES = frozenset(_ORDER[4:])
 
 #: Name of each role in file names.
 SUFFIX: Mapping[TrackRole.ValueType, str] = {
@@ -92,12 +92,12 @@ _AUDIO_PURPOSES = {
 
 
 def preference(role: TrackRole.ValueType) -> int:
-    """Return how well a track of *role* serves whoever asks for its language only; higher is better."""
+    """Return the preference of *role* for a request that names a language only; higher is better."""
     return len(_ORDER) - _ORDER.index(role) if role in _ORDER else 0
 
 
 def is_complete(role: TrackRole.ValueType) -> bool:
-    """Return whether a track of *role* has all that is said, and nothing that others say about it."""
+    """Return whether a track of *role* has all of the speech, and no speech about the media."""
     return role in _COMPLETE
 
 
@@ -109,9 +109,9 @@ def is_role_subtag(language: str, subtag: str) -> bool:
 
 
 def split_request(requested: str) -> tuple[str, TrackRole.ValueType]:
-    """Return the language of a *requested* tag, and the role that its private use part asks for.
+    """Return the language of a *requested* tag, and the role in its private use part.
 
-    "en-x-forced" is English, forced. A part that names no role stays.
+    "en-x-forced" is English, forced. A private use part without a role stays in the language.
     """
     language, _, words = requested.partition("-x-")
     role = _first(role for role, pattern in _PATTERNS.items() if pattern.fullmatch(words.lower()))
@@ -119,7 +119,7 @@ def split_request(requested: str) -> tuple[str, TrackRole.ValueType]:
 
 
 def from_texts(label: str, name: str = "") -> TrackRole.ValueType:
-    """Return the role that a site's *label* of a language and *name* of a track tell."""
+    """Return the role in a site's *label* of a language and *name* of a track."""
     first, *others = _WORD.findall(label[:_MAX_NAME]) or [""]
     words = [word for word in others if is_role_subtag(first, word)]
     # "hi" is Hindi, "HI" is hearing impaired.
@@ -129,33 +129,33 @@ def from_texts(label: str, name: str = "") -> TrackRole.ValueType:
 
 
 def from_audio_texts(label: str, name: str = "") -> TrackRole.ValueType:
-    """Return the role that a site's *label* and *name* of audio tell; "HI" is a quality then."""
+    """Return the role in a site's *label* and *name* of audio, where "HI" is a quality."""
     role = from_texts(label, name)
-    return role if role in _TALKING else TrackRole.TRACK_ROLE_UNSPECIFIED
+    return role if role in _AUDIO_ROLES else TrackRole.TRACK_ROLE_UNSPECIFIED
 
 
 def from_hls(attributes: Mapping[str, str]) -> TrackRole.ValueType:
     """Return the role of the rendition with these *attributes* of its EXT-X-MEDIA."""
-    told = {
+    roles = {
         _HLS_CHARACTERISTICS.get(each.strip()) for each in attributes.get("CHARACTERISTICS", "").split(",")
     }
     if attributes.get("FORCED") == "YES":
-        told.add(TrackRole.TRACK_ROLE_FORCED)
-    read = from_audio_texts if attributes.get("TYPE") == "AUDIO" else from_texts
-    by_name = read(attributes.get("LANGUAGE", ""), attributes.get("NAME", ""))
-    return _first(role for role in reversed(_ORDER) if role in told) or by_name
+        roles.add(TrackRole.TRACK_ROLE_FORCED)
+    from_names = from_audio_texts if attributes.get("TYPE") == "AUDIO" else from_texts
+    by_name = from_names(attributes.get("LANGUAGE", ""), attributes.get("NAME", ""))
+    return _first(role for role in reversed(_ORDER) if role in roles) or by_name
 
 
 def from_dash(descriptors: Collection[tuple[str, str]], label: str, name: str) -> TrackRole.ValueType:
     """Return the role of an AdaptationSet by the scheme and value of each of its *descriptors*.
 
-    These are Role and Accessibility; *label* is its language, *name* its Label.
+    Descriptors are Role and Accessibility; *label* is the language, *name* the Label.
     """
-    told = {
+    roles = {
         (_AUDIO_PURPOSES if "audiopurpose" in scheme.lower() else _DASH_ROLES).get(value.strip().lower())
         for scheme, value in descriptors
     }
-    return _first(role for role in reversed(_ORDER) if role in told) or from_texts(label, name)
+    return _first(role for role in reversed(_ORDER) if role in roles) or from_texts(label, name)
 
 
 def _first(roles: Iterator[TrackRole.ValueType]) -> TrackRole.ValueType:

@@ -1,9 +1,9 @@
 """Download of fragments by yt-dlp into one file, continued safely after an interruption.
 
-yt-dlp appends each fragment to ``<file>.part``, and keeps those that it receives ahead in
-``<file>.part-Frag<n>``. It would continue whatever it finds there. So a record says up to which fragment of
-which list the part is complete; the last one is received again and compared. What the record does not cover
-is deleted.
+yt-dlp appends each fragment to ``<file>.part``, stores fragments that arrive ahead in
+``<file>.part-Frag<n>``, and continues such files unchecked. Therefore a record states up to which fragment of
+which list the part file is complete. The last fragment is received again and compared; files that the record
+does not cover are deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from urllib.parse import urlsplit
 from yt_dlp.downloader.fragment import FragmentFD
 
 from reelhaul_fetcher.model.http_values import parse_validator
-from reelhaul_fetcher.ytdlp.download.received import read_record, record_path, remove_files, write_record
+from reelhaul_fetcher.ytdlp.download.received_folder import (
+    read_record,
+    record_path,
+    remove_files,
+    write_record,
+)
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 
@@ -28,11 +33,11 @@ _FRAGMENT_FILE = re.compile(r"\.part-Frag([0-9]{1,9})(\.part)?", re.ASCII)
 
 
 class FragmentsChanged(Exception):
-    """A fragment that was received by an earlier attempt is another one now."""
+    """A fragment differs from the one that an earlier attempt received."""
 
 
 class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
-    """Receives fragments in parallel as yt-dlp does; *on_resumed* is called with the bytes that are here."""
+    """Receives fragments in parallel as yt-dlp does; *on_resumed* is called with the bytes received before."""
 
     def __init__(self, downloader: Downloader, on_resumed: Callable[[int], None]) -> None:
         super().__init__(downloader, {**downloader.params, "_no_ytdl_file": True})
@@ -48,7 +53,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
             self.add_progress_hook(hook)
 
     def download(self, filename: str, info_dict: Info, subtitle: bool = False) -> Any:
-        """Download as yt-dlp does, but do not believe a file that is complete before it is compared."""
+        """Download as yt-dlp does, but compare the end of a complete file first."""
         if (path := Path(filename)).exists():
             path.rename(_part(path))
         return super().download(filename, info_dict, subtitle)
@@ -62,7 +67,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
         self._path, self._list_digest = path, _digest_list(fragments)
         self._restore(fragments)
         self._prepare_frag_download(context)
-        # Only for the progress that yt-dlp counts.
+        # For yt-dlp's progress only.
         context["fragment_index"] = self._count
         self._start_frag_download(context, info)
         context["dl"].add_progress_hook(self._on_fragment_bytes)
@@ -78,7 +83,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
             context["dest_stream"].close()
 
     def restore_state(self) -> bool:
-        """Read what belongs to the part beside its record; return False if that cannot be continued."""
+        """Read further state of the part file; return False if it cannot be continued."""
         return True
 
     def _append_fragment(self, ctx: Info, frag_content: bytes) -> None:
@@ -95,7 +100,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
         return self._is_comparing or bool(super()._finish_frag_download(ctx, info_dict))
 
     def _restore(self, fragments: list[Info]) -> None:
-        """Make of the files what is certainly received, without the last fragment; delete the rest."""
+        """Reduce the files to the fragments that are certainly received, without the last one."""
         part, record = _part(self._path), read_record(self._path)
         try:
             count, start, size = (int(record[name]) for name in ("count", "start", "size"))
@@ -119,7 +124,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
             self._on_resumed(self._restore_ahead(fragments))
 
     def _restore_ahead(self, fragments: list[Info]) -> int:
-        """Keep the fragments after the last one that were received, in part also; return their bytes."""
+        """Keep fragments received ahead, also incomplete ones, and delete others; return their bytes."""
         kept, prefix = 0, f"{self._path.name}.part-Frag"
         entries = [entry for entry in self._path.parent.iterdir() if entry.name.startswith(prefix)]
         for entry in entries:
@@ -128,7 +133,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
             match = _FRAGMENT_FILE.fullmatch(entry.name.removeprefix(self._path.name))
             number = int(match[1]) if match else 0
             is_part = entry.suffix == ".part"
-            # One that is complete is believed if the last one appended turns out to be the same still.
+            # A complete one is valid if the comparison of the last fragment appended succeeds.
             is_kept = self._count + bool(self._expected) < number <= len(fragments) and (
                 self._can_continue(entry, fragments[number - 1]) if is_part else bool(self._expected)
             )
@@ -140,7 +145,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
         return kept
 
     def _can_continue(self, part: Path, fragment: Info) -> bool:
-        """Return whether the rest of *fragment* can be requested; it is, if the version is still the same."""
+        """Return whether the rest of *fragment* can be requested for the version recorded."""
         record = read_record(part)
         try:
             tags = (parse_validator(record[name]) for name in ("etag", "last_modified"))
@@ -155,7 +160,7 @@ class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignor
         return True
 
     def _record(self, start: int, digest: str) -> None:
-        """Record what is appended, the last fragment from *start* on with its *digest*."""
+        """Record the fragments appended; the last one begins at *start* and has *digest*."""
         record = {"fragments": self._list_digest, "count": self._count, "start": start, "sha256": digest}
         write_record(self._path, {**record, "size": self._size})
 
@@ -174,7 +179,7 @@ def _part(path: Path) -> Path:
 
 
 def _digest_list(fragments: list[Info]) -> str:
-    """Return the SHA-256 of what identifies *fragments*: hosts and tokens of their URLs may change."""
+    """Return a SHA-256 that identifies *fragments* without hosts and queries, which may change."""
     listed = []
     for fragment in fragments:
         key = fragment.get("decrypt_info") or {}

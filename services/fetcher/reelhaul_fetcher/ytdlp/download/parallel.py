@@ -2,8 +2,8 @@
 
 Each thread writes at its own offset of the file. A response that is not provably of the version that the
 download began with restarts it: a finished file is one version, or the download fails. A record beside the
-file says what is here of it, so that a later attempt receives the rest only. It trusts no more than that: the
-server must confirm the version, and the bytes before each gap are received again and compared.
+file states which ranges were received, so that a later attempt requests only the rest. The server must
+confirm the version, and the bytes before each gap are received again and compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.byte_ranges import ByteRange, RangeAllocator
 from reelhaul_fetcher.model.connection_tuner import ConnectionTuner
 from reelhaul_fetcher.model.http_values import parse_decimal, parse_validator
-from reelhaul_fetcher.ytdlp.download.received import read_record, remove_files, write_record
+from reelhaul_fetcher.ytdlp.download.received_folder import read_record, remove_files, write_record
 from reelhaul_fetcher.ytdlp.download.remote_file import OpenRange, RemoteFile, RemoteFileChanged
 from reelhaul_fetcher.ytdlp.download.safe_resume import FileVersion
 from reelhaul_runtime.errors import ReelhaulError
@@ -35,9 +35,9 @@ from reelhaul_runtime.errors import ReelhaulError
 #: Called with the bytes received, and the length of the file if known. What it raises ends the download.
 OnBytes = Callable[[int, int | None], None]
 
-# Between two records of what is here: what a crash costs at most.
+# Seconds between two records: a crash loses at most what was received in between.
 _RECORD_SECONDS = 0.25
-# More gaps than a download ever has; what is left out of a record is received again.
+# More ranges than a download ever has; ranges that are not recorded are received again.
 _MAX_RECORDED_RANGES = 1000
 
 # In parallel, over one connection, and without ranges.
@@ -64,7 +64,7 @@ _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 class FileDownload:
     """Downloads a file to *path* over at most *max_connections*; calls *on_bytes* as bytes arrive.
 
-    Continues what an earlier attempt left at *path*; *on_resumed* is called with how many bytes that are.
+    Continues the file of an earlier attempt at *path*; *on_resumed* is called with its bytes received.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FileDownload:
         self.path = path
         self._max_connections, self._on_bytes, self._on_resumed = max_connections, on_bytes, on_resumed
         self._version, self._ranges = _read_record(path)
-        self._is_taken_over = self._ranges is not None
+        self._is_resumed = self._ranges is not None
         #: Whether it is known that the file received is the whole file.
         self.is_complete = False
 
@@ -109,8 +109,8 @@ class FileDownload:
         if self._ranges is None:
             # A new file: a thread that still writes into the old one must not reach it.
             remove_files(self.path)
-        elif self._is_taken_over:
-            self._is_taken_over = False
+        elif self._is_resumed:
+            self._is_resumed = False
             self._on_bytes(0, self._version.total)
             self._on_resumed(self._ranges.received)
         file = FileIO(self.path, "x+" if self._ranges is None else "r+")
@@ -123,7 +123,7 @@ class FileDownload:
             self._version = download.version
             self.is_complete = download.delimited
             if self._ranges is not None and self._version.total:
-                # What ended the download counts, not that this failed as well.
+                # The error that ended the download is raised, not this one.
                 with suppress(OSError):
                     self._record(self._version, self._ranges.list_received(self._version.total))
 
@@ -133,7 +133,7 @@ class FileDownload:
 
 
 def _read_record(path: Path) -> tuple[FileVersion, RangeAllocator | None]:
-    """Return the version of the file at *path* and what is missing of it; None if it must be begun anew."""
+    """Return the version of the file at *path* and its ranges; None if the download starts from the beginning."""
     record = read_record(path)
     try:
         total, received = (
@@ -146,7 +146,7 @@ def _read_record(path: Path) -> tuple[FileVersion, RangeAllocator | None]:
         return FileVersion(), None
     version = FileVersion(total, etag, last_modified)
     bounds = [bound for byte_range in received for bound in byte_range]
-    # Strictly rising: the ranges are not empty and do not touch.
+    # Strictly increasing: no range is empty or adjacent to another.
     is_ordered = all(a < b for a, b in pairwise(bounds))
     if (
         not version.validator
@@ -175,7 +175,7 @@ class ParallelDownload:
         self._remote, self._file, self._on_bytes, self._record = remote, file, on_bytes, record
         #: Ranges can be requested, and what was received can be continued.
         self.resumable = bool(version.validator)
-        #: Whether an end that comes too early is noticed.
+        #: Whether a truncated response is detected.
         self.delimited = self.resumable
         self._writeback = _Writeback(file.fileno())
         #: Guards everything that threads share; notified when a thread ends.
@@ -207,7 +207,7 @@ class ParallelDownload:
             raise self._failure
 
     def _supervise(self) -> bool:
-        """Start threads, and wait a moment; return whether the download goes on."""
+        """Start threads, and wait for a short time; return whether the download continues."""
         with self._lock:
             if self.ranges.complete or self._failure is not None:
                 return False
@@ -289,7 +289,7 @@ class ParallelDownload:
             opened.close()
 
     def _compare(self, byte_range: ByteRange, opened: OpenRange, buffer: memoryview) -> None:
-        """Receive again what is here before the missing bytes. Raises RemoteFileChanged if it differs."""
+        """Receive the overlap before the missing bytes again. Raises RemoteFileChanged if it differs."""
         count, received = byte_range.compare_until - byte_range.start, bytearray()
         while len(received) < count:
             size = opened.read_into(buffer[: count - len(received)])

@@ -1,4 +1,4 @@
-"""The parts of a stream in segments, noted in a file beside it for a download that continues."""
+"""The parts of a segmented stream, recorded in a file so that a later attempt can continue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.model.hls_playlist import Bounds
 from reelhaul_runtime.errors import ReelhaulError
 
-#: Of one stream. Each is a file of its own later, which ffmpeg reads.
+#: Parts of one stream. Each becomes a file that ffmpeg reads.
 MAX_PARTS = 1000
-# More than the longest table has.
+# More than the longest table.
 _MAX_TABLE_BYTES = 512 * MAX_PARTS
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of one clock: where it is in the file received, and where its initialization section is."""
+    """A part with one clock: its start in the file received, and the bounds of its initialization section."""
 
     start: int
     init: Bounds | None = None
@@ -35,14 +35,14 @@ class PartTable:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.parts: list[Part] = []
-        #: Where the line of each part ends.
+        #: End of the line of each part, in bytes.
         self._line_ends: list[int] = []
 
     def restore(self) -> bool:
         """Read the parts that an earlier attempt appended; return whether there are any.
 
-        A last line that a crash has torn is ignored: what it is about is received again. If another line
-        cannot be read, there are no parts.
+        An incomplete last line, left by a crash, is ignored: its part is received again. If another line is
+        invalid, there are no parts.
         """
         self.parts, self._line_ends = [], []
         try:
@@ -60,13 +60,13 @@ class PartTable:
         check_count(len(self.parts) + 1)
         line = json.dumps(dataclasses.astuple(part)).encode() + b"\n"
         with self._path.open("ab") as file:
-            # Without the torn line.
+            # Remove an incomplete last line.
             file.truncate(self._size)
             file.write(line)
         self._add(part, len(line))
 
     def remove_from(self, position: int) -> None:
-        """Remove the parts that do not begin before *position*: from there on, the file is received again."""
+        """Remove the parts that begin at *position* or later: the file is received again from there."""
         count = len(self.parts)
         while self.parts and self.parts[-1].start >= position:
             self.parts.pop()
@@ -86,7 +86,7 @@ class PartTable:
 def check_count(count: int) -> None:
     """Raise FORMAT_UNAVAILABLE if a stream of *count* parts has too many."""
     if count > MAX_PARTS:
-        text = f"the clock of the media starts again more than {MAX_PARTS - 1} times"
+        text = f"the clock of the media restarts more than {MAX_PARTS - 1} times"
         raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, text)
 
 

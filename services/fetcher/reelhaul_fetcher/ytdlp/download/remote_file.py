@@ -34,7 +34,7 @@ class OpenRange:
         self.divisible = partial and version.total is not None and bool(version.validator)
         headers = response.headers
         is_chunked = "chunked" in str(headers.get("Transfer-Encoding", "")).lower()
-        #: Whether an end that comes too early is noticed.
+        #: Whether a truncated response is detected.
         self.delimited = is_chunked or headers.get("Content-Length") is not None
 
     def read_into(self, buffer: memoryview) -> int:

@@ -48,11 +48,11 @@ class ResumeChecker:
         self._files: dict[str, tuple[FileVersion, bool]] = {}
 
     def known_version(self, url: str) -> FileVersion | None:
-        """Return the version of the file at *url* that was last responded with; None if there was none."""
+        """Return the version of the file at *url* in the latest response; None if there was none."""
         return self._files[url][0] if url in self._files else None
 
     def remember_version(self, url: str, version: FileVersion) -> None:
-        """Remember that bytes of *version* of the whole file at *url* are here, from an earlier process."""
+        """Store that an earlier process received bytes of *version* of the whole file at *url*."""
         self._files[url] = version, False
 
     def urlopen(self, request: Request) -> Response:

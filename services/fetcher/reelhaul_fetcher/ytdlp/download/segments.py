@@ -1,7 +1,7 @@
-"""Download of a stream in segments, of HLS or DASH, into one file for each stretch of one clock.
+"""Download of a segmented stream, HLS or DASH, into one file for each part with one clock.
 
-The clock of the media may start again at a discontinuity, at another initialization section, and at a period
-of DASH. What comes after is another part: bytes of several parts in one file would play over each other.
+The clock of the media may restart at a discontinuity, at another initialization section, and at a period of
+DASH. A new part begins there: in one file, parts with overlapping timestamps would play at the same time.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from reelhaul_fetcher.model.http_values import parse_decimal
 from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.ytdlp.download.fragments import FragmentsChanged, ResumableFragmentDownloader
 from reelhaul_fetcher.ytdlp.download.part_table import Part, PartTable, check_count
-from reelhaul_fetcher.ytdlp.download.received import link, remove_files
+from reelhaul_fetcher.ytdlp.download.received_folder import link, remove_files
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info
 from reelhaul_fetcher.ytdlp.extract import dash_manifest
-from reelhaul_fetcher.ytdlp.extract.dash_manifest import IS_OPEN, PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import DECLARED_SECONDS, IS_OPEN, PRESENTATION_START
 from reelhaul_runtime.errors import ReelhaulError
 
 _MAX_PLAYLIST_BYTES = 32 * 1024 * 1024
@@ -47,22 +47,22 @@ _RANGE_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SegmentList:
-    """The segments of a stream, in the form of yt-dlp's fragments, and the play time that they promise."""
+    """The segments of a stream, as yt-dlp's fragments, and the play time that they declare."""
 
     fragments: list[Info]
     #: Seconds; 0: unknown.
     seconds: float = 0.0
-    #: By how many seconds the play time may be shorter: it is rounded, and the last segment is often wrong.
+    #: Seconds by which the play time may be shorter: it is rounded, and that of the last segment often wrong.
     tolerance: float = 0.0
-    #: The timestamp, in seconds, at which the presentation begins in each part; empty: not told.
+    #: The timestamp, in seconds, at which the presentation begins in each part; empty: unknown.
     presentation_starts: tuple[float, ...] = ()
 
 
 def list_segments(downloader: Downloader, stream: Info) -> SegmentList:
     """Return the segments of *stream*, a playlist of HLS or a representation of DASH.
 
-    Raises FORMAT_UNAVAILABLE for what cannot be received as a whole, MEDIA_IS_LIVE for a playlist that may
-    continue, and what ``Downloader.urlopen`` raises.
+    Raises FORMAT_UNAVAILABLE for streams that cannot be received completely, MEDIA_IS_LIVE for a playlist
+    that may continue, and what ``Downloader.urlopen`` raises.
     """
     if str(stream.get("protocol") or "").startswith("m3u8"):
         return _list_hls(downloader, stream)
@@ -77,7 +77,7 @@ def download_segments(
     target: Path,
     on_resumed: Callable[[int], None],
 ) -> list[Path]:
-    """Receive *segments* at *path*, or the rest of them; return *target*, or a file for each part beside it.
+    """Receive *segments*, or those still missing, at *path*; return *target*, or a file for each part beside it.
 
     The parts are in the order of play. *on_resumed* is called with the bytes of an earlier attempt.
     Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have,
@@ -106,11 +106,11 @@ def _receive(segments_downloader: _SegmentsDownloader, path: Path, info: Info) -
 
 
 class _SegmentsDownloader(ResumableFragmentDownloader):
-    """Receives segments, and remembers where each part begins in the file."""
+    """Receives segments, and records the start of each part in the file."""
 
     FD_NAME = "segments"
     _table: PartTable
-    #: Of the media segments of the present part; empty: any.
+    #: Container of the media segments of the current part; empty: any.
     _kind = ""
 
     @property
@@ -130,11 +130,11 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
         return self.receive(Path(filename), fragments, info, context, pack_func=pack)
 
     def restore_state(self) -> bool:
-        """Read where the parts begin that an earlier attempt received."""
+        """Read the parts that an earlier attempt received."""
         return self._table.restore()
 
     def _pack(self, content: bytes, fragment: Info, position: int) -> bytes:
-        """Return what to write of *content* at *position*; note where a part begins."""
+        """Return the bytes of *content* to write at *position*; record the start of a part."""
         if (byte_range := fragment["byte_range"]) and not fragment.get("decrypt_info"):
             length = byte_range["end"] - byte_range["start"]
             if len(content) >= byte_range["end"]:
@@ -149,12 +149,12 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
         if last is None or fragment["restarts"] or fragment.get("is_init"):
             self._kind = ""
         elif self._kind and kind != self._kind and not fragment.get("is_file"):
-            raise _incomplete(f"segment {fragment['frag_index']} is not media like the others")
+            raise _incomplete(f"segment {fragment['frag_index']} has another container than the others")
         self._kind = self._kind or kind
         if fragment.get("is_init"):
             digest = hashlib.sha256(content).hexdigest()
             if last is not None and not fragment["restarts"] and digest == last.digest:
-                # The same section at another address: the clock goes on.
+                # The same section at another URL: the clock continues.
                 return b""
             part = Part(position, (position, position + len(content)), digest)
         elif last is None or fragment["restarts"]:
@@ -189,8 +189,8 @@ def _list_hls(downloader: Downloader, stream: Info) -> SegmentList:
     for key in {segment.key for segment in segments if segment.key}:
         if key.method not in _DECRYPTED_METHODS or not key.url:
             raise _unavailable(f"segments encrypted by {key.method} cannot be read")
-    promise = _promised_seconds(segments) if playlist.timed else (0.0, 0.0)
-    return SegmentList(list(_to_fragments(segments, stream)), *promise)
+    declared = _declared_seconds(segments) if playlist.timed else (0.0, 0.0)
+    return SegmentList(list(_to_fragments(segments, stream)), *declared)
 
 
 def _to_fragments(segments: Iterable[hls_playlist.Segment], stream: Info) -> Iterator[Info]:
@@ -229,7 +229,7 @@ def _fragment(
 
 
 class _KeyTable:
-    """What yt-dlp needs to decrypt, for each key; an extractor may give its own key."""
+    """yt-dlp's decryption info for each key; an extractor may override the key."""
 
     def __init__(self, stream: Info) -> None:
         own = stream.get("hls_aes") or {}
@@ -252,8 +252,8 @@ class _KeyTable:
         return self._entries[key]
 
 
-def _promised_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, float]:
-    """Return the play time of *segments*, and by how much less it may be.
+def _declared_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, float]:
+    """Return the play time of *segments*, and by how much it may be shorter, in seconds.
 
     Whole seconds are rounded, up or down (RFC 8216, 4.3.2.1), and the last segment often has the length
     of the others.
@@ -264,7 +264,7 @@ def _promised_seconds(segments: list[hls_playlist.Segment]) -> tuple[float, floa
 
 
 def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
-    """Return the fragments of *stream*; those of a new period open a part."""
+    """Return the fragments of *stream*; a new period begins a part."""
     if stream.get(IS_OPEN):
         raise _live(stream, "the manifest is dynamic")
     base, fragments = str(stream.get("fragment_base_url") or ""), list[Info]()
@@ -293,19 +293,19 @@ def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
             lengths.append(duration)
     if not fragments:
         raise _unavailable("the manifest has no segments of this stream")
-    promised = site_limits.number(stream.get(PROMISED_SECONDS), site_limits.MAX_SECONDS) or 0.0
+    declared = site_limits.number(stream.get(DECLARED_SECONDS), site_limits.MAX_SECONDS) or 0.0
     seconds, tolerance = sum(lengths), max(lengths, default=0.0)
-    if promised and seconds and seconds < promised - max(tolerance, play_time.usual_tolerance(promised)):
-        raise _unavailable(f"the manifest promises {promised:.1f} s, and its segments play {seconds:.1f} s")
+    if declared and seconds and seconds < declared - max(tolerance, play_time.usual_tolerance(declared)):
+        raise _unavailable(f"the manifest declares {declared:.1f} s; its segments play {seconds:.1f} s")
     # The last segment of a template is shorter than the others.
-    length = min(seconds, promised) if promised and seconds else promised
+    length = min(seconds, declared) if declared and seconds else declared
     return SegmentList(fragments, length, tolerance, tuple(starts))
 
 
 def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds | None]:
     """Return the ranges in which to download a whole file, each held in memory; [None]: all at once."""
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
-    # Many servers refuse HEAD, which means nothing.
+    # Many servers reject HEAD; then the size is unknown.
     with suppress(RequestError), downloader.logging_paused():
         response = downloader.urlopen(HEADRequest(url, headers=headers))
         response.close()

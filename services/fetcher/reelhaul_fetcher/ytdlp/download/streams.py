@@ -27,13 +27,13 @@ from reelhaul_fetcher.model.site_limits import MAX_BYTES, MAX_SECONDS, MAX_TIME,
 from reelhaul_fetcher.model.timing.cuts import clip_range
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.download.parallel import FileDownload, OnBytes
-from reelhaul_fetcher.ytdlp.download.received import ReceivedFolder, link, remove_files
+from reelhaul_fetcher.ytdlp.download.received_folder import ReceivedFolder, link, remove_files
 from reelhaul_fetcher.ytdlp.download.remote_file import RemoteFile
 from reelhaul_fetcher.ytdlp.download.segments import SegmentList, download_segments, list_segments
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, is_native
 from reelhaul_fetcher.ytdlp.edit_plan import clip_out_of_range
 from reelhaul_fetcher.ytdlp.errors import error_chain
-from reelhaul_fetcher.ytdlp.extract.dash_manifest import PRESENTATION_START, PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import DECLARED_SECONDS, PRESENTATION_START
 from reelhaul_fetcher.ytdlp.extract.extraction import Source
 from reelhaul_fetcher.ytdlp.extract.info import to_format_id
 from reelhaul_runtime.errors import ReelhaulError
@@ -71,7 +71,7 @@ class ByteMeter:
             self._update(received, received / total if total else None)
 
     def on_resumed(self, received: int) -> None:
-        """Handle that an earlier attempt received *received* bytes of the stream."""
+        """Count *received* bytes of the stream from an earlier attempt."""
         if self.format_id:
             self._tracker.resume_part(self.format_id, received)
 
@@ -95,7 +95,7 @@ def download_streams(
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
     """
     streams = [source.streams[format_id] for format_id in format_ids]
-    # Before any media: what cannot be received as a whole is not begun.
+    # Checked before the download of any media.
     segments = [_list_segments(source, stream) for stream in streams]
     _check_clip(request, segments)
     sizes = [_size(source.downloader, stream, is_only=len(format_ids) == 1) for stream in streams]
@@ -140,7 +140,7 @@ def _plan_by_length(
 
 @dataclass(frozen=True, slots=True)
 class _Transfer:
-    """Where a stream is received, where its file goes once it is complete, and who hears of its bytes."""
+    """The path at which a stream is received, the path of the complete file, and the progress callbacks."""
 
     path: Path
     target: Path
@@ -171,19 +171,19 @@ def _download_stream(
         if _youtube_version(stream) != _youtube_version(renewed):
             remove_files(transfer.path)
         segments = _list_segments(source, renewed)
-        # Continues as another attempt does, because it may be another file by now.
+        # Continues like another attempt, because the file may have changed.
         received = _receive(source.downloader, {**source.info, **renewed}, transfer, segments)
     if segments is not None:
         return received
     if received.is_complete and _youtube_version(stream) is None:
-        # The server's word on the length of its file counts more than that of a page.
+        # The length that the server reports takes precedence over that of the page.
         size = None
     _check_length(transfer.target, size)
-    # Of a file that a manifest names.
-    promised = number(stream.get(PROMISED_SECONDS), MAX_SECONDS) or 0.0
+    # Set for a single file in a manifest.
+    declared = number(stream.get(DECLARED_SECONDS), MAX_SECONDS) or 0.0
     return replace(
         received,
-        promised_seconds=promised,
+        declared_seconds=declared,
         is_complete=size is not None or received.is_complete,
         presentation_starts=(stream.get(PRESENTATION_START) or 0.0,),
     )
@@ -225,7 +225,7 @@ def _receive(
         download = FileDownload(path, connections, transfer.on_bytes, transfer.on_resumed)
         download.download(RemoteFile(downloader, stream))
         return ReceivedStream((link(path, target),), is_complete=download.is_complete)
-    # yt-dlp's own way to continue checks nothing.
+    # yt-dlp would continue the file unchecked.
     remove_files(path)
     stream.pop("requested_formats", None)
     succeeded, _ = downloader.dl(str(path), stream)
@@ -272,7 +272,7 @@ def _size(downloader: Downloader, stream: Info, *, is_only: bool) -> int | None:
     if is_only or not _is_plain_http(stream):
         return None
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
-    # Many servers refuse HEAD, which means nothing.
+    # Many servers reject HEAD; then the size is unknown.
     with suppress(RequestError, ValueError), downloader.logging_paused():
         response = downloader.urlopen(HEADRequest(stream["url"], headers=headers))
         response.close()

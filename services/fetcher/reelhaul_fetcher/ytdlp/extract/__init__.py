@@ -1,1 +1,1 @@
-"""Extraction: reads pages and manifests with yt-dlp, and completes what it does not read."""
+"""Extraction: reads pages and manifests with yt-dlp, and adds properties that yt-dlp does not read."""

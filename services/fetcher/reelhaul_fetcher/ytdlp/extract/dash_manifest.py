@@ -1,7 +1,7 @@
-"""DASH manifests: what yt-dlp does not read of them, and streams that go through several periods.
+"""DASH manifests: completes what yt-dlp does not read, and joins the streams of several periods.
 
-yt-dlp parses the manifest. It takes only streams whose attributes are equal in all periods for one stream,
-gives a period without a duration that of the presentation, and ignores byte ranges and open repetitions.
+yt-dlp parses the manifest. It joins only streams whose attributes are equal in all periods, gives a period
+without a duration that of the presentation, and ignores byte ranges and open-ended repetitions.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ _Info = dict[str, Any]
 
 #: Key of a stream that must not be downloaded: the reason, for people.
 REFUSAL = "dash_refusal"
-#: Key of the seconds that the manifest promises of a stream; 0: unknown.
-PROMISED_SECONDS = "dash_promised_seconds"
+#: Key of the play time of a stream that the manifest declares, in seconds; 0: unknown.
+DECLARED_SECONDS = "dash_declared_seconds"
 
 #: Key of the timestamp, in seconds, at which the presentation begins in a stream, or in a period of it.
 PRESENTATION_START = "dash_presentation_start"
 #: Key of whether segments may be added to the manifest: the media is live.
 IS_OPEN = "dash_is_open"
 
-# Most segments of a stream that an open-ended repetition stands for.
+# Limit of the segments of an open-ended repetition.
 _MAX_REPETITIONS = 100_000
-# Of streams of one period with those of others.
+# Limit of comparisons between the streams of one period and those of the others.
 _MAX_COMPARISONS = 500_000
 # Characters of a duration.
 _MAX_DURATION_LENGTH = 64
 _SEGMENT_ELEMENTS = ("SegmentTemplate", "SegmentList")
-# Elements that may be a range of a file: the attributes of its URL and of the range.
+# Elements that may be a range of a file, with the attributes of the URL and the range.
 _RANGED_ELEMENTS = (("Initialization", "sourceURL", "range"), ("SegmentURL", "media", "mediaRange"))
-# yt-dlp keeps the fragment of a URL.
+# Appended to URLs, because yt-dlp keeps their fragments.
 _RANGE_MARK = "#reelhaul-bytes="
 _RANGE = re.compile(rf"{_RANGE_MARK}([0-9]{{1,18}})-([0-9]{{1,18}})$", re.ASCII)
 
 
-def support_periods() -> None:
+def patch_dash_parser() -> None:
     """Make yt-dlp read manifests through this module, in this process."""
     parse = InfoExtractor._parse_mpd_periods
 
@@ -75,9 +75,9 @@ def support_periods() -> None:
 
 
 def complete(manifest: Element) -> list[float]:
-    """Write into *manifest* what is implied in it, in terms that yt-dlp reads.
+    """Write implied values into *manifest* in a form that yt-dlp reads.
 
-    Returns the seconds of each period; 0: unknown.
+    Returns the length of each period in seconds; 0: unknown.
     """
     namespace = manifest.tag.partition("}")[0] + "}" if manifest.tag.startswith("{") else ""
     periods = manifest.findall(f"{namespace}Period")
@@ -96,18 +96,18 @@ def complete(manifest: Element) -> list[float]:
 
 
 def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Info]]]:
-    """Return the streams that go through all *periods*, and the subtitles.
+    """Return the streams of all *periods*, and the subtitles.
 
-    The longest period tells what is offered. A stream of it that another period has not, in the same codec
-    and language, has a REFUSAL.
+    The streams are those of the longest period. A stream that another period does not have in the same codec
+    and language has a REFUSAL.
     """
     subtitles = _join_subtitles(periods)
-    # A period that was replaced by nothing, as advertisements are.
+    # Periods of removed advertisements are empty.
     played = [period for period in periods if period["formats"] or period.get("seconds")]
     if not played:
         return [], subtitles
     lengths = [period.get("seconds") or 0.0 for period in played]
-    promised = sum(lengths) + (played[0].get("missing_seconds") or 0.0) if all(lengths) else 0.0
+    declared = sum(lengths) + (played[0].get("missing_seconds") or 0.0) if all(lengths) else 0.0
     longest = max(played, key=lambda period: (period.get("seconds") or 0.0, len(period["formats"])))
     streams = longest["formats"]
     if len(played) > 1:
@@ -116,7 +116,7 @@ def join_periods(periods: list[_Info]) -> tuple[list[_Info], dict[str, list[_Inf
             streams = [{**stream, REFUSAL: "the manifest has too many periods"} for stream in streams]
         else:
             streams = [_join_stream(stream, longest, played) for stream in streams]
-    marks = {"is_dash_periods": True, PROMISED_SECONDS: promised, IS_OPEN: bool(longest.get("is_open"))}
+    marks = {"is_dash_periods": True, DECLARED_SECONDS: declared, IS_OPEN: bool(longest.get("is_open"))}
     return [{**stream, **marks} for stream in streams], subtitles
 
 
@@ -134,13 +134,13 @@ def _join_subtitles(periods: list[_Info]) -> dict[str, list[_Info]]:
 
 
 def split_range(url: str) -> tuple[str, Bounds | None]:
-    """Return *url*, of a segment, and the bounds of the range of the file that the segment is."""
+    """Return the *url* of a segment without its range, and the bounds of the range."""
     match = _RANGE.search(url)
     return (url[: match.start()], (int(match[1]), int(match[2]) + 1)) if match else (url, None)
 
 
 def _read_starts(period: Element) -> dict[str, float]:
-    """Return the seconds of presentationTimeOffset (ISO 23009-1, 5.3.9.2), by the ids of representations."""
+    """Return presentationTimeOffset (ISO 23009-1, 5.3.9.2) in seconds, by the id of the representation."""
     starts = {}
     for adaptation_set in period.findall("{*}AdaptationSet"):
         for representation in adaptation_set.findall("{*}Representation"):
@@ -155,7 +155,7 @@ def _read_starts(period: Element) -> dict[str, float]:
 
 
 def _inherited(name: str, *levels: Element) -> int:
-    """Return the attribute of the innermost of *levels* whose segments have it; 0 if none has."""
+    """Return the attribute *name* of the segments at the innermost of *levels* that has it; 0 if none has."""
     elements = (
         level.find(f"{{*}}{kind}") for level in levels for kind in ("SegmentBase", *_SEGMENT_ELEMENTS)
     )
@@ -163,7 +163,7 @@ def _inherited(name: str, *levels: Element) -> int:
 
 
 def _period_seconds(periods: list[Element], presentation: float) -> list[float]:
-    """Return the length of each period (ISO 23009-1, 5.3.2.1): its own, or up to the next, or to the end."""
+    """Return the length of each period in seconds (ISO 23009-1, 5.3.2.1)."""
     result: list[float] = []
     start = 0.0
     for number, period in enumerate(periods):
@@ -179,7 +179,7 @@ def _period_seconds(periods: list[Element], presentation: float) -> list[float]:
 
 
 def _expand_repetitions(segments: Element, namespace: str, period_seconds: float) -> None:
-    """Give each open-ended repetition (S@r below 0) in *segments* its number."""
+    """Replace each open-ended repetition (S@r below 0) in *segments* by its count."""
     timeline = segments.find(f"{namespace}SegmentTimeline")
     if timeline is None:
         return

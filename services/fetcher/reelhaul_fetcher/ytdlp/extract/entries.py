@@ -1,4 +1,4 @@
-"""Entries of playlists, channels, feeds and pages: which can be fetched, and by which URL."""
+"""Entries of playlists, channels, feeds and pages: their URLs, and which of them can be fetched."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> PlaylistEntry | None:
-    """Return *entry* of *info*, yt-dlp's info dict of a list, with the URL that its job is to have.
+    """Return *entry* of *info*, yt-dlp's info dict of a list, with the URL for its job.
 
-    Returns None for one that cannot be fetched: it is private or deleted, or has no usable URL.
+    Returns None for an entry that is private, deleted, or has no usable URL.
     """
     try:
         url = clean(_find_url(entry, info))
     except (LookupError, TypeError, ValueError):
-        # What extractors pass in the fragment of a URL, a site can imitate.
+        # A site can send invalid data in the place where extractors pass theirs.
         return None
     if not url.startswith(("http://", "https://")) or len(url) > _MAX_URL_LENGTH:
         return None
@@ -37,7 +37,7 @@ def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> 
     result = PlaylistEntry(
         url=url,
         title=values.text("titles of entries", entry.get("title"), site_limits.MAX_TITLE),
-        # The beginning of an id may be that of another entry, which the URL tells apart.
+        # Not shortened: entries with a common prefix would be equal.
         media_id=values.reference("ids of entries", entry.get("id"), site_limits.MAX_ID),
         position=position,
     )
@@ -46,17 +46,17 @@ def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> 
     return result
 
 
-class SeenEntries:
-    """The entries of one list so far: by extractor and id, as yt-dlp's archive of downloads, and by URL."""
+class EntryIndex:
+    """An index of the entries of one list: by extractor and id, as in yt-dlp's download archive, and by URL."""
 
     def __init__(self) -> None:
         self._keys: set[tuple[str, str]] = set()
 
     def add(self, entry: Info, result: PlaylistEntry) -> bool:
-        """Add *entry*, converted to *result*; return whether it was there before."""
+        """Add *entry*, converted to *result*; return whether it was present already."""
         keys = {("", result.url)}
         extractor = clean(entry.get("ie_key"))
-        # Ids of feeds and pages are made up: only their URLs tell entries apart.
+        # Ids of feeds and pages are not unique: only their URLs identify entries.
         if extractor and extractor != "Generic" and result.media_id:
             keys.add((extractor, result.media_id))
         is_known = not keys.isdisjoint(self._keys)
@@ -67,7 +67,7 @@ class SeenEntries:
 def _is_unavailable(entry: Info) -> bool:
     placeholder = _UNAVAILABLE.fullmatch(clean(entry.get("title")).strip()[:100])
     if placeholder and not placeholder[1]:
-        # Without brackets at YouTube only, which then gives no duration.
+        # Titles without brackets are placeholders at YouTube only, and only without a duration.
         return clean(entry.get("ie_key")).startswith("Youtube") and not entry.get("duration")
     return bool(placeholder) or entry.get("availability") == "private"
 
@@ -86,6 +86,6 @@ def _find_url(entry: Info, info: Info) -> str:
     page = str(entry.get("webpage_url") or "")
     if page and page != info.get("webpage_url"):
         return page
-    # Several videos on one page all have its URL: only the URLs of their media differ.
+    # Videos on one page share its URL: only the URLs of their media differ.
     formats = playable_formats(entry)
     return str(formats[-1].get("manifest_url") or formats[-1].get("url") or "") if formats else ""

@@ -21,7 +21,7 @@ from reelhaul_fetcher.ytdlp.extract.entries import to_entry
 from reelhaul_fetcher.ytdlp.extract.info import playable_formats, to_format_id, to_media_info
 from reelhaul_runtime.errors import ReelhaulError
 
-# Warnings of yt-dlp that are the effect, not the cause.
+# Warnings of yt-dlp that do not state a cause.
 _NO_CAUSE = re.compile(r"only images|falling back on generic", re.IGNORECASE)
 
 
@@ -34,7 +34,7 @@ class NoStreamsError(Exception):
 
 
 class Source:
-    """The one video at a URL, under *title* where the list that it comes from has one.
+    """The video at a URL, with *title* if its list has one.
 
     Raises what yt-dlp raises, and SITE_UNSUPPORTED for a list.
     """
@@ -126,8 +126,8 @@ def _extract_video(downloader: Downloader, url: str) -> Info:
         _remove_number(info)
         return info
     entries = [entry for entry in info["entries"] if entry]
-    # If a page embeds several videos, the first is the page's own. A feed, whose id is its URL, and a list of
-    # another extractor are no video.
+    # The first of several videos embedded in a page is the page's own. A feed, whose id is its URL, and a
+    # list of another extractor are no video.
     is_feed = info.get("id") == info.get("original_url")
     if entries and info.get("extractor") == "generic" and not is_feed:
         # The title of the page: those of its videos are numbered.

@@ -14,7 +14,7 @@ from reelhaul_fetcher.model.codecs import UNKNOWN
 from reelhaul_fetcher.model.site_limits import SiteValues, clean, number, whole
 from reelhaul_fetcher.model.tracks import languages, track_roles
 from reelhaul_fetcher.model.tracks.subtitle_tracks import IS_DEFAULT, ROLE, offered_tracks
-from reelhaul_fetcher.ytdlp.extract.dash_manifest import PROMISED_SECONDS
+from reelhaul_fetcher.ytdlp.extract.dash_manifest import DECLARED_SECONDS
 
 _LIVE_STATUS = {
     "not_live": MediaInfo.NOT_LIVE,
@@ -54,7 +54,7 @@ def to_media_info(
         age_limit=_int32(info.get("age_limit")),
         entry_count=_int32(info.get("playlist_count")) if "entries" in info else 0,
     )
-    manifest_seconds = (_seconds(stream.get(PROMISED_SECONDS)) for stream in playable_formats(info))
+    manifest_seconds = (_seconds(stream.get(DECLARED_SECONDS)) for stream in playable_formats(info))
     _set_duration(media.duration, info.get("duration") or max(manifest_seconds, default=0.0))
     if (views := whole(info.get("view_count"), site_limits.MAX_COUNT)) is not None:
         media.view_count = views

@@ -1,6 +1,6 @@
-"""JSON-LD: descriptions of media in pages (https://schema.org/VideoObject), with mistakes that sites make.
+"""JSON-LD: repairs descriptions of media in pages (https://schema.org/VideoObject) before yt-dlp reads them.
 
-yt-dlp expects values of the right type, and chapters (Clip) in order; otherwise the whole page fails.
+yt-dlp fails to read a page if a value has the wrong type, or if chapters (Clip) are not in order.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from reelhaul_fetcher.model.site_limits import MAX_CHAPTERS, MAX_SECONDS, number
 
 _Info = dict[str, Any]
 
-# Properties that yt-dlp takes for text.
+# Properties that yt-dlp reads as text.
 _TEXTS = frozenset(
     (
         *("name", "headline", "description", "articleBody", "encodingFormat"),
         *("duration", "uploadDate", "dateCreated", "datePublished"),
     )
 )
-# yt-dlp takes a start at 0 for none.
-_ALMOST_ZERO = 1e-9
-# What yt-dlp raises for values that it does not expect.
-_MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+# Start of a chapter at 0: yt-dlp ignores a start of 0.
+_MIN_START_SECONDS = 1e-9
+# Errors that yt-dlp raises for unexpected values.
+_PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def tolerate_mistakes() -> None:
+def patch_json_ld_parser() -> None:
     """Make yt-dlp read JSON-LD through this module, in this process."""
     read = InfoExtractor._json_ld
 
@@ -38,7 +38,7 @@ def tolerate_mistakes() -> None:
             repair(json_ld)
         try:
             info: _Info = read(self, json_ld, *args, **kwargs)
-        except _MISTAKES:
+        except _PARSER_ERRORS:
             return {}
         return info
 
@@ -46,7 +46,7 @@ def tolerate_mistakes() -> None:
 
 
 def repair(document: Any) -> None:
-    """Give the values in *document* that yt-dlp reads the types that it expects, and leave out the others."""
+    """Convert the values in *document* to the types that yt-dlp expects, and remove invalid ones."""
     unvisited = [document]
     while unvisited:
         item = unvisited.pop()
@@ -61,7 +61,7 @@ def repair(document: Any) -> None:
 
 
 def _to_text(value: Any) -> str | None:
-    """Return *value* as text: also the first of a list, and the text of a value with a language."""
+    """Return *value* as text; of a list the first value, of a value with a language its text."""
     if isinstance(value, list):
         value = next(iter(value), None)
     if isinstance(value, dict):
@@ -72,7 +72,7 @@ def _to_text(value: Any) -> str | None:
 
 
 def _repair_parts(parts: Any) -> list[_Info]:
-    """Return the dicts among *parts*; clips, which are the chapters, by their start, and with a name."""
+    """Return the dicts among *parts*; clips (chapters) sorted by start, each with a name."""
     listed: Iterable[Any] = parts if isinstance(parts, list) else [parts]
     dicts = [part for part in listed if isinstance(part, dict)]
     others = [part for part in dicts if part.get("@type") != "Clip"]
@@ -82,6 +82,6 @@ def _repair_parts(parts: Any) -> list[_Info]:
         if part.get("@type") == "Clip" and start is not None:
             end = number(part.get("endOffset"), MAX_SECONDS)
             name = _to_text(part.get("name")) or ""
-            clips.append({**part, "name": name, "startOffset": start or _ALMOST_ZERO, "endOffset": end})
+            clips.append({**part, "name": name, "startOffset": start or _MIN_START_SECONDS, "endOffset": end})
     clips.sort(key=lambda clip: clip["startOffset"])
     return [*others, *clips[: MAX_CHAPTERS + 1]]

@@ -1,7 +1,7 @@
-"""What manifests and pages tell of their tracks, kept for formats and subtitles where yt-dlp drops it.
+"""Adds properties of tracks in manifests and pages to yt-dlp's formats and subtitles.
 
-yt-dlp keeps a language, which several tracks may share: full, forced and described ones. The name, the role
-and the default are added to what it returns.
+yt-dlp keeps only the language, which full, forced and described tracks share. The name, the role and the
+default flag are added to its results.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from reelhaul_fetcher.model.tracks.subtitle_tracks import IS_DEFAULT, MANIFEST_S
 Info = dict[str, Any]
 _Attributes = dict[str, str]
 
-# Where a manifest tells no more.
+# Types by contentType, for a Representation without a MIME type.
 _MIME_TYPES = {"video": "video/mp4", "audio": "audio/mp4", "text": "text/vtt"}
 _MAX_TRACKS = 10_000
 _MAX_TAG_LENGTH = 4000
 _TRACK_TAG = re.compile(rf"<track\s[^<>]{{1,{_MAX_TAG_LENGTH}}}>", re.IGNORECASE)
 
 
-def keep_track_properties() -> None:
-    """Let every extractor of yt-dlp add the properties of tracks to what it reads of manifests and pages."""
+def patch_track_parsers() -> None:
+    """Make every extractor of yt-dlp add the properties of tracks in manifests and pages."""
     extractor: Any = InfoExtractor
-    extractor._parse_m3u8_formats_and_subtitles = _annotated_hls(extractor._parse_m3u8_formats_and_subtitles)
-    extractor._parse_mpd_periods = _annotated_dash(extractor._parse_mpd_periods)
-    extractor._parse_html5_media_entries = _annotated_html(extractor._parse_html5_media_entries)
-    extractor._extract_m3u8_formats = _kept_subtitles("_extract_m3u8_formats_and_subtitles")
-    extractor._extract_mpd_formats = _kept_subtitles("_extract_mpd_formats_and_subtitles")
+    extractor._parse_m3u8_formats_and_subtitles = _wrap_hls_parser(
+        extractor._parse_m3u8_formats_and_subtitles
+    )
+    extractor._parse_mpd_periods = _wrap_dash_parser(extractor._parse_mpd_periods)
+    extractor._parse_html5_media_entries = _wrap_html_parser(extractor._parse_html5_media_entries)
+    extractor._extract_m3u8_formats = _wrap_format_extractor("_extract_m3u8_formats_and_subtitles")
+    extractor._extract_mpd_formats = _wrap_format_extractor("_extract_mpd_formats_and_subtitles")
 
 
 def complete_hls(text: str) -> str:
@@ -54,7 +56,7 @@ def complete_hls(text: str) -> str:
 
 
 def complete_dash(manifest: Element) -> None:
-    """Give each Representation of *manifest* a type: yt-dlp cannot read a manifest with one that has none."""
+    """Add a MIME type to each Representation of *manifest* without one, which yt-dlp cannot read."""
     for adaptation_set in manifest.iter():
         if adaptation_set.tag.rpartition("}")[2] != "AdaptationSet":
             continue
@@ -66,7 +68,7 @@ def complete_dash(manifest: Element) -> None:
 
 
 def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: str, url: str) -> None:
-    """Add to *formats* and *subtitles* what the master playlist *text* at *url* tells of their renditions."""
+    """Add the properties of the renditions in the master playlist *text* at *url* to *formats* and *subtitles*."""
     groups: dict[tuple[str, str], list[_Attributes]] = {}
     variants: dict[str, _Attributes] = {}
     stream: _Attributes = {}
@@ -95,9 +97,9 @@ def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: st
 
 
 def _add_own_audio(stream: Info, variant: _Attributes, members: list[_Attributes]) -> None:
-    """Add the properties of the audio within *stream*: the one of its group, *members*, that has no URI.
+    """Add the properties of the audio muxed into *stream*: the rendition among *members* without a URI.
 
-    yt-dlp takes the audio for missing if the first of the group has a URI.
+    yt-dlp treats the audio as missing if the first rendition of the group has a URI.
     """
     for media, properties in zip(members, _hls_properties(members), strict=True):
         if media.get("URI"):
@@ -110,44 +112,44 @@ def _add_own_audio(stream: Info, variant: _Attributes, members: list[_Attributes
 
 
 def _hls_properties(members: list[_Attributes]) -> Iterator[Info]:
-    """Yield the properties of each rendition of one group; without a default, the first full one is it."""
+    """Yield the properties of each rendition of a group; without a default, the first full one is the default."""
     roles = [track_roles.from_hls(media) for media in members]
     complete = [n for n, role in enumerate(roles) if track_roles.is_complete(role)]
     marked = {n for n, media in enumerate(members) if media.get("DEFAULT") == "YES"}
     defaults = marked or {*complete[:1]} or {0}
-    seen: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter()
     for number, (media, role) in enumerate(zip(members, roles, strict=True)):
         name = media.get("NAME", "")
         signature = (media.get("LANGUAGE", ""), name, str(role))
-        yield {ROLE: role, IS_DEFAULT: number in defaults, NUMBER: seen[signature], "name": name}
-        seen[signature] += 1
+        yield {ROLE: role, IS_DEFAULT: number in defaults, NUMBER: counts[signature], "name": name}
+        counts[signature] += 1
 
 
 def annotate_dash(period: Info, element: Element) -> None:
-    """Add to yt-dlp's *period* of an MPD what its *element* tells of its AdaptationSets."""
+    """Add the properties of the AdaptationSets in *element* to yt-dlp's *period* of an MPD."""
     formats = iter(period["formats"])
     stream = next(formats, None)
     texts = {language: iter(forms) for language, forms in period["subtitles"].items()}
     audio: list[Info] = []
-    seen: Counter[tuple[Any, ...]] = Counter()
+    counts: Counter[tuple[Any, ...]] = Counter()
     for adaptation_set in element.iterfind("{*}AdaptationSet"):
         properties = _dash_properties(adaptation_set)
         language = adaptation_set.get("lang")
         is_text = False
-        # Representations come in their order, without those that yt-dlp cannot read.
+        # yt-dlp keeps the order of representations, and skips those that it cannot read.
         for representation in adaptation_set.iterfind("{*}Representation"):
             attributes = {**adaptation_set.attrib, **representation.attrib}
-            if stream is not None and _is_of(stream, attributes):
+            if stream is not None and _is_stream_of(stream, attributes):
                 if stream.get("vcodec") == "none" or attributes.get("mimeType", "").startswith("audio/"):
                     stream.update(_without_name(properties))
                     audio.append(stream)
                 stream = next(formats, None)
             elif form := next(texts.get(attributes.get("lang") or "und", iter(())), None):
                 signature = (language, properties["name"], properties[ROLE])
-                form.update({**properties, NUMBER: seen[signature]})
+                form.update({**properties, NUMBER: counts[signature]})
                 is_text = True
         if is_text:
-            seen[(language, properties["name"], properties[ROLE])] += 1
+            counts[(language, properties["name"], properties[ROLE])] += 1
     main = [stream for stream in audio if stream[ROLE] == TrackRole.TRACK_ROLE_UNSPECIFIED] or audio
     default = next((stream for stream in main if stream[IS_DEFAULT]), main[0] if main else None)
     for stream in audio:
@@ -155,8 +157,8 @@ def annotate_dash(period: Info, element: Element) -> None:
         stream[IS_DEFAULT] = is_default and stream in main
 
 
-def _is_of(stream: Info, attributes: _Attributes) -> bool:
-    """Return whether yt-dlp made *stream* of the representation with these *attributes*."""
+def _is_stream_of(stream: Info, attributes: _Attributes) -> bool:
+    """Return whether *stream* is yt-dlp's stream of the representation with these *attributes*."""
     name, kind = attributes.get("id"), attributes.get("mimeType", "").partition("/")[0]
     content_type = attributes.get("contentType", kind)
     format_id = str(stream.get("format_id"))
@@ -181,7 +183,7 @@ def _dash_properties(adaptation_set: Element) -> Info:
 
 
 def annotate_html(entries: list[Info], page: str, base_url: str) -> None:
-    """Add to the subtitles of *entries* the labels and kinds of the <track> elements of *page*."""
+    """Add the labels and kinds of the <track> elements of *page* to the subtitles of *entries*."""
     tracks: dict[str, Info] = {}
     for number, tag in enumerate(_TRACK_TAG.finditer(page)):
         if number == _MAX_TRACKS:
@@ -200,7 +202,7 @@ def annotate_html(entries: list[Info], page: str, base_url: str) -> None:
 
 
 def _join(base: str, reference: str) -> str:
-    """Return the address of *reference*; empty if it is none."""
+    """Return the absolute URL of *reference*; empty if it is invalid."""
     try:
         return urljoin(base, reference)
     except ValueError:
@@ -208,11 +210,11 @@ def _join(base: str, reference: str) -> str:
 
 
 def _without_name(properties: Info) -> Info:
-    """Return the *properties* of a stream, whose name yt-dlp keeps as its note."""
+    """Return *properties* without the name, which yt-dlp keeps as the note of a stream."""
     return {key: properties[key] for key in (ROLE, IS_DEFAULT)}
 
 
-def _annotated_hls(parse: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_hls_parser(parse: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(parse)
     def parse_and_annotate(
         self: Any, m3u8_doc: str, m3u8_url: str | None = None, *args: Any, **kwargs: Any
@@ -224,7 +226,7 @@ def _annotated_hls(parse: Callable[..., Any]) -> Callable[..., Any]:
     return parse_and_annotate
 
 
-def _annotated_dash(parse: Callable[..., Iterable[Info]]) -> Callable[..., Iterator[Info]]:
+def _wrap_dash_parser(parse: Callable[..., Iterable[Info]]) -> Callable[..., Iterator[Info]]:
     @functools.wraps(parse)
     def parse_and_annotate(self: Any, mpd_doc: Element, *args: Any, **kwargs: Any) -> Iterator[Info]:
         complete_dash(mpd_doc)
@@ -236,7 +238,7 @@ def _annotated_dash(parse: Callable[..., Iterable[Info]]) -> Callable[..., Itera
     return parse_and_annotate
 
 
-def _annotated_html(parse: Callable[..., list[Info]]) -> Callable[..., list[Info]]:
+def _wrap_html_parser(parse: Callable[..., list[Info]]) -> Callable[..., list[Info]]:
     @functools.wraps(parse)
     def parse_and_annotate(self: Any, base_url: str, webpage: str, *args: Any, **kwargs: Any) -> list[Info]:
         entries = parse(self, base_url, webpage, *args, **kwargs)
@@ -246,8 +248,8 @@ def _annotated_html(parse: Callable[..., list[Info]]) -> Callable[..., list[Info
     return parse_and_annotate
 
 
-def _kept_subtitles(method: str) -> Callable[..., list[Info]]:
-    """Return a method for extractors that read formats only: the subtitles of *method* stay with them."""
+def _wrap_format_extractor(method: str) -> Callable[..., list[Info]]:
+    """Return a method that extracts formats only, and attaches the subtitles of *method* to them."""
 
     def extract_formats(self: Any, *args: Any, **kwargs: Any) -> list[Info]:
         formats, subtitles = getattr(self, method)(*args, **kwargs)

@@ -13,7 +13,7 @@ from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import ExpandRequest, ExpandResult
 from reelhaul_fetcher.model.site_limits import SiteValues
 from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, ResponseLog, downloader_options
-from reelhaul_fetcher.ytdlp.extract.entries import SeenEntries, to_entry
+from reelhaul_fetcher.ytdlp.extract.entries import EntryIndex, to_entry
 from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 from reelhaul_fetcher.ytdlp.process.protocol import FetcherChannel
 
@@ -79,11 +79,11 @@ def _send(
 def _distinct_entries(
     downloader: Downloader, info: Info, values: SiteValues
 ) -> Iterator[PlaylistEntry | None]:
-    """Yield the entries of *info*; None for one that cannot be fetched or is there a second time."""
-    seen = SeenEntries()
+    """Yield the entries of *info*; None for an entry that cannot be fetched or is a duplicate."""
+    known = EntryIndex()
     for entry, parent in _entries(downloader, info, _MAX_DEPTH):
         result = to_entry(entry, parent, values) if entry else None
-        yield result if entry and result and not seen.add(entry, result) else None
+        yield result if entry and result and not known.add(entry, result) else None
 
 
 def _entries(downloader: Downloader, info: Info, depth: int) -> Iterator[tuple[Info | None, Info]]:

@@ -1,1 +1,1 @@
-"""What comes beside the media: subtitles, thumbnails, descriptions, sponsored segments."""
+"""Extras beside the media: subtitles, thumbnails, metadata, sponsored segments."""

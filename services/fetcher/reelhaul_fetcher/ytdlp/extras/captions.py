@@ -1,4 +1,4 @@
-"""Subtitles: downloaded, translated and written apart from the media, whose download they must not fail."""
+"""Subtitles: download, translation and output. Errors are warnings unless subtitles are required."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ Translate = Callable[[list[str], str, str], list[str]]
 # Returns the cues of a track. Raises SubtitlesUnreadable.
 _Download = Callable[[SubtitleTrack], Track]
 
-# Seconds; a frame or two earlier or later, subtitles are read as well.
+# Shorter shifts, in seconds, are not applied.
 _MIN_SHIFT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionTrack:
-    """Subtitles in *language* (BCP-47), and how many of their cues had a wrong time."""
+    """Subtitles in *language* (BCP-47), and the number of cues with a wrong time."""
 
     language: str
     source: SubtitleTrack
     cues: list[Cue]
     wrong: int = 0
-    #: The time of the media's clock at time 0 of the cues, in seconds; None if the site does not tell.
+    #: Time of the media's clock at time 0 of the cues, in seconds; None if unknown.
     clock: float | None = None
 
     def on_clock(self, media_start: float, duration: float) -> CaptionTrack:
-        """Return this track for media whose first timestamp is *media_start*, by the clock of both."""
+        """Return this track shifted to media whose first timestamp is *media_start* seconds."""
         shift = webvtt.wrap(self.clock - media_start) if self.clock is not None else 0.0
         moved = cues.move(self.cues, shift)
-        # Where the site is wrong about its clock, the text would be lost.
+        # A wrong clock of the site must not remove most of the cues.
         is_plausible = len(moved) * 2 > len(self.cues) and cues.most_begin_before(moved, duration)
         return replace(self, cues=moved) if abs(shift) >= _MIN_SHIFT and is_plausible else self
 
@@ -67,12 +67,12 @@ class CaptionTrack:
 
     @property
     def title(self) -> str:
-        """The site's name of the track, printable; empty for a translation, which has none."""
+        """The site's name of the track, printable characters only; empty for a translation."""
         name = self.source.name[: site_limits.MAX_NAME] if self.language == self.source.language else ""
         return "".join(letter for letter in name if letter.isprintable())
 
     def repeats(self, other: CaptionTrack) -> bool:
-        """Return whether *other* has the same words in the same language: some sites list a track twice."""
+        """Return whether *other* has the same cues in the same language: some sites list a track twice."""
         kind, other_kind = (
             (track.language, track.source.role, track.source.manual) for track in (self, other)
         )
@@ -93,7 +93,7 @@ class Sidecars:
 def fetch_subtitles(
     downloader: Downloader, info: Info, request: FetchRequest, translate: Translate, timer: SidecarTimer
 ) -> Sidecars:
-    """Return the tracks that *request* asks for, as far as *timer* allows.
+    """Return the tracks that *request* selects, as far as *timer* allows.
 
     Raises SUBTITLES_UNAVAILABLE or TRANSLATION_UNAVAILABLE if they are required.
     """
@@ -140,7 +140,7 @@ def _download_best(
 
 
 def _track_warnings(track: SubtitleTrack, requested: str) -> list[MediaWarning]:
-    """Return a warning if *track* is not quite what was *requested*: of another region, or a part only."""
+    """Return a warning if *track* differs from *requested*: another region, or not the full track."""
     language, role = track_roles.split_request(requested)
     if languages.differs_in_region(language, track.language):
         return [_missing(requested, f"{describe(track)} is delivered instead")]
@@ -194,7 +194,7 @@ def write_subtitles(
 ) -> tuple[list[Product], list[MediaWarning]]:
     """Write *tracks* with *cut* applied, within the length of the media; return the files.
 
-    *measured_seconds* is the length of the file that is delivered with them; 0 if there is none.
+    *measured_seconds* is the length of the media file delivered; 0 if there is none.
     """
     spec = request.format.subtitles
     products: list[Product] = []
@@ -224,7 +224,7 @@ def _fit(track: CaptionTrack, cut: Cut, measured_seconds: float, media: MediaInf
     """Return the cues of *track* after *cut* within the media, and how many were corrected or left out."""
     site_seconds = media.duration.ToTimedelta().total_seconds()
     shown, misfits = track.cues, 0
-    # A length that the site tells may be wrong, which would lose the text of a whole film.
+    # The length stated by the site may be wrong: it is not used if it would remove most of the cues.
     if not measured_seconds and site_seconds and cues.most_begin_before(shown, site_seconds):
         shown, misfits = cues.limit(shown, site_seconds)
     shown = cues.apply_cut(shown, cut)
@@ -234,7 +234,7 @@ def _fit(track: CaptionTrack, cut: Cut, measured_seconds: float, media: MediaInf
 
 
 def _infixes(track: CaptionTrack) -> Iterator[str]:
-    """Yield what tells the files of *track* from those of others: its language, its role, and a number."""
+    """Yield candidate name parts for the files of *track*: its language and role, then with a number."""
     suffix = track_roles.SUFFIX.get(track.source.role)
     infix = f"{track.language}.{suffix}" if suffix else track.language
     yield infix

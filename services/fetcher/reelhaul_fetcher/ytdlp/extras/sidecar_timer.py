@@ -1,4 +1,4 @@
-"""Limits the time that sidecars take: a site that is slow with them costs the sidecars, not the media."""
+"""Limits the time that sidecars take, so that a site that sends them slowly does not fail the media."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Of the time for which a site may send nothing: a sidecar that has not arrived after this share is given up.
+# A sidecar that does not grow for this share of the idle limit is given up.
 _FILE_SHARE = 0.5
-# All sidecars together may take this many times as long: less than a slow site may hold a slot.
+# All sidecars together may take this many times the idle limit.
 _TOTAL_SHARE = 4.0
-# Between checks whether a sidecar grows.
+# Checks per time limit of a sidecar.
 _CHECKS = 20
 
 
@@ -21,21 +21,21 @@ class SidecarTooSlow(Exception):
 
 
 class SidecarTimer:
-    """Ends requests for sidecars that take too long. For the main thread of a child, which has one.
+    """Ends requests for sidecars that take too long. For use in the main thread, because it handles SIGALRM.
 
     *idle_seconds* is the time for which a site may send nothing.
     """
 
     def __init__(self, idle_seconds: float) -> None:
         self._file_seconds = idle_seconds * _FILE_SHARE
-        #: Left for all sidecars.
+        #: Seconds left for all sidecars.
         self._seconds = idle_seconds * _TOTAL_SHARE
 
     @contextmanager
     def limit(self, size: Callable[[], int] = lambda: 0) -> Iterator[None]:
         """Raise SidecarTooSlow in the block if it takes too long, or all sidecars together do.
 
-        What grows may take longer: *size* returns the bytes that have arrived.
+        *size* returns the bytes received: the time limit of one sidecar restarts whenever they grow.
         """
         started = since = time.monotonic()
         latest = 0

@@ -1,4 +1,4 @@
-"""Files beside the media: subtitles, thumbnail, metadata. One that is missing is a warning, not a failure."""
+"""Files beside the media: subtitles, thumbnail, metadata. A missing file is a warning, not a failure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fetch_sidecars(
     tracker: ProgressTracker,
     translate: Translate,
 ) -> Sidecars:
-    """Return the files beside the media that *request* asks for, and the subtitles to write.
+    """Return the files beside the media that *request* selects, and the subtitles to write.
 
     Raises SUBTITLES_UNAVAILABLE or TRANSLATION_UNAVAILABLE if they are required.
     """
@@ -63,7 +63,7 @@ def _fetch_thumbnail(source: Source, media: MediaInfo, folder: Path, timer: Side
     downloader = source.downloader
     for url in islice(_thumbnail_urls(source, media), _MAX_THUMBNAILS):
         try:
-            # Sites and extractors name pictures that they only suppose to exist.
+            # Sites and extractors list thumbnails that may not exist.
             with downloader.logging_paused(), timer.limit():
                 original.write_bytes(read_body(downloader, Request(url), _MAX_THUMBNAIL_BYTES))
             ffmpeg.to_jpeg(original, jpeg)

@@ -1,4 +1,4 @@
-"""Download of one subtitle track, from whichever of its formats can be read."""
+"""Download of one subtitle track, from the first of its formats that can be read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reelhaul_fetcher.ytdlp.downloader import Downloader, Info, read_response
 from reelhaul_fetcher.ytdlp.extras.sidecar_timer import SidecarTimer, SidecarTooSlow
 
 _MAX_BYTES = 16 * 1024 * 1024
-# Best first: json3 has no rolling lines. Any other may be one of these under another name.
+# Best first: json3 has no rolling lines. Others are tried last, because names of formats are often wrong.
 _PREFERRED = ("json3", "vtt", "srt", "ttml", "dfxp", "ass", "ssa", "smi", "sami")
-# YouTube's older formats, beside those that are read.
+# YouTube's older formats, which are always offered with newer ones.
 _SKIPPED = frozenset(("srv1", "srv2", "srv3"))
 _MAX_FORMS = 8
 _SEGMENTS = "track.segments"
-# Of an extension in a message.
+# Characters of an extension in a message.
 _MAX_NAME = 20
 _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 
@@ -58,7 +58,7 @@ def _download_best(
             with timer.limit(lambda: _received(folder)):
                 text, clock = _fetch_text(downloader, form, source, folder)
             track = subtitle_formats.parse(text, source.language)
-        # Whatever value of the site is the cause: the track is missing then.
+        # No value of a site may fail the media: on any error, the track is missing.
         except Exception as error:
             problems.append(_describe(error, form))
             continue
@@ -78,7 +78,7 @@ def _rank(form: Info) -> int:
 
 
 def _describe(error: Exception, form: Info) -> str:
-    """Return what *error* of *form* means, without addresses and paths."""
+    """Return the text of *error* of *form*, without addresses and paths."""
     if isinstance(error, SubtitlesUnreadable):
         return f"{error} ({_extension(form)[:_MAX_NAME]})"
     if isinstance(error, HTTPError):
@@ -91,7 +91,7 @@ def _describe(error: Exception, form: Info) -> str:
 def _fetch_text(
     downloader: Downloader, form: Info, source: SubtitleTrack, folder: Path
 ) -> tuple[str, float | None]:
-    """Return the text of *form*, and of segments their clock, as in Track."""
+    """Return the text of *form*, and for segments their clock as in Track."""
     if form.get("data") is not None:
         return str(form["data"])[:_MAX_BYTES], None
     is_segmented = str(form.get("protocol") or "").startswith("m3u8") or bool(form.get("fragments"))
@@ -122,7 +122,7 @@ def _received(folder: Path) -> int:
 def _fetch_segments(downloader: Downloader, form: Info, folder: Path) -> bytes:
     """Return the segments of a track one after another, as yt-dlp's native downloaders receive them."""
     path = folder / _SEGMENTS
-    # As a file of no known kind: of WebVTT, yt-dlp would parse the segments, and refuse most errors.
+    # With an unknown extension, because yt-dlp would parse WebVTT segments and reject most errors.
     track = {"protocol": "m3u8_native", **form, "ext": "segments", "id": "track", "title": "track"}
     try:
         downloader.dl(str(path), track, subtitle=True)

@@ -29,23 +29,23 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A file for each format, when they begin and end, and what ended it before the live stream ended.
+    """A file for each format, their starts and ends, and the reason why the recording ended early.
 
-    Times are in seconds after the recording began. A format of which nothing was received has an empty file.
+    Times are in seconds after the recording began. A format without received segments has an empty file.
     """
 
     files: list[Path]
     starts: list[float]
     ends: list[float]
-    #: Where all formats were to end.
+    #: The common end of all formats.
     end: float
-    #: The longest time of which a format has nothing.
+    #: The longest gap in a format, in seconds.
     longest_gap: float
     stop_reason: StopReason.ValueType
 
     @property
     def is_without_audio(self) -> bool:
-        """Whether the video was received, and nothing of the audio beside it."""
+        """Whether video was received, but no separate audio."""
         sizes = [file.stat().st_size for file in self.files]
         return len(sizes) > 1 and sizes[0] > 0 and not any(sizes[1:])
 
@@ -55,7 +55,7 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """The play time, with whatever one format has more than another."""
+        """The play time in seconds, up to the end of the longer format."""
         return min(max(self.ends), max(self.end, min(self.ends)))
 
     @property
@@ -77,7 +77,7 @@ def is_live_playlist(source: Source, format_id: str) -> bool:
     if not str(stream.get("protocol") or "").startswith("m3u8"):
         return False
     try:
-        # Whether it can be recorded is another question, with a reason of its own.
+        # Whether the stream can be recorded is checked later, with its own reason.
         return not fetch_playlist(source.downloader, stream, hls_playlist.parse).is_complete
     except (RequestError, OSError, ValueError):
         return False

@@ -38,12 +38,12 @@ _MAX_TRIES = 4
 _FIRST_DELAY = 0.3
 # The live stream is over if no segment appears for this long, plus three target durations.
 _SILENCE_SECONDS = 20.0
-# The same for audio whose video is recorded to its end.
+# The same for audio whose video has ended, in seconds.
 _LAST_SILENCE_SECONDS = 4.0
 _POLL_SECONDS = 0.2
-# A stop ends the streams together: one that is behind the others goes on for this play time at most.
+# A stop ends all streams together: a stream that is behind continues for at most this play time, in seconds.
 _MAX_CATCH_UP_SECONDS = 10.0
-# What sums of play times may be off by.
+# Rounding error of sums of play times, in seconds.
 _ROUNDING = 0.01
 _MIN_REFRESH_SECONDS, _MAX_REFRESH_SECONDS = 0.3, 5.0
 # A recording takes about as long as it plays, and longer behind a slow site; whatever the playlist says,
@@ -64,12 +64,12 @@ class CommonEnd:
         self._lock, self._is_agreed = threading.Lock(), False
 
     def end_video(self, position: float) -> None:
-        """End at *position* at the latest, where the video does."""
+        """Set the end to *position*, the end of the video, at the latest."""
         with self._lock:
             self.position, self.is_video_over = min(self.position, position), True
 
     def agree(self, recorders: Sequence[LiveStreamRecorder]) -> None:
-        """End where the streams are now; those that are a little behind catch up first."""
+        """Set the end to the current position of the streams; a stream slightly behind catches up first."""
         with self._lock:
             if self._is_agreed:
                 return
@@ -82,12 +82,12 @@ class CommonEnd:
                 self.deadline = time.monotonic() + 2 * _MAX_CATCH_UP_SECONDS
 
     def abort(self) -> None:
-        """End now: one of the streams cannot be recorded."""
+        """End the recording now, because one of the streams cannot be recorded."""
         self.deadline = 0.0
 
 
 class LiveStreamRecorder:
-    """Records one format, from where it is aligned to its end."""
+    """Records one format, from its anchor to the common end."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class LiveStreamRecorder:
     ) -> None:
         #: All recorders of this live stream, this one included; the first is the video's.
         self.parallel = [self]
-        #: Where the recording of this stream begins, and where it is, in seconds after the whole began.
+        #: Start and current position of this stream, in seconds after the start of the recording.
         self.start = self.position = 0.0
         self.has_started = False
-        #: The longest play time that is missing within the recording.
+        #: The longest gap within the recording, in seconds.
         self.longest_gap = 0.0
-        #: Play time between the position and the live edge, if that is near.
+        #: Seconds between the position and the live edge, if that is near; else 0.
         self.available_seconds = 0.0
         self._downloader, self._stream, self._format_id, self._path = downloader, stream, format_id, path
         self._request, self._tracker, self._stop_reason = request, tracker, stop_reason
@@ -129,7 +129,7 @@ class LiveStreamRecorder:
         return self.position - self.start if self.has_started else 0.0
 
     def fetch_first_playlist(self) -> Playlist:
-        """Return the playlist to begin with: an empty one if that of audio is not there yet."""
+        """Return the first playlist; an empty one if that of audio does not exist yet."""
         playlist = self._refresh_playlist() or Playlist((), self._target_seconds, ended=False)
         self._first_playlist = playlist
         return playlist
@@ -140,7 +140,7 @@ class LiveStreamRecorder:
         parts = [part for part in following if part.number >= segment.number][:EDGE_SEGMENTS]
         with suppress(RequestError):
             content = self._prefetch(segment.init_url) if segment.init_url else b""
-            # A segment of a few packets is recognised only with the next ones.
+            # A segment of a few packets is detected only together with the next ones.
             for part in parts:
                 content += self._prefetch(part.url)
                 self._path.write_bytes(content)
@@ -153,7 +153,7 @@ class LiveStreamRecorder:
         return content
 
     def begin_at(self, anchor: Anchor) -> None:
-        """Begin with the segment *anchor*, or with the first one after it that is not over by then."""
+        """Set the first segment to *anchor*; segments that are over at the start are skipped."""
         self._next_number, self.start = anchor.number, anchor.position
         self.position = anchor.position
 
@@ -200,7 +200,7 @@ class LiveStreamRecorder:
         """Count the play time of the segments between the last one and *segment* that were never listed."""
         missing = segment.number - self._next_number
         if missing > 0 and self._next_number:
-            # It cannot be more than what has passed since: numbers may also be counted anew.
+            # Limited by the time passed, because numbering may also restart.
             passed = time.monotonic() - self._last_segment_at + self._target_seconds
             self._gap_seconds += min(missing * segment.seconds, passed)
 
@@ -220,7 +220,7 @@ class LiveStreamRecorder:
         return bool(self.seconds and self._stop_reason())
 
     def _is_finished(self) -> bool:
-        """Return whether this stream is recorded to the common end, or as far as a stop lets it."""
+        """Return whether this stream has reached the common end, or cannot reach it after a stop."""
         if self._is_overdue():
             return True
         if not self.seconds:
@@ -232,7 +232,7 @@ class LiveStreamRecorder:
         return self.position >= self._end.position - _ROUNDING
 
     def _wait(self, seconds: float, is_over: Callable[[], bool]) -> bool:
-        """Wait; return at once, and True, if *is_over*."""
+        """Wait for *seconds*; return True at once if *is_over* returns True."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if is_over():
@@ -245,7 +245,7 @@ class LiveStreamRecorder:
         try:
             playlist = self._retry(lambda: fetch_playlist(self._downloader, self._stream))
         except ValueError as error:
-            # A page instead of the playlist, in the midst of a recording, is a failure of the site.
+            # An invalid playlist during a recording is a temporary failure of the site.
             if not self.has_started:
                 raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(error)) from error
             self._is_site_down = True

@@ -69,7 +69,7 @@ def join_streams(
         reader.inspect,
         reader.read_clock,
         on_progress,
-        expected=[stream.promised_seconds or stated for stream in streams],
+        expected=[stream.declared_seconds or stated for stream in streams],
     )
     return JoinedMedia(
         streams,

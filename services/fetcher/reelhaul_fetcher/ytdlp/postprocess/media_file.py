@@ -22,7 +22,7 @@ _CONTAINERS = {"mp4": "mp4", "m4a": "m4a", "webm": "webm", "mkv": "matroska", "m
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """The file at *path*, and the plan by which it was made."""
+    """The file at *path*, and the plan by which it was muxed."""
 
     path: Path
     plan: MuxPlan
@@ -43,7 +43,7 @@ class MediaFile:
         return Product.from_file(self.path, self.plan.kind, name)
 
 
-def make_media_file(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
+def mux_media_file(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
     """Make the file of *plan*. One that is as planned already stays untouched; others are deleted.
 
     If ffmpeg fails, the extras are left out; if that does not help, copied streams are encoded: a container
@@ -56,16 +56,16 @@ def make_media_file(plan: MuxPlan, on_progress: Callable[[float], None]) -> Medi
         variants += [variant.encoded() for variant in variants]
     for variant in variants[:-1]:
         with suppress(FfmpegFailed):
-            return _make(variant, on_progress)
-    return _make(variants[-1], on_progress)
+            return _mux(variant, on_progress)
+    return _mux(variants[-1], on_progress)
 
 
-def find_missing_extras(planned: MuxPlan, made: MuxPlan) -> list[MediaWarning]:
-    """Return a warning for each extra of *planned* that *made* had to leave out."""
+def find_missing_extras(planned: MuxPlan, muxed: MuxPlan) -> list[MediaWarning]:
+    """Return a warning for each extra of *planned* that *muxed* had to leave out."""
     extras = [
-        (planned.subtitles, made.subtitles, MediaWarning.SUBTITLES_MISSING, "subtitles"),
-        (planned.thumbnail, made.thumbnail, MediaWarning.THUMBNAIL_MISSING, "thumbnail"),
-        (planned.chapters, made.chapters, MediaWarning.CHAPTERS_MISSING, "chapters"),
+        (planned.subtitles, muxed.subtitles, MediaWarning.SUBTITLES_MISSING, "subtitles"),
+        (planned.thumbnail, muxed.thumbnail, MediaWarning.THUMBNAIL_MISSING, "thumbnail"),
+        (planned.chapters, muxed.chapters, MediaWarning.CHAPTERS_MISSING, "chapters"),
     ]
     return [
         MediaWarning(reason=reason, message=f"the {name} could not be embedded")
@@ -74,7 +74,7 @@ def find_missing_extras(planned: MuxPlan, made: MuxPlan) -> list[MediaWarning]:
     ]
 
 
-def _make(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
+def _mux(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
     """Make the file of *plan* exactly. Raises FfmpegFailed."""
     extras = _write_extras(plan).supported_by(plan.package.extension)
     media = plan.media

@@ -11,7 +11,7 @@ from reelhaul_fetcher.model.selection import picture_warnings
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.postprocess.chapter_files import plan_chapters, split_chapters
 from reelhaul_fetcher.ytdlp.postprocess.joined_media import join_streams
-from reelhaul_fetcher.ytdlp.postprocess.media_file import find_missing_extras, make_media_file
+from reelhaul_fetcher.ytdlp.postprocess.media_file import find_missing_extras, mux_media_file
 from reelhaul_fetcher.ytdlp.postprocess.mux_plan import choose_package, limit_cut, plan_mux
 from reelhaul_fetcher.ytdlp.postprocess.plan import Output, OutputPlan
 from reelhaul_fetcher.ytdlp.postprocess.verification import (
@@ -43,7 +43,7 @@ def postprocess(
     warnings = [*chapters.warnings, *check_play_time(media, plan)]
 
     mux_plan = plan_mux(plan, media, package, cut, chapters.embedded)
-    media_file = make_media_file(mux_plan, tracker.update_stage)
+    media_file = mux_media_file(mux_plan, tracker.update_stage)
     warnings += find_missing_extras(mux_plan, media_file.plan)
 
     tracker.begin_stage(Progress.VERIFYING)

@@ -18,7 +18,7 @@ from reelhaul_fetcher.ytdlp.postprocess.plan import OutputPlan
 # Seconds by which a cut file may be longer: the last video frame and the last audio packet have a duration.
 _CUT_TOLERANCE = 0.5
 # Seconds by which video and audio may begin or end apart without a warning.
-_MAX_APART_SECONDS = 2.0
+_MAX_STREAM_OFFSET_SECONDS = 2.0
 
 
 def check_play_time(media: JoinedMedia, plan: OutputPlan) -> list[MediaWarning]:
@@ -33,7 +33,7 @@ def check_play_time(media: JoinedMedia, plan: OutputPlan) -> list[MediaWarning]:
         index = min(number, len(media.files) - 1)
         path, read = media.files[index], media.inspections[index]
         measure = functools.partial(inspector_client.measure_play_time, path, read.demuxer)
-        if warnings := play_time.check_promise(stream, read.duration, measure):
+        if warnings := play_time.check_declared_duration(stream, read.duration, measure):
             return warnings
     # A header with a duration makes the end known, and the decoder checks it.
     is_whole = all(stream.is_complete for stream in media.streams) or all(
@@ -132,7 +132,7 @@ def _find_unequal_streams(inspection: Inspection) -> list[MediaWarning]:
     texts = [
         f"{verb} {abs(seconds):.1f} s {'after' if seconds > 0 else 'before'} the video"
         for verb, seconds in differences.items()
-        if abs(seconds) > _MAX_APART_SECONDS
+        if abs(seconds) > _MAX_STREAM_OFFSET_SECONDS
     ]
     text = f"the audio {' and '.join(texts)}"
     return [MediaWarning(reason=MediaWarning.STREAMS_UNEQUAL, message=text)] if texts else []

@@ -31,13 +31,13 @@ from reelhaul_fetcher.ytdlp.downloader import (
     confine_programs,
     disable_ffmpeg_downloader,
     downloader_options,
-    read_playlist_durations,
+    patch_playlist_duration,
     share_ssl_contexts,
 )
 from reelhaul_fetcher.ytdlp.extract import dash_manifest, extraction, json_ld, playlist
 from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex, url_patterns
 from reelhaul_fetcher.ytdlp.extract.info import to_media_info
-from reelhaul_fetcher.ytdlp.extract.manifest_tracks import keep_track_properties
+from reelhaul_fetcher.ytdlp.extract.manifest_tracks import patch_track_parsers
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
 from reelhaul_runtime.errors import to_status
 
@@ -54,10 +54,10 @@ def warm_up() -> str:
     """
     disable_ffmpeg_downloader()
     confine_programs()
-    keep_track_properties()
-    json_ld.tolerate_mistakes()
-    dash_manifest.support_periods()
-    read_playlist_durations()
+    patch_track_parsers()
+    json_ld.patch_json_ld_parser()
+    dash_manifest.patch_dash_parser()
+    patch_playlist_duration()
     share_ssl_contexts()
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
         Downloader.extractors = dict(downloader._ies)

@@ -19,8 +19,8 @@ REREAD_SECONDS = 5.0
 
 #: Seconds between two readings of what the rows of watched jobs do not record: why they wait, lost workers,
 #: the progress of an expansion's jobs. After a reading, at least this many times its duration passes.
-OBSERVE_SECONDS = 1.0
-OBSERVE_REST = 4.0
+VIEW_REFRESH_SECONDS = 1.0
+VIEW_REFRESH_PAUSE_RATIO = 4.0
 
 
 def stream_ended() -> ReelhaulError:

@@ -112,7 +112,7 @@ class WatchedJob:
         """Whether nothing more will happen: the job, and of an expansion all of its jobs, have ended."""
         return self.view.has_ended
 
-    async def observe(self) -> None:
+    async def refresh_view(self) -> None:
         """Build the view of the present row anew, and wake the watchers if it has changed."""
         if self.has_ended:
             return
@@ -234,11 +234,11 @@ class WatchedJob:
             self.wakeups.notify()
             return
         if view.job.kind is Kind.EXPANSION:
-            has_news = view.job.progress != before.job.progress
+            has_changed = view.job.progress != before.job.progress
         else:
             reasons = [wait.reason if wait else None for wait in (before.wait, view.wait)]
-            has_news = reasons[0] != reasons[1]
-        if has_news:
+            has_changed = reasons[0] != reasons[1]
+        if has_changed:
             self.view = view
             self._publish_update(view)
 
@@ -343,7 +343,10 @@ class WatchedJobs:
             entry.started.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._entries[job_id] = entry
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._compare_all()), asyncio.create_task(self._observe_all())]
+            self._tasks = [
+                asyncio.create_task(self._compare_all()),
+                asyncio.create_task(self._refresh_all_views()),
+            ]
             for task in self._tasks:
                 task.add_done_callback(_log_failure)
         entry.watchers += 1
@@ -372,7 +375,7 @@ class WatchedJobs:
             except ReelhaulError as error:
                 log.warning("watched jobs could not be compared", extra={"cause": repr(error)})
 
-    async def _observe_all(self) -> None:
+    async def _refresh_all_views(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             started = clock()
@@ -380,11 +383,11 @@ class WatchedJobs:
                 if not _succeeded(entry.started):
                     continue
                 try:
-                    await entry.job.observe()
+                    await entry.job.refresh_view()
                 except ReelhaulError as error:
                     log.warning("a watched job could not be observed", extra={"cause": repr(error)})
             spent = clock() - started
-            await asyncio.sleep(max(limits.OBSERVE_SECONDS, limits.OBSERVE_REST * spent))
+            await asyncio.sleep(max(limits.VIEW_REFRESH_SECONDS, limits.VIEW_REFRESH_PAUSE_RATIO * spent))
 
     async def _compare(self, job_ids: list[str]) -> None:
         revisions = await self._store.get_revisions(job_ids)

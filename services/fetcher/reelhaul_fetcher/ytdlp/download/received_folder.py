@@ -1,7 +1,7 @@
-"""The folder of the media as received, which a later attempt may take over, and the records in it.
+"""The received folder, which a later attempt may take over, and its records.
 
-A record is a sidecar ``<file>.state`` that says how much of a file is here and of which version of it. The
-content of the folder decides nothing by itself: without a valid record, a file is received anew.
+A record is a sidecar ``<file>.state`` that states which ranges of which version of a file were received.
+Without a valid record, a file is received from the beginning.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_FILE = ".lock"
-# More than the longest record has.
+# More than the longest record.
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 
 class ReceivedFolder:
-    """The folder at *path*, for this process alone.
+    """The folder at *path*, locked by this process.
 
-    If a process of an earlier attempt still has it, nothing is taken over: the files are unlinked, and
-    whatever that process still writes is lost.
+    If a process of an earlier attempt still holds the lock, its files are unlinked, and nothing is taken
+    over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class ReceivedFolder:
                 entry.unlink()
 
     def retain(self, files: Collection[Path]) -> None:
-        """Delete everything that does not belong to one of *files*: other streams were chosen meanwhile."""
+        """Delete the files that belong to none of *files*, for example of streams chosen earlier."""
         names = tuple(file.name for file in files)
         for entry in self.path.iterdir():
             if entry.name != _LOCK_FILE and not entry.name.startswith(names):
@@ -66,7 +66,7 @@ def record_path(file: Path) -> Path:
 
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
-    """Replace the record of *file* in one step: a crash leaves the old one or the new one. Raises OSError."""
+    """Replace the record of *file* atomically: a crash leaves the old one or the new one. Raises OSError."""
     body = json.dumps({**record, "boot": _boot_id()}).encode()
     path = record_path(file)
     temporary = path.with_name(f"{path.name}.new")
@@ -92,7 +92,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def remove_files(file: Path) -> None:
-    """Delete *file*, its record and its parts. The record first: a crash leaves none of other bytes."""
+    """Delete the record of *file*, then *file* and its parts, so that no crash leaves a record without its bytes."""
     record_path(file).unlink(missing_ok=True)
     for entry in file.parent.iterdir():
         if entry.name.startswith(file.name):
@@ -100,18 +100,18 @@ def remove_files(file: Path) -> None:
 
 
 def link(file: Path, target: Path) -> Path:
-    """Return *target*, which is *file* also; others may delete it, and must not change it."""
+    """Create *target* as a hard link to *file*, and return it. It may be deleted, but not modified."""
     target.unlink(missing_ok=True)
     try:
         os.link(file, target)
     except OSError:
-        # The file system has no links: a later attempt receives it anew.
+        # Without hard links, a later attempt receives the file again.
         file.rename(target)
     return target
 
 
 def _is_private_file(path: Path) -> bool:
-    """Return whether *path* is a file that only this folder has: storage adopts finished files by link."""
+    """Return whether *path* is a file without other links: storage adopts finished files by hard link."""
     with suppress(OSError):
         status = path.lstat()
         return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and bool(status.st_mode & stat.S_IWUSR)
@@ -119,7 +119,7 @@ def _is_private_file(path: Path) -> bool:
 
 
 def _replace_by_copy(path: Path) -> bool:
-    """Replace a file that others have as well by a copy; False if it is no file or there is no space."""
+    """Replace a hard-linked file by a copy; return False if it is no file or the copy fails."""
     copy = path.with_name(f"{path.name}.copy")
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -133,7 +133,7 @@ def _replace_by_copy(path: Path) -> bool:
 
 
 def _boot_id() -> str:
-    """Return what the kernel calls its run since the machine was started; empty if it does not tell."""
+    """Return the kernel's boot id; empty if it is not available."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

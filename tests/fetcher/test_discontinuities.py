@@ -642,7 +642,7 @@ async def test_dynamic_manifest(harness: Harness, site: FolderSite, page: str) -
         (_MPD.format(_TOTAL_4, _period(0, _LASTING) + '<Period duration="PT2S"/>'), "period 2"),
         (
             _MPD.format(' mediaPresentationDuration="PT60S"', _period(0, _LASTING)),
-            "the manifest promises 60.0 s",
+            "the manifest declares 60.0 s",
         ),
     ],
 )
