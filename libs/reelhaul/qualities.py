@@ -1,24 +1,23 @@
-"""Qualities: which pictures a word such as "1080p" stands for.
+"""Qualities: classes of picture sizes, such as "1080p".
 
-One rule for what is listed, chosen, guaranteed and delivered: a word is a class of pictures. A landscape
-picture counts by the side that is larger in a frame of 16:9, so that a film of 1920x800 is "1080p" as its
-uncropped original is; a portrait by its shorter side.
+A landscape picture belongs to the smallest 16:9 class that contains it, so that a film of 1920x800 is "1080p"
+like its uncropped original. A portrait picture belongs to the class of its shorter side.
 """
 
 from __future__ import annotations
 
-#: The numbers of the words, best first: "4320p" to "144p".
+#: The numbers of the classes, best first: "4320p" to "144p".
 CLASSES = (4320, 2160, 1440, 1080, 720, 480, 360, 240, 144)
 
-# A picture of this share of a class belongs to it: 1440x1072 is 1080p. Encoders need sides that are
-# multiples of 16, and films are cropped a little on every side.
+# A picture of at least this share of a class belongs to it: 1440x1072 is 1080p, because encoders round sizes
+# to multiples of 16, and films are slightly cropped.
 _SUFFICIENT_SHARE = 0.95
 
 
 def count_lines(width: int, height: int) -> float:
     """Return the lines by which a picture is compared with others; 0 if *height* is unknown.
 
-    An unknown *width* is taken for that of 16:9.
+    An unknown *width* is assumed to be that of 16:9.
     """
     if not width or not height:
         return height
@@ -32,14 +31,14 @@ def classify(width: int, height: int) -> int:
 
 
 def is_within(width: int, height: int, maximum: int) -> bool:
-    """Return whether a picture meets the limit *maximum*: a class, or else pixels of the shorter side."""
+    """Return whether a picture is within *maximum*: a class, or else pixels of the shorter side."""
     if maximum in CLASSES:
         return classify(width, height) <= maximum
     return _shorter_side(width, height) <= maximum
 
 
 def reaches(width: int, height: int, minimum: int) -> bool:
-    """Return whether a picture has *minimum* or more: a class, or else pixels of the shorter side."""
+    """Return whether a picture has at least *minimum*: a class, or else pixels of the shorter side."""
     if minimum in CLASSES:
         return classify(width, height) >= minimum
     return _shorter_side(width, height) >= minimum

@@ -124,7 +124,7 @@ class Unavailable(ReelhaulError):
 
 
 class UndecodableResponse(ReelhaulError):
-    """Another service answered with what is no response of the method: a bug. Calling again is useless."""
+    """Another service sent an undecodable response, because of a bug. A retry does not help."""
 
     def __init__(self, service: str) -> None:
         super().__init__(ErrorReason.INTERNAL_ERROR, f"the response of {service} cannot be read")

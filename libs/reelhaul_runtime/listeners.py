@@ -1,4 +1,4 @@
-"""Listeners: what an address (host:port) resolves to here, and why a server cannot listen at it."""
+"""Listeners: resolves addresses (host:port) of this machine, and checks whether a server can listen there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import cast
 
-#: What ``bind`` takes for IPv4, and for IPv6.
+#: Socket address of IPv4 or IPv6, as for ``bind``.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -15,7 +15,7 @@ class AddressUnavailable(Exception):
 
 
 def explain(address: str) -> str:
-    """Return why a server cannot listen at *address*, which has just failed."""
+    """Return why listening at *address* failed just now."""
     try:
         check(address)
     except AddressUnavailable as error:
@@ -24,7 +24,7 @@ def explain(address: str) -> str:
 
 
 def check(address: str) -> None:
-    """Return if a server can listen at *address* now. Raises AddressUnavailable."""
+    """Check that a server can listen at *address* now. Raises AddressUnavailable."""
     host, _, port = address.rpartition(":")
     try:
         for family, sockaddr in resolve(host, int(port)):
@@ -53,7 +53,7 @@ def resolve(host: str, port: int) -> list[tuple[int, SocketAddress]]:
 
 
 def check_socket_address(family: int, sockaddr: SocketAddress) -> None:
-    """Raise OSError if no server can listen at *sockaddr*. Connections left by an ended one do not count."""
+    """Raise OSError if no server can listen at *sockaddr*. Connections of an ended server are ignored."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -63,7 +63,7 @@ def check_socket_address(family: int, sockaddr: SocketAddress) -> None:
 
 
 def describe(address: str, error: OSError | ValueError) -> str:
-    """Return what an operator does about *error*, which listening at *address* raised."""
+    """Return a text for the operator about *error*, raised by listening at *address*."""
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return f"{address} is used by another process: end that, or set another address"
     reason = error.strerror if isinstance(error, OSError) else None

@@ -34,7 +34,7 @@ def make_data_dir_private(folder: Path) -> None:
 
 
 def describe_data_dir(error: OSError) -> str:
-    """Return the text of *error*, which the use of a data folder raised, for the operator."""
+    """Return a text for the operator about *error*, raised by the use of a data folder."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 

@@ -27,7 +27,7 @@ def redact_urls(text: str) -> str:
 
 
 def redact_paths(text: str) -> str:
-    """Return *text* with the last part alone of each absolute path in it."""
+    """Return *text* with each absolute path reduced to its last part."""
     return _PATH.sub(_last_part, text) if "/" in text else text
 
 

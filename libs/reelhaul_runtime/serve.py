@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 OK, FAILED = 0, 1
 
-# Errors of files that trying again does not change; a full disk is not among them.
+# Errors of files for which a restart does not help; a full disk is not among them.
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 # Allocations, less deallocations, between two runs of the garbage collector: the default of 700 is for
@@ -114,7 +114,7 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
 
 
 def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files: a burst of connections is accepted before any can be refused."""
+    """Raise the limit of open files, because a burst of connections is accepted before any is refused."""
     current, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _MAX_DESCRIPTORS if maximum == resource.RLIM_INFINITY else min(maximum, _MAX_DESCRIPTORS)
     if current != resource.RLIM_INFINITY and current < limit:
@@ -191,7 +191,7 @@ def _report_missing_package(names: str, error: ImportError) -> int:
 
 
 def _is_unusable(error: OSError, data_dir: Path) -> bool:
-    """Return whether *error* means that *data_dir* has something that cannot be written, or is no folder."""
+    """Return whether *error* means that *data_dir* or a file in it cannot be used."""
     if error.errno not in _UNUSABLE or error.filename is None:
         return False
     return Path(os.fsdecode(error.filename)).absolute().is_relative_to(data_dir.absolute())

@@ -42,8 +42,8 @@ class SuiteSettings(BaseSettings):
     jobs_address: str = "127.0.0.1:50051"
     fetcher_address: str = "127.0.0.1:50052"
     storage_address: str = "127.0.0.1:50053"
-    #: host:port of each fetcher, comma separated, where gateway and jobs find them; a DNS name may stand for
-    #: several. Empty: the one at ``fetcher_address``.
+    #: host:port of each fetcher, comma separated, for gateway and jobs; a DNS name may resolve to several.
+    #: Empty: the one at ``fetcher_address``.
     fetcher_addresses: str = ""
     #: Networks that fetches may reach in addition to public addresses, comma separated. The guard of each
     #: fetcher enforces it; jobs rejects URLs with other addresses when they are created.
@@ -159,12 +159,12 @@ class SuiteSettings(BaseSettings):
 
 
 def split_addresses(text: str) -> list[str]:
-    """Return the addresses in *text*, which are comma separated."""
+    """Return the comma-separated addresses in *text*."""
     return [part for part in map(str.strip, text.split(",")) if part]
 
 
 def may_be_several(address: str) -> bool:
-    """Return whether *address* is a list, or a DNS name, which may resolve to several servers."""
+    """Return whether *address* may stand for several servers: it is a list, or a DNS name."""
     is_name = not _ip_version(address) and not is_loopback(address)
     return len(split_addresses(address)) > 1 or is_name
 

@@ -95,7 +95,7 @@ class SseFraming:
     """
 
     content_type = _EVENT_STREAM
-    # It tells an EventSource, which reconnects after the end, that nothing follows.
+    # An EventSource reconnects after the end of a stream, unless the status is 204.
     empty_status = 204
     ping = b": ping\n\n"
 

@@ -134,9 +134,9 @@ def check_succeeded(job: Download, as_json: bool) -> None:
 
 
 def save_files(client: Client, job: Download, folder: Path, overwrite: bool, display: Display) -> int:
-    """Save all files of *job*, or of a playlist those of its entries, into *folder*; return the exit code.
+    """Save all files of *job*, or of the entries of a playlist, into *folder*; return the exit code.
 
-    Entries without files do not keep the others from being saved, but the code is that of a failure.
+    If an entry did not succeed, the others are saved, and the exit code is that of a failure.
     """
     code = 0
     try:
@@ -161,7 +161,7 @@ def save_files(client: Client, job: Download, folder: Path, overwrite: bool, dis
 
 
 def is_playlist(job: Download) -> bool:
-    """Return whether *job* is that of a playlist, whose entries are jobs of their own."""
+    """Return whether *job* is a playlist, whose entries have separate jobs."""
     return bool(job.batch_id) and job.batch_id == job.job_id
 
 

@@ -81,8 +81,8 @@ def to_target(address: str) -> str:
 def service_config(services: list[descriptor.ServiceDescriptor], *, balance: bool = False) -> dict[str, Any]:
     """Return the gRPC service config of *services*: methods with an ``idempotency_level`` are retried.
 
-    With *balance*, calls go in turn to those servers of the address whose health service reports the first of
-    *services* as serving.
+    With *balance*, calls are distributed round-robin to the servers of the address whose health service
+    reports the first of *services* as serving.
     https://github.com/grpc/grpc/blob/master/doc/service_config.md
     """
     idempotent = [
@@ -93,7 +93,7 @@ def service_config(services: list[descriptor.ServiceDescriptor], *, balance: boo
     ]
     config: dict[str, Any] = {}
     if balance:
-        # A server that has just died may still be the next in turn.
+        # A server that has just died may still be selected.
         idempotent.append({"service": "grpc.health.v1.Health", "method": "Check"})
     if idempotent:
         config["methodConfig"] = [{"name": idempotent, "retryPolicy": _RETRY_POLICY}]

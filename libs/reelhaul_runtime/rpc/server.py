@@ -45,7 +45,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     # The gateway has the watches of all its clients on one connection; jobs limits their number itself.
     ("grpc.max_concurrent_streams", 32_768),
 ]
-# Each connection is a file descriptor; databases, files and connections to others have the rest.
+# Each connection is a file descriptor; the other half is for databases, files and outgoing connections.
 _MAX_CONNECTIONS, _DESCRIPTORS_PER_CONNECTION = 2048, 2
 
 
@@ -58,11 +58,11 @@ def _max_connections() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds of the connections of a server, so that silent ones do not exhaust its file descriptors."""
+    """Limits of the connections of a server, so that idle ones do not exhaust its file descriptors."""
 
-    #: Further ones are closed at once. By default as many as the limit of open files allows, at most 2,048.
+    #: Further connections are closed at once. The default depends on the limit of open files, at most 2,048.
     max_connections: int = field(default_factory=_max_connections)
-    #: Seconds within which a peer must speak HTTP/2.
+    #: Seconds within which a peer must complete the HTTP/2 handshake.
     handshake_seconds: float = 10.0
     #: Seconds after which a connection without calls is closed; the client's next call opens another.
     idle_seconds: float = 120.0
@@ -102,7 +102,7 @@ async def serving(
     With *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable if the address
     is in use or not this machine's.
     """
-    # Without a reservation two servers must never share a port unnoticed.
+    # Without *reuse_port*, a second server at the port must fail.
     options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
     server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=options)
     health = health_aio.HealthServicer()

@@ -15,13 +15,13 @@ from reelhaul_runtime.settings import InvalidSetting
 
 
 class StartupConflict(Exception):
-    """The suite cannot start here now; the text says why and what to do."""
+    """The suite cannot start now; the text states the cause and the remedy."""
 
 
 def create_run_folder(data_dir: Path) -> Path:
     """Return the folder of what belongs to one run of the suite, created if missing; both get mode 0700.
 
-    Raises InvalidSetting if the data folder is open to other users and not ours alone, or cannot be used.
+    Raises InvalidSetting if the data folder is accessible to other users, or cannot be used.
     """
     folder = data_dir / "run"
     try:

@@ -1,4 +1,4 @@
-"""Ports: chosen for the processes of a suite, and kept from other programs until the suite ends."""
+"""Ports: chosen for the processes of a suite, and reserved until the suite ends."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ReservedPorts:
                 each.close()
             raise AddressUnavailable(listeners.describe(f"{host}:{port}", error)) from error
         for each in held:
-            # Only now: with the option, bind would share the port with another suite of this user.
+            # Set after bind, which would share the port with another suite of this user otherwise.
             each.setsockopt(socket.SOL_SOCKET, option, 1)
         self._sockets += held
 
@@ -77,7 +77,7 @@ def reserve_port() -> int:
 
 
 def _bind(family: int, sockaddr: listeners.SocketAddress, *, fixed: bool) -> socket.socket:
-    """Return a socket that is bound to *sockaddr*; a *fixed* one may have connections of an ended server."""
+    """Return a socket bound to *sockaddr*; a *fixed* port may have connections of an ended server."""
     holder = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:
@@ -90,7 +90,7 @@ def _bind(family: int, sockaddr: listeners.SocketAddress, *, fixed: bool) -> soc
             listeners.check_socket_address(family, sockaddr)
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind(sockaddr)
-            # It would let other servers listen here too.
+            # The option would also allow other servers to listen here.
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
         holder.close()

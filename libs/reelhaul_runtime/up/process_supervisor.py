@@ -75,7 +75,7 @@ class ProcessSupervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
     def end_restarts(self) -> None:
-        """Do not start the process again once it has ended."""
+        """Stop restarting the process after it ends."""
         self._stopping.set()
 
     async def stop(self) -> None:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 #: Exit codes.
 OK, FAILED, KILLED = 0, 1, 130
 
-# Instead of an exit code: the suite is started again, with another port for its broker, so many times.
+# Returned instead of an exit code: the suite is restarted with another port for its broker.
 _PORT_TAKEN = -1
 _MAX_STARTS = 5
 
@@ -80,7 +80,7 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
                 if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
                     return code
         raise data_dir.StartupConflict(
-            "other programs take each port that is chosen for nats-server: set REELHAUL_NATS_URL"
+            "other programs use every port that was chosen for nats-server: set REELHAUL_NATS_URL"
         )
 
 
@@ -141,7 +141,7 @@ class Suite:
         self._write_state()
 
     def _stop_if_unrecoverable(self) -> None:
-        """End the suite if a process cannot start however often it is tried."""
+        """Stop the suite if a process ended with an error that a restart does not remove."""
         ended = [each for each in self._supervisors if each.last_exit_code is not None and not each.process]
         if refused := [each.spec.name for each in ended if each.last_exit_code == REFUSED]:
             log.error("%s refused its settings", ", ".join(refused))
@@ -204,7 +204,7 @@ async def _wait_until_ready(spec: SuiteProcess) -> None:
 
 
 def _is_taken(spec: SuiteProcess) -> bool:
-    """Return whether *spec*, which does not run, cannot listen at its address."""
+    """Return whether the address of *spec*, which does not run, is used by another program."""
     try:
         listeners.check(spec.address.rpartition("/")[2])
     except listeners.AddressUnavailable:
@@ -232,7 +232,7 @@ def _processes(settings: SuiteSettings, folder: Path, ports: ReservedPorts) -> t
 def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> SuiteSettings:
     """Return *settings* with port 0 replaced, and all addresses reserved.
 
-    Raises InvalidSetting, naming the setting, if an address cannot be listened at.
+    Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
     """
     configured = {name: getattr(settings, name) for name in ADDRESSES}
     reserved: dict[str, str] = {}

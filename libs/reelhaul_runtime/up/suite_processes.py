@@ -49,7 +49,7 @@ class SuiteProcess:
     address: str
     #: The proto service whose gRPC health is its readiness.
     health: str = ""
-    #: Whether ``up`` chose the port, and can choose another.
+    #: Whether ``up`` chose the port, and may choose another one.
     has_chosen_port: bool = False
     #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)

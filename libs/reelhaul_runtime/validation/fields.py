@@ -45,7 +45,7 @@ def check_grants(
 
 
 def check_enums(message: Message, path: str, violations: FieldViolations) -> None:
-    """Add a violation for each field with a number that is no value of its enum; proto3 lets them through."""
+    """Add a violation for each field with a number that is no value of its enum, which proto3 accepts."""
     for field, value in message.ListFields():
         if field.enum_type is not None:
             known = field.enum_type.values_by_number

@@ -29,10 +29,10 @@ _MAX_REDACTED = 256
 
 
 def check_url(url: str, field: str, violations: FieldViolations, rules: Rules | None = None) -> None:
-    """Add a violation if *url* is URL_INVALID, or URL_FORBIDDEN: the guard would refuse its host for certain.
+    """Add a violation if *url* is URL_INVALID, or URL_FORBIDDEN because the guard certainly refuses its host.
 
-    A host that is an address is checked by *rules*, which are those of the guard. None: only what no setting
-    could allow is forbidden.
+    A literal address is checked by *rules*, those of the guard. None: only addresses that no setting can
+    allow are forbidden.
     """
     if not url:
         violations.add(field, "is required")
@@ -112,7 +112,7 @@ def _is_host(host: str) -> bool:
 
 
 def _literal_address(host: str) -> Address | None:
-    """Return the address that *host* is or always resolves to; None for any other name."""
+    """Return *host* as an address, also if it is a name of localhost; None for other names."""
     if _LOCALHOST.fullmatch(host):
         return IPv4Address("127.0.0.1")
     try:
@@ -132,6 +132,6 @@ def _is_forbidden(host: str, port: int, rules: Rules | None) -> bool:
         return True
     if address is None:
         return False
-    # No video can be hosted there. Loopback and private hosts may be allowed.
+    # Settings may allow loopback and private addresses, but not these, where no video can be hosted.
     address = unmap(address)
     return address.is_link_local or address.is_multicast or address.is_unspecified

@@ -11,7 +11,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, Violation
 
 _MAX_IN_TEXT = 3
-# Of those that an error lists; one request may have a million.
+# Violations that an error lists; one request may have a million.
 _MAX_LISTED = 100
 # Longer than any media; larger values would overflow arithmetic later.
 _MAX_DURATION = timedelta(days=3660)

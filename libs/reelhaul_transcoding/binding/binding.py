@@ -78,7 +78,7 @@ class Binding:
             if oneof.name == options.event_name_oneof
             for field in oneof.fields
         }
-        # That of an event without a name, as an EventSource sees it.
+        # The default event name of an EventSource.
         self._default_event_name = "message" if options.event_name_oneof else ""
         infers_mask = options.infer_update_mask and rule.http_method == "PATCH" and rule.body not in ("", "*")
         self._mask_field = find_mask_field(method.input_type) if infers_mask else None

@@ -193,8 +193,8 @@ class Download(_message.Message):
     """Requested format, e.g. "mp4"."""
     got_quality: _builtins.str
     """Delivered lines, as measured by ffprobe, e.g. "720p", or "800p" for a film of
-    1920x800, which is "1080p" as a request; of portraits the columns. Empty until
-    SUCCEEDED, and for audio.
+    1920x800, whose requested quality is "1080p"; for portrait pictures the columns.
+    Empty until SUCCEEDED, and for audio.
     """
     got_format: _builtins.str
     """Delivered format, e.g. "mp4"; empty until SUCCEEDED."""
@@ -261,8 +261,8 @@ class Download(_message.Message):
     @_builtins.property
     def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """For a playlist: number of its jobs by Status name, e.g. {"SUCCEEDED": 41}. Percentage,
-        bytes and speed are then over these jobs, which run on after the playlist itself
-        SUCCEEDED. In a list of jobs: for its first 20 playlists.
+        bytes and speed are totals of these jobs, which continue after the playlist itself
+        SUCCEEDED. In a list of jobs: set for its first 20 playlists.
         """
 
     def __init__(

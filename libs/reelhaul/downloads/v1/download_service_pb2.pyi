@@ -90,9 +90,9 @@ class CreateDownloadRequest(_message.Message):
     """Page or media URL, http or https."""
     quality: _builtins.str
     """"best", "4320p", "2160p", "1440p", "1080p", "720p", "480p", "360p", "240p", "144p"
-    or "worst"; empty means "best". The best offered within the limit is chosen. A word
-    is a class of pictures: 1920x800 is "1080p", because its sides fit into 1920x1080;
-    of portraits the shorter side counts.
+    or "worst"; empty means "best". The best offered within the limit is chosen. A
+    quality is a class of picture sizes: 1920x800 is "1080p", because it fits into
+    1920x1080; portrait pictures are classified by the shorter side.
     """
     format: _builtins.str
     """"mp4", "webm", "mkv", or for audio "mp3", "m4a", "opus", "flac", "wav", "ogg". An
@@ -179,7 +179,7 @@ class CreateDownloadRequest(_message.Message):
     @_builtins.property
     def subtitle_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """BCP-47 languages, "original" or "all"; empty means ["original"]. "en-x-forced" and
-        "en-x-sdh" request the forced ones, and those for people who hear badly.
+        "en-x-sdh" request forced subtitles, and those for the hard of hearing.
         """
 
     @_builtins.property
@@ -470,7 +470,7 @@ class GetInfoResponse(_message.Message):
         hdr: _builtins.str
         """Kind of high dynamic range; empty for SDR."""
         role: _media_pb2.TrackRole.ValueType
-        """What the audio is for, e.g. an audio description; absent if the site does not say."""
+        """Role of the audio, e.g. an audio description; absent if unknown."""
         def __init__(
             self,
             *,
@@ -513,7 +513,7 @@ class GetInfoResponse(_message.Message):
         name: _builtins.str
         """The site's name for the track."""
         role: _media_pb2.TrackRole.ValueType
-        """What the track is for, e.g. forced subtitles; absent if the site does not say."""
+        """Role of the track, e.g. forced subtitles; absent if unknown."""
         def __init__(
             self,
             *,
@@ -630,8 +630,8 @@ class GetInfoResponse(_message.Message):
 
     @_builtins.property
     def qualities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Words of quality that are offered, best first, e.g. ["2160p", "1080p"]: each
-        requests something else.
+        """Offered qualities, best first, e.g. ["2160p", "1080p"]; each leads to another
+        result.
         """
 
     @_builtins.property
@@ -1020,7 +1020,7 @@ class WatchProgressResponse(_message.Message):
         detail: _builtins.str
         """Current step of the stage, for people."""
         wait_reason: _builtins.str
-        """"WORKER_LOST" while the worker does not answer; else empty."""
+        """"WORKER_LOST" while the worker does not answer; empty otherwise."""
         @_builtins.property
         def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
             """As Download.job_counts."""
@@ -1149,8 +1149,8 @@ class WatchProgressResponse(_message.Message):
 
     @_builtins.property
     def state(self) -> Global___WatchProgressResponse.State:
-        """The status changed; never dropped. Or the reason for which it waits changed: then
-        old_status is status.
+        """The status changed; never dropped. Or the wait reason changed: then old_status
+        equals status.
         """
 
     @_builtins.property

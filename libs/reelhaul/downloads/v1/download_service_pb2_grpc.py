@@ -203,9 +203,9 @@ class DownloadServiceServicer:
         and the end. Over HTTP it is a WebSocket when upgraded, else SSE or NDJSON, by the
         Accept header; both paths offer all three.
 
-        That of a playlist has the progress of its jobs, and ends when they have ended. Events
-        of SSE have the name of their kind, e.g. "progress"; a failure of the stream is
-        "stream_error". An EventSource that returns after the end gets 204, and stops.
+        The stream of a playlist has the progress of its jobs, and ends when they have ended.
+        SSE events are named by their kind, e.g. "progress"; a failure of the stream is
+        "stream_error". An EventSource that reconnects after the end gets 204, and stops.
 
         The status is OK even if the download failed (WebSocket: 1000). When the server
         drains, and after 12 h, the stream ends with UNAVAILABLE (1012): reconnect with

@@ -118,9 +118,9 @@ class FetcherServiceServicer:
         may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-        disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant's fetches
-        leave a slot to others), UPSTREAM_UNAVAILABLE (every egress has used up its budget
-        for today), REQUEST_ID_REUSED.
+        disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant has too
+        many direct fetches), UPSTREAM_UNAVAILABLE (every egress has used up its budget for
+        today), REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,9 +60,9 @@ class FetcherServiceStub:
     may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-    disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant's fetches
-    leave a slot to others), UPSTREAM_UNAVAILABLE (every egress has used up its budget
-    for today), REQUEST_ID_REUSED.
+    disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant has too
+    many direct fetches), UPSTREAM_UNAVAILABLE (every egress has used up its budget for
+    today), REQUEST_ID_REUSED.
     """
     WatchFetch: _grpc.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]
     """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
@@ -121,9 +121,9 @@ class FetcherServiceAsyncStub(FetcherServiceStub):
     may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
     Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-    disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant's fetches
-    leave a slot to others), UPSTREAM_UNAVAILABLE (every egress has used up its budget
-    for today), REQUEST_ID_REUSED.
+    disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant has too
+    many direct fetches), UPSTREAM_UNAVAILABLE (every egress has used up its budget for
+    today), REQUEST_ID_REUSED.
     """
     WatchFetch: _aio.UnaryStreamMultiCallable[_fetcher_service_pb2.WatchFetchRequest, _fetcher_service_pb2.WatchFetchResponse]  # type: ignore[assignment]
     """Streams a fetch: a snapshot, events, a last snapshot. An ended one sends only the
@@ -191,9 +191,9 @@ class FetcherServiceServicer(metaclass=_abc_1.ABCMeta):
         may run: a caller that keeps them sets another expiry by storage's UpdateArtifact.
 
         Errors: URL_INVALID, URL_FORBIDDEN, FIELD_INVALID, OVERLOADED (no free slot, no
-        disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant's fetches
-        leave a slot to others), UPSTREAM_UNAVAILABLE (every egress has used up its budget
-        for today), REQUEST_ID_REUSED.
+        disk space, or draining: nothing was started), QUOTA_EXCEEDED (the tenant has too
+        many direct fetches), UPSTREAM_UNAVAILABLE (every egress has used up its budget for
+        today), REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -269,8 +269,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
-        """Newest progress of the newest attempt; unset before the first. For an EXPANSION: over
-        all of its jobs, also when it has ended itself; in a list for its first 20 expansions.
+        """Newest progress of the newest attempt; unset before the first. For an EXPANSION: the
+        total of its jobs, also after it has ended itself; in a list set for the first 20
+        expansions.
         """
 
     @_builtins.property
@@ -319,7 +320,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def wait(self) -> Global___Wait:
-        """Why it is not running; only when QUEUED, RETRYING or PAUSED, and WORKER_LOST."""
+        """Why it is not running; only when QUEUED, RETRYING or PAUSED, or when RUNNING with
+        WORKER_LOST.
+        """
 
     @_builtins.property
     def estimate(self) -> _media_pb2.Estimate:

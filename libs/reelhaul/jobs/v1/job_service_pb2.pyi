@@ -841,8 +841,8 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def state_change(self) -> Global___WatchJobResponse.StateChange:
-        """The state changed; never conflated. Or the reason for which it waits changed: then
-        old_state is state.
+        """The state changed; never conflated. Or the wait reason changed: then old_state
+        equals state.
         """
 
     @_builtins.property

@@ -139,10 +139,10 @@ class JobServiceStub:
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
-    failure of the job is in job.error; the stream's status is OK nevertheless. Of an
-    EXPANSION, progress is that of its jobs, and the terminal snapshot comes when these
-    have ended. With the resume_token of a terminal snapshot nothing follows but OK (204
-    over SSE), unless the job was retried.
+    failure of the job is in job.error; the stream's status is OK nevertheless. For an
+    EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
+    have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+    SSE), unless the job was retried.
 
     The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
     with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
@@ -279,10 +279,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
-    failure of the job is in job.error; the stream's status is OK nevertheless. Of an
-    EXPANSION, progress is that of its jobs, and the terminal snapshot comes when these
-    have ended. With the resume_token of a terminal snapshot nothing follows but OK (204
-    over SSE), unless the job was retried.
+    failure of the job is in job.error; the stream's status is OK nevertheless. For an
+    EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
+    have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+    SSE), unless the job was retried.
 
     The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
     with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow
@@ -506,10 +506,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
         """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
-        failure of the job is in job.error; the stream's status is OK nevertheless. Of an
-        EXPANSION, progress is that of its jobs, and the terminal snapshot comes when these
-        have ended. With the resume_token of a terminal snapshot nothing follows but OK (204
-        over SSE), unless the job was retried.
+        failure of the job is in job.error; the stream's status is OK nevertheless. For an
+        EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
+        have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+        SSE), unless the job was retried.
 
         The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
         with resume_token, 0.2 to 5 s later with jitter. No watcher slows another: a slow

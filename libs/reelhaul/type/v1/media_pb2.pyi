@@ -28,34 +28,34 @@ class _TrackRole:
 class _TrackRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrackRole.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRACK_ROLE_UNSPECIFIED: _TrackRole.ValueType  # 0
-    """The full track, or the site does not say."""
+    """The full track, or unknown."""
     TRACK_ROLE_HEARING_IMPAIRED: _TrackRole.ValueType  # 1
-    """For people who hear badly: subtitles that tell sounds too, audio with clear speech."""
+    """For the hard of hearing: subtitles that describe sounds too, audio with clear speech."""
     TRACK_ROLE_FORCED: _TrackRole.ValueType  # 2
     """Subtitles of foreign speech and of signs only."""
     TRACK_ROLE_COMMENTARY: _TrackRole.ValueType  # 3
-    """People who talk about the media."""
+    """A commentary on the media."""
     TRACK_ROLE_DESCRIPTION: _TrackRole.ValueType  # 4
-    """The picture described in words."""
+    """An audio description of the picture."""
     TRACK_ROLE_OTHER: _TrackRole.ValueType  # 5
     """Another version, e.g. in plain language."""
 
 class TrackRole(_TrackRole, metaclass=_TrackRoleEnumTypeWrapper):
-    """TrackRole is what one of the tracks of a language is for. Without a role in the
-    request, the full track is chosen; "en-x-forced" requests English subtitles of that
-    role: -x-sdh, -x-forced, -x-comment or -x-desc.
+    """TrackRole is the purpose of one of several tracks of a language. Without a role in the
+    request, the full track is chosen. A suffix requests another one: -x-sdh, -x-forced,
+    -x-comment or -x-desc; "en-x-forced" requests forced English subtitles.
     """
 
 TRACK_ROLE_UNSPECIFIED: TrackRole.ValueType  # 0
-"""The full track, or the site does not say."""
+"""The full track, or unknown."""
 TRACK_ROLE_HEARING_IMPAIRED: TrackRole.ValueType  # 1
-"""For people who hear badly: subtitles that tell sounds too, audio with clear speech."""
+"""For the hard of hearing: subtitles that describe sounds too, audio with clear speech."""
 TRACK_ROLE_FORCED: TrackRole.ValueType  # 2
 """Subtitles of foreign speech and of signs only."""
 TRACK_ROLE_COMMENTARY: TrackRole.ValueType  # 3
-"""People who talk about the media."""
+"""A commentary on the media."""
 TRACK_ROLE_DESCRIPTION: TrackRole.ValueType  # 4
-"""The picture described in words."""
+"""An audio description of the picture."""
 TRACK_ROLE_OTHER: TrackRole.ValueType  # 5
 """Another version, e.g. in plain language."""
 Global___TrackRole: _TypeAlias = TrackRole  # noqa: Y015
@@ -308,7 +308,7 @@ class Format(_message.Message):
     drm: _builtins.bool
     """Whether the stream is DRM protected; such a stream is never fetched."""
     role: Global___TrackRole.ValueType
-    """What the audio is for, as far as the site tells."""
+    """Role of the audio, as far as the site states it."""
     default_audio: _builtins.bool
     """Whether the site plays this audio unless another one is chosen."""
     def __init__(
@@ -392,7 +392,7 @@ class SubtitleTrack(_message.Message):
     source_language_code: _builtins.str
     """For TRANSLATED: the language it is translated from."""
     role: Global___TrackRole.ValueType
-    """What the track is for, as far as the site tells."""
+    """Role of the track, as far as the site states it."""
     def __init__(
         self,
         *,
@@ -662,8 +662,8 @@ class FormatSpec(_message.Message):
         @_builtins.property
         def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """BCP-47 languages in order of preference; "original" is the language of the
-            original, never a dub. Empty means ["original"]. Compared as languages: "de" is
-            met by "ger" and "de-AT". An audio description or a commentary is chosen only if
+            original, never a dub. Empty means ["original"]. Tags are compared by meaning: "de"
+            matches "ger" and "de-AT". An audio description or a commentary is chosen only if
             requested ("en-x-desc", see TrackRole) or if there is nothing else. If none is
             offered, the original is delivered with a warning, or FORMAT_UNAVAILABLE is
             returned if language_required is set.
@@ -960,16 +960,16 @@ class FormatSpec(_message.Message):
     max_height: _builtins.int
     """Maximum size of the picture, 144..4320; 0 means the tallest offered. The tallest
     stream within the limit is chosen. 4320, 2160, 1440, 1080, 720, 480, 360, 240 and
-    144 are classes: 1080 includes 1920x800, whose sides fit into 1920x1080, and of
-    portraits those with up to 1080 columns. Any other number limits the pixels of the
-    shorter side. A size that the site does not state is measured in the file: if
-    nothing is within the limit, the smallest file measured is delivered with a warning.
+    144 are classes: 1080 includes 1920x800, which fits into 1920x1080, and portrait
+    pictures with up to 1080 columns. Any other number limits the pixels of the shorter
+    side. A size that the site does not state is measured in the file: if no file is
+    within the limit, the smallest one measured is delivered with a warning.
     """
     min_height: _builtins.int
-    """Minimum size of the picture, 144..4320 and at most max_height, counted alike; a
-    contract: checked before the download and again by ffprobe on the result,
-    FORMAT_UNAVAILABLE if it is not met. 0 means no minimum: a picture below max_height
-    is delivered, and Job.got reports it.
+    """Minimum size of the picture, 144..4320 and at most max_height, in the same units.
+    Checked before the download and again on the result; FORMAT_UNAVAILABLE if it is
+    not met. 0 means no minimum: a picture below max_height is delivered, and Job.got
+    reports it.
     """
     container: Global___FormatSpec.Container.ValueType
     """Container of a video."""
@@ -1228,12 +1228,12 @@ class Warning(_message.Message):
         TRANSCODED: Warning._Reason.ValueType  # 3
         """A stream was transcoded."""
         AUDIO_LANGUAGE_DIFFERS: Warning._Reason.ValueType  # 4
-        """The audio language is not the requested one, or not known to be; `message` says
-        what was delivered instead.
+        """The audio language is not the requested one, or unknown; `message` names the one
+        that was delivered.
         """
         SUBTITLES_MISSING: Warning._Reason.ValueType  # 5
         """No subtitle in `language_code` is offered or can be read, one of another region is
-        delivered instead, or it could not be embedded: the message says which.
+        delivered instead, or it could not be embedded; `message` has the cause.
         """
         TRANSLATION_MISSING: Warning._Reason.ValueType  # 6
         """No translation into `language_code` is available."""
@@ -1254,8 +1254,8 @@ class Warning(_message.Message):
         DURATION_DIFFERS: Warning._Reason.ValueType  # 14
         """The media is complete, and longer or shorter than the site says."""
         STREAMS_UNEQUAL: Warning._Reason.ValueType  # 15
-        """Video and audio begin or end more than two seconds apart: the site has less of one
-        of them, or nothing of the audio was received.
+        """Video and audio begin or end more than two seconds apart: one of them is shorter at
+        the site, or no audio was received.
         """
         LIMIT_EXCEEDED: Warning._Reason.ValueType  # 16
         """The picture exceeds max_height or max_frame_rate: the site did not state it, and
@@ -1268,8 +1268,8 @@ class Warning(_message.Message):
         commentary, an audio description.
         """
         TIMES_CORRECTED: Warning._Reason.ValueType  # 19
-        """Times of subtitles or chapters did not fit into the media and were corrected; what
-        has no place in it was left out.
+        """Times of subtitles or chapters beyond the media were corrected, or the entries left
+        out.
         """
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -1286,12 +1286,12 @@ class Warning(_message.Message):
     TRANSCODED: Warning.Reason.ValueType  # 3
     """A stream was transcoded."""
     AUDIO_LANGUAGE_DIFFERS: Warning.Reason.ValueType  # 4
-    """The audio language is not the requested one, or not known to be; `message` says
-    what was delivered instead.
+    """The audio language is not the requested one, or unknown; `message` names the one
+    that was delivered.
     """
     SUBTITLES_MISSING: Warning.Reason.ValueType  # 5
     """No subtitle in `language_code` is offered or can be read, one of another region is
-    delivered instead, or it could not be embedded: the message says which.
+    delivered instead, or it could not be embedded; `message` has the cause.
     """
     TRANSLATION_MISSING: Warning.Reason.ValueType  # 6
     """No translation into `language_code` is available."""
@@ -1312,8 +1312,8 @@ class Warning(_message.Message):
     DURATION_DIFFERS: Warning.Reason.ValueType  # 14
     """The media is complete, and longer or shorter than the site says."""
     STREAMS_UNEQUAL: Warning.Reason.ValueType  # 15
-    """Video and audio begin or end more than two seconds apart: the site has less of one
-    of them, or nothing of the audio was received.
+    """Video and audio begin or end more than two seconds apart: one of them is shorter at
+    the site, or no audio was received.
     """
     LIMIT_EXCEEDED: Warning.Reason.ValueType  # 16
     """The picture exceeds max_height or max_frame_rate: the site did not state it, and
@@ -1326,8 +1326,8 @@ class Warning(_message.Message):
     commentary, an audio description.
     """
     TIMES_CORRECTED: Warning.Reason.ValueType  # 19
-    """Times of subtitles or chapters did not fit into the media and were corrected; what
-    has no place in it was left out.
+    """Times of subtitles or chapters beyond the media were corrected, or the entries left
+    out.
     """
 
     REASON_FIELD_NUMBER: _builtins.int
@@ -1486,8 +1486,8 @@ class Progress(_message.Message):
         PROBING: Progress._Stage.ValueType  # 1
         """Reading metadata."""
         WAITING: Progress._Stage.ValueType  # 2
-        """Waiting as the site demands, e.g. for an event to start; or for the lease of a
-        lost worker to end (detail says so).
+        """Waiting for the site, e.g. for an event to start, or for the lease of a lost worker
+        to end (see detail).
         """
         DOWNLOADING: Progress._Stage.ValueType  # 3
         """Receiving media bytes."""
@@ -1514,8 +1514,8 @@ class Progress(_message.Message):
     PROBING: Progress.Stage.ValueType  # 1
     """Reading metadata."""
     WAITING: Progress.Stage.ValueType  # 2
-    """Waiting as the site demands, e.g. for an event to start; or for the lease of a
-    lost worker to end (detail says so).
+    """Waiting for the site, e.g. for an event to start, or for the lease of a lost worker
+    to end (see detail).
     """
     DOWNLOADING: Progress.Stage.ValueType  # 3
     """Receiving media bytes."""
@@ -1593,7 +1593,7 @@ class Progress(_message.Message):
     @_builtins.property
     def job_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """For an EXPANSION: number of its jobs by Job.State name, e.g. {"SUCCEEDED": 41}; the
-        percentage, bytes and rate are then over these jobs.
+        percentage, bytes and rate are totals of these jobs.
         """
 
     def __init__(

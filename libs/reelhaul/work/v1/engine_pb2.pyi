@@ -215,7 +215,7 @@ class EngineFetch(_message.Message):
     recording_stopped: _builtins.bool
     """Whether the user stopped this recording earlier, and what was recorded is lost."""
     title: _builtins.str
-    """Title that the list has for the media; empty: that of its page."""
+    """Title of the media in its list; empty: the title of its page is used."""
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
         """What to fetch and deliver."""

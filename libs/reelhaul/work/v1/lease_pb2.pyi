@@ -124,8 +124,8 @@ class FetchSpec(_message.Message):
     only a moment, and fail with RECORDING_LOST if the event is no longer live.
     """
     title: _builtins.str
-    """Title that the list has for the media, which names its files; empty if the job is
-    not of a list, or the list has none: then the page's title.
+    """Title of the media in its list, used for file names; empty without a list or a
+    title: the title of the page is used.
     """
     @_builtins.property
     def format(self) -> _media_pb2.FormatSpec:
@@ -205,8 +205,8 @@ class ResumeHints(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     previous_worker: _builtins.str
-    """Worker that held the job last; empty on the first lease. What it received may be on
-    the disk of its host, where the next worker looks for it by the job and tenant.
+    """Worker that held the job last; empty on the first lease. The media that it received
+    may be on the disk of its host, stored by job and tenant.
     """
     previous_epoch: _builtins.int
     """Epoch of that lease: names the work directory."""
@@ -370,8 +370,8 @@ class Refusal(_message.Message):
     message: _builtins.str
     """Text for the log."""
     job_ended: _builtins.bool
-    """Whether the job is in a terminal state, is being cancelled or does not exist,
-    whatever the reason is: nothing needs to be kept for another attempt.
+    """Whether the job is in a terminal state, is being cancelled or does not exist, for
+    any reason: no media needs to be kept for another attempt.
     """
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
@@ -505,8 +505,8 @@ class Receipt(_message.Message):
     outcome said: discard the output.
     """
     job_ended: _builtins.bool
-    """Whether the job is in a terminal state, so that nothing needs to be kept for another
-    attempt. Not known, and unset, in a repeated call of an attempt that failed.
+    """Whether the job is in a terminal state, so that no media needs to be kept for
+    another attempt. Unknown, and unset, in a repeated call of a failed attempt.
     """
     @_builtins.property
     def commit_time(self) -> _timestamp_pb2.Timestamp:

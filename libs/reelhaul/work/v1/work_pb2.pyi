@@ -148,7 +148,7 @@ class StopHint(_message.Message):
     """StopHint asks the worker that holds a job, when it is cancelled or paused or its
     recording is to end, to renew now instead of at its next interval: core NATS subject
     control.<job>. It is only a hint: the renewal says what to do, and if the hint is
-    lost the next regular renewal does. It also tells all workers that a job has ended
+    lost the next regular renewal does. It also notifies all workers that a job has ended
     while none of them held it.
     """
 
@@ -162,7 +162,7 @@ class StopHint(_message.Message):
     epoch: _builtins.int
     """Lease concerned; a worker with another epoch ignores the hint."""
     job_ended: _builtins.bool
-    """Whether the job has ended: every worker deletes what it keeps of earlier leases."""
+    """Whether the job has ended: every worker deletes media kept from earlier leases."""
     def __init__(
         self,
         *,

@@ -77,9 +77,9 @@ def window_size(slots: int, drain_rate: float, ceiling: int = 4096) -> int:
 
 
 def site_share(slots: int) -> int:
-    """Return how many of the workers' *slots* one site takes while jobs of other sites wait: all but one.
+    """Return how many of the workers' *slots* one site may use while jobs of other sites wait: all but one.
 
-    So a site that keeps its downloads for long never holds all of them against the others.
+    Thus a site with long downloads never blocks the jobs of all other sites.
     """
     return slots - 1 if slots > 1 else UNLIMITED
 

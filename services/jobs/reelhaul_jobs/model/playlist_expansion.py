@@ -72,9 +72,8 @@ def summarize_progress(
 ) -> media_pb2.Progress:
     """Return the progress of the expansion *job* over all of its jobs.
 
-    *counts*: its jobs by state; *running*: the progress of those that a worker holds; *received*: bytes of
-    attempts that have ended. Each job has the same share of the percentage, which is 100 only when all have
-    ended.
+    *counts*: its jobs by state; *running*: the progress of leased jobs; *received*: bytes of ended attempts.
+    Each job has the same share of the percentage, which is 100 only when all have ended.
     """
     result = media_pb2.Progress()
     if job.progress is not None:

@@ -15,8 +15,8 @@ from reelhaul_jobs.model.job import RetryPolicy
 from reelhaul_jobs.model.rate_limit import MAX_RETRY_AFTER, Jitter
 from reelhaul_runtime import errors
 
-# The same job can succeed later, but its caller did not ask to wait: those who do set `live: wait`, and
-# their jobs are released until the event begins.
+# Not retried, although the job could succeed later: callers who want to wait set `live: wait`, and their jobs
+# are released until the event begins.
 _NOT_AWAITED = frozenset({ErrorReason.MEDIA_NOT_LIVE_YET})
 
 

@@ -64,10 +64,9 @@ class Transition:
 
     @property
     def needs_worker_attention(self) -> bool:
-        """Whether workers should hear of the change at once.
+        """Whether workers should be notified of the change at once.
 
-        The one that has the lease has to stop; those that had earlier leases delete what they keep of an
-        ended job.
+        The worker with the lease has to stop; workers with earlier leases delete media kept for an ended job.
         """
         has_run_before = self.job.epoch > (1 if self.before.is_leased else 0)
         if self.job.state.is_terminal and has_run_before:

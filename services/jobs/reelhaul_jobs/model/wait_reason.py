@@ -16,7 +16,7 @@ from reelhaul_jobs.model.rate_limit import SiteLimits, SiteStatus, free_slots, n
 from reelhaul_jobs.model.retries import error_reason
 from reelhaul_jobs.model.states import QueueStage, State
 
-# How much later than every third of its lease a worker may renew, and how long it may be silent.
+# Tolerance of renewals, which are due every third of the lease, and of the age of the latest progress.
 _LATENESS = timedelta(seconds=1)
 _NO_END = datetime.max.replace(tzinfo=UTC)
 
@@ -149,7 +149,7 @@ def explain_release(error: status_pb2.Status | None, until: datetime | None = No
 
 
 def explain_event(event: Event) -> Wait | None:
-    """Return why the job does not run, as far as *event* alone says."""
+    """Return why the job does not run, as far as *event* shows it."""
     match event.state:
         case State.RETRYING:
             message = "the last attempt failed; the next one waits for its time"
@@ -170,7 +170,7 @@ def explain_lost_worker(
     """Return WORKER_LOST if the worker of *job* has not renewed its *lease* in time; None if it has.
 
     *progress_age* is the time since its last progress; None: it sent none. A worker renews every third of the
-    lease, so that a lost one is known long before its lease ends.
+    lease, so that a lost worker is detected before its lease ends.
     """
     if not job.is_leased or job.due is None:
         return None
@@ -182,7 +182,7 @@ def explain_lost_worker(
 
 
 def progress_of_lost_worker(progress: Progress | None, wait: Wait) -> Progress:
-    """Return what to show as the progress of a job whose worker is lost: no rate, and no time left."""
+    """Return *progress* for a job whose worker is lost: waiting, without a rate and a remaining time."""
     result = Progress()
     if progress is not None:
         result.CopyFrom(progress)

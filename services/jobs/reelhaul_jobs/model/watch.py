@@ -57,7 +57,7 @@ class Message:
     resume_token: str
     time: datetime
     body: Snapshot | Event | media_pb2.Progress | Heartbeat
-    #: Why the job does not run, for an event and for progress.
+    #: Why the job does not run; for events and progress.
     wait: Wait | None = None
     #: Progress updates that this watcher skipped since its previous message.
     conflated: int = 0

@@ -55,7 +55,7 @@ class JobBus(Protocol):
         """Notify all replicas that a row changed. Never raises: a lost notice is made up for."""
 
     async def notify_worker(self, job: Job) -> None:
-        """Ask the worker that has *job* to renew at once; if the job has ended, tell all. Never raises."""
+        """Notify the worker of *job* to renew at once, or all workers if it has ended. Never raises."""
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         """Return the newest progress that the bus still has. Never raises."""

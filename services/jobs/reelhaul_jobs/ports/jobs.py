@@ -69,7 +69,7 @@ class Page:
     jobs: Sequence[Job]
     has_more: bool
     total: int
-    #: Why those jobs do not run that wait, by id; as far as the rows say, where it is not set.
+    #: Wait reasons by job id; a job without an entry has the one of its row.
     waits: Mapping[str, Wait | None] = field(default_factory=dict)
 
     def view(self, job: Job) -> JobView:
@@ -151,10 +151,10 @@ class JobStore(Protocol):
         """Count the jobs that an expansion created and that are not deleted, by state."""
 
     async def list_leased_children(self, job_id: str, limit: int) -> Sequence[Job]:
-        """Return at most *limit* jobs of an expansion that a worker holds, in the order of their entries."""
+        """Return at most *limit* leased jobs of an expansion, in the order of their entries."""
 
     async def sum_children_bytes(self, job_id: str) -> int:
-        """Return the bytes that ended attempts of an expansion's jobs have received."""
+        """Return the bytes received by ended attempts of an expansion's jobs."""
 
     async def list_attempts(self, job_id: str, *, below: int | None, limit: int) -> Sequence[Attempt]:
         """Return attempts with a number below *below* (None: all), the newest first."""

@@ -51,7 +51,7 @@ class QueueStore(Protocol):
     async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
         """Return ready jobs of a bounded number of tenants and sites, without reading further rows.
 
-        Those that would give a site more than ``fair_scheduling.site_share`` come last.
+        Jobs beyond the ``fair_scheduling.site_share`` of their site come last.
         """
 
     async def mark_published(

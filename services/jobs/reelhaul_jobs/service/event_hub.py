@@ -79,7 +79,7 @@ class EventHub:
     def __init__(self) -> None:
         self._listeners: dict[str, JobListener] = {}
         self._all_listeners: list[AllJobsListener] = []
-        # With the time of its arrival, in seconds of the monotonic clock.
+        # Each with its arrival time, in seconds of the monotonic clock.
         self._progress: OrderedDict[str, tuple[ProgressNotice, float]] = OrderedDict()
         # By tenant; None: services of the suite.
         self._watchers: Counter[Owner] = Counter()
@@ -159,7 +159,7 @@ class EventHub:
         return latest[0] if latest else None
 
     def progress_age(self, job_id: str) -> timedelta | None:
-        """Return the time since the latest progress of *job_id* arrived here; None if none did."""
+        """Return the time since the latest progress of *job_id* arrived here; None without progress."""
         latest = self._progress.get(job_id)
         return timedelta(seconds=time.monotonic() - latest[1]) if latest else None
 

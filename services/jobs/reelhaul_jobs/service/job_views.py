@@ -1,4 +1,4 @@
-"""Views of jobs: why they wait, whether their worker is lost, and the progress of their children."""
+"""Views of jobs: their wait reasons, lost workers, and the progress of their children."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 
-# How long a reading of the workers or of a site is reused for lists and watches.
+# Seconds for which the status of workers and sites is cached.
 _CACHE_SECONDS = 1.0
 _MAX_SITES = 1000
-# Sites of a list that are read, unless they are known; jobs at further sites show no limit of theirs.
+# Sites of a list whose status is read; jobs of further sites show no site limit.
 _MAX_LISTED_SITES = 64
 # Expansions of a list that are shown with the progress of their children.
 _MAX_LISTED_EXPANSIONS = 20
@@ -31,7 +31,7 @@ _MAX_RUNNING = 500
 
 
 class JobViews:
-    """Explains jobs alike for GetJob, lists and watches."""
+    """Builds the same views of jobs for GetJob, lists and watches."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class JobViews:
         self._store, self._queue, self._hub, self._now = store, queue, hub, now
         self._lease, self._limits = lease, limits or SiteLimits()
         self._workers: tuple[float, WorkerAvailability] = (float("-inf"), WorkerAvailability())
-        # By site, with the time of the reading.
+        # By site, with the time of the read.
         self._sites: dict[str, tuple[float, Wait | None]] = {}
 
     async def view(self, job: Job) -> JobView:
@@ -65,7 +65,7 @@ class JobViews:
         return replace(view, wait=replace(view.wait, position=position))
 
     def clear_caches(self) -> None:
-        """Read workers and sites anew for the next view."""
+        """Clear the cached status of workers and sites."""
         self._workers = (float("-inf"), WorkerAvailability())
         self._sites.clear()
 

@@ -230,7 +230,7 @@ def _list_ready(
 ) -> list[ReadyJob]:
     """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order.
 
-    Those beyond the *shares* of their sites come after all others.
+    Jobs beyond the *shares* of their sites come after all others.
     """
     within, beyond = [], []
     for site in sites:

@@ -19,7 +19,7 @@ _PLAYLIST_TOLERANCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The first timestamp of a stream, None without timestamps, and its duration, 0 if unknown; in seconds."""
+    """The first timestamp of a stream (None: no timestamps) and its duration (0: unknown), in seconds."""
 
     start: float | None
     duration: float = 0.0

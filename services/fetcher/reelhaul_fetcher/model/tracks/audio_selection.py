@@ -59,7 +59,7 @@ def check_language(audio: Format | None, spec: FormatSpec) -> list[media_pb2.War
 
 
 def _check_variant(audio: Format, matched: list[str]) -> list[media_pb2.Warning]:
-    """Return a warning if *audio* is of another region than the languages *matched*, or not the main audio."""
+    """Return a warning if *audio* differs in region from all of *matched*, or is not the main audio."""
     if matched and all(languages.differs_in_region(language, audio.language_code) for language in matched):
         text = f"no audio in {_enumerate(matched)} is offered: the audio is {_describe(audio)}"
         reason = media_pb2.Warning.AUDIO_LANGUAGE_DIFFERS

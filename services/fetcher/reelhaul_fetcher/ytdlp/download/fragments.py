@@ -37,7 +37,7 @@ class FragmentsChanged(Exception):
 
 
 class ResumableFragmentDownloader(FragmentFD):  # type: ignore[misc,unused-ignore]
-    """Receives fragments in parallel as yt-dlp does; *on_resumed* is called with the bytes received before."""
+    """Receives fragments in parallel as yt-dlp does; calls *on_resumed* with the bytes received before."""
 
     def __init__(self, downloader: Downloader, on_resumed: Callable[[int], None]) -> None:
         super().__init__(downloader, {**downloader.params, "_no_ytdl_file": True})

@@ -133,7 +133,7 @@ class FileDownload:
 
 
 def _read_record(path: Path) -> tuple[FileVersion, RangeAllocator | None]:
-    """Return the version of the file at *path* and its ranges; None if the download starts from the beginning."""
+    """Return the recorded version of the file at *path* and its ranges; None without a valid record."""
     record = read_record(path)
     try:
         total, received = (

@@ -92,7 +92,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def remove_files(file: Path) -> None:
-    """Delete the record of *file*, then *file* and its parts, so that no crash leaves a record without its bytes."""
+    """Delete *file* and its parts; its record first, so that a crash leaves no record without its bytes."""
     record_path(file).unlink(missing_ok=True)
     for entry in file.parent.iterdir():
         if entry.name.startswith(file.name):

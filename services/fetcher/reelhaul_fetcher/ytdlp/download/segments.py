@@ -77,7 +77,7 @@ def download_segments(
     target: Path,
     on_resumed: Callable[[int], None],
 ) -> list[Path]:
-    """Receive *segments*, or those still missing, at *path*; return *target*, or a file for each part beside it.
+    """Receive the missing *segments* at *path*; return *target*, or a file for each part beside it.
 
     The parts are in the order of play. *on_resumed* is called with the bytes of an earlier attempt.
     Raises DownloadError, VERIFICATION_FAILED for a segment without the bytes that it should have,

@@ -47,7 +47,7 @@ def to_entry(entry: Info, info: Info, values: SiteValues, position: int = 0) -> 
 
 
 class EntryIndex:
-    """An index of the entries of one list: by extractor and id, as in yt-dlp's download archive, and by URL."""
+    """The entries of one list, indexed by URL, and by extractor and id as in yt-dlp's download archive."""
 
     def __init__(self) -> None:
         self._keys: set[tuple[str, str]] = set()

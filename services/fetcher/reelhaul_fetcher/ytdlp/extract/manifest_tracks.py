@@ -68,7 +68,7 @@ def complete_dash(manifest: Element) -> None:
 
 
 def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: str, url: str) -> None:
-    """Add the properties of the renditions in the master playlist *text* at *url* to *formats* and *subtitles*."""
+    """Add the properties of renditions in the master playlist *text* to *formats* and *subtitles*."""
     groups: dict[tuple[str, str], list[_Attributes]] = {}
     variants: dict[str, _Attributes] = {}
     stream: _Attributes = {}
@@ -112,7 +112,7 @@ def _add_own_audio(stream: Info, variant: _Attributes, members: list[_Attributes
 
 
 def _hls_properties(members: list[_Attributes]) -> Iterator[Info]:
-    """Yield the properties of each rendition of a group; without a default, the first full one is the default."""
+    """Yield the properties of each rendition of a group; the first full one is the default unless marked."""
     roles = [track_roles.from_hls(media) for media in members]
     complete = [n for n, role in enumerate(roles) if track_roles.is_complete(role)]
     marked = {n for n, media in enumerate(members) if media.get("DEFAULT") == "YES"}

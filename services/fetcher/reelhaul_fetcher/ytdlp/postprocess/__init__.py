@@ -1,1 +1,1 @@
-"""Post-processing: makes the requested file of the streams received. Joins, cuts, muxes, verifies, splits."""
+"""Post-processing: joins, cuts, muxes, verifies and splits the streams received."""

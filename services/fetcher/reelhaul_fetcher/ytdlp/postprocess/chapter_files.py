@@ -1,4 +1,4 @@
-"""Chapters: those of the media and sponsored segments, embedded, or split off into files of their own."""
+"""Chapters of the media and of sponsored segments: embedded, or split into separate files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEY_FRAME_TOLERANCE = 12.0
 
 @dataclass(frozen=True, slots=True)
 class ChapterPlan:
-    """The chapters of the media and those to embed, both after the cut, and what is wrong with them."""
+    """The chapters of the media and those to embed, both after the cut, and warnings about them."""
 
     media: list[Chapter]
     embedded: list[Chapter]
@@ -56,7 +56,7 @@ def plan_chapters(plan: OutputPlan, cut: Cut, duration: float) -> ChapterPlan:
 def split_chapters(
     media_file: MediaFile, media_chapters: list[Chapter], plan: OutputPlan, tracker: ProgressTracker
 ) -> tuple[list[Product], list[MediaWarning]]:
-    """Return one file per chapter if that is requested, and a warning for each that cannot be made."""
+    """Return one file per chapter if that is requested, and a warning for each chapter that fails."""
     extension = media_file.plan.package.extension
     if plan.spec.chapters != FormatSpec.SPLIT:
         is_lost = media_chapters and not muxer.EmbeddedExtras.supports_chapters(extension)

@@ -20,7 +20,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 @dataclass(frozen=True, slots=True)
 class JoinedMedia:
-    """The streams of the media, one file for each or one file for all, and when they play."""
+    """The streams of the media, in one file each or in one file, and their timeline."""
 
     streams: list[ReceivedStream]
     #: Video first, audio last.
@@ -94,7 +94,7 @@ def inspect_received(path: Path) -> Inspection:
 
 
 class _Reader:
-    """Inspects files, each once, and reads their clocks; those that we joined begin when they play."""
+    """Inspects files, each once, and reads their clocks; the clocks of joined files have no start."""
 
     def __init__(self, streams: Sequence[ReceivedStream], inspections: Mapping[Path, Inspection]) -> None:
         self._inspections = dict(inspections)
@@ -119,7 +119,7 @@ class _Reader:
 
 
 def _plan_timeline(clocks: list[Clock], recording: Recording | None) -> Timeline:
-    """Return when the streams play by the clock that they share."""
+    """Return the timeline of the streams by their common clock."""
     if recording and len(recording.files) == len(clocks):
         timeline = plan_recorded_timeline(clocks, recording.starts, recording.end)
         return replace(timeline, longest_gap=recording.longest_gap)

@@ -29,12 +29,12 @@ class MediaFile:
 
     @property
     def is_as_received(self) -> bool:
-        """Whether the file is the one that the site sent."""
+        """Whether the file is the unchanged file received from the site."""
         return self.path == self.plan.media.files[0]
 
     @property
     def audio_track(self) -> int:
-        """Which of its audio tracks is the one chosen: a file that was muxed has only that."""
+        """Index of the chosen audio track; 0 in a muxed file, which has no other."""
         return self.plan.package.audio_track if self.is_as_received else 0
 
     def to_product(self, title: str) -> Product:
@@ -44,10 +44,10 @@ class MediaFile:
 
 
 def mux_media_file(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
-    """Make the file of *plan*. One that is as planned already stays untouched; others are deleted.
+    """Mux the file of *plan* and delete the files received. A file that already fits is used unchanged.
 
-    If ffmpeg fails, the extras are left out; if that does not help, copied streams are encoded: a container
-    takes so what it refuses as it is, e.g. for want of timestamps. Raises FfmpegFailed.
+    If ffmpeg fails, it is repeated without extras, and then with copied streams encoded, because some streams
+    cannot be copied into the container, e.g. without timestamps. Raises FfmpegFailed.
     """
     variants = [plan]
     if plan.has_extras:
@@ -61,7 +61,7 @@ def mux_media_file(plan: MuxPlan, on_progress: Callable[[float], None]) -> Media
 
 
 def find_missing_extras(planned: MuxPlan, muxed: MuxPlan) -> list[MediaWarning]:
-    """Return a warning for each extra of *planned* that *muxed* had to leave out."""
+    """Return a warning for each extra of *planned* that is missing in *muxed*."""
     extras = [
         (planned.subtitles, muxed.subtitles, MediaWarning.SUBTITLES_MISSING, "subtitles"),
         (planned.thumbnail, muxed.thumbnail, MediaWarning.THUMBNAIL_MISSING, "thumbnail"),
@@ -75,7 +75,7 @@ def find_missing_extras(planned: MuxPlan, muxed: MuxPlan) -> list[MediaWarning]:
 
 
 def _mux(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
-    """Make the file of *plan* exactly. Raises FfmpegFailed."""
+    """Mux the file of exactly *plan*. Raises FfmpegFailed."""
     extras = _write_extras(plan).supported_by(plan.package.extension)
     media = plan.media
     if _is_usable_as_received(plan) and not extras.has_content and not plan.cut.removes_something:
@@ -111,7 +111,7 @@ def _is_usable_as_received(plan: MuxPlan) -> bool:
 
 
 def _write_extras(plan: MuxPlan) -> muxer.EmbeddedExtras:
-    """Write the files of what *plan* embeds."""
+    """Write the files that *plan* embeds."""
     chapters_file = None
     if plan.chapters:
         chapters_file = plan.folder / "chapters.txt"
@@ -120,7 +120,7 @@ def _write_extras(plan: MuxPlan) -> muxer.EmbeddedExtras:
 
 
 def _write_subtitles(plan: MuxPlan) -> tuple[muxer.SubtitleFile, ...]:
-    """Write the subtitles to embed, within the length of the file: they make it no longer."""
+    """Write the subtitles to embed, limited to the length of the media file."""
     extension = plan.package.extension
     if not muxer.EmbeddedExtras.supports_subtitles(extension):
         return ()

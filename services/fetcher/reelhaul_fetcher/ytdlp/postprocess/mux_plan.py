@@ -1,4 +1,4 @@
-"""Mux plan: container, codecs, cut and extras of the media file, decided by what was received."""
+"""Mux plan: container, codecs, cut and extras of the media file, chosen for the streams received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reelhaul_runtime.errors import ReelhaulError
 
 @dataclass(frozen=True, slots=True)
 class MuxPlan:
-    """How to make the media file in *folder*."""
+    """How to mux the media file in *folder*."""
 
     media: JoinedMedia
     folder: Path
@@ -32,7 +32,7 @@ class MuxPlan:
     thumbnail: Path | None = None
     #: To embed, after the cut.
     chapters: tuple[Chapter, ...] = ()
-    #: Whether streams are encoded because they do not fit into the container, not for the cut alone.
+    #: Whether streams are encoded because the container does not support them, not only for the cut.
     encodes_to_fit: bool = False
 
     @property
@@ -61,7 +61,7 @@ class MuxPlan:
 
 
 def choose_package(plan: OutputPlan, media: JoinedMedia) -> tuple[OutputPlan, Package]:
-    """Return the package of *media* before a cut, and *plan* with the audio track that is really taken.
+    """Return *plan* with the audio track chosen from the file, and the package of *media* without a cut.
 
     Raises FORMAT_UNAVAILABLE if audio is required, and there is none.
     """
@@ -97,12 +97,12 @@ def limit_cut(plan: OutputPlan, duration: float) -> Cut:
 def plan_mux(
     plan: OutputPlan, media: JoinedMedia, package: Package, cut: Cut, chapters: list[Chapter]
 ) -> MuxPlan:
-    """Return how to make the file of *plan*, packaged as *package* if nothing is cut; embed *chapters*."""
+    """Return the mux plan for *plan* with *chapters*, packaged as *package* unless something is cut."""
     encodes_to_fit = package.transcodes
     if cut.removes_something:
         package = plan_cut_package(package, media.video.transfer, joined=len(cut.ranges) > 1)
     elif package.extension == "flac" and not media.audio.has_duration:
-        # A copied header of FLAC would have no duration either.
+        # A copy would keep the FLAC header without a duration.
         package = plan_encoded_package(package, media.audio.transfer)
     return MuxPlan(
         media,

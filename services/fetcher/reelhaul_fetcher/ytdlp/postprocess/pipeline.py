@@ -28,7 +28,7 @@ def postprocess(
     tracker: ProgressTracker,
     on_media_file: Callable[[Product], None],
 ) -> Output:
-    """Make of *streams*, video first, what *plan* asks for, and verify it.
+    """Produce the files of *plan* from *streams*, video first, and verify them.
 
     *on_media_file* is called with the media file before it is verified.
 

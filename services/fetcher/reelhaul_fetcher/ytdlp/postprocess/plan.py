@@ -1,4 +1,4 @@
-"""What post-processing is to make, and what it has made."""
+"""Input and output of post-processing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reelhaul_fetcher.ytdlp.live.recorder import Recording
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """What to make of the streams received."""
+    """What to produce from the streams received."""
 
     request: FetchRequest
     media: MediaInfo
@@ -33,17 +33,17 @@ class OutputPlan:
     sponsor_chapters: tuple[Chapter, ...] = ()
     #: Inspections of files that were inspected while they were received.
     inspections: Mapping[Path, Inspection] = field(default_factory=dict)
-    #: Of a live stream.
+    #: Set for a live stream.
     recording: Recording | None = None
 
     @property
     def recorded_seconds(self) -> float:
-        """The play time of the recording by its playlists; 0 if this is none."""
+        """The play time of the recording by its playlists, in seconds; 0 without a recording."""
         return self.recording.seconds if self.recording else 0.0
 
     @property
     def stated_seconds(self) -> float:
-        """The duration of the media by the site; 0 if it states none."""
+        """The duration that the site states, in seconds; 0 if it states none."""
         return self.media.duration.ToTimedelta().total_seconds()
 
     @property
@@ -57,13 +57,13 @@ class OutputPlan:
         return self.subtitles if self.spec.subtitles.embed else ()
 
     def with_subtitles_on_clock(self, start: float, duration: float) -> OutputPlan:
-        """Return this plan with its subtitles shifted to media whose first timestamp is *start*."""
+        """Return this plan with its subtitles shifted to media whose first timestamp is *start* seconds."""
         return replace(self, subtitles=tuple(track.on_clock(start, duration) for track in self.subtitles))
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The media file and the files of its chapters, what was delivered, and what differs from the request."""
+    """The media file and its chapter files, the delivered properties, and warnings."""
 
     products: list[Product]
     delivered: DeliveredMedia

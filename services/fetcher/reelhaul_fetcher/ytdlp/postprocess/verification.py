@@ -1,4 +1,4 @@
-"""Verification: the streams received and the file made of them, compared with what was expected."""
+"""Verification: checks the streams received and the media file against what was expected."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAX_STREAM_OFFSET_SECONDS = 2.0
 
 
 def check_play_time(media: JoinedMedia, plan: OutputPlan) -> list[MediaWarning]:
-    """Return a warning if the site is wrong about the duration.
+    """Return a warning if complete media has another duration than the site states.
 
-    Raises VERIFICATION_FAILED or FORMAT_UNAVAILABLE if it may be right.
+    Raises VERIFICATION_FAILED or FORMAT_UNAVAILABLE if media may be missing.
     """
     if plan.recorded_seconds:
         return []
@@ -35,7 +35,7 @@ def check_play_time(media: JoinedMedia, plan: OutputPlan) -> list[MediaWarning]:
         measure = functools.partial(inspector_client.measure_play_time, path, read.demuxer)
         if warnings := play_time.check_declared_duration(stream, read.duration, measure):
             return warnings
-    # A header with a duration makes the end known, and the decoder checks it.
+    # A duration in the header defines the end, and the decoder checks it.
     is_whole = all(stream.is_complete for stream in media.streams) or all(
         read.has_duration for read in media.inspections
     )
@@ -44,14 +44,14 @@ def check_play_time(media: JoinedMedia, plan: OutputPlan) -> list[MediaWarning]:
 
 
 def inspect_media_file(media_file: MediaFile) -> Inspection:
-    """Inspect *media_file*, if it is not one that was inspected already. Raises VERIFICATION_FAILED."""
+    """Inspect *media_file*, unless it was inspected as received. Raises VERIFICATION_FAILED."""
     if media_file.is_as_received:
         return media_file.plan.media.video
     return verify.inspect_written(media_file.path)
 
 
 def verify_media_file(media_file: MediaFile, inspection: Inspection, plan: OutputPlan) -> DeliveredMedia:
-    """Check *media_file* and return what it delivers.
+    """Check *media_file*, and return its properties.
 
     Raises VERIFICATION_FAILED, FORMAT_UNAVAILABLE, MEDIA_TOO_LONG.
     """
@@ -97,10 +97,10 @@ def find_differences(media_file: MediaFile, inspection: Inspection, plan: Output
 
 
 def _expected_duration(media: JoinedMedia, inspection: Inspection, plan: OutputPlan) -> tuple[float, float]:
-    """Return how long the file should play, and by how much it may be longer, in seconds (0: the usual)."""
+    """Return the expected play time, and by how much the file may be longer (0: the usual), in seconds."""
     expected = media.duration
     if plan.recording:
-        # Play times of playlists are inexact; those of a file are wrong where its clock starts again.
+        # Play times of playlists are inexact; those of a file are wrong if its clock restarts.
         candidates = plan.recorded_seconds, media.duration
         expected = min(candidates, key=lambda seconds: abs(seconds - inspection.duration))
     cut = plan.cut.limited_to(expected)
@@ -110,13 +110,13 @@ def _expected_duration(media: JoinedMedia, inspection: Inspection, plan: OutputP
 
 
 def _expected_audio_delay(plan: MuxPlan) -> float | None:
-    """Return how long after the video the audio begins in the file; None if that is not known."""
+    """Return the start of the audio in seconds after that of the video; None if unknown."""
     media = plan.media
     if len(media.files) == 1 or not (plan.package.video and plan.package.audio):
         return None
     video_start = max(0.0, media.timeline.delays[0] + media.video.video_start)
     if plan.cut.removes_something:
-        # The audio of a cut is filled with silence from its start.
+        # The audio of a cut is padded with silence at the start.
         return -plan.cut.map_time(video_start)
     return max(0.0, media.timeline.delays[-1] + media.audio.audio_start) - video_start
 

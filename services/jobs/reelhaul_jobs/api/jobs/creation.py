@@ -38,7 +38,7 @@ class JobCreation:
     ) -> None:
         """*retention*: how long a job is kept after its end unless its caller says.
 
-        *rules*: which addresses a URL may have, as the guard's; None leaves that to the guard.
+        *rules*: which addresses a URL may have, as in the guard; None: only the guard checks them.
         """
         self._jobs = jobs
         self._batches = batches

@@ -91,9 +91,9 @@ class _Cursor:
         return self._sent(self._watched.snapshot(sequence, reset=reset))
 
     async def messages(self, pace: Pace) -> AsyncIterator[Message]:
-        """Yield what happens from here on, until the terminal snapshot.
+        """Yield messages from the current position on, until the terminal snapshot.
 
-        That of an expansion is sent when its jobs have ended too.
+        The terminal snapshot of an expansion is sent when its jobs have ended too.
         """
         clock = asyncio.get_running_loop().time
         started = last_sent = clock()
@@ -125,7 +125,7 @@ class _Cursor:
     async def _state_changes(self) -> Sequence[Message]:
         """Return the events since the last message, and the terminal snapshot where the job has ended.
 
-        Nothing follows a terminal snapshot that was received before, but events of a retry.
+        Only events of a retry follow a terminal snapshot that was received before.
         """
         job = self._watched.job
         resumes_at_end, self._resumes_at_end = self._resumes_at_end, False
@@ -167,7 +167,7 @@ class _Cursor:
         self._sequence = message.sequence
         match message.body:
             case Snapshot(job):
-                # It shows the latest, which is not to be sent again.
+                # The snapshot contains the latest progress, which is not sent again.
                 latest = self._watched.latest_progress()
                 self._sent_progress = latest.body if latest else job.progress
             case media_pb2.Progress() | Event() as update:

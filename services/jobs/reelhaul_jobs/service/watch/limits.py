@@ -17,8 +17,8 @@ MAX_STREAM_SECONDS = 12 * 3600 - 30.0
 REREAD_SECONDS = 5.0
 
 
-#: Seconds between two readings of what the rows of watched jobs do not record: why they wait, lost workers,
-#: the progress of an expansion's jobs. After a reading, at least this many times its duration passes.
+#: Seconds between two refreshes of the views of watched jobs: wait reasons, lost workers, and the progress of
+#: expansions, which rows do not record. The pause is at least the duration of a refresh times the ratio.
 VIEW_REFRESH_SECONDS = 1.0
 VIEW_REFRESH_PAUSE_RATIO = 4.0
 

@@ -26,7 +26,7 @@ class Position:
 
     @property
     def is_end(self) -> bool:
-        """Whether it is that of a terminal snapshot: the watcher has received everything."""
+        """Whether it is the position of a terminal snapshot: the watcher has received everything."""
         return self.sequence & END_COUNTER == END_COUNTER
 
 

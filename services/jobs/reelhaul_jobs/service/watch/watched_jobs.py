@@ -76,12 +76,12 @@ class WatchedJob:
         self._read_lock = asyncio.Lock()
 
     def on_progress(self, notice: ProgressNotice) -> None:
-        """Note the worker's progress, and let the watchers send it."""
+        """Store the worker's progress, and wake the watchers."""
         self._notice = notice
         if notice.epoch > self.job.epoch:
             self.refresh_soon()
         if self.job.kind is Kind.EXPANSION:
-            # Its progress is that of its jobs, which the next view has.
+            # The progress of its jobs is part of the next view.
             return
         self._update = None
         self._notify_progress()
@@ -109,11 +109,11 @@ class WatchedJob:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen: the job, and of an expansion all of its jobs, have ended."""
+        """Whether the job, and for an expansion all of its jobs, have ended."""
         return self.view.has_ended
 
     async def refresh_view(self) -> None:
-        """Build the view of the present row anew, and wake the watchers if it has changed."""
+        """Build the view of the current row again, and wake the watchers if it has changed."""
         if self.has_ended:
             return
         job, view = self.job, await self._views.view(self.job)
@@ -227,7 +227,7 @@ class WatchedJob:
                     self._events.append(self._event_message(event))
 
     def _set_view(self, view: JobView) -> None:
-        """Take *view*, of the present row, and make a message of what is new in it."""
+        """Set the view of the current row to *view*, and publish the difference as a message."""
         before = self.view
         if view.has_ended:
             self.view = view
@@ -243,7 +243,7 @@ class WatchedJob:
             self._publish_update(view)
 
     def _publish_update(self, view: JobView) -> None:
-        """Make *view* a message: the progress of a lost worker or of children, or why the job waits."""
+        """Publish *view* as a message: progress of a lost worker or of children, or a wait reason."""
         job = view.job
         body: Event | media_pb2.Progress | None = None
         if job.kind is Kind.EXPANSION or (job.is_leased and view.wait is not None):
@@ -258,7 +258,7 @@ class WatchedJob:
                 error=job.error,
                 next_attempt_time=job.next_attempt_time,
             )
-        # If its worker is back, the next message is its progress.
+        # None if the worker has recovered: the next message is its progress.
         self._update = None if body is None else self._message(self._next_sequence(job), body, view.wait)
         self._notify_progress()
 
@@ -267,7 +267,7 @@ class WatchedJob:
         if job.is_leased and job.kind is not Kind.EXPANSION:
             counter = (self._notice.sequence if self._notice else 0) + 1
         else:
-            # Progress of its worker is not sent, so that only time counts: tenths of a second.
+            # Without progress of a worker, the sequence is the time in tenths of a second.
             counter = int((self._now() - job.update_time) / timedelta(milliseconds=100)) + 1
         if self._update is not None and self._update.sequence >> 32 == job.revision:
             counter = max(counter, (self._update.sequence & END_COUNTER) + 1)
@@ -301,8 +301,8 @@ class _Entry:
 class WatchedJobs:
     """The jobs that are watched here: each is opened for its first watcher and closed after its last.
 
-    Every few seconds their rows are compared, which finds changes whose notification was lost. Every second
-    their views are built anew, which finds changes that no row records.
+    Every few seconds their rows are compared, to find changes whose notification was lost. Every second their
+    views are refreshed, to find changes that no row records.
     """
 
     def __init__(
@@ -385,7 +385,9 @@ class WatchedJobs:
                 try:
                     await entry.job.refresh_view()
                 except ReelhaulError as error:
-                    log.warning("a watched job could not be observed", extra={"cause": repr(error)})
+                    log.warning(
+                        "the view of a watched job could not be refreshed", extra={"cause": repr(error)}
+                    )
             spent = clock() - started
             await asyncio.sleep(max(limits.VIEW_REFRESH_SECONDS, limits.VIEW_REFRESH_PAUSE_RATIO * spent))
 
