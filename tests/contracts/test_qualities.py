@@ -29,7 +29,7 @@ LADDERS: dict[str, tuple[list[tuple[int, int]], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", LADDERS)
-def test_listed_word_is_delivered(name: str) -> None:
+def test_listed_quality_is_delivered(name: str) -> None:
     """A request for a listed quality delivers a picture of this quality, also as a minimum, unwarned."""
     sizes, words = LADDERS[name]
     offered = [
@@ -55,7 +55,7 @@ def test_listed_word_is_delivered(name: str) -> None:
     assert f"{sizes[-1][0]}x{sizes[-1][1]}" in delivered
 
 
-def test_word_that_is_not_listed() -> None:
+def test_unlisted_quality() -> None:
     """A word between two listed ones delivers the lower, with a warning; as a minimum it is unavailable."""
     offered = [Format(format_id=str(w), width=w, height=h, video_codec="avc1") for w, h in LADDERS["film"][0]]
     formats, warnings = choose_formats(offered, FormatSpec(max_height=480), select_formats)

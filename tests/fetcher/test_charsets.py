@@ -1,4 +1,4 @@
-"""Words survive: subtitles in any character set that sites use."""
+"""Charsets: subtitles in every character set that sites use are decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks: when streams that were delivered apart begin, by their timestamps and by what playlists tell."""
+"""Clocks: the relative starts of separately delivered streams, by their timestamps and playlists."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_alignment(clocks: list[Clock], delays: list[float]) -> None:
 def test_alignment_by_playlists(
     clocks: list[Clock], playlist_starts: list[float], delays: list[float]
 ) -> None:
-    """What playlists tell counts where timestamps are missing or contradict it."""
+    """Starts in playlists are used where timestamps are missing or contradict them."""
     assert align(clocks, playlist_starts) == pytest.approx(delays)
 
 

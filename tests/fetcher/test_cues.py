@@ -1,4 +1,4 @@
-"""A side matter never fails the video: cues at wrong times are corrected or left out."""
+"""Cues: cues at wrong times are corrected or left out, and never fail the video."""
 
 from __future__ import annotations
 

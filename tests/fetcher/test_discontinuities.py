@@ -1,6 +1,6 @@
-"""Media in several stretches comes whole and in order: discontinuities and sections of HLS, periods of DASH.
+"""Media in several parts comes whole and in order: discontinuities and sections of HLS, periods of DASH.
 
-Each stretch has a tone of its own, which is looked for at its place in the file.
+Each part has a tone of its own, which is looked for at its place in the file.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _create_media(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FolderSite]:
-    """A site with the stretches, whose manifests a test adds."""
-    folder = tmp_path_factory.mktemp("stretches")
+    """A site with the parts, whose manifests a test adds."""
+    folder = tmp_path_factory.mktemp("parts")
     _create_media(folder)
     with running_folder_site(folder) as site:
         yield site
@@ -142,12 +142,12 @@ def _tones(path: Path, at: list[float]) -> list[int]:
 
 _Build = Callable[[FolderSite], str]
 
-#: By name: the playlist, and how many stretches of two seconds it has.
+#: By name: the playlist, and how many parts of two seconds it has.
 _PLAYLISTS: dict[str, tuple[_Build, int]] = {
     "clock begins anew": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "ts1"), 2),
     "clock jumps ahead": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "ahead"), 2),
-    "three stretches": (lambda s: _BREAK.join(_segments(s, f"ts{n}") for n in range(3)), 3),
-    "the same stretch again": (
+    "three parts": (lambda s: _BREAK.join(_segments(s, f"ts{n}") for n in range(3)), 3),
+    "the same part again": (
         lambda s: _BREAK.join(_segments(s, f"ts{n}") for n in (0, 1, 0)),
         -3,
     ),
@@ -161,7 +161,7 @@ _PLAYLISTS: dict[str, tuple[_Build, int]] = {
         lambda s: _map("mp40-init") + _segments(s, "mp40") + _map("mp41-init") + _segments(s, "mp41"),
         2,
     ),
-    "one section for two stretches": (
+    "one section for two parts": (
         lambda s: _map("mp40-init") + _segments(s, "mp40") + _BREAK + _segments(s, "mp41"),
         2,
     ),
@@ -171,17 +171,17 @@ _PLAYLISTS: dict[str, tuple[_Build, int]] = {
         ),
         2,
     ),
-    "a stretch with smaller pictures": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "small"), 2),
-    "a stretch with another sample rate": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "rate"), 2),
-    "a stretch without a section of its own range": (
+    "a part with smaller pictures": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "small"), 2),
+    "a part with another sample rate": (lambda s: _segments(s, "ts0") + _BREAK + _segments(s, "rate"), 2),
+    "a part without a section of its own range": (
         lambda s: (
             _map("mp40-init") + _segments(s, "mp40") + _BREAK + _map("mp41-init") + _segments(s, "mp41")
         ).replace('init.mp4"', f'init.mp4",BYTERANGE="{(s.folder / "mp40-init.mp4").stat().st_size}@0"'),
         2,
     ),
     "two keys": (lambda s: _encrypt(s, "ts0", b"k" * 16) + _BREAK + _encrypt(s, "ts1", b"l" * 16), 2),
-    "a clock that begins anew unannounced": (lambda s: _segments(s, "ts0") + _segments(s, "ts1"), 2),
-    "a clock that jumps ahead unannounced": (lambda s: _segments(s, "ts0") + _segments(s, "ahead"), 2),
+    "an unmarked clock restart": (lambda s: _segments(s, "ts0") + _segments(s, "ts1"), 2),
+    "an unmarked clock jump": (lambda s: _segments(s, "ts0") + _segments(s, "ahead"), 2),
     "a discontinuity before the first segment": (
         lambda s: _BREAK + _segments(s, "ts0") + _BREAK + _segments(s, "ts1"),
         2,
@@ -206,14 +206,14 @@ def _encrypt(site: FolderSite, stem: str, key: bytes) -> str:
 
 @pytest.mark.parametrize("name", _PLAYLISTS)
 async def test_discontinuities(harness: Harness, site: FolderSite, name: str) -> None:
-    """All stretches of a playlist come, each at its place."""
+    """All parts of a playlist come, each at its place."""
     build, count = _PLAYLISTS[name]
     tones = [_TONES[0], _TONES[1], _TONES[0]] if count < 0 else list(_TONES[:count])
     site.pages["/list.m3u8"] = f"{_HEAD}{build(site)}{_END}"
     result = await harness.fetch(site.url("/list.m3u8"))
     path = result.products[0].path
     assert tools.probe(path).duration == pytest.approx(_SECONDS * len(tones), abs=0.3)
-    is_fitted = name in ("a stretch with smaller pictures", "a stretch with another sample rate")
+    is_fitted = name in ("a part with smaller pictures", "a part with another sample rate")
     assert [w.reason for w in result.warnings] == [MediaWarning.TRANSCODED] * is_fitted
     places = [_SECONDS * number + 1.0 for number in range(len(tones))]
     assert _tones(path, places) == pytest.approx(tones, abs=25)
@@ -233,8 +233,8 @@ async def test_discontinuities_of_separate_streams(harness: Harness, site: Folde
 
 
 @pytest.mark.parametrize("second", ["mp3", "mute"])
-async def test_stretches_that_do_not_fit(harness: Harness, site: FolderSite, second: str) -> None:
-    """Stretches in other codecs, or without audio, are refused with that reason: no file can hold them."""
+async def test_incompatible_parts(harness: Harness, site: FolderSite, second: str) -> None:
+    """Parts in other codecs, or without audio, are refused with that reason: no file can hold them."""
     site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_BREAK}{_segments(site, second)}{_END}"
     with pytest.raises(ReelhaulError) as failure:
         await harness.fetch(site.url("/list.m3u8"))
@@ -243,8 +243,8 @@ async def test_stretches_that_do_not_fit(harness: Harness, site: FolderSite, sec
     assert not failure.value.retryable
 
 
-async def test_stretches_of_sound(harness: Harness, site: FolderSite) -> None:
-    """Stretches of sound alone are joined as well, from segments without any clock."""
+async def test_audio_parts(harness: Harness, site: FolderSite) -> None:
+    """Parts of sound alone are joined as well, from segments without any clock."""
     body = _BREAK.join(f"#EXTINF:2.0,\npacked{number}.aac\n" for number in range(2))
     site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
     spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=FormatSpec.Audio(format=FormatSpec.Audio.MP3))
@@ -254,8 +254,8 @@ async def test_stretches_of_sound(harness: Harness, site: FolderSite) -> None:
     assert _tones(path, [1, 3]) == pytest.approx(list(_TONES[:2]), abs=25)
 
 
-async def test_streams_that_restart_apart(harness: Harness, site: FolderSite) -> None:
-    """A discontinuity that is told of one of two streams only leaves both whole."""
+async def test_discontinuity_of_one_stream(harness: Harness, site: FolderSite) -> None:
+    """A discontinuity in one of two streams only leaves both complete."""
     video = _BREAK.join(_map(f"video{n}-init") + _segments(site, f"video{n}") for n in range(2))
     site.pages["/video.m3u8"] = f"{_HEAD}{video}{_END}"
     site.pages["/audio.m3u8"] = f"{_HEAD}{_segments(site, 'long')}{_END}"
@@ -266,7 +266,7 @@ async def test_streams_that_restart_apart(harness: Harness, site: FolderSite) ->
     assert _tones(path, [1, 3]) == pytest.approx([_TONES[0]] * 2, abs=25)
 
 
-async def test_clock_that_goes_on(harness: Harness, site: FolderSite) -> None:
+async def test_continuous_clock(harness: Harness, site: FolderSite) -> None:
     """A discontinuity after which the clock goes on adds and removes nothing."""
     segments = re.findall(r"#EXTINF[^\n]*\n[^\n]+\n", _segments(site, "long"))
     site.pages["/list.m3u8"] = f"{_HEAD}{_BREAK.join(segments)}{_END}"
@@ -329,8 +329,8 @@ async def test_server_without_ranges(harness: Harness, site: FolderSite) -> None
 
 
 @pytest.mark.parametrize("play_time", ["", "long", "-1", "NaN"])
-async def test_play_time_that_is_none(harness: Harness, site: FolderSite, play_time: str) -> None:
-    """Segments whose play times are no numbers promise nothing, and come."""
+async def test_invalid_play_time(harness: Harness, site: FolderSite, play_time: str) -> None:
+    """Segments with invalid play times are received without a check of the duration."""
     body = re.sub(r"#EXTINF:[^,]+", f"#EXTINF:{play_time}", _segments(site, "long"))
     site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
     result = await harness.fetch(site.url("/list.m3u8"))
@@ -338,8 +338,8 @@ async def test_play_time_that_is_none(harness: Harness, site: FolderSite, play_t
 
 
 @pytest.mark.parametrize("stated", ["PT2S", "PT3S", "PT20S", "PT6000S"])
-async def test_clip_where_the_page_is_wrong(harness: Harness, site: FolderSite, stated: str) -> None:
-    """Whether a clip is within the media is seen in the media, not on the page."""
+async def test_clip_with_wrong_page_duration(harness: Harness, site: FolderSite, stated: str) -> None:
+    """Whether a clip is within the media is checked by the media, not by the page."""
     data = {"@context": "https://schema.org", "@type": "VideoObject", "name": "A film", "duration": stated}
     content = json.dumps({**data, "contentUrl": site.url("/long.mp4")})
     site.pages["/page.html"] = f'<script type="application/ld+json">{content}</script>'
@@ -349,7 +349,7 @@ async def test_clip_where_the_page_is_wrong(harness: Harness, site: FolderSite, 
 
 
 async def test_clip_over_a_discontinuity(harness: Harness, site: FolderSite) -> None:
-    """A clip counts on the clock of the whole, not on that of a stretch."""
+    """A clip counts on the clock of the whole, not on that of a part."""
     site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_BREAK}{_segments(site, 'ts1')}{_END}"
     clip = FormatSpec.Clip(start=_duration(2.5), end=_duration(3.5))
     result = await harness.fetch(site.url("/list.m3u8"), FormatSpec(clip=clip))
@@ -382,7 +382,7 @@ async def test_rounded_play_time(harness: Harness, site: FolderSite, play_time: 
 
 @pytest.mark.parametrize("play_time", ["3.5", "10", "10.000", "0.4"])
 async def test_wrong_play_time(harness: Harness, site: FolderSite, play_time: str) -> None:
-    """Segments that were all received, and play, are worth more than what their playlist says of them."""
+    """If all segments were received and play, a wrong play time in the playlist is a warning."""
     body = re.sub(r"#EXTINF:[^,]+", f"#EXTINF:{play_time}", _segments(site, "long"))
     site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
     result = await harness.fetch(site.url("/list.m3u8"))
@@ -392,9 +392,7 @@ async def test_wrong_play_time(harness: Harness, site: FolderSite, play_time: st
 
 @pytest.mark.parametrize("stem", ["long", "longmp4"])
 @pytest.mark.parametrize("content", [b"", b"<!doctype html><title>Sign in</title>", b"\0" * 5000])
-async def test_segment_that_is_no_media(
-    harness: Harness, site: FolderSite, stem: str, content: bytes
-) -> None:
+async def test_invalid_segment(harness: Harness, site: FolderSite, stem: str, content: bytes) -> None:
     """A segment that is empty, a page or nothing known fails the download: the file would have a gap."""
     (site.folder / "broken.ts").write_bytes(content)
     segments = re.findall(r"#EXTINF[^\n]*\n[^\n]+\n", _segments(site, stem))
@@ -407,7 +405,7 @@ async def test_segment_that_is_no_media(
     assert re.search(r"segment( [34])? is (empty|not media)", failure.value.text)
 
 
-async def test_clock_that_begins_anew_within_a_section(harness: Harness, site: FolderSite) -> None:
+async def test_clock_restart_within_a_section(harness: Harness, site: FolderSite) -> None:
     """Fragments that would play over each other are never delivered as half of the media."""
     body = _map("mp40-init") + _segments(site, "mp40") + _segments(site, "mp41")
     site.pages["/list.m3u8"] = f"{_HEAD}{body}{_END}"
@@ -427,7 +425,7 @@ async def test_clock_that_begins_anew_within_a_section(harness: Harness, site: F
         (f'{_HEAD}#EXT-X-KEY:METHOD=SAMPLE-AES,URI="key"\n', _END, ErrorReason.FORMAT_UNAVAILABLE),
     ],
 )
-async def test_playlist_that_may_continue(
+async def test_unfinished_playlist(
     harness: Harness, site: FolderSite, head: str, end: str, reason: ErrorReason.ValueType | None
 ) -> None:
     """A playlist without an end is whole if it says that it does not change; others are refused."""
@@ -448,7 +446,7 @@ async def test_playlist_that_may_continue(
 
 
 @pytest.mark.parametrize("page", ["/page.html", "/list.m3u8"])
-async def test_recording_of_what_is_complete(harness: Harness, site: FolderSite, page: str) -> None:
+async def test_recording_of_complete_playlist(harness: Harness, site: FolderSite, page: str) -> None:
     """A request to record receives a playlist that does not change at once, whole."""
     site.pages["/list.m3u8"] = f"{_HEAD}{_segments(site, 'long')}"
     site.pages["/page.html"] = '<video><source src="/list.m3u8" type="application/x-mpegURL"></video>'
@@ -481,7 +479,7 @@ _MPD = '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="
 
 
 def _period(number: int, attributes: str = "", bandwidth: int = 90_000, ids: str = "va") -> str:
-    """Return a period with the segments of stretch *number*."""
+    """Return a period with the segments of part *number*."""
     sets = ""
     for index, (kind, codec) in enumerate((("video", "avc1.42c00b"), ("audio", "mp4a.40.2"))):
         template = (
@@ -573,7 +571,7 @@ _MANIFESTS: dict[str, tuple[str, int]] = {
 }
 
 
-async def test_sound_of_periods(harness: Harness, site: FolderSite) -> None:
+async def test_audio_of_periods(harness: Harness, site: FolderSite) -> None:
     """The sound alone comes from all periods too."""
     site.pages["/manifest.mpd"] = _MPD.format(_TOTAL_6, "".join(_period(n, _LASTING) for n in range(3)))
     result = await harness.fetch(site.url("/manifest.mpd"), FormatSpec(media_kind=FormatSpec.AUDIO))
@@ -595,7 +593,7 @@ async def test_periods(harness: Harness, site: FolderSite, name: str) -> None:
 
 
 async def test_clip_after_the_end_of_a_manifest(harness: Harness, site: FolderSite) -> None:
-    """The duration that a manifest promises is known before the download."""
+    """The duration that a manifest declares is checked before the download."""
     site.pages["/manifest.mpd"] = _MANIFESTS["with starts alone"][0]
     assert (await harness.probe(site.url("/manifest.mpd"))).duration.seconds == 4
     before = site.count("/d0-0-1.m4s")

@@ -1,4 +1,4 @@
-"""Containers, codecs and odd properties: whatever a file is, it becomes what is requested, and plays."""
+"""Every combination of container, codec, odd size and sample rate is converted as requested, and plays."""
 
 from __future__ import annotations
 

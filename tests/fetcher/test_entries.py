@@ -144,7 +144,7 @@ async def test_feed_is_no_video(harness: Harness, site: Site) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_several_videos_of_a_page_are_listed_apart(harness: Harness, site: Site) -> None:
+async def test_videos_of_a_page_have_distinct_urls(harness: Harness, site: Site) -> None:
     """What info lists for a page with several videos are different URLs, with different titles."""
     entries = (await harness.probe(site.url("/watch/several"))).entries
     assert [entry.url for entry in entries] == [site.url("/media/720.mp4"), site.url("/media/360.mp4")]

@@ -82,8 +82,8 @@ _NO_FORMATS = ("No video formats found!", {"video_id": "1", "expected": False})
         ),
     ],
 )
-def test_how_far_the_engine_came(error: Exception, extractor: str, reason: str, text: str) -> None:
-    """A failure tells whether the page was read; a newer engine is advised only if it was not."""
+def test_extraction_stage(error: Exception, extractor: str, reason: str, text: str) -> None:
+    """A failure states whether the page was read; a newer engine is advised only if it was not."""
     failure = classify(error, ResponseLog(extractor=extractor), _URL)
     assert ErrorReason.Name(failure.reason) == reason
     assert text in failure.text

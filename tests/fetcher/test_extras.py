@@ -1,4 +1,4 @@
-"""A side matter never fails the video: subtitles, thumbnails and chapters as sites really send them."""
+"""Extras never fail the video: subtitles, thumbnails and chapters as sites send them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ ODD_CUES = [
 
 @pytest.mark.parametrize("container", [MP4, MKV])
 @pytest.mark.parametrize(("name", "text", "is_corrected"), ODD_CUES, ids=[name for name, *_ in ODD_CUES])
-async def test_cues_at_odd_times(
+async def test_cues_at_invalid_times(
     harness: Harness,
     small_site: SmallSite,
     name: str,
@@ -146,7 +146,7 @@ async def test_cues_at_odd_times(
 
 
 @pytest.mark.parametrize("container", [MP4, MKV, WEBM])
-async def test_words_in_the_container(
+async def test_markup_in_the_container(
     harness: Harness, small_site: SmallSite, container: FormatSpec.Container.ValueType
 ) -> None:
     """Angle brackets, ampersands and braces of a text are in the embedded subtitles too."""
@@ -220,7 +220,7 @@ async def test_unreadable_files(
 SEGMENT = "WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:{}\n\n00:00:01.000 --> 00:00:02.000\n{}\n"
 
 
-async def test_segments_that_an_engine_refuses(harness: Harness, small_site: SmallSite) -> None:
+async def test_nonstandard_segments(harness: Harness, small_site: SmallSite) -> None:
     """Segments of subtitles that are not quite WebVTT are read, on one clock."""
     media = "#EXTM3U\n#EXT-X-TARGETDURATION:6\n{}#EXT-X-ENDLIST\n"
     master = (
@@ -466,7 +466,7 @@ HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/vtt\r\nContent-Length: 99999\r\n\r
 
 
 @pytest.mark.parametrize("kind", ["subtitles", "segments", "thumbnail", "all"])
-async def test_site_that_hangs(harness: Harness, small_site: SmallSite, kind: str) -> None:
+async def test_stalled_extras(harness: Harness, small_site: SmallSite, kind: str) -> None:
     """Subtitles and thumbnails that a site begins to send and never ends cost themselves, not the video."""
     paths = [f"/hangs-{kind}-{number}" for number in range(3)]
     for path in paths:

@@ -96,7 +96,7 @@ def test_keys() -> None:
     assert third.key == hls_playlist.Key("AES-128", f"{_BASE}l")
 
 
-def test_stretches_of_a_playlist() -> None:
+def test_discontinuities_of_a_playlist() -> None:
     """Discontinuities are counted; advertisements, gaps and rounded play times are marked."""
     text = (
         "#EXTM3U\n#EXT-X-DISCONTINUITY-SEQUENCE:7\n#EXTINF:4,\na\n#EXT-X-DISCONTINUITY\n#EXTINF:4.5,\nb\n"

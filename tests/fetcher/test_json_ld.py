@@ -1,4 +1,4 @@
-"""A side matter never fails the video: descriptions of media with values of the wrong type."""
+"""JSON-LD descriptions of media with values of the wrong type do not fail the video."""
 
 from __future__ import annotations
 

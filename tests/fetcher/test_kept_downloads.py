@@ -1,4 +1,4 @@
-"""Which ends of an attempt leave what it received to the next one, on a worker with fakes."""
+"""Kept downloads: after which ends of an attempt the next one continues, on a worker with fakes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_failure(harness: KeepingHarness, reason: int | None, is_kept: boo
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed for good", "cancelled"])
-async def test_nothing_is_kept_of_an_ended_job(harness: KeepingHarness, outcome: str) -> None:
+async def test_ended_job_keeps_nothing(harness: KeepingHarness, outcome: str) -> None:
     """When the job has ended, nothing of it is left."""
     if outcome == "failed for good":
         harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
@@ -183,7 +183,7 @@ async def test_hint_of_an_ended_job(harness: KeepingHarness) -> None:
 
 
 @pytest.mark.parametrize("job_ended", [True, False])
-async def test_end_that_nobody_heard_of(harness: KeepingHarness, tmp_path: Path, job_ended: bool) -> None:
+async def test_missed_job_end(harness: KeepingHarness, tmp_path: Path, job_ended: bool) -> None:
     """A worker that starts asks jobs about what is kept: an earlier one may have died when its job ended."""
     harness.leases.job_goes_on = True
     harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")

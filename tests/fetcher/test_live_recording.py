@@ -174,7 +174,7 @@ def broadcasts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BroadcastSi
         pytest.param(Broadcast(audio=Stream(1, missing=frozenset({14, 15}))), id="audio segments missing"),
     ],
 )
-async def test_streams_apart(harness: Harness, broadcasts: BroadcastSite, broadcast: Broadcast) -> None:
+async def test_separate_streams(harness: Harness, broadcasts: BroadcastSite, broadcast: Broadcast) -> None:
     """Video and audio of a broadcast begin and end together and are in step, however they are published."""
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)
     result = await harness.fetch(broadcasts.add(broadcast), spec, record_seconds=9)
@@ -215,7 +215,7 @@ async def test_video_that_ends_early(harness: Harness, broadcasts: BroadcastSite
     assert list(result.warnings) == []
 
 
-async def test_stop_of_streams_apart(harness: Harness, broadcasts: BroadcastSite) -> None:
+async def test_stop_of_separate_streams(harness: Harness, broadcasts: BroadcastSite) -> None:
     """A stop ends video and audio at one moment, although the audio is published later."""
     listener = FetchListener()
     spec = FormatSpec(live=Live(mode=Live.RECORD), container=FormatSpec.MP4)

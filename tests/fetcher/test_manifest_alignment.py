@@ -36,7 +36,7 @@ class Stream:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of segments of 2 s, named by stream, offset and number, as fMP4 and MPEG-TS, and of files."""
-    folder = tmp_path_factory.mktemp("apart")
+    folder = tmp_path_factory.mktemp("separate")
     for kind, codec in (("video", synchronized.H264), ("audio", synchronized.AAC)):
         for offset in (0, 10, 100):
             for suffix, form in (("m4s", "fmp4"), ("ts", "mpegts")):
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def apart(folder: Path) -> Iterator[Site]:
+def separate_site(folder: Path) -> Iterator[Site]:
     """A site with that folder; manifests may be added."""
     media = Media(folder, {f"/{path.name}": "0" * 64 for path in folder.iterdir()})
     with running_site(media=media) as site:
@@ -111,11 +111,11 @@ def _add(site: Site, name: str, text: str) -> str:
     ],
 )
 async def test_dash(
-    harness: Harness, apart: Site, video: Stream, audio: Stream, form: str, spec: FormatSpec
+    harness: Harness, separate_site: Site, video: Stream, audio: Stream, form: str, spec: FormatSpec
 ) -> None:
     """DASH streams play together by presentation time, wherever their timestamps begin."""
     name = f"{abs(hash((video, audio, form)))}.mpd"
-    result = await harness.fetch(_add(apart, name, _dash(video, audio, form)), spec)
+    result = await harness.fetch(_add(separate_site, name, _dash(video, audio, form)), spec)
     offsets = synchronized.offsets(result.products[0].path, 2.05)
     assert len(offsets) >= 2
     assert max(map(abs, offsets)) < 0.15, offsets
@@ -124,19 +124,21 @@ async def test_dash(
 @pytest.mark.parametrize("spec", [FormatSpec(), _CLIP], ids=["whole", "clip"])
 @pytest.mark.parametrize("suffix", ["ts", "m4s"])
 @pytest.mark.parametrize("skipped", ["video", "audio", ""])
-async def test_hls(harness: Harness, apart: Site, suffix: str, skipped: str, spec: FormatSpec) -> None:
+async def test_hls(
+    harness: Harness, separate_site: Site, suffix: str, skipped: str, spec: FormatSpec
+) -> None:
     """HLS renditions play together by their timestamps."""
     for kind in ("video", "audio"):
-        lines = (apart.media.folder / f"{kind}-10-{suffix}.m3u8").read_text().splitlines()
+        lines = (separate_site.media.folder / f"{kind}-10-{suffix}.m3u8").read_text().splitlines()
         first = next(n for n, line in enumerate(lines) if line.startswith("#EXTINF"))
         left = lines[:first] + lines[first + 2 * (kind == skipped) :]
-        _add(apart, f"{kind}{skipped}{suffix}.m3u8", "\n".join([*left, ""]))
+        _add(separate_site, f"{kind}{skipped}{suffix}.m3u8", "\n".join([*left, ""]))
     master = (
         '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="en",LANGUAGE="en",DEFAULT=YES,'
         f'URI="audio{skipped}{suffix}.m3u8"\n#EXT-X-STREAM-INF:BANDWIDTH=300000,RESOLUTION=160x90,'
         f'CODECS="avc1.42c01e,mp4a.40.2",AUDIO="a"\nvideo{skipped}{suffix}.m3u8\n'
     )
-    result = await harness.fetch(_add(apart, f"master{skipped}{suffix}.m3u8", master), spec)
+    result = await harness.fetch(_add(separate_site, f"master{skipped}{suffix}.m3u8", master), spec)
     offsets = synchronized.offsets(result.products[0].path, 2.05)
     assert len(offsets) >= 2
     assert max(map(abs, offsets)) < 0.15, offsets

@@ -1,4 +1,4 @@
-"""What manifests and pages tell of their tracks reaches the listing: names, roles, defaults, languages."""
+"""Names, roles, defaults and languages of tracks in manifests and pages are listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the parts of a stream survives interruptions, and has a limit."""
+"""The part table of a stream survives interruptions, and has a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Play time: the bytes count more than what a page or rounded segments say, and promises are checked."""
+"""Play time: the media received takes precedence over durations of pages and rounded segments."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_too_short_without_evidence(received: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("promised", "tolerance", "received", "keeps_promise"),
+    ("declared", "tolerance", "received", "is_reached"),
     [
         (0.0, 0.0, 1.0, True),
         (12.0, 0.0, 12.0, True),
@@ -59,15 +59,17 @@ def test_too_short_without_evidence(received: float) -> None:
         (600.0, 4.0, 300.0, False),
     ],
 )
-def test_promise_of_segments(promised: float, tolerance: float, received: float, keeps_promise: bool) -> None:
+def test_declared_duration_of_segments(
+    declared: float, tolerance: float, received: float, is_reached: bool
+) -> None:
     """A stream that plays less than its segments promise is a warning if its packets play no longer.
 
-    If they do, they play over each other, and the file is not what was promised.
+    If they do, they play over each other, and the file is not what was declared.
     """
-    stream = ReceivedStream((Path("a.ts"),), promised, tolerance)
+    stream = ReceivedStream((Path("a.ts"),), declared, tolerance)
     warnings = play_time.check_declared_duration(stream, received, lambda: received + 0.5)
-    assert [w.reason for w in warnings] == [MediaWarning.DURATION_DIFFERS] * (not keeps_promise)
-    if keeps_promise:
+    assert [w.reason for w in warnings] == [MediaWarning.DURATION_DIFFERS] * (not is_reached)
+    if is_reached:
         assert not play_time.check_declared_duration(stream, received, lambda: 2 * received + 2)
         return
     with pytest.raises(ReelhaulError) as failure:

@@ -197,7 +197,7 @@ def test_anew(
     changes: dict[str, Any],
     happens: Callable[[Path], None] | None,
 ) -> None:
-    """What is not provably of the file that the site has now is received anew, from the first byte."""
+    """Bytes that cannot be proven to be of the site's current file are received from the beginning."""
     path = tmp_path / "file"
     _leave(site, path, [(0, 3 * MB)], **{"last_modified": "", **changes})
     if happens:

@@ -1,4 +1,4 @@
-"""Streams delivered apart keep the clock that they share: in every file, flash and beep coincide."""
+"""Separately delivered streams keep their common clock: in every file, flash and beep coincide."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def inspector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 @pytest.fixture(scope="session")
 def stream_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Stream], Path]:
     """Returns the file of a stream, which is encoded once."""
-    folder, files = tmp_path_factory.mktemp("apart"), dict[tuple[str, Stream], Path]()
+    folder, files = tmp_path_factory.mktemp("separate"), dict[tuple[str, Stream], Path]()
 
     def create(kind: str, stream: Stream) -> Path:
         if (kind, stream) not in files:
@@ -150,7 +150,7 @@ def test_start_difference(
     ],
 )
 @pytest.mark.parametrize("later", ["audio", "video"])
-def test_cut_of_streams_apart(
+def test_cut_of_separate_streams(
     ranges: list[tuple[float, float]],
     later: str,
     container: FormatSpec.Container.ValueType,
@@ -293,7 +293,7 @@ def test_recording_with_a_gap(gap_in: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("later", ["audio", "video"])
 @pytest.mark.parametrize("suffix", ["ts", "mp4"])
-def test_stretches_of_streams_apart(
+def test_parts_of_separate_streams(
     later: str, suffix: str, stream_file: Callable[[str, Stream], Path], tmp_path: Path
 ) -> None:
     """In each stretch of a clock of its own, the streams keep their difference."""

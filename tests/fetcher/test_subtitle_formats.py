@@ -114,7 +114,7 @@ def test_times(timing: str, start: float, end: float) -> None:
 
 
 def test_subrip_without_blank_lines() -> None:
-    """Cues that nothing separates are told apart by their numbers."""
+    """Cues without blank lines between them are separated by their numbers."""
     text = "1\n00:00:01,000 --> 00:00:02,000\n10\n2\n00:00:03,000 --> 00:00:04,000\nnext\n"
     assert rows(text) == [(1.0, 2.0, "10"), (3.0, 4.0, "next")]
 

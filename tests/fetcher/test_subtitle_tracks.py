@@ -122,7 +122,7 @@ def test_manual_and_automatic() -> None:
 
 
 def test_known_spoken_language() -> None:
-    """ "original" is the spoken language where the site tells it, in whatever code."""
+    """ "original" is the spoken language that the site states, in any code."""
     offered = {"en": [form("en")], "ger": [form("de")]}
     assert select(offered, "original", language="deu") == [["de"]]
     assert select(offered, "original", language="ja") == [[]]

@@ -1,4 +1,4 @@
-"""Roles of tracks: full, forced, for people who hear badly, commentary and description are told apart."""
+"""Roles of tracks: full, forced, for the hard of hearing, commentary and description are distinguished."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _ROLE, _PURPOSE = "urn:mpeg:dash:role:2011", "urn:tva:metadata:cs:AudioPurposeCS
     ],
 )
 def test_texts(label: str, name: str, role: TrackRole.ValueType) -> None:
-    """The name of a track, and what follows the language in its label, tell its role."""
+    """The role of a track is read from its name, and from subtags after the language in its label."""
     assert track_roles.from_texts(label, name) == role
 
 
@@ -77,7 +77,7 @@ def test_texts(label: str, name: str, role: TrackRole.ValueType) -> None:
     ],
 )
 def test_audio_texts(name: str, role: TrackRole.ValueType) -> None:
-    """What names of audio can tell is a description or a commentary."""
+    """From names of audio, only the roles description and commentary are read."""
     assert track_roles.from_audio_texts("en", name) == role
     assert track_roles.from_hls({"TYPE": "AUDIO", "NAME": name}) == role
 
@@ -97,7 +97,7 @@ def test_audio_texts(name: str, role: TrackRole.ValueType) -> None:
     ],
 )
 def test_hls(attributes: dict[str, str], role: TrackRole.ValueType) -> None:
-    """Attributes of an HLS rendition tell its role."""
+    """The role of an HLS rendition is read from its attributes."""
     assert track_roles.from_hls(attributes) == role
 
 
@@ -118,7 +118,7 @@ def test_hls(attributes: dict[str, str], role: TrackRole.ValueType) -> None:
     ],
 )
 def test_dash(descriptors: list[tuple[str, str]], name: str, role: TrackRole.ValueType) -> None:
-    """Role, Accessibility and Label of an AdaptationSet tell its role."""
+    """The role of an AdaptationSet is read from Role, Accessibility and Label."""
     assert track_roles.from_dash(descriptors, "en", name) == role
 
 

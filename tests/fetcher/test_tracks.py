@@ -193,7 +193,7 @@ async def test_tracks_of_one_file(
     language: str,
     is_untouched: bool,
 ) -> None:
-    """Of a file with several audio tracks, the one that is meant is what plays."""
+    """From a file with several audio tracks, the requested one is delivered."""
     path = tmp_path / "film.mkv"
     create_file(path, *tracks_of_file)
     respond(tracks, "/film.mkv", path.read_bytes())
@@ -219,7 +219,7 @@ async def test_tracks_of_one_file(
 async def test_track_of_an_edited_file(
     harness: Harness, tracks: RawSite, tmp_path: Path, spec: FormatSpec
 ) -> None:
-    """The meant track is taken whatever is made of the file."""
+    """The requested track is used in every kind of output."""
     path = tmp_path / "film.mkv"
     create_file(path, "eng+default", "deu")
     respond(tracks, "/film.mkv", path.read_bytes())
@@ -240,7 +240,7 @@ async def test_track_of_an_edited_file(
 async def test_language_of_a_file(
     harness: Harness, tracks: RawSite, tmp_path: Path, languages: list[str], warning: str
 ) -> None:
-    """What the site does not tell of the language is read from the file."""
+    """A language that the site does not state is read from the file."""
     path = tmp_path / "film.mkv"
     create_file(path, "eng")
     respond(tracks, "/film.mkv", path.read_bytes())
@@ -278,7 +278,7 @@ async def test_subtitles_of_a_page_with_a_playlist(harness: Harness, tracks: Raw
 async def test_subtitles_of_dash(
     harness: Harness, tracks: RawSite, languages: list[str], texts: list[str]
 ) -> None:
-    """Roles of AdaptationSets tell subtitles of one language apart."""
+    """Subtitles of one language are distinguished by the roles of their AdaptationSets."""
     sets = "".join(
         f"""<AdaptationSet mimeType="text/vtt" lang="en">
         <Role schemeIdUri="urn:mpeg:dash:role:2011" value="{role}"/>
@@ -308,7 +308,7 @@ async def test_audio_without_a_name(harness: Harness, tracks: RawSite) -> None:
 async def test_embedded_subtitles(
     harness: Harness, tracks: RawSite, container: FormatSpec.Container.ValueType
 ) -> None:
-    """Several tracks of one language are told apart in the container too."""
+    """Several tracks of one language are distinguished in the container too."""
     spec = FormatSpec(container=container, subtitles=Subtitles(languages=["all"], embed=True))
     result = await harness.fetch(url(tracks, "/forced.master.m3u8"), spec)
     streams = [s for s in probe(result.products[0].path)["streams"] if s["codec_type"] == "subtitle"]

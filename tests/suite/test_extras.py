@@ -1,4 +1,4 @@
-"""What is beside the video, as sites really send it, never fails a download."""
+"""Extras beside the video, as sites send them, never fail a download."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _CHAPTERS = [("C", 4, 90), ("A", 1, 2), ("B", 2, 4), ("D", 90, 99)]
 _LABELS = {"en_US": "en-US", "de_sdh": "de", "frFR": "fr-FR", "iw": "he", "Klingonisch": "und", "": "und"}
 
 
-class OddSite(Site):
-    """A site whose subtitles, thumbnail and chapters are odd."""
+class InvalidExtrasSite(Site):
+    """A site whose subtitles, thumbnail and chapters are invalid."""
 
     async def respond(self, request: Request) -> Response:
         """Return the pages ``/subtitles``, ``/labels`` and ``/chapters``, or what any site has."""
@@ -59,16 +59,18 @@ def _page(content: str) -> Response:
 
 
 @pytest.fixture(scope="module")
-def odd_site() -> Iterator[Site]:
+def invalid_extras_site() -> Iterator[Site]:
     """A running site."""
-    site = OddSite(ensure_media())
+    site = InvalidExtrasSite(ensure_media())
     with serve_in_thread(lambda: start_site(site, "127.0.0.2"), name="odd"):
         yield site
 
 
-def test_odd_subtitles(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
+def test_invalid_subtitles(suite: Suite, invalid_extras_site: Site, tmp_path: Path) -> None:
     """The video keeps its length, the words are whole, and what was corrected is a warning."""
-    completed = download(suite, odd_site.url("/subtitles"), subtitle_languages=["de"], embed_subtitles=True)
+    completed = download(
+        suite, invalid_extras_site.url("/subtitles"), subtitle_languages=["de"], embed_subtitles=True
+    )
     files = {file["kind"]: file for file in completed["files"]}
     video = tools.probe(save_file(suite, files["VIDEO"], tmp_path))
     assert video.duration == pytest.approx(8, abs=0.2)
@@ -81,9 +83,9 @@ def test_odd_subtitles(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
     assert "corrected or left out: 2" in warning
 
 
-def test_odd_labels(suite: Suite, odd_site: Site) -> None:
+def test_language_labels(suite: Suite, invalid_extras_site: Site) -> None:
     """Subtitles are stored in a legal language, whatever the site calls them."""
-    completed = download(suite, odd_site.url("/labels"), subtitle_languages=["all"])
+    completed = download(suite, invalid_extras_site.url("/labels"), subtitle_languages=["all"])
     languages = [file["language"] for file in completed["files"] if file["kind"] == "SUBTITLE"]
     # The same words under two labels that name no language are one track.
     assert languages == list(dict.fromkeys(_LABELS.values()))
@@ -92,9 +94,9 @@ def test_odd_labels(suite: Suite, odd_site: Site) -> None:
     assert len(set(names)) == len(names)
 
 
-def test_odd_chapters_and_thumbnail(suite: Suite, odd_site: Site, tmp_path: Path) -> None:
+def test_invalid_chapters_and_thumbnail(suite: Suite, invalid_extras_site: Site, tmp_path: Path) -> None:
     """Chapters are in order and within the video; a thumbnail that is none is a warning."""
-    completed = download(suite, odd_site.url("/chapters"), thumbnail=True, chapters="split")
+    completed = download(suite, invalid_extras_site.url("/chapters"), thumbnail=True, chapters="split")
     names = [file["name"] for file in completed["files"] if file["kind"] == "CHAPTER"]
     assert [name.split(" - ")[0] for name in names][-3:] == ["02 A", "03 B", "04 C"]
     assert [file["kind"] for file in completed["files"]].count("THUMBNAIL") == 0

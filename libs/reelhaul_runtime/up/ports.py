@@ -22,7 +22,7 @@ class ReservedPorts:
     """Ports that this process holds until the end of the block, by sockets that are bound and do not listen.
 
     A process of ours listens at a reserved port with SO_REUSEPORT, also after it was restarted; the kernel
-    gives the port to no other user, and to no program that does not ask to share it.
+    gives the port to no other user, and to no program without SO_REUSEPORT.
     """
 
     def __init__(self) -> None:

@@ -238,7 +238,7 @@ class MediaFile:
     def measure_play_time(self) -> float:
         """Return the play time of all packets in seconds, also if the clock restarts among them.
 
-        Reads the whole file, after which nothing else can be read.
+        Reads the file to its end, so that no other method can read it afterwards.
         """
         meters = {stream.index: _PlayTimeMeter() for stream in self._streams}
         with suppress(av.FFmpegError, ValueError):

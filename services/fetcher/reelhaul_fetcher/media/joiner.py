@@ -20,7 +20,7 @@ from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.model.timing.clocks import Clock, Timeline, plan_timeline
 from reelhaul_runtime.errors import ReelhaulError
 
-# Seconds between the end of a part and the start of the next one if the clock goes on.
+# Longest gap in seconds between the end of a part and the start of the next one on the same clock.
 _MAX_CLOCK_STEP = 0.5
 # Demuxers of containers that can be concatenated as bytes, so that the clock may restart within a file.
 _CONCATENATING_DEMUXERS = frozenset({"mpegts", "mpeg", "ogg"})

@@ -187,8 +187,8 @@ def _with_range(source: Input, time_range: TimeRange | None, delay: float) -> In
     time_range = time_range or TimeRange(0.0, math.inf)
     margin = _MAX_KEY_FRAME_DISTANCE if source.demuxer in _UNINDEXED_DEMUXERS else 0.0
     seek = max(0.0, time_range.start - delay - margin)
-    # What comes before 0 after the shift is dropped. The exact end is up to the filters: depending on the
-    # input, ffmpeg counts this length from 0 or from the first frame.
+    # Packets before 0 after the shift are dropped. Filters cut the exact end: depending on the input, ffmpeg
+    # counts this length from 0 or from the first frame.
     length = () if math.isinf(time_range.end) else ("-t", f"{time_range.length + margin + 1:.6f}")
     offset = delay + seek - time_range.start
     shift = ("-itsoffset", f"{offset:.6f}") if offset else ()

@@ -22,7 +22,7 @@ class ByteRange:
     #: Failures since the range last moved on.
     failures: int = 0
     failed_at: int = -1
-    #: The bytes before this one are here already: they are received again and compared.
+    #: The bytes before this offset were received before: they are received again and compared.
     compare_until: int = 0
 
     @property
@@ -47,10 +47,10 @@ class RangeAllocator:
 
     @classmethod
     def resume(cls, total: int, received: Sequence[tuple[int, int]]) -> Self:
-        """Return the ranges that are missing of a file of *total* bytes, of which *received* are here.
+        """Return the missing ranges of a file of *total* bytes, of which the ranges *received* were received.
 
         *received* are pairs of the first byte and the byte after the last, in order. The last bytes of each
-        count as missing, for comparison.
+        range count as missing, for comparison.
         """
         ranges = cls()
         ranges._free = []
@@ -74,7 +74,7 @@ class RangeAllocator:
         return sum(byte_range.left for byte_range in (*self._free, *self._taken))
 
     def list_received(self, total: int) -> list[tuple[int, int]]:
-        """Return what is here of a file of *total* bytes, as ``resume`` takes it."""
+        """Return the ranges received of a file of *total* bytes, in the form of ``resume``."""
         result, position = [], 0
         for missing in sorted((*self._free, *self._taken), key=lambda missing: missing.start):
             if missing.start == missing.stop:

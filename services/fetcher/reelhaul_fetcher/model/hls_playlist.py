@@ -61,7 +61,7 @@ class Segment:
     is_advertisement: bool = False
     #: The server has no such segment (EXT-X-GAP).
     is_gap: bool = False
-    #: The play time is in whole seconds: rounded.
+    #: Whether the play time is rounded to whole seconds.
     is_rounded: bool = False
     #: EXT-X-PROGRAM-DATE-TIME in seconds since 1970, of this segment or counted from an earlier one; None:
     #: unknown.

@@ -184,7 +184,7 @@ def _plan_audio(codec: str, audio: Audio, channels: int) -> Package:
 
 
 def _encode_audio(encoder: str, kbps: int, channels: int) -> tuple[str, ...]:
-    """Return the arguments to encode audio at about *kbps*, as far as *encoder* takes that."""
+    """Return the arguments to encode audio at about *kbps*, as far as *encoder* supports a bitrate."""
     if encoder in _LOSSLESS_ENCODERS:
         return (encoder,)
     if encoder == "libvorbis":

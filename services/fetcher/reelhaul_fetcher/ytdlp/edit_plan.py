@@ -38,7 +38,7 @@ class EditPlan:
 def plan_edit(
     downloader: Downloader, media: MediaInfo, request: FetchRequest, options: EngineOptions
 ) -> EditPlan:
-    """Return the edits that *request* asks for. Raises CLIP_OUT_OF_RANGE, MEDIA_TOO_LONG."""
+    """Return the edits that *request* defines. Raises CLIP_OUT_OF_RANGE, MEDIA_TOO_LONG."""
     # Of a live stream some sites tell how long it has been running: that is no duration.
     is_live = media.live_status == MediaInfo.LIVE
     duration = 0.0 if is_live else media.duration.ToTimedelta().total_seconds()

@@ -61,7 +61,7 @@ def classify(error: BaseException, log: ResponseLog, url: str) -> ReelhaulError:
     for rule in (_by_guard, _by_type, _by_message, _by_status, _by_transport):
         if failure := rule(chain, text, log, metadata):
             return failure
-    return _by_progress(chain, text, log, metadata)
+    return _classify_engine_failure(chain, text, log, metadata)
 
 
 def not_live_yet(start: datetime | None, text: str) -> ReelhaulError:
@@ -216,7 +216,7 @@ def _by_transport(
     )
 
 
-def _by_progress(
+def _classify_engine_failure(
     chain: list[BaseException], text: str, log: ResponseLog, metadata: dict[str, str]
 ) -> ReelhaulError:
     """Return the failure of the engine itself, by how far the extraction got."""

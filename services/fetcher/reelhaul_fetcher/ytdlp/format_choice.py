@@ -28,7 +28,7 @@ from reelhaul_fetcher.ytdlp.extract.extraction import Source
 from reelhaul_fetcher.ytdlp.postprocess.joined_media import inspect_received
 from reelhaul_runtime.errors import ReelhaulError
 
-#: Chooses from formats as a spec says; see ``selection.choose_formats``.
+#: Chooses formats for a spec; see ``selection.choose_formats``.
 Choose = Callable[[Sequence[Format], FormatSpec], Choice]
 
 # Formats of one media that are downloaded at most; those known to be within the limits come first.

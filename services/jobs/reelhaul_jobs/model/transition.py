@@ -35,7 +35,7 @@ class Refusal:
     message: str
     retry_delay: timedelta | None = None
     lease_expire_time: datetime | None = None
-    #: Whether the job has ended, whatever the reason is.
+    #: Whether the job has ended, for any reason.
     job_ended: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Character sets: the text of a subtitle file, whatever encoding the site chose or declares."""
+"""Charsets: decodes subtitle files, with or without a declared charset."""
 
 from __future__ import annotations
 
@@ -104,17 +104,17 @@ def decode(content: bytes, declared: str = "", language: str = "") -> str:
             return content[len(mark) :].decode(codec, "replace")
     if codec := _detect_utf16(content):
         return content.decode(codec, "replace")
-    in_file = _XML_ENCODING.search(content[:_HEAD_BYTES])
-    known = _normalize(declared) or (_normalize(in_file[1].decode()) if in_file else "")
-    for codec in (known if known in _ESCAPED else "", "utf-8", known):
+    xml_match = _XML_ENCODING.search(content[:_HEAD_BYTES])
+    declared_codec = _normalize(declared) or (_normalize(xml_match[1].decode()) if xml_match else "")
+    for codec in (declared_codec if declared_codec in _ESCAPED else "", "utf-8", declared_codec):
         try:
             if codec:
                 return content.decode(codec)
         except UnicodeError:
             continue
     text = content.decode("utf-8", "replace")
-    damaged, foreign = text.count("\ufffd"), len(text) - len(text.encode("ascii", "ignore"))
-    if damaged <= foreign * _MAX_DAMAGED_SHARE:
+    damaged, non_ascii = text.count("\ufffd"), len(text) - len(text.encode("ascii", "ignore"))
+    if damaged <= non_ascii * _MAX_DAMAGED_SHARE:
         return text
     return content.decode(_detect(content, language), "replace")
 
@@ -146,14 +146,14 @@ def _detect(content: bytes, language: str) -> str:
     lines = islice((line for line in content.splitlines() if _NON_ASCII.search(line)), _MAX_SAMPLE_LINES)
     sample = b"\n".join(lines)[:_SAMPLE_BYTES]
     candidates = _BY_LANGUAGE.get(language.partition("-")[0].lower(), ())
-    if candidates == ("cp1252",) and _foreign_share(sample) > _MAX_LATIN_SHARE:
+    if candidates == ("cp1252",) and _non_ascii_share(sample) > _MAX_LATIN_SHARE:
         candidates = ()
     return candidates[0] if len(candidates) == 1 else _most_likely(sample, candidates or _DETECTED)
 
 
-def _foreign_share(sample: bytes) -> float:
-    foreign = len(_NON_ASCII.findall(sample))
-    return foreign / (foreign + len(_ASCII_LETTER.findall(sample)))
+def _non_ascii_share(sample: bytes) -> float:
+    non_ascii = len(_NON_ASCII.findall(sample))
+    return non_ascii / (non_ascii + len(_ASCII_LETTER.findall(sample)))
 
 
 def _most_likely(sample: bytes, candidates: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from reelhaul_fetcher.model.subtitle_formats.text import LINE_BREAK, unescape
+from reelhaul_fetcher.model.timing import clocks
 from reelhaul_fetcher.model.timing.cues import Cue
 
 # As lenient as players: hours and fractions may be missing, and points may be commas.
@@ -31,7 +32,7 @@ _HEADER = re.compile(
 )
 _HEADER_CHARACTERS = 4096
 _MPEG_TIME, _LOCAL_TIME = re.compile(r"MPEGTS:(\d{1,12})"), re.compile(r"LOCAL:([\d:.]{1,20})")
-_MPEG_CLOCK, _MPEG_PERIOD = 90_000, (1 << 33) / 90_000
+_MPEG_TICKS_PER_SECOND = 90_000
 # Longest gap between the parts of a cue that crosses the end of a segment, in seconds.
 _JOIN_SECONDS = 0.001
 
@@ -51,7 +52,7 @@ def parse(text: str, _: str) -> Iterator[Cue]:
     first_offset = clock_offset(parts[0]) or 0.0
     last: dict[str, Cue] = {}
     for part in parts:
-        shift = wrap((clock_offset(part) or 0.0) - first_offset)
+        shift = clocks.wrap((clock_offset(part) or 0.0) - first_offset)
         for cue in _parse_blocks(part, ends_at_blank_line=True):
             cue = Cue(cue.start + shift, cue.end + shift, cue.text)
             previous = last.get(cue.text)
@@ -152,9 +153,4 @@ def clock_offset(segment: str) -> float | None:
     if "X-TIMESTAMP-MAP=" not in header or not mpeg or not local:
         return None
     seconds = parse_time(local[1])
-    return int(mpeg[1]) / _MPEG_CLOCK - seconds if math.isfinite(seconds) else None
-
-
-def wrap(seconds: float) -> float:
-    """Return *seconds* wrapped to the period of the MPEG clock, 26.5 hours, around 0."""
-    return (seconds + _MPEG_PERIOD / 2) % _MPEG_PERIOD - _MPEG_PERIOD / 2
+    return int(mpeg[1]) / _MPEG_TICKS_PER_SECOND - seconds if math.isfinite(seconds) else None

@@ -11,7 +11,7 @@ MPEG_TS_PERIOD = 2**33 / 90_000
 
 # Less than a video frame: the priming of audio encoders, which decoders skip.
 _NEGLIGIBLE_SECONDS = 0.025
-# Streams of unknown duration that begin further apart than this have no common clock.
+# Streams of unknown duration whose starts differ by more seconds than this have no common clock.
 _MAX_UNPROVEN_SECONDS = 60.0
 # Accuracy of the start times in playlists, in seconds.
 _PLAYLIST_TOLERANCE = 10.0
@@ -46,7 +46,7 @@ class Timeline:
 
 
 def plan_timeline(clocks: Sequence[Clock]) -> Timeline:
-    """Return the timeline of streams that were received as a whole: from the first start to the last end."""
+    """Return the timeline of complete streams: from the first start to the last end."""
     delays = align(clocks)
     return Timeline(tuple(delays), max(_ends(delays, clocks), default=0.0))
 
@@ -64,6 +64,11 @@ def plan_recorded_timeline(
     length, are_known = max(ends, default=0.0), len(ends) == len(clocks)
     end = max(playlist_end - playlist_starts[0], min(ends)) if are_known else math.inf
     return Timeline(tuple(delays), min(end, length), end if end < length else math.inf)
+
+
+def wrap(seconds: float, period: float = MPEG_TS_PERIOD) -> float:
+    """Return *seconds* wrapped to a clock with *period*, between plus and minus half of it."""
+    return (seconds + period / 2) % period - period / 2
 
 
 def _ends(delays: Sequence[float], clocks: Sequence[Clock]) -> list[float]:
@@ -98,7 +103,7 @@ def _difference(first: Clock, second: Clock) -> float | None:
         return None
     difference = second.start - first.start
     period = max(first.period, second.period)
-    return (difference + period / 2) % period - period / 2 if period else difference
+    return wrap(difference, period) if period else difference
 
 
 def _overlap(first: Clock, second: Clock, difference: float) -> bool:

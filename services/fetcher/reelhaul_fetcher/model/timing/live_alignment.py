@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment
-from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD
+from reelhaul_fetcher.model.timing.clocks import wrap
 
 #: A recording begins this many segments behind the live edge, as players do.
 EDGE_SEGMENTS = 3
@@ -126,7 +126,5 @@ def _number_times(segments: Sequence[Segment]) -> list[float | None]:
 
 def _unwrap(starts: Sequence[float | None]) -> list[float | None]:
     """Return *starts* without the step where timestamps of MPEG-TS wrap."""
-    first, half = next((start for start in starts if start is not None), 0.0), MPEG_TS_PERIOD / 2
-    return [
-        None if start is None else first + (start - first + half) % MPEG_TS_PERIOD - half for start in starts
-    ]
+    first = next((start for start in starts if start is not None), 0.0)
+    return [None if start is None else first + wrap(start - first) for start in starts]

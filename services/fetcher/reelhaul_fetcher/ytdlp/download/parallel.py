@@ -78,7 +78,7 @@ class FileDownload:
         self._max_connections, self._on_bytes, self._on_resumed = max_connections, on_bytes, on_resumed
         self._version, self._ranges = _read_record(path)
         self._is_resumed = self._ranges is not None
-        #: Whether it is known that the file received is the whole file.
+        #: Whether the file received is known to be complete.
         self.is_complete = False
 
     def download(self, remote: RemoteFile) -> None:

@@ -303,7 +303,7 @@ def _list_dash(downloader: Downloader, stream: Info) -> SegmentList:
 
 
 def _file_ranges(downloader: Downloader, stream: Info, url: str) -> list[Bounds | None]:
-    """Return the ranges in which to download a whole file, each held in memory; [None]: all at once."""
+    """Return the ranges in which to download a file, each held in memory; [None]: a single request."""
     headers = {**(stream.get("http_headers") or {}), "Accept-Encoding": "identity"}
     # Many servers reject HEAD; then the size is unknown.
     with suppress(RequestError), downloader.logging_paused():

@@ -91,7 +91,7 @@ def download_streams(
 ) -> list[ReceivedStream]:
     """Download the streams *format_ids* into files numbered from *first_number*; return them in this order.
 
-    Raises FORMAT_UNAVAILABLE for a stream that cannot be received as a whole, CLIP_OUT_OF_RANGE,
+    Raises FORMAT_UNAVAILABLE for a stream that cannot be received completely, CLIP_OUT_OF_RANGE,
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
     """
     streams = [source.streams[format_id] for format_id in format_ids]

@@ -14,9 +14,9 @@ from reelhaul.type.v1.media_pb2 import ArtifactInfo, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
-from reelhaul_fetcher.model.subtitle_formats import Track, webvtt
+from reelhaul_fetcher.model.subtitle_formats import Track
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
-from reelhaul_fetcher.model.timing import cues
+from reelhaul_fetcher.model.timing import clocks, cues
 from reelhaul_fetcher.model.timing.cues import Cue
 from reelhaul_fetcher.model.timing.cuts import Cut
 from reelhaul_fetcher.model.tracks import languages, track_roles
@@ -54,7 +54,7 @@ class CaptionTrack:
 
     def on_clock(self, media_start: float, duration: float) -> CaptionTrack:
         """Return this track shifted to media whose first timestamp is *media_start* seconds."""
-        shift = webvtt.wrap(self.clock - media_start) if self.clock is not None else 0.0
+        shift = clocks.wrap(self.clock - media_start) if self.clock is not None else 0.0
         moved = cues.move(self.cues, shift)
         # A wrong clock of the site must not remove most of the cues.
         is_plausible = len(moved) * 2 > len(self.cues) and cues.most_begin_before(moved, duration)

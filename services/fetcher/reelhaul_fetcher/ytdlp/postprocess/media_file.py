@@ -97,7 +97,7 @@ def _mux(plan: MuxPlan, on_progress: Callable[[float], None]) -> MediaFile:
 
 
 def _is_usable_as_received(plan: MuxPlan) -> bool:
-    """Return whether the one file received is packaged as *plan* says."""
+    """Return whether a single file was received that is already packaged as in *plan*."""
     files, package, read = plan.media.files, plan.package, plan.media.video
     return (
         len(files) == 1
