@@ -114,7 +114,7 @@ class _Run:
         self._options, self._data_dir, self._settings = options, folder, settings
         self._videos, self._database = videos, database
         # The suite is started twice; further replicas of jobs have the same addresses both times.
-        self._replicas = [f"127.0.0.1:{ports.reserve_port()}" for _ in range(1, options.replicas["jobs"])]
+        self._replicas = [f"127.0.0.1:{ports.find_free_port()}" for _ in range(1, options.replicas["jobs"])]
         self._result = ChaosResult()
         self._stale_renewals: set[str] = set()
 
@@ -201,7 +201,7 @@ class _Run:
 def _settings(options: ChaosOptions, folder: Path) -> dict[str, str]:
     names = ("gateway", "jobs", "fetcher", "storage")
     # Fixed, because the clients reconnect to them after the crash.
-    addresses = {f"{name}_address": f"127.0.0.1:{ports.reserve_port()}" for name in names}
+    addresses = {f"{name}_address": f"127.0.0.1:{ports.find_free_port()}" for name in names}
     return addresses | {
         "chaos": "1",
         "jobs_lease_seconds": str(options.lease),

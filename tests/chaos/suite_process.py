@@ -50,7 +50,7 @@ def _processes(
     settings: SuiteSettings, fetchers: int, replicas: Sequence[str], mutant: str
 ) -> Iterator[SuiteProcess]:
     """Yield broker and services, with jobs-2 …, fetcher-2, fetcher-3 … after the first of each."""
-    nats = suite_processes.nats(settings.data_dir / "nats", ports.reserve_port())
+    nats = suite_processes.nats(settings.data_dir / "nats", ports.find_free_port())
     yield nats
     token = data_dir.load_suite_token(settings.data_dir / "run")
     for service in suite_processes.services(settings, nats.address, token):
@@ -61,7 +61,7 @@ def _processes(
                 yield _replica(process, number, address)
         if process.name == "fetcher":
             for number in range(2, fetchers + 1):
-                address = f"127.0.0.1:{ports.reserve_port()}"
+                address = f"127.0.0.1:{ports.find_free_port()}"
                 environment = _remote_environment(settings, replicas) if number % 2 == 0 else {}
                 yield _replica(process, number, address, environment)
 

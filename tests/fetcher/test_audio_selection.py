@@ -45,7 +45,7 @@ MAIN, DESCRIBED = audio("main", "en"), audio("ad", "en", 200, role=DESCRIPTION)
         pytest.param([MAIN, DESCRIBED, video()], [], ["v", "main"], 0, id="description last"),
         pytest.param([DESCRIBED, MAIN, video()], [], ["v", "main"], 0, id="description first"),
         pytest.param([MAIN, DESCRIBED, video()], ["en"], ["v", "main"], 0, id="description and language"),
-        pytest.param([MAIN, DESCRIBED, video()], ["en-x-desc"], ["v", "ad"], 0, id="description asked"),
+        pytest.param([MAIN, DESCRIBED, video()], ["en-x-desc"], ["v", "ad"], 0, id="description requested"),
         pytest.param([MAIN, video()], ["en-x-desc"], ["v", "main"], DIFFERS, id="no description"),
         pytest.param([DESCRIBED, video()], [], ["v", "ad"], ROLE_DIFFERS, id="only a description"),
         pytest.param(
@@ -66,7 +66,7 @@ MAIN, DESCRIBED = audio("main", "en"), audio("ad", "en", 200, role=DESCRIPTION)
             id="clear speech",
         ),
         pytest.param([DESCRIBED, muxed("v", "en")], [], ["v"], 0, id="main sound within the video"),
-        pytest.param([DESCRIBED, muxed("v")], ["en"], ["v"], DIFFERS, id="its language is not told"),
+        pytest.param([DESCRIBED, muxed("v")], ["en"], ["v"], DIFFERS, id="its language is unknown"),
         pytest.param(
             [audio("de", "de"), muxed("v", "en")], ["de"], ["v", "de"], 0, id="other than the video's"
         ),
@@ -84,7 +84,7 @@ MAIN, DESCRIBED = audio("main", "en"), audio("ad", "en", 200, role=DESCRIPTION)
             0,
             id="perhaps no sound",
         ),
-        pytest.param([muxed("v")], [], ["v"], 0, id="nothing asked"),
+        pytest.param([muxed("v")], [], ["v"], 0, id="nothing requested"),
         pytest.param(
             [audio("de", "de", 200), audio("en", "en", default_audio=True), video()],
             [],

@@ -35,7 +35,7 @@ FULL_AND_FORCED = [form("forced", "English (forced)", **{ROLE: FORCED}), form("f
     [
         pytest.param({"en": FULL_AND_FORCED}, "en", ["full", "forced"], id="full before forced"),
         pytest.param({"en": FULL_AND_FORCED[::-1]}, "en", ["full", "forced"], id="in either order"),
-        pytest.param({"en": FULL_AND_FORCED}, "en-x-forced", ["forced"], id="forced if asked"),
+        pytest.param({"en": FULL_AND_FORCED}, "en-x-forced", ["forced"], id="forced if requested"),
         pytest.param({"en": FULL_AND_FORCED[:1]}, "en", ["forced"], id="forced if alone"),
         pytest.param({"en": FULL_AND_FORCED}, "en-x-sdh", [], id="a role that is not offered"),
         pytest.param(

@@ -17,7 +17,7 @@ from reelhaul_runtime.up import ports
 
 @pytest.fixture
 async def own_broker(tmp_path: Path):
-    async with running_nats_server(tmp_path, ports.reserve_port()) as server:
+    async with running_nats_server(tmp_path, ports.find_free_port()) as server:
         yield server
 
 

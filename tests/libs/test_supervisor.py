@@ -51,7 +51,7 @@ class SuiteHarness:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal"
-        self.ports = {name: ports.reserve_port() for name in "abc"}
+        self.ports = {name: ports.find_free_port() for name in "abc"}
         self.process: subprocess.Popen[str] | None = None
 
     def start(

@@ -372,7 +372,7 @@ async def test_supervisor_tells_overload_from_a_hang() -> None:
 
 async def test_gateway_process_with_few_descriptors_survives_a_flood(tmp_path) -> None:
     """Ten times as many silent connections as the process may have files: it serves meanwhile."""
-    port = ports.reserve_port()
+    port = ports.find_free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "REELHAUL_DATA_DIR": str(tmp_path),

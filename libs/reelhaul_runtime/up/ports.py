@@ -70,7 +70,7 @@ class ReservedPorts:
         self._sockets += held
 
 
-def reserve_port() -> int:
+def find_free_port() -> int:
     """Return a loopback port that is free at this moment, and that no outgoing connection gets later."""
     with ReservedPorts() as ports:
         return int(ports.reserve("127.0.0.1:0").rpartition(":")[2])

@@ -130,7 +130,7 @@ class InspectorProcess:
             response = self._call({"method": "decode_check"}, [])
         except ffmpeg.FfmpegFailed as error:
             raise Unplayable(str(error)) from error
-        return response.get("turned") is True
+        return response.get("rotated") is True
 
     def measure_play_time(self, path: Path, demuxer: str = "") -> float:
         """See the function ``measure_play_time``."""

@@ -63,7 +63,7 @@ def _serve(channel: socket.socket) -> None:
             elif arguments["method"] == "measure_play_time":
                 response = {"seconds": media_file.measure_play_time()}
             else:
-                response = {"turned": media_file.decode_check()}
+                response = {"rotated": media_file.decode_check()}
         except NotMedia as error:
             response = {"not_media": str(error)}
         except Unplayable as error:

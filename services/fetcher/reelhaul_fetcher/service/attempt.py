@@ -92,7 +92,7 @@ class Attempt(ABC):
         return self._stop_reason is not None
 
     def renew_now(self) -> None:
-        """Renew the lease at once: jobs has something to tell."""
+        """Renew the lease at once, after a hint from jobs."""
         self._renew_now.set()
 
     def hand_back(self) -> None:

@@ -75,7 +75,7 @@ class Downloader:
     async def download(
         self, job: str, lease: lease_pb2.Lease, metadata: ArtifactMetadata, reporter: ProgressReporter
     ) -> tuple[Succeeded, Usage]:
-        """Do what *lease* requests and return the result and the traffic.
+        """Execute the fetch of *lease*, and return the result and the traffic.
 
         Raises the failure. The work directory and the guard session are removed in both cases. The media
         received is kept until the caller discards it, for another attempt of the job.

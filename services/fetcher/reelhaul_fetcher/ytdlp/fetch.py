@@ -44,7 +44,7 @@ from reelhaul_runtime.errors import ReelhaulError
 def fetch(
     request: FetchRequest, options: EngineOptions, channel: FetcherChannel, log: ResponseLog
 ) -> FetchResult:
-    """Carry out *request*. Raises whatever ends it; ``errors.classify`` tells what that means."""
+    """Carry out *request*. Raises whatever ends it; ``errors.classify`` converts it to a ReelhaulError."""
     tracker = ProgressTracker(channel.on_progress, time.monotonic)
     tracker.begin_stage(Progress.PROBING)
     meter = streams.ByteMeter(tracker, request.size_limit)

@@ -27,10 +27,10 @@ class BusListener(Protocol):
     """Receives what workers and other replicas publish. Its methods must not block."""
 
     def publish_progress(self, notice: ProgressNotice) -> None:
-        """Hand on a worker's progress."""
+        """Publish a worker's progress."""
 
     def publish_row_change(self, job_id: str, revision: int, tenant: str = "") -> None:
-        """Hand on that a row changed."""
+        """Publish that a row changed."""
 
     def record_worker(self, status: WorkerStatus) -> None:
         """Record a worker's report."""

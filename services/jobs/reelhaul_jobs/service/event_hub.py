@@ -129,7 +129,7 @@ class EventHub:
         self._all_listeners.remove(listener)
 
     def publish_progress(self, notice: ProgressNotice) -> None:
-        """Hand on a worker's progress, unless a newer one was handed on before."""
+        """Publish a worker's progress, unless a newer one was published before."""
         latest = self.latest_progress(notice.job_id)
         if latest is not None and (notice.epoch, notice.sequence) <= (latest.epoch, latest.sequence):
             return
@@ -141,7 +141,7 @@ class EventHub:
             listener.on_progress(notice)
 
     def publish_row_change(self, job_id: str, revision: int, tenant: str = "", *, ready: bool = True) -> None:
-        """Hand on that a row changed, here or at another replica. *ready*: the job may be dispatched."""
+        """Publish that a row changed, here or at another replica. *ready*: the job may be dispatched."""
         if ready or self.dispatch_blocked:
             self.dispatch_wakeup.set()
         if listener := self._listeners.get(job_id):

@@ -102,7 +102,7 @@ class FileDownload:
         raise ReelhaulError(ErrorReason.VERIFICATION_FAILED, text, metadata={"check": "version"})
 
     def _restart(self) -> None:
-        """Discard what was received."""
+        """Discard the bytes received."""
         self._ranges, self._version = None, FileVersion()
 
     def _download(self, remote: RemoteFile, max_connections: int) -> None:

@@ -109,7 +109,7 @@ class ChangeFeed:
             raise
 
     async def _start(self) -> None:
-        """Note the revisions of what changed recently, and read on from there."""
+        """Store the revisions of recently changed jobs, and start reading after them."""
         self._hub.subscribe_all(self)
         try:
             started = self._now()
@@ -150,7 +150,7 @@ class ChangeFeed:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _read_changed(self, started: datetime) -> None:
-        """Offer the jobs that the bus reported, whether or not their state changed."""
+        """Offer the jobs that the bus reported as changed, in any way."""
         self._wakeup.clear()
         while job_ids := list(self._changed)[:PAGE_SIZE]:
             for job_id in job_ids:
