@@ -1,6 +1,6 @@
-"""Media in several parts comes whole and in order: discontinuities and sections of HLS, periods of DASH.
+"""Discontinuities and sections of HLS, and periods of DASH, are delivered completely and in order.
 
-Each part has a tone of its own, which is looked for at its place in the file.
+Each part has a tone of its own, which is expected at its position in the file.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _encrypt(site: FolderSite, stem: str, key: bytes) -> str:
 
 @pytest.mark.parametrize("name", _PLAYLISTS)
 async def test_discontinuities(harness: Harness, site: FolderSite, name: str) -> None:
-    """All parts of a playlist come, each at its place."""
+    """All parts of a playlist are delivered in order."""
     build, count = _PLAYLISTS[name]
     tones = [_TONES[0], _TONES[1], _TONES[0]] if count < 0 else list(_TONES[:count])
     site.pages["/list.m3u8"] = f"{_HEAD}{build(site)}{_END}"
@@ -582,7 +582,7 @@ async def test_audio_of_periods(harness: Harness, site: FolderSite) -> None:
 
 @pytest.mark.parametrize("name", _MANIFESTS)
 async def test_periods(harness: Harness, site: FolderSite, name: str) -> None:
-    """All periods of a manifest come, each at its place."""
+    """All periods of a manifest are delivered in order."""
     manifest, count = _MANIFESTS[name]
     site.pages["/manifest.mpd"] = _write_ranges(site, manifest)
     result = await harness.fetch(site.url("/manifest.mpd"))

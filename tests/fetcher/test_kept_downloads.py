@@ -170,7 +170,7 @@ async def test_kept_bytes_go_before_work_waits(harness: KeepingHarness) -> None:
 
 
 async def test_hint_of_an_ended_job(harness: KeepingHarness) -> None:
-    """A worker that hears that a waiting job was cancelled or deleted deletes what it keeps of that one."""
+    """A worker that is notified of the end of a waiting job deletes the media kept for it."""
     harness.leases.job_goes_on = True
     harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
     await harness.run_job()
@@ -184,7 +184,7 @@ async def test_hint_of_an_ended_job(harness: KeepingHarness) -> None:
 
 @pytest.mark.parametrize("job_ended", [True, False])
 async def test_missed_job_end(harness: KeepingHarness, tmp_path: Path, job_ended: bool) -> None:
-    """A worker that starts asks jobs about what is kept: an earlier one may have died when its job ended."""
+    """A worker queries jobs about kept media at its start, because an earlier one may have missed the end."""
     harness.leases.job_goes_on = True
     harness.engine.failure = ReelhaulError(Reason.UPSTREAM_UNAVAILABLE, "it failed")
     await harness.run_job()

@@ -96,7 +96,7 @@ def _starts(site: Site, token: str) -> list[int]:
     ids=["head", "few bytes", "holes", "no head", "hole of a byte", "many holes"],
 )
 @pytest.mark.parametrize("connections", [1, 8])
-def test_rest_only(
+def test_missing_ranges_only(
     downloader: Downloader,
     site: Site,
     tmp_path: Path,
@@ -113,10 +113,10 @@ def test_rest_only(
     assert sorted(_starts(site, token)) == sorted(gaps if received[0][0] == 0 else [0, *gaps])
 
 
-def test_rest_over_several_connections(
+def test_resume_over_several_connections(
     downloader: Downloader, site: Site, tmp_path: Path, token: str
 ) -> None:
-    """A slow site is found to be slow also if most of the file is here: what is here is no speed."""
+    """The speed of a slow site is measured without the bytes received by earlier attempts."""
     _leave(site, tmp_path / "file", [(0, MB)])
     _resume(downloader, site, tmp_path / "file", f"token={token}&{SLOW}")
     assert len(_starts(site, token)) >= 4
@@ -188,7 +188,7 @@ def _forget(path: Path) -> None:
         "no record",
     ],
 )
-def test_anew(
+def test_restart_without_proof(
     downloader: Downloader,
     site: Site,
     tmp_path: Path,
@@ -245,7 +245,7 @@ def test_interrupted_attempts(
 
 
 def test_torn_record(tmp_path: Path) -> None:
-    """A record that was cut or altered at any byte is none; until a new one is whole, the old one counts."""
+    """A truncated or altered record is ignored; the old record is valid until a new one is complete."""
     path = tmp_path / "file"
     write_record(path, {"received": [[0, 5]]})
     whole = record_path(path).read_bytes()
@@ -277,7 +277,7 @@ while True:
 
 
 def test_killed_while_it_writes_a_record(tmp_path: Path) -> None:
-    """Whenever a process is killed, the record that it leaves is a whole one of bytes that are here."""
+    """A process that is killed at any time leaves a complete record, of bytes that were written."""
     path = tmp_path / "file"
     for _ in range(5):
         with subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE) as writer:
@@ -291,7 +291,7 @@ def test_killed_while_it_writes_a_record(tmp_path: Path) -> None:
     "received", [[], [(0, 10)], [(0, 300_000), (400_000, 500_000)], [(5, 6), (7, 9)], [(0, 1_000_000)]]
 )
 def test_ranges_round_trip(received: list[tuple[int, int]]) -> None:
-    """What is recorded of ranges is what they began with, but for the overlaps."""
+    """Recorded ranges are restored, without the overlaps."""
     ranges = RangeAllocator.resume(1_000_000, received)
     overlaps = [min(OVERLAP_BYTES, stop - start) for start, stop in received]
     expected = [
@@ -303,7 +303,7 @@ def test_ranges_round_trip(received: list[tuple[int, int]]) -> None:
     assert ranges.received + ranges.left == 1_000_000
 
 
-def test_resumed_bytes_make_no_speed() -> None:
+def test_resumed_bytes_have_no_rate() -> None:
     """Bytes of an earlier attempt count as downloaded, but not as transfer rate or for the remaining time."""
     now, reports = [0.0], list[Progress]()
     tracker = ProgressTracker(reports.append, lambda: now[0], interval=0)
@@ -430,7 +430,7 @@ def _leave_ahead(path: Path) -> None:
 
 
 def _leave_part_of_fragment(path: Path) -> None:
-    """Leave parts of which nobody knows the version."""
+    """Leave partial fragments of unknown version."""
     for number in range(2, 40):
         part = path.with_name(f"{path.name}.part-Frag{number}.part")
         if not part.exists():
@@ -469,7 +469,7 @@ def _leave_part_of_fragment(path: Path) -> None:
 def test_leftovers_of_fragments(
     site: Site, fragments: _Fragments, happens: Callable[[Path], None], is_continued: bool
 ) -> None:
-    """Whatever a crash or a change leaves, the file is the site's; what is certain is not received again."""
+    """After any crash or change, the file equals the site's; recorded fragments are not received again."""
     fragments.attempt(connections=1, stop_after=len(_whole(site)) // 2)
     happens(fragments.path)
     requested = fragments.attempt(connections=4)
@@ -496,8 +496,8 @@ def test_fragment_in_part(site: Site, fragments: _Fragments, token: str) -> None
 # The folder, and the engine.
 
 
-def test_files_that_others_have_are_not_written(tmp_path: Path) -> None:
-    """A file that storage adopted by link becomes a copy that can be continued; what is no file goes."""
+def test_hard_linked_files_are_copied(tmp_path: Path) -> None:
+    """A file that storage adopted by link is replaced by a copy; other entries than files are deleted."""
     folder = tmp_path / "received"
     folder.mkdir()
     (folder / "own").write_bytes(b"own")
@@ -511,7 +511,7 @@ def test_files_that_others_have_are_not_written(tmp_path: Path) -> None:
     assert (tmp_path / "blob").read_bytes() == b"adopted"
 
 
-def test_folder_of_a_process_that_still_runs(tmp_path: Path) -> None:
+def test_folder_locked_by_another_process(tmp_path: Path) -> None:
     """If a process of an earlier attempt still writes, its file is not taken over, but unlinked."""
     folder = tmp_path / "received"
     earlier = ReceivedFolder(folder)
@@ -521,8 +521,8 @@ def test_folder_of_a_process_that_still_runs(tmp_path: Path) -> None:
     assert not (folder / "part").exists()
 
 
-def test_streams_that_are_not_chosen_any_more(tmp_path: Path) -> None:
-    """What was received of other streams is deleted."""
+def test_files_of_other_streams(tmp_path: Path) -> None:
+    """Files of streams that are not chosen are deleted."""
     received = ReceivedFolder(tmp_path / "received")
     for name in ("a.mp4", "a.mp4.state", "a.mp4.part-Frag3", "b.mp4", "b.mp4.state", "c.mp4.part"):
         (received.path / name).write_bytes(b"x")

@@ -296,7 +296,7 @@ def test_recording_with_a_gap(gap_in: str, tmp_path: Path) -> None:
 def test_parts_of_separate_streams(
     later: str, suffix: str, stream_file: Callable[[str, Stream], Path], tmp_path: Path
 ) -> None:
-    """In each stretch of a clock of its own, the streams keep their difference."""
+    """In each part with a clock of its own, the streams keep their offset."""
     request = FetchRequest("http://site.example/", FormatSpec(), tmp_path, "http://127.0.0.1:9")
     received = []
     for kind in ("video", "audio"):

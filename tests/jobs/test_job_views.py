@@ -171,7 +171,7 @@ async def test_site_limit_everywhere(replica):
 
 
 async def test_change_of_the_reason_is_streamed(replica, readers):
-    """A watcher learns that the reason changes while the state does not; each reason once."""
+    """A change of the wait reason without a change of the state is streamed, each reason once."""
     job = await replica.add()
     stream = readers.streams.watch(job.id, None, "", FAST)
     assert decode(await anext(stream), job.id).snapshot.wait_reason == "NO_WORKER"
@@ -196,7 +196,7 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.mark.parametrize(
-    ("since_renewal", "silence", "is_lost"),
+    ("since_renewal", "progress_age", "is_lost"),
     [
         (0, None, False),
         (10, None, False),
@@ -209,7 +209,7 @@ SECOND = timedelta(seconds=1)
         (45, None, True),
     ],
 )
-def test_lost_worker(since_renewal, silence, is_lost):
+def test_lost_worker(since_renewal, progress_age, is_lost):
     """A worker that neither renewed in time nor sent progress is lost, within one renewal."""
     job = Job(
         id="1",
@@ -222,7 +222,7 @@ def test_lost_worker(since_renewal, silence, is_lost):
     job = job.replace_fields(state=State.RUNNING, due=START + timedelta(seconds=30), worker="w")
     now = START + timedelta(seconds=since_renewal)
     wait = wait_reason.explain_lost_worker(
-        job, None if silence is None else timedelta(seconds=silence), timedelta(seconds=30), now
+        job, None if progress_age is None else timedelta(seconds=progress_age), timedelta(seconds=30), now
     )
     assert (wait is not None) is is_lost
     if wait:
@@ -248,7 +248,7 @@ async def test_lost_worker_is_streamed(replica, readers):
     replica.hub.publish_progress(ProgressNotice(job.id, 1, 7, rate))
     async with asyncio.timeout(TIMEOUT):
         assert decode(await anext(stream), job.id).progress.speed == 1000
-        replica.hub.silence = lambda job_id: LEASE  # type: ignore[method-assign]
+        replica.hub.progress_age = lambda job_id: LEASE  # type: ignore[method-assign]
         replica.time += LEASE / 2
         message = await anext(stream)
         progress = decode(message, job.id).progress

@@ -55,7 +55,7 @@ def test_no_program_takes_a_reserved_port(host: str, options: tuple[int, ...]):
 
 
 def test_other_users_do_not_share_a_reserved_port():
-    """A program of another user gets the port not even if it asks to share it."""
+    """A program of another user does not get the port, even with SO_REUSEPORT."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     code = (

@@ -103,7 +103,7 @@ def test_violations_are_bounded() -> None:
     ],
 )
 def test_failure_of_a_malformed_url(url: str, host: str) -> None:
-    """A redirect to what is no URL fails the download as others do, with its host if it has one."""
+    """A redirect to an invalid URL fails the download like other failures, with the host if there is one."""
     log = ResponseLog()
     error = TransportError("cannot connect")
     log.record(url, error)
@@ -140,7 +140,7 @@ async def jobs_that_answers(response: bytes) -> AsyncIterator[aio.Channel]:
 
 @pytest.mark.parametrize("response", [b"\xff", b"\x0a\xff", b"\x0a\x02x", b"<html>", b"\x00" * 100])
 async def test_undecodable_response(response: bytes) -> None:
-    """Renew and Finish that are answered with no message of theirs are not repeated for ever."""
+    """Renew and Finish are not repeated after an undecodable response."""
     async with jobs_that_answers(response) as channel, asyncio.timeout(20):
         leases = BatchingLeaseClient(channel)
         with pytest.raises(UndecodableResponse):
@@ -183,8 +183,8 @@ async def test_undecodable_renewal_ends_the_attempt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failures", [1, 4, 1000])
-async def test_outcome_that_jobs_fails_at(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outcome at which jobs fails five times in a row is given up; one that it takes after four is not."""
+async def test_internal_errors_of_an_outcome(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome is dropped after five INTERNAL_ERROR responses in sequence, not after four."""
     monkeypatch.setattr(lease_keeper, "Backoff", lambda: Backoff(0.001, 0.002))
     answers = 0
 
@@ -202,7 +202,7 @@ async def test_outcome_that_jobs_fails_at(failures: int, monkeypatch: pytest.Mon
     assert answers == (10 if failures == 1000 else failures + 1)
 
 
-async def test_outages_do_not_give_an_outcome_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outage_keeps_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """While jobs does not answer, an outcome is kept, however long that lasts."""
     monkeypatch.setattr(lease_keeper, "Backoff", lambda: Backoff(0.001, 0.002))
     failures = [Unavailable("jobs", "jobs does not answer") for _ in range(50)]

@@ -56,7 +56,7 @@ Behaviour = Callable[[int], tuple[Progress.Stage.ValueType, int]]
 
 @pytest.mark.parametrize(("behaviour", "is_fault"), _STAGES.values(), ids=_STAGES)
 def test_pace(behaviour: Behaviour, is_fault: bool) -> None:
-    """A site that is slow without stalling is detected within ten minutes; a slow honest one is not, ever."""
+    """A site that is too slow without stalling is detected within ten minutes; a faster one never is."""
     pace = PaceMonitor(extraction_seconds=300, min_rate=8192, now=0)
     times = range(0, 620 if is_fault else 3600, 10)
     faults = [fault for time in times if (fault := pace.find_fault(time, *behaviour(time)))]
@@ -149,7 +149,7 @@ async def test_another_tenant_goes_first(store: SqlStore) -> None:
 
 
 async def test_direct_fetches_of_a_tenant(tmp_path: Path) -> None:
-    """A tenant's direct fetches leave a slot to others; the limit names itself, and an end makes room."""
+    """A tenant's direct fetches leave a slot to others; the error names the limit; an end frees a slot."""
     harness = WorkerHarness(tmp_path, slots=3)
     fetches = DirectFetches(harness.worker, harness.context, 2)
     harness.engine.go.clear()

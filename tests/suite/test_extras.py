@@ -67,7 +67,7 @@ def invalid_extras_site() -> Iterator[Site]:
 
 
 def test_invalid_subtitles(suite: Suite, invalid_extras_site: Site, tmp_path: Path) -> None:
-    """The video keeps its length, the words are whole, and what was corrected is a warning."""
+    """The video keeps its duration, all text is delivered, and corrected cues are a warning."""
     completed = download(
         suite, invalid_extras_site.url("/subtitles"), subtitle_languages=["de"], embed_subtitles=True
     )
@@ -84,7 +84,7 @@ def test_invalid_subtitles(suite: Suite, invalid_extras_site: Site, tmp_path: Pa
 
 
 def test_language_labels(suite: Suite, invalid_extras_site: Site) -> None:
-    """Subtitles are stored in a legal language, whatever the site calls them."""
+    """Subtitles are stored with a valid language tag for every label of the site."""
     completed = download(suite, invalid_extras_site.url("/labels"), subtitle_languages=["all"])
     languages = [file["language"] for file in completed["files"] if file["kind"] == "SUBTITLE"]
     # The same words under two labels that name no language are one track.
@@ -95,7 +95,7 @@ def test_language_labels(suite: Suite, invalid_extras_site: Site) -> None:
 
 
 def test_invalid_chapters_and_thumbnail(suite: Suite, invalid_extras_site: Site, tmp_path: Path) -> None:
-    """Chapters are in order and within the video; a thumbnail that is none is a warning."""
+    """Chapters are in order and within the video; an invalid thumbnail is a warning."""
     completed = download(suite, invalid_extras_site.url("/chapters"), thumbnail=True, chapters="split")
     names = [file["name"] for file in completed["files"] if file["kind"] == "CHAPTER"]
     assert [name.split(" - ")[0] for name in names][-3:] == ["02 A", "03 B", "04 C"]
