@@ -149,7 +149,7 @@ class _SegmentsDownloader(ResumableFragmentDownloader):
         if last is None or fragment["restarts"] or fragment.get("is_init"):
             self._kind = ""
         elif self._kind and kind != self._kind and not fragment.get("is_file"):
-            raise _incomplete(f"segment {fragment['frag_index']} has another container than the others")
+            raise _incomplete(f"segment {fragment['frag_index']} is not media in the container of the others")
         self._kind = self._kind or kind
         if fragment.get("is_init"):
             digest = hashlib.sha256(content).hexdigest()
