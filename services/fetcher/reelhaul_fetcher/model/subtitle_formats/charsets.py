@@ -153,7 +153,8 @@ def _detect(content: bytes, language: str) -> str:
 
 def _foreign_share(sample: bytes) -> float:
     foreign = len(_NON_ASCII.findall(sample))
-    return foreign / (foreign + len(_ASCII_LETTER.findall(sample)))
+    # A sample of a long line may have neither.
+    return foreign / max(1, foreign + len(_ASCII_LETTER.findall(sample)))
 
 
 def _most_likely(sample: bytes, candidates: Iterable[str]) -> str:
