@@ -103,3 +103,8 @@ def test_damaged_bytes() -> None:
     """A damaged byte costs one character, not the charset."""
     assert decode(GERMAN.encode() + b"\xff", language="de") == GERMAN + "\ufffd"
     assert decode(codecs.BOM_UTF16_LE + GERMAN.encode("utf-16-le") + b"x") == GERMAN + "\ufffd"
+
+
+def test_long_line() -> None:
+    """A line whose beginning has no letters is read as well."""
+    assert decode(b"1" * 40_000 + b"\xfc", "", "de") == "1" * 40_000 + "ü"

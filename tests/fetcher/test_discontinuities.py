@@ -266,6 +266,18 @@ async def test_discontinuity_of_one_stream(harness: Harness, site: FolderSite) -
     assert _tones(path, [1, 3]) == pytest.approx([_TONES[0]] * 2, abs=25)
 
 
+async def test_unmarked_restart_of_one_stream(harness: Harness, site: FolderSite) -> None:
+    """Streams that are joined one after another, each from its own parts, do not replace each other."""
+    site.pages["/video.m3u8"] = f"{_HEAD}{_segments(site, 'ts0')}{_segments(site, 'ts1')}{_END}"
+    audio = _BREAK.join(_map(f"audio{n}-init") + _segments(site, f"audio{n}") for n in range(2))
+    site.pages["/audio.m3u8"] = f"{_HEAD}{audio}{_END}"
+    site.pages["/master.m3u8"] = _master()
+    result = await harness.fetch(site.url("/master.m3u8"))
+    path = result.products[0].path
+    assert tools.probe(path).duration == pytest.approx(4, abs=0.3)
+    assert _tones(path, [1, 3]) == pytest.approx(list(_TONES[:2]), abs=25)
+
+
 async def test_continuous_clock(harness: Harness, site: FolderSite) -> None:
     """A discontinuity after which the clock goes on adds and removes nothing."""
     segments = re.findall(r"#EXTINF[^\n]*\n[^\n]+\n", _segments(site, "long"))

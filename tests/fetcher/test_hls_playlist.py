@@ -30,11 +30,13 @@ def test_parse() -> None:
         '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXTINF:1,\na.ts\n',
         "#EXTM3U\n#EXT-X-BYTERANGE:10@0\n#EXTINF:1,\na.ts\n",
         "#EXTM3U\n#EXTINF:long,\na.ts\n",
+        "#EXTM3U\n#EXTINF:1,\n//[\n",
+        '#EXTM3U\n#EXT-X-MAP:URI="http://[::1"\n#EXTINF:1,\na.ts\n',
     ],
 )
 def test_unsupported(text: str) -> None:
-    """Web pages, master playlists, encrypted and partial segments, and wrong numbers are refused."""
-    with pytest.raises(ValueError, match=r".+"):
+    """Web pages, master playlists, encrypted and partial segments, wrong numbers and URLs are refused."""
+    with pytest.raises(hls_playlist.PlaylistUnsupported, match=r".+"):
         hls_playlist.parse_live(text, "https://cdn.example/")
 
 

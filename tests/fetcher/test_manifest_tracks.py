@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -323,3 +324,14 @@ def test_broken_subtitles() -> None:
         processed = downloader.process_video_result({**info, "extractor": "x"}, download=False)
     tracks = to_media_info(processed).subtitle_tracks
     assert [track.language_code for track in tracks] == ["und", "en"]
+
+
+def test_many_renditions_of_many_variants() -> None:
+    """Variants that share a large group of audio take linear time."""
+    lines = [f"#EXT-X-MEDIA:{sound(f'{number:05}')}" for number in range(1500)]
+    for number in range(1500):
+        lines += ['#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO="a"', f"v{number}.m3u8"]
+    formats = [{"url": f"{URL.rpartition('/')[0]}/v{number}.m3u8"} for number in range(1500)]
+    started = time.process_time()
+    manifest_tracks.annotate_hls(formats, {}, "\n".join(["#EXTM3U", *lines]), URL)
+    assert time.process_time() - started < 5

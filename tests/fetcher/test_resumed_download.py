@@ -122,6 +122,18 @@ def test_resume_over_several_connections(
     assert len(_starts(site, token)) >= 4
 
 
+def test_responses_shorter_than_the_overlap(
+    downloader: Downloader, site: Site, tmp_path: Path, token: str
+) -> None:
+    """A file of which too little comes at once for a comparison is received anew."""
+    _leave(site, tmp_path / "file", [(0, 4 * MB)])
+    options = {"http_chunk_size": OVERLAP_BYTES // 2}
+    stream = {"url": site.url(f"{FILE}?token={token}"), "downloader_options": options}
+    FileDownload(tmp_path / "file", 1, lambda *_: None).download(RemoteFile(downloader, stream))
+    assert hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest() == site.digest(FILE)
+    assert 0 in _starts(site, token)
+
+
 def test_complete_file(downloader: Downloader, site: Site, tmp_path: Path, token: str) -> None:
     """Of a file that was complete, only the last bytes are requested."""
     size = site.media.file(FILE).stat().st_size

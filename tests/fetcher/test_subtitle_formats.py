@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 
 import pytest
 
@@ -395,3 +396,15 @@ def test_unreadable(text: str, problem: str) -> None:
     """What has no cues is refused with what it is instead."""
     with pytest.raises(SubtitlesUnreadable, match=problem):
         subtitle_formats.parse(text)
+
+
+def test_samples_that_are_not_there() -> None:
+    """Runs of a few bytes that claim any number of samples cost no more than a long track."""
+    run = struct.pack(">I4sII", 16, b"trun", 0, 0xFFFFFFFF)
+    boxes = run * 2000
+    for kind in (b"traf", b"moof"):
+        boxes = struct.pack(">I4s", 8 + len(boxes), kind) + boxes
+    started = time.process_time()
+    with pytest.raises(SubtitlesUnreadable):
+        mp4.to_text(boxes + struct.pack(">I4s", 8, b"mdat"))
+    assert time.process_time() - started < 15

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +181,22 @@ def test_linked_file_counts_once(tmp_path: Path) -> None:
     before = workdirs.used_bytes("jobs/one", 1)
     os.link(directory / "received" / "stream.mp4", directory / "stream0.mp4")
     assert workdirs.used_bytes("jobs/one", 1) == before
+
+
+def test_deletion_during_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that begins while what is kept for it is being deleted has all of it, or nothing."""
+    workdirs = _open(tmp_path)
+    asyncio.run(workdirs.keep(_receive(workdirs, "jobs/one")))
+    delete, taken = shutil.rmtree, list[Path]()
+
+    def delete_slowly(path: Path, **options: Any) -> None:
+        if not taken and path.parent == tmp_path:
+            taken.append(tmp_path)
+            taken[0] = workdirs.create("jobs/one", 2, "acme") / "received"
+        delete(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", delete_slowly)
+    asyncio.run(workdirs.discard("jobs/one"))
+    assert taken[0].parent.exists()
+    assert not taken[0].exists()
+    assert _left(tmp_path) == ["one-2"]

@@ -144,3 +144,22 @@ def test_recording_time_limit(tmp_path: Path, limits: dict[str, float], seconds:
     """Every recording is bounded by wall clock too: by its attempt's deadline, and by its play time."""
     request = FetchRequest("https://video.example/", FormatSpec(), tmp_path, "", **cast("Any", limits))
     assert recording_time_limit(request) == seconds
+
+
+def test_page_in_place_of_late_audio(tmp_path: Path) -> None:
+    """A page in place of the playlist of audio costs a recording that has begun no more than the audio."""
+    site = LiveSite(lambda _: "<html>busy</html>")
+    _, video = record(tmp_path, LiveSite(growing("1")), record_seconds=3.0)
+    audio = LiveStreamRecorder(
+        cast("Downloader", site),
+        {"url": URL},
+        "audio",
+        tmp_path / "audio.ts",
+        FetchRequest("https://video.example/", FormatSpec(), tmp_path, ""),
+        ProgressTracker(lambda _: None, lambda: 0.0),
+        lambda: MediaWarning.REASON_UNSPECIFIED,
+    )
+    with pytest.raises(ReelhaulError):
+        audio.fetch_first_playlist()
+    audio.parallel = [video, audio]
+    assert not audio.fetch_first_playlist().segments

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,8 @@ _OWNER_FILE = ".worker"
 # A directory without an owner may be one that another thread or fetcher creates at this moment.
 _CREATION_SECONDS = 60.0
 _KEPT_SUFFIX = ".kept"
+# Folders that are being deleted; a later sweep completes the deletion after a crash.
+_DROPPED_SUFFIX = ".dropped"
 
 
 class _KeptFolder(NamedTuple):
@@ -123,23 +126,30 @@ class WorkDirs:
             is_useful = name and not received.is_symlink() and _has_media(received)
             if is_useful and _used_bytes(received) <= self._max_kept_bytes:
                 kept = self._root / name
-                shutil.rmtree(kept, ignore_errors=True)
+                self._drop(kept)
                 os.rename(received, kept)
                 # Renaming does not change it: the age counts from now.
                 os.utime(kept)
         shutil.rmtree(directory, ignore_errors=True)
         self._enforce_limits()
 
+    def _drop(self, kept: Path) -> None:
+        """Delete *kept*, by a name of its own: a lease that takes it over has all of it, or nothing."""
+        doomed = self._root / f"{uuid.uuid4().hex}{_DROPPED_SUFFIX}"
+        with suppress(OSError):
+            os.rename(kept, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
     def _discard(self, job: str) -> None:
         for kept in self._kept():
             if kept.path.name.startswith(f"{_job_id(job)}."):
-                shutil.rmtree(kept.path, ignore_errors=True)
+                self._drop(kept.path)
 
     def _make_space(self, free_bytes: int) -> None:
         for kept in self._kept():
             if self.free_bytes() >= free_bytes:
                 break
-            shutil.rmtree(kept.path, ignore_errors=True)
+            self._drop(kept.path)
             log.info("deleted a kept folder: the disk is short", extra=_fields(kept))
 
     def _sweep(self) -> int:
@@ -160,7 +170,7 @@ class WorkDirs:
         for kept in all_kept:
             if kept.time >= oldest and total <= self._max_kept_bytes:
                 break
-            shutil.rmtree(kept.path, ignore_errors=True)
+            self._drop(kept.path)
             log.info("deleted a kept folder: over the limit or too old", extra=_fields(kept))
             total -= kept.size
             count += 1

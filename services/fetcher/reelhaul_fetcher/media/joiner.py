@@ -121,7 +121,7 @@ def join(
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         package = _plan_package(part, longest)
         transcoded = transcoded or package.transcodes
-        output = folder / f"part{len(muxed)}.mkv"
+        output = folder / f"{streams[0][0].stem}.part{len(muxed)}.mkv"
         inputs = [Input(file, read.demuxer) for file, read in zip(part.files, part.inspections, strict=True)]
         muxer.mux(inputs, package, output, part.duration, lambda _: None, timeline=part.timeline)
         for file in part.files:

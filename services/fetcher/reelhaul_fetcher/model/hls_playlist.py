@@ -96,7 +96,7 @@ class PlaylistUnsupported(ValueError):
 
 
 def parse(text: str, url: str) -> Playlist:
-    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid byte range."""
+    """Return the playlist at *url*. Raises PlaylistUnsupported, also for an invalid byte range or URL."""
     if not text.lstrip("\ufeff").startswith("#EXTM3U") or "#EXT-X-STREAM-INF" in text:
         raise PlaylistUnsupported("this is no media playlist")
     parser = _Parser(url)
@@ -144,7 +144,7 @@ class _Parser:
         """Parse the next line."""
         tag, _, value = line.partition(":")
         if line and not line.startswith("#"):
-            self._add_segment(urljoin(self._url, line))
+            self._add_segment(self._join(line))
         elif tag == "#EXT-X-MEDIA-SEQUENCE":
             self._number = _parse_number(value, "media sequence number")
         elif tag == "#EXT-X-TARGETDURATION":
@@ -205,12 +205,18 @@ class _Parser:
         self._number += 1
         self._begin_segment()
 
+    def _join(self, reference: str) -> str:
+        try:
+            return urljoin(self._url, reference)
+        except ValueError:
+            raise PlaylistUnsupported("the URL of a segment is invalid") from None
+
     def _parse_map(self, value: str) -> InitSection | None:
         attributes = _parse_attributes(value)
         if not attributes.get("URI"):
             return None
         bounds = _parse_range(attributes["BYTERANGE"], 0) if attributes.get("BYTERANGE") else None
-        return InitSection(urljoin(self._url, attributes["URI"]), bounds, self._key)
+        return InitSection(self._join(attributes["URI"]), bounds, self._key)
 
     def _parse_key(self, value: str) -> Key | None:
         attributes = _parse_attributes(value)
@@ -223,7 +229,7 @@ class _Parser:
             return None
         if iv and not re.fullmatch("0[xX][0-9a-fA-F]{1,32}", iv):
             raise PlaylistUnsupported("the initialization vector of a segment is invalid")
-        return Key(method, urljoin(self._url, uri) if uri else "", iv[2:].lower().zfill(32) if iv else "")
+        return Key(method, self._join(uri) if uri else "", iv[2:].lower().zfill(32) if iv else "")
 
 
 def _parse_attributes(text: str) -> dict[str, str]:

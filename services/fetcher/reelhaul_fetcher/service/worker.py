@@ -214,10 +214,13 @@ class Worker:
         """
         scratch = self._context.downloader.scratch
         while True:
-            await scratch.sweep()
-            for job in await scratch.list_kept_jobs():
-                if await lease_keeper.has_ended(self._context.leases, job):
-                    await scratch.discard(job)
+            try:
+                await scratch.sweep()
+                for job in await scratch.list_kept_jobs():
+                    if await lease_keeper.has_ended(self._context.leases, job):
+                        await scratch.discard(job)
+            except OSError:
+                log.exception("cannot sweep the work directories")
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def _follow_hints(self) -> None:

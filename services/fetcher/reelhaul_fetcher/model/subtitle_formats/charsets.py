@@ -153,7 +153,8 @@ def _detect(content: bytes, language: str) -> str:
 
 def _non_ascii_share(sample: bytes) -> float:
     non_ascii = len(_NON_ASCII.findall(sample))
-    return non_ascii / (non_ascii + len(_ASCII_LETTER.findall(sample)))
+    # A sample of a long line may have neither.
+    return non_ascii / max(1, non_ascii + len(_ASCII_LETTER.findall(sample)))
 
 
 def _most_likely(sample: bytes, candidates: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.model.subtitle_formats.text import SubtitlesUnreadable
@@ -17,6 +18,8 @@ _TTML_TAG = re.compile(rb"<(?:[A-Za-z]\w{0,30}:)?tt[\s>]|</(?:[A-Za-z]\w{0,30}:)
 _DEFAULT_TIMESCALE = 1000
 # Flags of the fields of each sample of a trun, in order: duration, size, flags, composition offset.
 _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
+# Samples of one file: more than a day of text. A few bytes may claim any number.
+_MAX_SAMPLES = 500_000
 # Longest gap between the parts of a cue that is continued in the next sample, in seconds.
 _JOIN_SECONDS = 0.002
 
@@ -77,11 +80,13 @@ class _Defaults:
 def _read_webvtt(content: bytes) -> Iterator[Cue]:
     defaults = _Defaults()
     fragment: list[tuple[int, int, int]] = []
+    left = _MAX_SAMPLES
     for box in _boxes(content, 0, len(content)):
         if box.kind == b"moov":
             _read_header(content, box, defaults)
         elif box.kind == b"moof":
-            fragment = list(_samples(content, box, defaults))
+            fragment = list(islice(_samples(content, box, defaults), left))
+            left -= len(fragment)
         elif box.kind == b"mdat":
             position = box.start
             for time, duration, size in fragment:

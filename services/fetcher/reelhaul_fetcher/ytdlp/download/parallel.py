@@ -291,6 +291,8 @@ class ParallelDownload:
     def _compare(self, byte_range: ByteRange, opened: OpenRange, buffer: memoryview) -> None:
         """Receive the overlap before the missing bytes again. Raises RemoteFileChanged if it differs."""
         count, received = byte_range.compare_until - byte_range.start, bytearray()
+        if opened.stop is not None and opened.stop < byte_range.compare_until:
+            raise RemoteFileChanged(f"the server sends too little to compare {count} bytes")
         while len(received) < count:
             size = opened.read_into(buffer[: count - len(received)])
             if not size:

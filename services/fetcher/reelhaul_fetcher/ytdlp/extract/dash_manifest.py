@@ -143,23 +143,29 @@ def _read_starts(period: Element) -> dict[str, float]:
     """Return presentationTimeOffset (ISO 23009-1, 5.3.9.2) in seconds, by the id of the representation."""
     starts = {}
     for adaptation_set in period.findall("{*}AdaptationSet"):
+        # Read once for all representations.
+        outer = {
+            attribute: _inherited(attribute, adaptation_set, period)
+            for attribute in ("presentationTimeOffset", "timescale")
+        }
         for representation in adaptation_set.findall("{*}Representation"):
             # The name that yt-dlp gives to a representation without an id.
             mime_type = representation.get("mimeType") or adaptation_set.get("mimeType") or ""
             kind = representation.get("contentType") or adaptation_set.get("contentType")
             name = representation.get("id") or kind or mime_type.partition("/")[0]
-            levels = (representation, adaptation_set, period)
-            offset = _inherited("presentationTimeOffset", *levels)
-            starts[name] = offset / (_inherited("timescale", *levels) or 1)
+            offset, timescale = (
+                _inherited(key, representation, default=value) for key, value in outer.items()
+            )
+            starts[name] = offset / (timescale or 1)
     return starts
 
 
-def _inherited(name: str, *levels: Element) -> int:
-    """Return the attribute *name* of the segments at the innermost of *levels* that has it; 0 if none has."""
+def _inherited(name: str, *levels: Element, default: int = 0) -> int:
+    """Return the attribute *name* of the innermost of *levels* whose segments have it; else *default*."""
     elements = (
         level.find(f"{{*}}{kind}") for level in levels for kind in ("SegmentBase", *_SEGMENT_ELEMENTS)
     )
-    return next((_whole(e.get(name)) for e in elements if e is not None and e.get(name)), 0)
+    return next((_whole(e.get(name)) for e in elements if e is not None and e.get(name)), default)
 
 
 def _period_seconds(periods: list[Element], presentation: float) -> list[float]:

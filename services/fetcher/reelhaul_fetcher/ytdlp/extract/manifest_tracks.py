@@ -81,9 +81,13 @@ def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: st
         elif line.strip() and not line.startswith("#"):
             variants.setdefault(_join(url, line.strip()), stream)
     renditions: dict[tuple[str, str], Info] = {}
-    for (kind, _), members in groups.items():
+    # By group: the first rendition that has no URI, because it is within the variants.
+    own_audio: dict[str, tuple[_Attributes, Info]] = {}
+    for (kind, group), members in groups.items():
         for media, properties in zip(members, _hls_properties(members), strict=True):
             renditions.setdefault((kind, _join(url, media.get("URI") or "")), properties)
+            if kind == "AUDIO" and not media.get("URI"):
+                own_audio.setdefault(group, (media, properties))
     for form in (form for forms in subtitles.values() for form in forms):
         form.update(renditions.get(("SUBTITLES", str(form.get("url"))), {}))
     for stream_format in formats:
@@ -91,24 +95,19 @@ def annotate_hls(formats: list[Info], subtitles: dict[str, list[Info]], text: st
         rendition = renditions.get(("AUDIO", address))
         if rendition is not None and stream_format.get("vcodec") == "none":
             stream_format.update(_without_name(rendition))
-        elif address in variants:
-            members = groups.get(("AUDIO", variants[address].get("AUDIO", "")), [])
-            _add_own_audio(stream_format, variants[address], members)
+        elif address in variants and (own := own_audio.get(variants[address].get("AUDIO", ""))):
+            _add_own_audio(stream_format, variants[address], *own)
 
 
-def _add_own_audio(stream: Info, variant: _Attributes, members: list[_Attributes]) -> None:
-    """Add the properties of the audio muxed into *stream*: the rendition among *members* without a URI.
+def _add_own_audio(stream: Info, variant: _Attributes, media: _Attributes, properties: Info) -> None:
+    """Add the *properties* of the audio muxed into *stream*: the rendition *media* without a URI.
 
     yt-dlp treats the audio as missing if the first rendition of the group has a URI.
     """
-    for media, properties in zip(members, _hls_properties(members), strict=True):
-        if media.get("URI"):
-            continue
-        stream.update(_without_name(properties))
-        stream["language"] = stream.get("language") or media.get("LANGUAGE")
-        if stream.get("acodec") == "none":
-            stream["acodec"] = parse_codecs(variant.get("CODECS")).get("acodec")
-        return
+    stream.update(_without_name(properties))
+    stream["language"] = stream.get("language") or media.get("LANGUAGE")
+    if stream.get("acodec") == "none":
+        stream["acodec"] = parse_codecs(variant.get("CODECS")).get("acodec")
 
 
 def _hls_properties(members: list[_Attributes]) -> Iterator[Info]:

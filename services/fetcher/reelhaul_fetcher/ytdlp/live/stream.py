@@ -246,7 +246,7 @@ class LiveStreamRecorder:
             playlist = self._retry(lambda: fetch_playlist(self._downloader, self._stream))
         except ValueError as error:
             # An invalid playlist during a recording is a temporary failure of the site.
-            if not self.has_started:
+            if not self.has_started and not self.parallel[0].has_started:
                 raise ReelhaulError(ErrorReason.FORMAT_UNAVAILABLE, str(error)) from error
             self._is_site_down = True
         except RequestError as error:
