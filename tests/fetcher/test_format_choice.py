@@ -14,6 +14,7 @@ from tests.sites.tools import file_digest, run_ffmpeg
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
+from reelhaul_fetcher.model.engine_requests import RECEIVED_FOLDER
 from reelhaul_runtime.errors import ReelhaulError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -201,3 +202,12 @@ async def test_audio_of_several_files(harness: Harness, unlabelled: Site, path: 
     assert (result.delivered.audio_codec, result.delivered.video_codec) == ("aac", "")
     media = result.products[0].path
     assert [path for path in media.parent.iterdir() if path.is_file()] == [media]
+
+
+async def test_later_attempt_has_the_files_of_all_choices(harness: Harness, unlabelled: Site) -> None:
+    """What was received before another format was chosen stays for an attempt after a crash."""
+    result = await harness.fetch(unlabelled.url("/small-big.html"), FormatSpec(max_height=240))
+    assert result.delivered.height == 144
+    received = result.products[0].path.parent / RECEIVED_FOLDER
+    sizes = {path.stat().st_size for path in received.glob("*.mp4")}
+    assert sizes == {(unlabelled.media.file(f"/{name}.mp4")).stat().st_size for name in ("big", "small")}

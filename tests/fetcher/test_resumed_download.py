@@ -538,7 +538,8 @@ def test_files_of_other_streams(tmp_path: Path) -> None:
     received = ReceivedFolder(tmp_path / "received")
     for name in ("a.mp4", "a.mp4.state", "a.mp4.part-Frag3", "b.mp4", "b.mp4.state", "c.mp4.part"):
         (received.path / name).write_bytes(b"x")
-    received.retain([received.path / "a.mp4"])
+    assert received.claim("a.mp4") == received.path / "a.mp4"
+    received.delete_unclaimed()
     left = sorted(entry.name for entry in received.path.iterdir())
     assert left == [".lock", "a.mp4", "a.mp4.part-Frag3", "a.mp4.state"]
 

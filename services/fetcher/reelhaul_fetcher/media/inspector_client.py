@@ -111,7 +111,7 @@ class InspectorProcess:
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
     def inspect(self, path: Path, demuxer: str = "") -> Inspection:
-        """See the function ``inspect``."""
+        """Inspect *path*. Raises NotMedia."""
         self._opened = None
         try:
             with path.open("rb") as file:
@@ -123,7 +123,7 @@ class InspectorProcess:
         return inspection
 
     def decode_check(self, path: Path, demuxer: str = "") -> bool:
-        """See the function ``decode_check``."""
+        """Decode parts of *path*; return whether its picture is rotated. Raises NotMedia, Unplayable."""
         if self._opened is None or self._opened[0] != path or demuxer not in ("", self._opened[1]):
             self.inspect(path, demuxer)
         try:
@@ -133,7 +133,7 @@ class InspectorProcess:
         return response.get("rotated") is True
 
     def measure_play_time(self, path: Path, demuxer: str = "") -> float:
-        """See the function ``measure_play_time``."""
+        """Return the play time of *path* in seconds, by its packets. Raises NotMedia."""
         self.inspect(path, demuxer)
         self._opened = None
         try:

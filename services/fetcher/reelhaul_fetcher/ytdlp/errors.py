@@ -238,7 +238,7 @@ def _classify_engine_failure(
 
 
 def _cookies_were_rotated(log: ResponseLog) -> bool:
-    """Return whether the site invalidated the session, which yt-dlp tells as a warning only."""
+    """Return whether the site invalidated the session, which yt-dlp reports only as a warning."""
     return any("cookies are no longer valid" in warning for warning in log.warnings)
 
 
@@ -278,7 +278,7 @@ def _without_decoration(text: str) -> str:
 def _failure(
     reason: ErrorReason.ValueType, text: str, metadata: dict[str, str], **details: Any
 ) -> ReelhaulError:
-    """Return *reason* with those of *metadata* that it promises."""
+    """Return *reason* with those of *metadata* that it declares."""
     keys = error_spec(reason).metadata_keys
     return ReelhaulError(
         reason,

@@ -23,6 +23,7 @@ from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import Choice, with_measured
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
+from reelhaul_fetcher.ytdlp.download.received_folder import ReceivedFolder
 from reelhaul_fetcher.ytdlp.download.streams import ByteMeter, download_streams
 from reelhaul_fetcher.ytdlp.extract.extraction import Source
 from reelhaul_fetcher.ytdlp.postprocess.joined_media import inspect_received
@@ -68,10 +69,12 @@ def download_choice(
     spec, received = request.format, dict[str, MeasuredStream]()
     known = {stream.format_id: stream for stream in offered}
     formats, warnings = choice
+    # One for all choices: the files of each are taken over by a later attempt, which chooses alike.
+    folder = ReceivedFolder(request.received)
     while True:
         try:
             missing = [stream for stream in formats if stream.format_id not in received]
-            received |= _receive(source, missing, request, tracker, meter, len(received))
+            received |= _receive(source, missing, request, folder, tracker, meter, len(received))
             known |= {format_id: each.format for format_id, each in received.items()}
             stated, formats = formats, [known[stream.format_id] for stream in formats]
             if _kinds(stated) == _kinds(formats) and _is_taken(formats, choose, spec):
@@ -85,6 +88,7 @@ def download_choice(
         if _ids(others) == _ids(formats):
             break
         formats, warnings = others, other_warnings
+    folder.delete_unclaimed()
     kept = _ids(formats)
     for format_id in received.keys() - set(kept):
         for path in received[format_id].stream.files:
@@ -96,6 +100,7 @@ def _receive(
     source: Source,
     formats: Sequence[Format],
     request: FetchRequest,
+    folder: ReceivedFolder,
     tracker: ProgressTracker,
     meter: ByteMeter,
     first_number: int,
@@ -103,7 +108,7 @@ def _receive(
     """Download and measure *formats*; return the streams by format id."""
     if not formats:
         return {}
-    streams = download_streams(source, _ids(formats), request, tracker, meter, first_number)
+    streams = download_streams(source, _ids(formats), request, folder, tracker, meter, first_number)
     result = {}
     for format_, stream in zip(formats, streams, strict=True):
         inspection = inspect_received(stream.files[0])

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ class ReceivedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claimed: list[str] = []
         path.mkdir(mode=0o700, exist_ok=True)
         if not self._lock():
             for entry in path.iterdir():
@@ -41,11 +41,15 @@ class ReceivedFolder:
             if not _is_private_file(entry) and not _replace_by_copy(entry):
                 entry.unlink()
 
-    def retain(self, files: Collection[Path]) -> None:
-        """Delete the files that belong to none of *files*, for example of streams chosen earlier."""
-        names = tuple(file.name for file in files)
+    def claim(self, name: str) -> Path:
+        """Return the path of the file *name*, which this attempt needs."""
+        self._claimed.append(name)
+        return self.path / name
+
+    def delete_unclaimed(self) -> None:
+        """Delete the files that belong to no claimed one: those of streams that earlier attempts chose."""
         for entry in self.path.iterdir():
-            if entry.name != _LOCK_FILE and not entry.name.startswith(names):
+            if entry.name != _LOCK_FILE and not entry.name.startswith(tuple(self._claimed)):
                 entry.unlink()
 
     def _lock(self) -> bool:

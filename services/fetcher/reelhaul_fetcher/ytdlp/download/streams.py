@@ -85,11 +85,14 @@ def download_streams(
     source: Source,
     format_ids: list[str],
     request: FetchRequest,
+    folder: ReceivedFolder,
     tracker: ProgressTracker,
     meter: ByteMeter,
     first_number: int = 0,
 ) -> list[ReceivedStream]:
-    """Download the streams *format_ids* into files numbered from *first_number*; return them in this order.
+    """Download the streams *format_ids* through *folder*; return them in this order.
+
+    Their files are numbered from *first_number*.
 
     Raises FORMAT_UNAVAILABLE for a stream that cannot be received completely, CLIP_OUT_OF_RANGE,
     MEDIA_IS_LIVE, MEDIA_TOO_LARGE, VERIFICATION_FAILED for a wrong length, and what yt-dlp raises.
@@ -104,9 +107,7 @@ def download_streams(
     _check_size_limit(sizes, estimates if duration else [], request.size_limit)
     total = sum(size for size in sizes if size) if all(sizes) else None
     tracker.set_plan(dict(zip(format_ids, sizes if total else estimates, strict=True)), total)
-    folder = ReceivedFolder(request.received)
-    paths = [folder.path / _file_name(source.info, stream) for stream in streams]
-    folder.retain(paths)
+    paths = [folder.claim(_file_name(source.info, stream)) for stream in streams]
     received: list[ReceivedStream] = []
     for format_id, size, listed, path in zip(format_ids, sizes, segments, paths, strict=True):
         meter.format_id = format_id
