@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Query, Upload
+from reelhaul_storage.model import Artifact, DeliveredObject, Destination, Query, Upload
 
 
 class StagedWriter(Protocol):
@@ -95,6 +95,59 @@ class BlobStore(Protocol):
 
     async def check(self) -> None:
         """Write and read some bytes; return if that works."""
+
+
+class DestinationStore(Protocol):
+    """Stores destinations by tenant and id. Each method is one transaction."""
+
+    async def add(self, destination: Destination) -> None:
+        """Insert *destination*.
+
+        Raises RESOURCE_EXISTS, and QUOTA_EXCEEDED if the tenant has ``MAX_DESTINATIONS_PER_TENANT``.
+        """
+
+    async def get(self, tenant: str, id: str) -> Destination:  # noqa: A002
+        """Return the destination. Raises RESOURCE_NOT_FOUND."""
+
+    async def list_page(self, tenant: str, after: str, limit: int) -> list[Destination]:
+        """Return the destinations of *tenant* whose ids follow *after*, by id."""
+
+    async def update(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        change: Callable[[Destination], Destination],
+    ) -> Destination:
+        """Replace the destination by what *change* returns. An exception from *change* rolls back."""
+
+    async def delete(self, tenant: str, id: str, check: Callable[[Destination], None]) -> None:  # noqa: A002
+        """Delete the destination unless *check* raises. Raises RESOURCE_NOT_FOUND."""
+
+
+class DestinationBuckets(Protocol):
+    """Writes to the buckets of destinations.
+
+    Every method raises URL_FORBIDDEN if the address may not be reached, DESTINATION_UNAVAILABLE if the
+    bucket does not respond, and DESTINATION_REFUSED if it rejects the request.
+    """
+
+    async def check_endpoint(self, url: str) -> None:
+        """Raise URL_INVALID or URL_FORBIDDEN if *url* may not be the endpoint of a destination."""
+
+    async def seal(self, secret: str) -> bytes:
+        """Return *secret* as it may be stored."""
+
+    async def check(self, destination: Destination) -> None:
+        """Write, read and delete a small object."""
+
+    async def deliver(
+        self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
+    ) -> DeliveredObject:
+        """Store *content*, that of *artifact*, under the destination's prefix and *object_name*; verify it.
+
+        *content* is not read if the object is there already. A call that fails or is cancelled leaves no
+        incomplete object and no parts. An exception from *content* is passed on.
+        """
 
 
 class Catalog(Protocol):
