@@ -305,9 +305,7 @@ async def test_prepared_as_another_product(port: int, tmp_path: Path, shared: Pa
 async def test_cancel_prepared(port: int, tmp_path: Path, shared: Path, is_shared: bool):
     """Cancelling a prepared file leaves nothing in storage, and keeps the file."""
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = ArtifactUploader(
-            direct, _NO_PARTS, shared.parent if is_shared else tmp_path / "not shared"
-        )
+        artifacts = _uploader(direct, shared.parent if is_shared else tmp_path / "not shared")
         artifacts.prepare(_product(shared / "video.mp4"), _METADATA)
         await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
@@ -317,7 +315,7 @@ async def test_cancel_prepared(port: int, tmp_path: Path, shared: Path, is_share
 
 
 async def test_storage_has_another_folder(port: int, tmp_path: Path):
-    """If storage's folder is not the shared one, files are uploaded; content that it has is not sent again."""
+    """If storage's folder is not the shared one, a file is uploaded, unless storage has its content."""
     file, progress = tmp_path / "video.mp4", list[int]()
     file.write_bytes(b"content")
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
