@@ -26,19 +26,6 @@ _CONTENT_SECURITY_POLICY = b"default-src 'none'; media-src 'self'; img-src 'self
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """What the headers of a response say about a file."""
-
-    name: str
-    media_type: str
-    size: int
-    #: The ETag of the content, with quotes.
-    etag: bytes
-    #: Whether a browser may show the file in place of saving it, if its type is safe.
-    inline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ByteRange:
     """The *length* bytes of a file from *start*."""
 
@@ -58,26 +45,45 @@ class FileResponse:
     content: ByteRange | None = None
 
 
-def build_response(method: str, request_headers: Mapping[bytes, bytes], file: File) -> FileResponse:
-    """Return the response to a GET or HEAD for *file*; names of *request_headers* are in lower case."""
-    headers = _file_headers(file)
+def build_response(
+    method: str, request_headers: Mapping[bytes, bytes], headers: list[Header], size: int, etag: bytes
+) -> FileResponse:
+    """Return the response to a GET or HEAD for a file of *size* bytes with the strong, quoted *etag*.
+
+    Names of *request_headers* are in lower case. *headers* are those of a 200 other than Content-Length.
+    """
     if_match = request_headers.get(b"if-match")
-    if if_match is not None and not _lists_etag(if_match, file.etag, weak=False):
+    if if_match is not None and not _lists_etag(if_match, etag, weak=False):
         return FileResponse(412, headers)
-    if _lists_etag(request_headers.get(b"if-none-match"), file.etag, weak=True):
+    if _lists_etag(request_headers.get(b"if-none-match"), etag, weak=True):
         return FileResponse(304, headers)
     if method == "HEAD":
-        return FileResponse(200, [*headers, _content_length(file.size)])
+        return FileResponse(200, [*headers, _content_length(size)])
     try:
-        byte_range = _parse_range(request_headers, file.size, file.etag)
+        byte_range = _parse_range(request_headers, size, etag)
     except _RangeNotSatisfiable:
-        return FileResponse(416, [(b"content-range", f"bytes */{file.size}".encode())])
+        return FileResponse(416, [(b"content-range", f"bytes */{size}".encode())])
     if byte_range is None:
-        return FileResponse(200, [*headers, _content_length(file.size)], ByteRange(0, file.size))
+        return FileResponse(200, [*headers, _content_length(size)], ByteRange(0, size))
     last = byte_range.start + byte_range.length - 1
-    headers.append(_content_length(byte_range.length))
-    headers.append((b"content-range", f"bytes {byte_range.start}-{last}/{file.size}".encode()))
-    return FileResponse(206, headers, byte_range)
+    content_range = (b"content-range", f"bytes {byte_range.start}-{last}/{size}".encode())
+    return FileResponse(206, [*headers, _content_length(byte_range.length), content_range], byte_range)
+
+
+def file_headers(file_name: str, media_type: str, etag: bytes, *, inline: bool) -> list[Header]:
+    """Return the headers of a response with a file, except Content-Length.
+
+    With *inline* a browser may show the file in place of saving it, if its type is safe.
+    """
+    media_type = choose_media_type(media_type)
+    return [
+        (b"content-type", media_type.encode()),
+        (b"content-disposition", content_disposition(file_name, media_type, inline=inline).encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"etag", etag),
+        (b"cache-control", b"private, no-cache"),
+        (b"content-security-policy", _CONTENT_SECURITY_POLICY),
+    ]
 
 
 def choose_media_type(media_type: str) -> str:
@@ -98,18 +104,6 @@ def content_disposition(file_name: str, media_type: str, *, inline: bool) -> str
 
 class _RangeNotSatisfiable(Exception):
     """The range starts after the end of the file: 416."""
-
-
-def _file_headers(file: File) -> list[Header]:
-    media_type = choose_media_type(file.media_type)
-    return [
-        (b"content-type", media_type.encode()),
-        (b"content-disposition", content_disposition(file.name, media_type, inline=file.inline).encode()),
-        (b"accept-ranges", b"bytes"),
-        (b"etag", file.etag),
-        (b"cache-control", b"private, no-cache"),
-        (b"content-security-policy", _CONTENT_SECURITY_POLICY),
-    ]
 
 
 def _parse_range(headers: Mapping[bytes, bytes], size: int, etag: bytes) -> ByteRange | None:
