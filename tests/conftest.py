@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.s3_server import S3Server, running_s3_server
 from tests.servers import NatsServer
 from tests.sites.site import Site, running_site
 from tests.sites.youtube.site import YouTube, running_youtube
@@ -26,6 +27,7 @@ _PROCESS_FIXTURES = frozenset(
         "site",
         "youtube",
         "engine_environment",
+        "s3_server",
         "start_storage",
         "up",
     }
@@ -91,3 +93,10 @@ def youtube() -> Iterator[YouTube]:
     """The fake YouTube, one for all tests: temporary faults are over after the first test that sees them."""
     with running_youtube() as youtube:
         yield youtube
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that the tests of a session share: each uses a prefix or bucket of its own."""
+    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server

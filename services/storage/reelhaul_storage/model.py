@@ -53,9 +53,12 @@ class Artifact:
     create_time: datetime
     update_time: datetime
     expire_time: datetime
-    verify_time: datetime
+    #: When its bytes were last read completely and intact; None: not since they were sent.
+    verify_time: datetime | None
     #: Grows by one with every change.
     revision: int = 1
+    #: Signed links of an earlier generation are revoked.
+    link_generation: int = 0
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact
         tenant=artifact.tenant,
         epoch=artifact.epoch,
         language_code=artifact.language_code,
-        verify_time=_timestamp(artifact.verify_time),
+        verify_time=None if artifact.verify_time is None else _timestamp(artifact.verify_time),
         create_time=_timestamp(artifact.create_time),
         update_time=_timestamp(artifact.update_time),
         etag=artifact.etag,
@@ -59,6 +59,7 @@ def upload_to_proto(status: UploadStatus) -> upload_pb2.Upload:
         content_exists=status.content_exists,
         expire_time=_timestamp(upload.expire_time),
         direct=upload.direct,
+        adoptable=status.adoptable,
     )
 
 

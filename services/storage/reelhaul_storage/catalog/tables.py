@@ -54,7 +54,13 @@ blobs = Table(
     Column("sha256", String(64), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("crc32c", BigInteger, nullable=False),
+    # The CRC-32 of zip archives, once one was written with the blob.
+    Column("crc32", BigInteger),
     Column("create_time", UtcMicroseconds, nullable=False),
+    # When all bytes were last read and intact, and when they were found damaged. NULL: never.
+    Column("verify_time", UtcMicroseconds),
+    Column("damage_time", UtcMicroseconds),
+    Index("ix_blobs_verify_time", "verify_time", "key"),
 )
 
 #: Keys without references, whose bytes may still exist.
@@ -85,8 +91,9 @@ artifacts = Table(
     Column("create_time", UtcMicroseconds, nullable=False),
     Column("update_time", UtcMicroseconds, nullable=False),
     Column("expire_time", UtcMicroseconds, nullable=False, index=True),
-    Column("verify_time", UtcMicroseconds, nullable=False),
+    Column("verify_time", UtcMicroseconds),
     Column("revision", Integer, nullable=False),
+    Column("link_generation", Integer, nullable=False, server_default="0"),
     Index(None, "tenant", "create_time", "id"),
     Index(None, "tenant", "expire_time", "id"),
     Index(None, "tenant", "size", "id"),

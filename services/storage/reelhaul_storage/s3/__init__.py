@@ -1,0 +1,1 @@
+"""BlobStore on an S3 bucket."""
