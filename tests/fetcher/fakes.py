@@ -239,6 +239,9 @@ class FakeArtifacts:
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, ArtifactMetadata]] = {}
+        #: Cleared: storage is away.
+        self.available = asyncio.Event()
+        self.available.set()
         #: Files that were prepared and neither stored nor cancelled.
         self.prepared: set[Path] = set()
 
@@ -261,6 +264,9 @@ class FakeArtifacts:
         content = product.path.read_bytes()
         info.checksums.sha256 = hashlib.sha256(content).digest()
         self.prepared.discard(product.path)
+        if not self.available.is_set():
+            on_wait("storage does not answer")
+        await self.available.wait()
         self.stored[info.name] = content, metadata
         on_progress(len(content))
         return info

@@ -53,6 +53,18 @@ async def test_progress_is_published(harness: WorkerHarness) -> None:
     assert {1} == {notice.progress.attempt for notice in notices}
 
 
+async def test_progress_says_that_storage_is_away(harness: WorkerHarness) -> None:
+    """While storage is away, the progress says so; then the upload goes on."""
+    harness.artifacts.available.clear()
+    async with harness.running():
+        harness.enqueue()
+        await harness.wait_published(lambda progress: progress.detail == "waiting: storage does not answer")
+        harness.artifacts.available.set()
+        await harness.wait_logged("ack")
+    assert harness.outcome.HasField("succeeded")
+    assert harness.queue.published[-1].progress.detail == ""
+
+
 async def test_no_ack_while_jobs_is_away(harness: WorkerHarness) -> None:
     """While jobs is away Finish is retried, and the item is not acknowledged."""
     harness.engine.go.clear()
