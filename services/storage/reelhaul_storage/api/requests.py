@@ -15,6 +15,7 @@ from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.identity import Caller
 from reelhaul_storage.api.queries import query_from_proto
 from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact, Query, Upload
 from reelhaul_storage.service.archives import MAX_MEMBERS
@@ -116,7 +117,7 @@ def range_from_proto(request: pb.ReadArtifactRequest | pb.ArchiveArtifactsReques
 
 
 def archive_from_proto(
-    request: pb.ArchiveArtifactsRequest | pb.DescribeArchiveRequest,
+    request: pb.ArchiveArtifactsRequest | pb.DescribeArchiveRequest, caller: Caller
 ) -> Query | list[str]:
     """Return the query or the ids that choose the artifacts of an archive."""
     if bool(request.filter.strip()) == bool(request.names):
@@ -124,7 +125,7 @@ def archive_from_proto(
     if request.names:
         return parse_names(request.names)
     listing = pb.ListArtifactsRequest(filter=request.filter, order_by="create_time")
-    return query_from_proto(listing, MAX_MEMBERS + 1)
+    return query_from_proto(listing, MAX_MEMBERS + 1, caller)
 
 
 def parse_names(names: Sequence[str]) -> list[str]:

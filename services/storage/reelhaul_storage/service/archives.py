@@ -57,13 +57,16 @@ class Archives:
     async def describe(self, selection: Query | Sequence[str]) -> Archive:
         """Return the archive of *selection*.
 
-        Raises RESOURCE_NOT_FOUND if it is empty, and FIELD_INVALID if it has too many artifacts.
+        Raises RESOURCE_NOT_FOUND if it is empty, FIELD_INVALID if it has too many artifacts, and
+        ARTIFACT_CORRUPT if one is known to be damaged.
         """
         artifacts = sorted(
             await self._select(selection), key=lambda artifact: (artifact.create_time, artifact.id)
         )
         if not artifacts:
             raise NotFound("artifacts")
+        for artifact in artifacts:
+            artifact.check_intact()
         names = unique_names(artifact.file_name for artifact in artifacts)
         members = [
             Member(name, artifact.content.size, artifact.create_time)
