@@ -29,6 +29,8 @@ from reelhaul_runtime.rpc.server import serving
 
 SUITE_TOKEN = "the suite's own"
 CONTENT = bytes(range(256)) * 8192
+#: The link that the fake storage signs.
+LINK = "https://media.example/artifacts/video/%C3%9Cber.mp4?expires=1&signature=secret"
 _CHUNK_BYTES = 512 * 1024
 
 
@@ -112,6 +114,8 @@ class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
         self.contents = {"artifacts/video": CONTENT}
         self.uploads: dict[str, upload_pb2.Upload] = {}
         self.deleted: list[str] = []
+        self.sign_requests: list[storage_service_pb2.SignArtifactUrlRequest] = []
+        self.sign_metadata: dict[str, Any] = {}
         #: The offset at which reads fail.
         self.fail_at: int | None = None
 
@@ -128,6 +132,11 @@ class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
                 raise Unavailable("storage", "the disk went away")
             chunk = content[offset : min(offset + _CHUNK_BYTES, stop)]
             yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=offset, content=chunk)
+
+    async def SignArtifactUrl(self, request, context):
+        self.sign_requests.append(request)
+        self.sign_metadata = dict(context.invocation_metadata())
+        return storage_service_pb2.SignArtifactUrlResponse(url=LINK)
 
     async def CreateUpload(self, request, context):
         name = f"uploads/{uuid.uuid4()}"

@@ -24,7 +24,7 @@ from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.media import landlock, tools
+from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import CookieStore, Translator
@@ -65,8 +65,6 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     token = settings.suite_token
     async with AsyncExitStack() as stack:
         # The engine first: its zygote is forked before gRPC starts threads.
-        if not landlock.version():
-            log.warning("this kernel has no Landlock: ffmpeg and deno are confined less")
         translator = await stack.enter_async_context(_translator(settings))
         namespace = await stack.enter_async_context(_namespace(settings))
         engine = await stack.enter_async_context(

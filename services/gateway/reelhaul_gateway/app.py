@@ -58,7 +58,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         upstreams = _upstreams(raw_channels, system)
         transcoder = build_transcoder(settings, upstreams)
         downloads = ArtifactDownloads(
-            upstreams["storage"], transcoder.statuses, resource_policy=settings.gateway_resource_policy
+            upstreams["storage"],
+            transcoder.statuses,
+            redirect=settings.gateway_downloads == "redirect",
+            resource_policy=settings.gateway_resource_policy,
         )
         probes = ProbeEndpoints(health)
         app = RequestMiddleware(

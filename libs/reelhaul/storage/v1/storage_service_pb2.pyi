@@ -408,21 +408,29 @@ class DownloadArtifactRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPOSITION_FIELD_NUMBER: _builtins.int
+    REDIRECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     disposition: _builtins.str
     """"attachment" or "inline"; empty means the former."""
+    redirect: _builtins.bool
+    """Over HTTP: whether to answer a GET with a redirect (307) to a signed link, instead
+    of the bytes; unset means as the gateway is configured. gRPC ignores it.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         disposition: _builtins.str = ...,
+        redirect: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_redirect", b"_redirect", "redirect", b"redirect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redirect", b"_redirect", "disposition", b"disposition", "name", b"name", "redirect", b"redirect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__redirect: _TypeAlias = _typing.Literal["redirect"]  # noqa: Y015
+    _WhichOneofArgType__redirect: _TypeAlias = _typing.Literal["_redirect", b"_redirect"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__redirect) -> _WhichOneofReturnType__redirect | None: ...
 
 Global___DownloadArtifactRequest: _TypeAlias = DownloadArtifactRequest  # noqa: Y015
 
@@ -717,10 +725,17 @@ class SignArtifactUrlRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     IP_CIDR_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     ip_cidr: _builtins.str
-    """Network from which the link works; empty means everywhere."""
+    """Network from which the link works, e.g. 192.0.2.0/24 or 2001:db8::/48; empty means
+    everywhere.
+    """
+    disposition: _builtins.str
+    """"attachment" or "inline"; empty means the former. Types that a browser could run
+    are attachments in any case.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the link works; unset means 1 h, at most 7 days."""
@@ -731,10 +746,11 @@ class SignArtifactUrlRequest(_message.Message):
         name: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         ip_cidr: _builtins.str = ...,
+        disposition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip_cidr", b"ip_cidr", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "ip_cidr", b"ip_cidr", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -749,10 +765,12 @@ class SignArtifactUrlResponse(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The link: absolute, for GET and HEAD, with Range."""
+    """The link: absolute, for GET with Range; for HEAD too unless S3 signed it. Whoever
+    knows it can read the artifact.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the link works."""
+        """Until when a download can be started with the link."""
 
     def __init__(
         self,
@@ -767,6 +785,28 @@ class SignArtifactUrlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignArtifactUrlResponse: _TypeAlias = SignArtifactUrlResponse  # noqa: Y015
+
+@_typing.final
+class RevokeArtifactUrlsRequest(_message.Message):
+    """Request of RevokeArtifactUrls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: artifacts/{artifact}"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeArtifactUrlsRequest: _TypeAlias = RevokeArtifactUrlsRequest  # noqa: Y015
 
 @_typing.final
 class FindArtifactsRequest(_message.Message):

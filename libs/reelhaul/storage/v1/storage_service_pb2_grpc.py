@@ -125,6 +125,11 @@ class StorageServiceStub:
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
                 _registered_method=True)
+        self.RevokeArtifactUrls = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/RevokeArtifactUrls',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.FromString,
+                _registered_method=True)
         self.FindArtifacts = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/FindArtifacts',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsRequest.SerializeToString,
@@ -209,7 +214,7 @@ class StorageServiceServicer:
 
     def DownloadArtifact(self, request, context):
         """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-        and 206 on this path itself, over ReadArtifact.
+        and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
         Errors: as ReadArtifact; RANGE_INVALID is 416 here.
         """
@@ -284,8 +289,19 @@ class StorageServiceServicer:
         """Creates a link that needs no key: signed by CloudFront or S3, or by this service
         for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-        support it).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+        cannot be bound to a network, or not to this one).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeArtifactUrls(self, request, context):
+        """Revokes all links of an artifact that were created before; the artifact stays, and
+        new links can be created. Only links that this service signs can be revoked: those
+        of S3 and CloudFront work until they expire or the artifact is deleted.
+
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,6 +397,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.SignArtifactUrl,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.SerializeToString,
+            ),
+            'RevokeArtifactUrls': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeArtifactUrls,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.SerializeToString,
             ),
             'FindArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.FindArtifacts,
@@ -827,6 +848,33 @@ class StorageService:
             '/reelhaul.storage.v1.StorageService/SignArtifactUrl',
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeArtifactUrls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/RevokeArtifactUrls',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.FromString,
             options,
             channel_credentials,
             insecure,

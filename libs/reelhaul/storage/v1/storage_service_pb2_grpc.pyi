@@ -80,7 +80,7 @@ class StorageServiceStub:
     """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.DownloadArtifactRequest, _httpbody_pb2.HttpBody]
     """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-    and 206 on this path itself, over ReadArtifact.
+    and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
@@ -121,8 +121,15 @@ class StorageServiceStub:
     """Creates a link that needs no key: signed by CloudFront or S3, or by this service
     for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-    support it).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+    cannot be bound to a network, or not to this one).
+    """
+    RevokeArtifactUrls: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]
+    """Revokes all links of an artifact that were created before; the artifact stays, and
+    new links can be created. Only links that this service signs can be revoked: those
+    of S3 and CloudFront work until they expire or the artifact is deleted.
+
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
     """
     FindArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]
     """Returns which digests a tenant has stored already: hash first, then send the
@@ -177,7 +184,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_storage_service_pb2.DownloadArtifactRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-    and 206 on this path itself, over ReadArtifact.
+    and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
@@ -218,8 +225,15 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Creates a link that needs no key: signed by CloudFront or S3, or by this service
     for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-    support it).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+    cannot be bound to a network, or not to this one).
+    """
+    RevokeArtifactUrls: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
+    """Revokes all links of an artifact that were created before; the artifact stays, and
+    new links can be created. Only links that this service signs can be revoked: those
+    of S3 and CloudFront work until they expire or the artifact is deleted.
+
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
     """
     FindArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]  # type: ignore[assignment]
     """Returns which digests a tenant has stored already: hash first, then send the
@@ -319,7 +333,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-        and 206 on this path itself, over ReadArtifact.
+        and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
         Errors: as ReadArtifact; RANGE_INVALID is 416 here.
         """
@@ -408,8 +422,21 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a link that needs no key: signed by CloudFront or S3, or by this service
         for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-        support it).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+        cannot be bound to a network, or not to this one).
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeArtifactUrls(
+        self,
+        request: _storage_service_pb2.RevokeArtifactUrlsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_pb2.Artifact, _abc.Awaitable[_artifact_pb2.Artifact]]:
+        """Revokes all links of an artifact that were created before; the artifact stays, and
+        new links can be created. Only links that this service signs can be revoked: those
+        of S3 and CloudFront work until they expire or the artifact is deleted.
+
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
         """
 
     @_abc_1.abstractmethod

@@ -24,7 +24,7 @@ from reelhaul_runtime.errors import ReelhaulError
 # Parts of one file that are sent at the same time; each is in memory meanwhile.
 _PARALLEL_PARTS = 4
 # Of one part, before storage is asked again for the state of the upload.
-_MAX_TRIES = 5
+_MAX_TRIES = 4
 _MAX_RETRY_AFTER_SECONDS = 30.0
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0, pool=None)
 # S3's errors that a repetition of the same request may cure, beside 5xx:
@@ -94,9 +94,9 @@ class PartUploader:
 
     async def _send_with_retries(self, url: str, content: bytes, md5: str) -> str:
         """Send one part; return its ETag."""
-        backoff = Backoff(jitter=0.5)
-        for _ in range(_MAX_TRIES):
-            delay = backoff.next_delay()
+        backoff, tries = Backoff(jitter=0.5), 0
+        while True:
+            tries, retryable, longer = tries + 1, True, 0.0
             try:
                 response = await self._client.put(url, content=content, headers={"content-md5": md5})
             except httpx.TransportError as error:
@@ -105,11 +105,10 @@ class PartUploader:
                 if response.is_success and (etag := response.headers.get("etag")):
                     return str(etag)
                 failure = _failure_of(response)
-                if not _is_retryable(response):
-                    raise failure
-                delay = max(delay, _retry_after(response))
-            await asyncio.sleep(delay)
-        raise failure
+                retryable, longer = _is_retryable(response), _retry_after(response)
+            if not retryable or tries == _MAX_TRIES:
+                raise failure
+            await asyncio.sleep(max(backoff.next_delay(), longer))
 
 
 def _part_size(upload: upload_pb2.Upload, number: int) -> int:
