@@ -106,9 +106,7 @@ class Uploads:
         upload = await self._add(Upload("", draft, now, now))
         try:
             _, expected = await self._stage(upload, chunks)
-            if expected is None:
-                raise FieldInvalid("finish_write", "must be set on the last message of a one-shot write")
-            return await self._finish(upload, expected)
+            return await self._finish(upload, _require_finish(expected))
         except BaseException:
             # Also when cancelled: nobody else knows the name, so nobody else could delete it.
             await asyncio.shield(self.delete(upload.id))
@@ -246,6 +244,12 @@ class Uploads:
         self, upload: Upload, content: Digests, key: str, verify_time: datetime | None = None
     ) -> Artifact:
         return build_artifact(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
+
+
+def _require_finish(expected: ExpectedChecksums | None) -> ExpectedChecksums:
+    if expected is None:
+        raise FieldInvalid("finish_write", "must be set on the last message of a one-shot write")
+    return expected
 
 
 def _expiry(last_write: datetime) -> datetime:
