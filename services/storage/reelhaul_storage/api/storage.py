@@ -12,6 +12,7 @@ from google.protobuf import empty_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.identity import caller
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
@@ -119,7 +120,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
         limit = limit_page_size(request.page_size)
         arguments = f"{request.filter}\0{request.order_by}"
-        query = queries.query_from_proto(request, limit + 1)
+        query = queries.query_from_proto(request, limit + 1, caller())
         after = self._page_tokens.read(arguments, request.page_token)
         artifacts = await self._artifacts.list_artifacts(query, after)
         response = pb.ListArtifactsResponse(artifacts=map(self._to_proto, artifacts[:limit]))
@@ -128,6 +129,12 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
                 arguments, *query.cursor(artifacts[limit - 1])
             )
         return response
+
+    async def SummarizeArtifacts(
+        self, request: pb.SummarizeArtifactsRequest, context: Any
+    ) -> pb.SummarizeArtifactsResponse:
+        tenant, where = queries.parse_filter(request.filter, caller())
+        return responses.summary_to_proto(await self._artifacts.summarize(tenant, where))
 
     async def UpdateArtifact(self, request: pb.UpdateArtifactRequest, context: Any) -> artifact_pb2.Artifact:
         id_ = requests.parse_name(request.artifact.name, _ARTIFACTS, "artifact.name")

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database
-from reelhaul_storage.catalog import artifacts, uploads
+from reelhaul_storage.catalog import artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Query, Upload
+from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
 
 COMPONENT = "storage.database"
 
@@ -67,7 +68,11 @@ class SqlCatalog:
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))
 
     async def list_artifacts(self, query: Query) -> list[Artifact]:
-        return await self._database.read(lambda c: artifacts.list_artifacts(c, query))
+        run = self._database.read if artifacts.is_cheap(query) else self._database.scan
+        return await run(lambda c: artifacts.list_artifacts(c, query))
+
+    async def summarize_artifacts(self, tenant: str | None, where: Node | None) -> list[TenantUsage]:
+        return await self._database.scan(lambda c: artifacts.summarize_artifacts(c, tenant, where))
 
     async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
         digests = list(sha256)
@@ -97,6 +102,18 @@ class SqlCatalog:
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         await self._database.write(lambda c: artifacts.delete_doomed_keys(c, keys))
+
+    async def claim_blob_to_verify(self, verified_before: datetime, now: datetime) -> Blob | None:
+        return await self._database.write(lambda c: blobs.claim_blob_to_verify(c, verified_before, now))
+
+    async def mark_verified(self, key: str, time: datetime) -> None:
+        await self._database.write(lambda c: blobs.mark_verified(c, key, time))
+
+    async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
+        await self._database.write(lambda c: blobs.mark_damaged(c, key, since, time))
+
+    async def get_blob_health(self) -> BlobHealth:
+        return await self._database.read(blobs.get_blob_health)
 
     async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
         keys = list(keys)
