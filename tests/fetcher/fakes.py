@@ -239,6 +239,8 @@ class FakeArtifacts:
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, ArtifactMetadata]] = {}
+        #: Files that were to be stored however long it takes.
+        self.irreplaceable: list[Path] = []
         #: Cleared: storage is away.
         self.available = asyncio.Event()
         self.available.set()
@@ -257,7 +259,11 @@ class FakeArtifacts:
         metadata: ArtifactMetadata,
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
+        *,
+        irreplaceable: bool = False,
     ) -> ArtifactInfo:
+        if irreplaceable:
+            self.irreplaceable.append(product.path)
         info = ArtifactInfo()
         info.CopyFrom(product.info)
         info.name = f"artifacts/{uuid.uuid4()}"

@@ -342,8 +342,9 @@ async def test_prepare_while_storage_is_down(tmp_path: Path, shared: Path):
     assert failure.value.reason == ErrorReason.STORAGE_UNAVAILABLE
 
 
-async def test_storage_that_comes_back(tmp_path: Path):
-    """While storage is away an upload waits and says why; when storage is back it goes on."""
+@pytest.mark.parametrize("irreplaceable", [False, True], ids=["patient", "irreplaceable"])
+async def test_storage_that_comes_back(tmp_path: Path, irreplaceable: bool):
+    """While storage is away an upload waits and says why, a recording longer than that; then it goes on."""
     file, port = tmp_path / "video.mp4", free_port()
     file.write_bytes(b"content")
     reasons: asyncio.Queue[str] = asyncio.Queue()
@@ -355,9 +356,11 @@ async def test_storage_that_comes_back(tmp_path: Path):
         drain_seconds=0,
     )
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as channel:
-        artifacts = _uploader(channel, tmp_path / "not shared")
+        artifacts = _uploader(channel, tmp_path / "not shared", 0 if irreplaceable else 20)
         storing = asyncio.create_task(
-            artifacts.store(_product(file), _METADATA, lambda _: None, reasons.put_nowait)
+            artifacts.store(
+                _product(file), _METADATA, lambda _: None, reasons.put_nowait, irreplaceable=irreplaceable
+            )
         )
         assert await reasons.get() == "storage does not answer"
         async with running(settings):

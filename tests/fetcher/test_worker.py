@@ -228,7 +228,7 @@ async def test_no_more_than_slots(harness: WorkerHarness) -> None:
 
 
 async def test_recording_uses_no_slot(harness: WorkerHarness) -> None:
-    """A recording frees its slot for another job; a drain ends it as a file."""
+    """A recording frees its slot for another job; a drain ends it as a file, which is stored at any cost."""
     harness.engine.live = True
     async with harness.running():
         harness.enqueue()
@@ -240,6 +240,9 @@ async def test_recording_uses_no_slot(harness: WorkerHarness) -> None:
     assert len(harness.leases.finishes) == 1
     await harness.worker.drain(5)
     assert [finish.WhichOneof("outcome") for finish in harness.leases.finishes] == ["succeeded"] * 2
+    # Only the recording cannot be received again, however long storage is away.
+    assert len(harness.artifacts.irreplaceable) == 1
+    assert len(harness.artifacts.stored) == 2
     assert harness.work_dirs == []
 
 
