@@ -78,9 +78,13 @@ class Artifact:
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
+    def is_visible_to(self, caller: Caller) -> bool:
+        """Return whether *caller* is the suite or of this tenant."""
+        return caller.suite or caller.tenant == self.tenant
+
     def check_visible_to(self, caller: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
-        if not caller.suite and caller.tenant != self.tenant:
+        """Raise RESOURCE_NOT_FOUND unless the artifact is visible to *caller*."""
+        if not self.is_visible_to(caller):
             raise NotFound(self.name)
 
     def check_not_expired(self, now: datetime) -> None:

@@ -157,6 +157,9 @@ class Catalog(Protocol):
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         """Return the artifact. Raises RESOURCE_NOT_FOUND."""
 
+    async def get_artifacts(self, ids: Iterable[str]) -> list[Artifact]:
+        """Return the artifacts with *ids* that exist, in any order."""
+
     async def list_artifacts(self, query: Query) -> list[Artifact]:
         """Return the artifacts that match *query*. Raises REQUEST_TIMED_OUT."""
 
@@ -179,6 +182,12 @@ class Catalog(Protocol):
 
         Deletes none if one is missing (RESOURCE_NOT_FOUND) or if *check* raises for one.
         """
+
+    async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return key -> CRC-32 of the blobs *keys* whose CRC-32 is known."""
+
+    async def set_crc32(self, key: str, crc32: int) -> None:
+        """Save the CRC-32 of blob *key*. A missing blob is not an error."""
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         """Return ids of expired uploads."""
