@@ -26,6 +26,7 @@ from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
+from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
@@ -58,6 +59,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             artifacts,
+            Archives(catalog, artifacts, now),
             page_tokens,
             now,
             backend=blobs.backend,
