@@ -19,6 +19,7 @@ from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.uploads import Uploads
@@ -43,10 +44,12 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blob_store(settings))
         garbage_collector = GarbageCollector(catalog, blobs, now)
+        artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
-            Artifacts(catalog, blobs, garbage_collector, now),
+            artifacts,
+            Archives(catalog, artifacts, now),
             PageTokens(settings.suite_token, now),
             now,
             backend=blobs.backend,

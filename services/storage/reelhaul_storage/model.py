@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import EtagMismatch, Expired
+from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
@@ -59,6 +60,8 @@ class Artifact:
     revision: int = 1
     #: Signed links of an earlier generation are revoked.
     link_generation: int = 0
+    #: When its bytes were found damaged; None: they are not known to be.
+    damage_time: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -75,15 +78,24 @@ class Artifact:
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
+    def is_visible_to(self, caller: Caller) -> bool:
+        """Return whether *caller* is the suite or of this tenant."""
+        return caller.suite or caller.tenant == self.tenant
+
     def check_visible_to(self, caller: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
-        if not caller.suite and caller.tenant != self.tenant:
+        """Raise RESOURCE_NOT_FOUND unless the artifact is visible to *caller*."""
+        if not self.is_visible_to(caller):
             raise NotFound(self.name)
 
     def check_not_expired(self, now: datetime) -> None:
         """Raise ARTIFACT_EXPIRED if the artifact has expired."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
+
+    def check_intact(self) -> None:
+        """Raise ARTIFACT_CORRUPT if its bytes are known to be damaged."""
+        if self.damage_time is not None:
+            raise Corrupt(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +162,13 @@ class Chunk:
 class Query:
     """Filter, order and page of a list of artifacts.
 
-    ``equal`` names attributes of Artifact. ``after`` is the cursor of the last artifact of the
-    previous page, or None.
+    ``tenant`` is None for all tenants. ``after`` is the cursor of the last artifact of the previous page,
+    or None.
     """
 
     limit: int
     tenant: str | None = None
-    equal: tuple[tuple[str, str | int], ...] = ()
+    where: Node | None = None
     order: str = "create_time"
     descending: bool = True
     after: tuple[datetime | int, str] | None = None
@@ -166,6 +178,34 @@ class Query:
         value: datetime | int
         value = artifact.content.size if self.order == "size" else getattr(artifact, self.order)
         return value, artifact.id
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """How many artifacts a tenant has, and the sum of their sizes in bytes."""
+
+    tenant: str
+    artifacts: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored content and its key."""
+
+    key: str
+    content: Digests
+
+
+@dataclass(frozen=True, slots=True)
+class BlobHealth:
+    """How many blobs are damaged, and when the one read least recently was found intact.
+
+    *oldest_verify_time* is None if there is no blob, or one that was never read.
+    """
+
+    damaged: int
+    oldest_verify_time: datetime | None
 
 
 def build_artifact(
