@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
+from reelhaul_runtime import failpoints
 from reelhaul_storage.ports import BlobStore, Catalog
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class GarbageCollector:
         while doomed := await self._catalog.list_doomed_keys(_BATCH):
             for key in doomed:
                 await self._blobs.delete(key)
+            failpoints.hit("storage.collect.after_delete")
             await self._catalog.delete_doomed_keys(doomed)
 
     async def delete_orphans(self) -> None:
