@@ -11,8 +11,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime import failpoints
+from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import fsync
 from reelhaul_storage.disk.link_import import adopt, open_below
