@@ -91,3 +91,24 @@ class BackendUnavailable(ReelhaulError):
             metadata={"backend": backend} | ({"cause": cause} if cause else {}),
             retry_delay=timedelta(seconds=2),
         )
+
+
+class DestinationUnavailable(ReelhaulError):
+    """The bucket of a destination does not respond, or limits the request rate."""
+
+    def __init__(self, destination: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_UNAVAILABLE,
+            message,
+            metadata={"destination": destination},
+            retry_delay=timedelta(seconds=5),
+        )
+
+
+class DestinationRefused(ReelhaulError):
+    """The bucket of a destination rejects the delivery; *cause* is the code of the S3 or STS service."""
+
+    def __init__(self, destination: str, cause: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_REFUSED, message, metadata={"destination": destination, "cause": cause}
+        )

@@ -80,21 +80,39 @@ class StorageServiceStub:
     """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.DownloadArtifactRequest, _httpbody_pb2.HttpBody]
     """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-    and 206 on this path itself, over ReadArtifact.
+    and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]
-    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+    """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+    compressed. The same artifacts make the same bytes every time, so an interrupted read
+    continues from read_offset, guarded by etag. Files of the same name are numbered. If
+    an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-    (none matches).
+    The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+    and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+    /api/v1/batch/{batch_id}/archive.
+
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+    (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+    """
+    DescribeArchive: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeArchiveRequest, _storage_service_pb2.DescribeArchiveResponse]
+    """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+    reading any artifact. Errors: as ArchiveArtifacts.
     """
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]
     """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListArtifactsRequest, _storage_service_pb2.ListArtifactsResponse]
     """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    SummarizeArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.SummarizeArtifactsRequest, _storage_service_pb2.SummarizeArtifactsResponse]
+    """Returns how many artifacts match a filter and how many bytes they have, in total and
+    by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+    Content that several artifacts share counts for each of them.
+
+    Errors: FILTER_INVALID.
     """
     UpdateArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]
     """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
@@ -110,8 +128,17 @@ class StorageServiceStub:
     """Creates a link that needs no key: signed by CloudFront or S3, or by this service
     for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-    support it).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+    cannot be bound to a network, or not to this one).
+    """
+    GetStorageStatus: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageStatusRequest, _storage_service_pb2.StorageStatus]
+    """Returns the state of the backend and of the bytes in it, for health reports."""
+    RevokeArtifactUrls: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]
+    """Revokes all links of an artifact that were created before; the artifact stays, and
+    new links can be created. Only links that this service signs can be revoked: those
+    of S3 and CloudFront work until they expire or the artifact is deleted.
+
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
     """
     FindArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]
     """Returns which digests a tenant has stored already: hash first, then send the
@@ -166,21 +193,39 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_storage_service_pb2.DownloadArtifactRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-    and 206 on this path itself, over ReadArtifact.
+    and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _aio.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+    """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+    compressed. The same artifacts make the same bytes every time, so an interrupted read
+    continues from read_offset, guarded by etag. Files of the same name are numbered. If
+    an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-    (none matches).
+    The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+    and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+    /api/v1/batch/{batch_id}/archive.
+
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+    (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+    """
+    DescribeArchive: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeArchiveRequest, _storage_service_pb2.DescribeArchiveResponse]  # type: ignore[assignment]
+    """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+    reading any artifact. Errors: as ArchiveArtifacts.
     """
     GetArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListArtifactsRequest, _storage_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
     """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    SummarizeArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.SummarizeArtifactsRequest, _storage_service_pb2.SummarizeArtifactsResponse]  # type: ignore[assignment]
+    """Returns how many artifacts match a filter and how many bytes they have, in total and
+    by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+    Content that several artifacts share counts for each of them.
+
+    Errors: FILTER_INVALID.
     """
     UpdateArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
@@ -196,8 +241,17 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Creates a link that needs no key: signed by CloudFront or S3, or by this service
     for local disk. It expires with the artifact, if not before.
 
-    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-    support it).
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+    cannot be bound to a network, or not to this one).
+    """
+    GetStorageStatus: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageStatusRequest, _storage_service_pb2.StorageStatus]  # type: ignore[assignment]
+    """Returns the state of the backend and of the bytes in it, for health reports."""
+    RevokeArtifactUrls: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
+    """Revokes all links of an artifact that were created before; the artifact stays, and
+    new links can be created. Only links that this service signs can be revoked: those
+    of S3 and CloudFront work until they expire or the artifact is deleted.
+
+    Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
     """
     FindArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]  # type: ignore[assignment]
     """Returns which digests a tenant has stored already: hash first, then send the
@@ -297,7 +351,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-        and 206 on this path itself, over ReadArtifact.
+        and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
         Errors: as ReadArtifact; RANGE_INVALID is 416 here.
         """
@@ -308,10 +362,27 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ArchiveArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+        """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+        compressed. The same artifacts make the same bytes every time, so an interrupted read
+        continues from read_offset, guarded by etag. Files of the same name are numbered. If
+        an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-        (none matches).
+        The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+        and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+        /api/v1/batch/{batch_id}/archive.
+
+        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+        (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeArchive(
+        self,
+        request: _storage_service_pb2.DescribeArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DescribeArchiveResponse, _abc.Awaitable[_storage_service_pb2.DescribeArchiveResponse]]:
+        """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+        reading any artifact. Errors: as ArchiveArtifacts.
         """
 
     @_abc_1.abstractmethod
@@ -330,6 +401,19 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_service_pb2.ListArtifactsResponse, _abc.Awaitable[_storage_service_pb2.ListArtifactsResponse]]:
         """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def SummarizeArtifacts(
+        self,
+        request: _storage_service_pb2.SummarizeArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.SummarizeArtifactsResponse, _abc.Awaitable[_storage_service_pb2.SummarizeArtifactsResponse]]:
+        """Returns how many artifacts match a filter and how many bytes they have, in total and
+        by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+        Content that several artifacts share counts for each of them.
+
+        Errors: FILTER_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -369,8 +453,29 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a link that needs no key: signed by CloudFront or S3, or by this service
         for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-        support it).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+        cannot be bound to a network, or not to this one).
+        """
+
+    @_abc_1.abstractmethod
+    def GetStorageStatus(
+        self,
+        request: _storage_service_pb2.GetStorageStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.StorageStatus, _abc.Awaitable[_storage_service_pb2.StorageStatus]]:
+        """Returns the state of the backend and of the bytes in it, for health reports."""
+
+    @_abc_1.abstractmethod
+    def RevokeArtifactUrls(
+        self,
+        request: _storage_service_pb2.RevokeArtifactUrlsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_pb2.Artifact, _abc.Awaitable[_artifact_pb2.Artifact]]:
+        """Revokes all links of an artifact that were created before; the artifact stays, and
+        new links can be created. Only links that this service signs can be revoked: those
+        of S3 and CloudFront work until they expire or the artifact is deleted.
+
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
         """
 
     @_abc_1.abstractmethod

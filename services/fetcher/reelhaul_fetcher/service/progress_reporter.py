@@ -45,6 +45,8 @@ class ProgressReporter:
         self._recording_started, self._media_file_ready = recording_started, media_file_ready
         self._published, self._renew_now = published, renew_now
         self.status_counts = HttpStatusCounts()
+        #: Whether a live stream is or was recorded: no other attempt can receive it again.
+        self.has_recorded = False
         self.stop_recording = asyncio.Event()
         self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
@@ -66,6 +68,7 @@ class ProgressReporter:
         self.unsent_media = media
 
     def on_recording(self) -> None:
+        self.has_recorded = True
         self._recording_started()
         # A user can end a recording only once jobs knows of it.
         self._renew_now()
@@ -110,12 +113,12 @@ class ProgressReporter:
             self._entries_sent.clear()
             await self._entries_sent.wait()
 
-    def report_upload(self, stored: int, total: int) -> None:
-        """Report that *stored* of *total* bytes are in storage."""
+    def report_upload(self, stored: int, total: int, detail: str = "") -> None:
+        """Report that *stored* of *total* bytes are in storage, and in *detail* what it waits for."""
         begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
         progress = Progress()
         progress.CopyFrom(self.latest)
-        progress.stage, progress.detail, progress.bytes_per_second = Progress.UPLOADING, "", 0
+        progress.stage, progress.detail, progress.bytes_per_second = Progress.UPLOADING, detail, 0
         progress.ClearField("eta")
         progress.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
         self.on_progress(progress)
