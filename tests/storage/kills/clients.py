@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,6 @@ T = TypeVar("T")
 _TTL = timedelta(days=30)
 _TENANTS = ("one", "two")
 _PIECE = 256 << 10
-_SIZES = (0, 1, 10_000, 300_000, 1_500_000, 5_000_000)
 _RETRY_SECONDS = 0.02
 _CALL_SECONDS = 20.0
 # How often a writer repeats the content of an earlier one, leaves its upload, and deletes an artifact.
@@ -39,12 +38,19 @@ _CONFLICT = ErrorReason.WRITE_OFFSET_CONFLICT
 
 
 class Clients:
-    """Clients of one service, which they call through *stub*. *work* is the folder that it adopts from."""
+    """Clients of one service, which they call through *stub*.
+
+    *work* is the folder that it adopts from, *sizes* are those of the files.
+    """
 
     def __init__(
-        self, stub: storage_service_pb2_grpc.StorageServiceAsyncStub, work: Path, rng: random.Random
+        self,
+        stub: storage_service_pb2_grpc.StorageServiceAsyncStub,
+        work: Path,
+        sizes: Sequence[int],
+        rng: random.Random,
     ) -> None:
-        self._stub, self._work, self._rng = stub, work, rng
+        self._stub, self._work, self._sizes, self._rng = stub, work, sizes, rng
         self._contents: deque[bytes] = deque(maxlen=20)
         #: Name and SHA-256 of the artifacts that exist.
         self.finished: dict[str, bytes] = {}
@@ -215,7 +221,7 @@ class Clients:
     def _choose_content(self) -> bytes:
         if self._contents and self._rng.random() < _REPEATED:
             return self._rng.choice(self._contents)
-        self._contents.append(self._rng.randbytes(self._rng.choice(_SIZES)))
+        self._contents.append(self._rng.randbytes(self._rng.choice(self._sizes)))
         return self._contents[-1]
 
     def _draft(self, name: str) -> artifact_pb2.Artifact:

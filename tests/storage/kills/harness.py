@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -37,10 +38,26 @@ FAILPOINTS: Mapping[str, float] = {
     "storage.finish.after_commit": 0.3,
     "storage.delete.after_commit": 0.5,
     "storage.collect.after_delete": 0.5,
+    "storage.multipart.after_create": 0.5,
+    "storage.part.after_put": 0.3,
+    "storage.tail.after_put": 0.3,
+    "storage.seal.after_marker": 0.7,
+    "storage.seal.after_complete": 0.7,
+    "storage.publish.before_discard": 0.5,
 }
 
 _DISK_ONLY = {"storage.adopt.after_link", "storage.publish.before_rename"}
-_S3_ONLY: set[str] = set()
+_S3_ONLY = {
+    "storage.multipart.after_create",
+    "storage.part.after_put",
+    "storage.tail.after_put",
+    "storage.seal.after_marker",
+    "storage.seal.after_complete",
+    "storage.publish.before_discard",
+}
+# Sizes of files; on S3 some have several parts.
+_SIZES = (0, 1, 10_000, 300_000, 1_500_000, 5_000_000)
+_S3_SIZES = (0, 1, 10_000, 300_000, 5_000_000, 9_000_000, 20_000_000)
 
 _TOKEN = "kills"
 _CLIENTS = 4
@@ -138,8 +155,10 @@ class KillTest:
             await self._server.wait_until_dead(_MAX_SECONDS_TO_FAILPOINT)
         else:
             if self._rng.random() >= _KILLED_AT_START:
-                await asyncio.wait([reading])
+                await asyncio.wait([reading], timeout=_MAX_SECONDS_TO_FAILPOINT)
             await asyncio.sleep(self._rng.uniform(0, _MAX_SECONDS_TO_KILL))
+        if self._server.exit_code not in (None, -signal.SIGKILL):
+            clients.problems.append(f"the service ended by itself with exit code {self._server.exit_code}")
         self._server.kill()
         reading.cancel()
         with suppress(asyncio.CancelledError):
@@ -209,7 +228,7 @@ class KillTest:
         async with aio.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
             authenticated = cast("aio.Channel", ChannelWithDefaults(channel, _TOKEN))
             stub = storage_service_pb2_grpc.StorageServiceStub(authenticated)
-            yield Clients(stub, self._folder / "work", self._rng)
+            yield Clients(stub, self._folder / "work", _S3_SIZES if self._s3 else _SIZES, self._rng)
 
 
 def _raise_failures(tasks: list[asyncio.Task[None]]) -> None:

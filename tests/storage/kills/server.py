@@ -16,7 +16,9 @@ from reelhaul_runtime.parent_death import die_with_parent
 _FAILPOINT_LOG = re.compile(r'"failpoint": "([\w.]+)"')
 # The service is forked from a process that has imported it: starting takes a tenth of a second.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["reelhaul_storage.app", "reelhaul_runtime.serve"])
+_CONTEXT.set_forkserver_preload(
+    ["reelhaul_storage.app", "reelhaul_storage.s3.blobs", "reelhaul_runtime.serve"]
+)
 
 
 class StorageServer:
@@ -34,11 +36,15 @@ class StorageServer:
         self._process = _CONTEXT.Process(target=_serve, args=(environment, str(self._log)))
         self._process.start()
 
-    async def wait_until_dead(self, seconds: float) -> bool:
-        """Wait at most *seconds*; return whether the process has ended."""
+    async def wait_until_dead(self, seconds: float) -> None:
+        """Return when the process has ended, at the latest after *seconds*."""
         assert self._process is not None
         await asyncio.to_thread(self._process.join, seconds)
-        return self._process.exitcode is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while the process runs."""
+        return None if self._process is None else self._process.exitcode
 
     def kill(self) -> None:
         """Kill the process if it runs, and wait for its end."""
