@@ -17,6 +17,7 @@ from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.storage import StorageServicer
+from reelhaul_storage.backup import describe_data
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.service.artifacts import Artifacts
@@ -90,4 +91,4 @@ def _migrate() -> None:
     migrations.migrate(Settings().database_url, "reelhaul_storage", _DATABASE_SETTING)
 
 
-service = Service("storage", running=_running_from_env, migrate=_migrate)
+service = Service("storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data)

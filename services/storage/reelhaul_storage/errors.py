@@ -90,3 +90,10 @@ class BackendUnavailable(ReelhaulError):
             metadata={"backend": backend},
             retry_delay=timedelta(seconds=2),
         )
+
+
+class DeletionPaused(BackendUnavailable):
+    """A backup reads the blobs: none is deleted until it has ended."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
