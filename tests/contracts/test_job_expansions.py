@@ -9,13 +9,13 @@ from tests.job_stores import LEASE, NOW, claim, job
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import PlaylistEntry
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import Kind, QueueStage, State
 from reelhaul_jobs.ports.jobs import Query
+from reelhaul_runtime.filters.parser import parse
 
 
 def expansion(number: int = 1, **fields: object) -> Job:

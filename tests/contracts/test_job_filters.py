@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tests.job_stores import NOW, job
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.filters.evaluate import matches
-from reelhaul_jobs.filters.fields import JOB_FIELDS, job_facts
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS, job_facts
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import Priority, State
 from reelhaul_jobs.ports.jobs import Query
+from reelhaul_runtime.filters.evaluate import matches
+from reelhaul_runtime.filters.parser import parse
 
 
 def failed(reason: str) -> status_pb2.Status:

@@ -10,14 +10,14 @@ from tests.job_stores import NOW, claim, job, request
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.lists import Batch, CountQuery, JobCounts, Order
 from reelhaul_jobs.model.retries import error_reason, error_status
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
+from reelhaul_runtime.filters.parser import parse
 
 
 async def test_taken_id_in_a_batch_is_named(store):

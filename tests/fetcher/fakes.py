@@ -249,7 +249,11 @@ class FakeArtifacts:
         self.prepared -= {path for path in self.prepared if path.parent == folder}
 
     async def store(
-        self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
+        self,
+        product: Product,
+        metadata: ArtifactMetadata,
+        on_progress: Callable[[int], None],
+        on_wait: Callable[[str], None],
     ) -> ArtifactInfo:
         info = ArtifactInfo()
         info.CopyFrom(product.info)

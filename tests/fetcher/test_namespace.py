@@ -19,6 +19,7 @@ from tests.sites.site import Site
 
 from reelhaul.type.v1.media_pb2 import FormatSpec
 from reelhaul_fetcher.guard.supervisor import GuardConfig
+from reelhaul_fetcher.media import confinement
 from reelhaul_fetcher.settings import Settings
 from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace, NamespaceUnavailable, open_namespace
 
@@ -81,6 +82,20 @@ async def test_download(harness: Harness, site: Site) -> None:
     """A download works from inside the namespace."""
     result = await harness.fetch(site.url("/watch/demo"), FormatSpec(max_height=360))
     assert result.delivered.height == 360
+
+
+async def test_download_without_landlock(
+    namespace: EngineNamespace, engine_environment: dict[str, str], tmp_path: Path, site: Site
+) -> None:
+    """ffmpeg has a mount namespace of its own inside the engine's network namespace."""
+    environment = engine_environment | {confinement.VARIABLE: confinement.Mechanism.NAMESPACE.value}
+    config = GuardConfig(allow_networks=(f"{PUBLIC}/32",))
+    async with open_harness(
+        environment, tmp_path, config, namespace.listener, namespace=namespace
+    ) as harness:
+        spec = FormatSpec(media_kind=FormatSpec.AUDIO, audio=FormatSpec.Audio(format=FormatSpec.Audio.FLAC))
+        result = await harness.fetch(site.url("/watch/demo"), spec)
+    assert result.delivered.audio_codec == "flac"
 
 
 async def test_only_the_guard_is_reachable(harness: Harness, namespace: EngineNamespace, site: Site) -> None:

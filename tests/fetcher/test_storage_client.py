@@ -10,12 +10,15 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from grpc import aio
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_fetcher.clients.part_upload import PartUploader
 from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import ArtifactMetadata
@@ -27,6 +30,15 @@ from reelhaul_storage.settings import Settings
 _SERVICE = pb.DESCRIPTOR.services_by_name["StorageService"]
 _TOKEN = "only the suite knows"
 _METADATA = ArtifactMetadata("jobs/0190a0a0-0000-7000-8000-000000000001", 1, "local", {}, timedelta(hours=1))
+
+
+def _uploader(channel: aio.Channel, shared_dir: Path, retry_seconds: float = 20) -> ArtifactUploader:
+    # A disk offers no URLs for parts.
+    return ArtifactUploader(channel, PartUploader(httpx.AsyncClient()), shared_dir, retry_seconds)
+
+
+def _ignore(reason: str) -> None:
+    """Ignore why an upload waits."""
 
 
 class BreakingProxy:
@@ -151,8 +163,8 @@ async def _store_through(proxy: BreakingProxy, port: int, file: Path) -> bytes:
         ) as proxied,
         open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct,
     ):
-        artifacts = ArtifactUploader(proxied, file.parent / "not shared", retry_seconds=20)
-        info = await artifacts.store(product, _METADATA, lambda _: None)
+        artifacts = _uploader(proxied, file.parent / "not shared", retry_seconds=20)
+        info = await artifacts.store(product, _METADATA, lambda _: None, _ignore)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         content = [part.content async for part in stub.ReadArtifact(pb.ReadArtifactRequest(name=info.name))]
     await proxy.close()
@@ -186,13 +198,13 @@ async def test_cancelled_upload(port: int, tmp_path: Path):
     file.write_bytes(os.urandom(32 << 20))
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         half = asyncio.Event()
-        artifacts = ArtifactUploader(direct, file.parent / "not shared")
+        artifacts = _uploader(direct, file.parent / "not shared")
 
         def on_progress(sent: int) -> None:
             if sent > 8 << 20 and list(staging.iterdir()):
                 half.set()
 
-        storing = asyncio.create_task(artifacts.store(_product(file), _METADATA, on_progress))
+        storing = asyncio.create_task(artifacts.store(_product(file), _METADATA, on_progress, _ignore))
         await half.wait()
         storing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -207,8 +219,8 @@ async def test_progress(port: int, tmp_path: Path):
     file, progress = tmp_path / "video.mp4", list[int]()
     file.write_bytes(os.urandom(4 << 20))
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        await ArtifactUploader(direct, tmp_path / "not shared").store(
-            _product(file), _METADATA, progress.append
+        await _uploader(direct, tmp_path / "not shared").store(
+            _product(file), _METADATA, progress.append, _ignore
         )
     assert progress == sorted(progress)
     assert len(progress) >= 8
@@ -220,8 +232,8 @@ async def test_delete(port: int, tmp_path: Path):
     file = tmp_path / "video.mp4"
     file.write_bytes(b"content")
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = ArtifactUploader(direct, file.parent / "not shared")
-        info = await artifacts.store(_product(file), _METADATA, lambda _: None)
+        artifacts = _uploader(direct, file.parent / "not shared")
+        info = await artifacts.store(_product(file), _METADATA, lambda _: None, _ignore)
         for _ in range(2):
             await artifacts.delete([info.name])
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
@@ -235,13 +247,13 @@ async def test_file_changed_after_hashing(port: int, tmp_path: Path):
     product = _product(file)
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
-        artifacts = ArtifactUploader(direct, tmp_path / "not shared", retry_seconds=0)
+        artifacts = _uploader(direct, tmp_path / "not shared", retry_seconds=0)
         artifacts.prepare(product, _METADATA)
         while not (await stub.ListUploads(pb.ListUploadsRequest())).uploads:
             pass
         file.write_bytes(b"contenT")
         with pytest.raises(ReelhaulError, match="sha256"):
-            await artifacts.store(product, _METADATA, lambda _: None)
+            await artifacts.store(product, _METADATA, lambda _: None, _ignore)
         assert not (await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts
     assert not list(staging.iterdir())
 
@@ -260,10 +272,13 @@ async def test_adopted(port: int, tmp_path: Path, shared: Path, prepared: bool):
     """A file that storage can read is adopted instead of uploaded, with the digest that storage computes."""
     progress = list[int]()
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts, product = ArtifactUploader(direct, shared.parent), _product(shared / "video.mp4")
+        artifacts, product = (
+            _uploader(direct, shared.parent),
+            _product(shared / "video.mp4"),
+        )
         if prepared:
             artifacts.prepare(product, _METADATA)
-        info = await artifacts.store(product, _METADATA, progress.append)
+        info = await artifacts.store(product, _METADATA, progress.append, _ignore)
         await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert len((await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts) == 1
@@ -278,9 +293,9 @@ async def test_prepared_as_another_product(port: int, tmp_path: Path, shared: Pa
     video = _product(shared / "video.mp4")
     other = Product(video.path, media_pb2.ArtifactInfo(size_bytes=7, file_name="Other.mp4"))
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = ArtifactUploader(direct, shared.parent)
+        artifacts = _uploader(direct, shared.parent)
         artifacts.prepare(video, _METADATA)
-        assert (await artifacts.store(other, _METADATA, lambda _: None)).file_name == "Other.mp4"
+        assert (await artifacts.store(other, _METADATA, lambda _: None, _ignore)).file_name == "Other.mp4"
         await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert not (await stub.ListUploads(pb.ListUploadsRequest())).uploads
@@ -290,7 +305,7 @@ async def test_prepared_as_another_product(port: int, tmp_path: Path, shared: Pa
 async def test_cancel_prepared(port: int, tmp_path: Path, shared: Path, is_shared: bool):
     """Cancelling a prepared file leaves nothing in storage, and keeps the file."""
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = ArtifactUploader(direct, shared.parent if is_shared else tmp_path / "not shared")
+        artifacts = _uploader(direct, shared.parent if is_shared else tmp_path / "not shared")
         artifacts.prepare(_product(shared / "video.mp4"), _METADATA)
         await artifacts.cancel_prepared(shared)
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
@@ -300,26 +315,27 @@ async def test_cancel_prepared(port: int, tmp_path: Path, shared: Path, is_share
 
 
 async def test_storage_has_another_folder(port: int, tmp_path: Path):
-    """If storage's folder is not the shared one, files that it cannot adopt are uploaded."""
-    file = tmp_path / "video.mp4"
+    """If storage's folder is not the shared one, a file is uploaded, unless storage has its content."""
+    file, progress = tmp_path / "video.mp4", list[int]()
     file.write_bytes(b"content")
     async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as direct:
-        artifacts = ArtifactUploader(direct, tmp_path)
+        artifacts = _uploader(direct, tmp_path)
         for _ in range(2):
             artifacts.prepare(_product(file), _METADATA)
-            info = await artifacts.store(_product(file), _METADATA, lambda _: None)
+            info = await artifacts.store(_product(file), _METADATA, progress.append, _ignore)
             assert info.checksums.sha256 == hashlib.sha256(b"content").digest()
         stub = storage_service_pb2_grpc.StorageServiceStub(direct)
         assert len((await stub.ListArtifacts(pb.ListArtifactsRequest())).artifacts) == 2
+    assert progress == [7]
 
 
 async def test_prepare_while_storage_is_down(tmp_path: Path, shared: Path):
     """Preparing while storage is down does not fail; storing raises STORAGE_UNAVAILABLE."""
     async with open_channel("127.0.0.1:9", [_SERVICE], suite_token=_TOKEN) as nowhere:
-        artifacts = ArtifactUploader(nowhere, shared.parent, retry_seconds=0)
+        artifacts = _uploader(nowhere, shared.parent, retry_seconds=0)
         product = _product(shared / "video.mp4")
         artifacts.prepare(product, _METADATA)
         with pytest.raises(ReelhaulError) as failure:
-            await artifacts.store(product, _METADATA, lambda _: None)
+            await artifacts.store(product, _METADATA, lambda _: None, _ignore)
         await artifacts.cancel_prepared(shared)
     assert failure.value.reason == ErrorReason.STORAGE_UNAVAILABLE

@@ -28,9 +28,9 @@ from reelhaul_jobs.api.downloads import field_names, requests
 from reelhaul_jobs.api.downloads.choices import QUALITIES
 from reelhaul_jobs.api.downloads.info import info_response
 from reelhaul_jobs.api.downloads.responses import requested_quality
-from reelhaul_jobs.filters.ast import And, Operator, Term
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.ast import And, Operator, Term
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel

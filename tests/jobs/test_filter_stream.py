@@ -11,8 +11,7 @@ from tests.jobs.replica import views_of
 from tests.jobs.test_job_stream import change_job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.watch import WatchQuery
@@ -22,6 +21,7 @@ from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.parser import parse
 
 
 @pytest.fixture

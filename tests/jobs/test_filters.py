@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.evaluate import matches
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.evaluate import matches
+from reelhaul_runtime.filters.parser import parse
 
 JOB = {
     "state": 6,

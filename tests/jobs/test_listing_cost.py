@@ -12,14 +12,14 @@ from sqlalchemy import Connection
 from tests.job_stores import NOW, job
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import listing
 from reelhaul_jobs.store.jobs import SqlJobStore
+from reelhaul_runtime.filters.parser import parse
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 

@@ -48,12 +48,12 @@ from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import validation
 from reelhaul_jobs.api.schedules import listing, messages
-from reelhaul_jobs.filters.evaluate import matches
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse as parse_filter
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.cron import parse_cron
 from reelhaul_runtime import sites
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.evaluate import matches
+from reelhaul_runtime.filters.parser import parse as parse_filter
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations

@@ -29,7 +29,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig
-from reelhaul_fetcher.media import ffmpeg, inspector_client, landlock, tools
+from reelhaul_fetcher.media import confinement, ffmpeg, inspector_client, landlock, tools
+from reelhaul_fetcher.media.confinement import Mechanism
 from reelhaul_fetcher.media.inspect import NotMedia
 from reelhaul_fetcher.media.verify import Expected, verify
 from reelhaul_fetcher.model.engine_requests import FetchRequest
@@ -153,11 +154,14 @@ def inspector() -> Iterator[None]:
     inspector_client.stop()
 
 
-@pytest.fixture(params=["landlock", "no landlock"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This kernel, and one without Landlock, where the forced formats and the descriptors remain."""
-    if request.param == "no landlock":
-        monkeypatch.setattr(landlock, "version", lambda: 0)
+@pytest.fixture(params=[*Mechanism], ids=lambda mechanism: mechanism.value)
+def mechanism(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mechanism:
+    """Each mechanism of confinement, and none, where the forced formats and the descriptors remain."""
+    if request.param is Mechanism.LANDLOCK and not landlock.version():
+        pytest.skip("this kernel has no Landlock")
+    monkeypatch.setenv(confinement.VARIABLE, request.param.value)
+    found: Mechanism = request.param
+    return found
 
 
 @pytest.fixture
@@ -225,7 +229,7 @@ def to_jpeg(picture: Path) -> None:
     ffmpeg.to_jpeg(picture, picture.with_name("thumbnail.jpg"))
 
 
-@pytest.mark.usefixtures("kernel", "inspector")
+@pytest.mark.usefixtures("mechanism", "inspector")
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize("polyglot", MEDIA.values(), ids=MEDIA)
 def test_media_that_names_a_file(polyglot: Polyglot, reference: str, folder: Path, other: Path) -> None:
@@ -299,7 +303,7 @@ def test_verification_of_what_was_written(name: str, twin: tuple[str, ...], fold
     assert failure.value.reason == ErrorReason.VERIFICATION_FAILED
 
 
-@pytest.mark.usefixtures("kernel", "inspector")
+@pytest.mark.usefixtures("mechanism", "inspector")
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize("polyglot", PICTURES.values(), ids=PICTURES)
 def test_picture_that_names_a_file(polyglot: Polyglot, reference: str, folder: Path, other: Path) -> None:
@@ -348,8 +352,11 @@ print(*process.communicate(sys.stdin.read()))
 """
 
 
-def test_deno(other: Path, folder: Path) -> None:
-    """JavaScript of a site runs; even with all permissions of deno it reads no file and no credentials."""
+def test_deno(other: Path, folder: Path, mechanism: Mechanism) -> None:
+    """JavaScript of a site runs; even with all permissions of deno it reads no file and no credentials.
+
+    On a system that offers no mechanism, deno's own permissions are all that keeps it from files.
+    """
     script = f"""
 console.log(6 * 7);
 for (const path of ["{other}", "../other-job/{other.name}", "/etc/hostname", "/proc/self/environ"]) {{
@@ -360,9 +367,12 @@ console.log(JSON.stringify(Deno.env.toObject()));
 """
     with watched(other) as was_opened:
         printed = run_deno(script, folder)
-        if landlock.version():
-            assert not was_opened()
-            assert printed.split("\n")[:6] == ["42", *["PermissionDenied"] * 5]
+        assert was_opened() is (mechanism is Mechanism.NONE)
+    if mechanism is Mechanism.LANDLOCK:
+        assert printed.split("\n")[:6] == ["42", *["PermissionDenied"] * 5]
+    if mechanism is Mechanism.NAMESPACE:
+        # The folder is read-only: no file can be created in it.
+        assert printed.split("\n")[:6] == ["42", *["NotFound"] * 4, "Error"]
     assert printed.startswith("42\n")
     assert "secret" not in printed
 
@@ -402,6 +412,7 @@ def run_deno(script: str, folder: Path) -> str:
     return completed.stdout
 
 
+@pytest.mark.usefixtures("mechanism")
 def test_deno_leaves_its_process_by_no_call(folder: Path) -> None:
     """JavaScript, even with all permissions, makes no sockets, processes or signals; it computes as usual."""
     attempts = "".join(
@@ -432,6 +443,7 @@ def _page(sound: str, poster: str, subtitles: str) -> tuple[str, bytes]:
     return "text/html", f"<title>title</title>{video}".encode()
 
 
+@pytest.mark.usefixtures("mechanism")
 async def test_fetch(folder: Path, other: Path, tmp_path: Path) -> None:
     """A fetch opens no file that its site names, and its warnings do not tell whether there is one."""
     create_twin(MEDIA["mp3 and MPD"].twin, tmp_path / "sound.mp3")

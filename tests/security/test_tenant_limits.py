@@ -24,8 +24,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api.downloads import requests as downloads
 from reelhaul_jobs.api.jobs.validation import validate_and_normalize
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import MAX_TERMS, parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model import playlist_expansion, queue_transitions
 from reelhaul_jobs.model import schedule as schedule_model
 from reelhaul_jobs.model.job import Expansion
@@ -37,6 +36,7 @@ from reelhaul_jobs.ports.jobs import Query
 from reelhaul_jobs.service.event_hub import MAX_WATCHES_PER_TENANT, EventHub
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.parser import MAX_TERMS, parse
 from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.sql import migrations

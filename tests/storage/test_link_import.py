@@ -23,7 +23,8 @@ async def test_adopt_by_link(storage: StorageService, shared: Path):
     content = random_bytes(3 << 20)
     source = shared / "job" / "video.mp4"
     source.write_bytes(content)
-    upload = await storage.create_upload(content, file_name="video.mp4")
+    upload = await storage.create_upload(content, adopt_path="job/video.mp4", file_name="video.mp4")
+    assert upload.adoptable
     artifact = await storage.finish_upload(upload.name, content, adopt_path="job/video.mp4")
     assert await storage.read(artifact.name) == content
     (blob,) = storage.blob_files()
@@ -79,7 +80,8 @@ async def test_adopt_path_outside_folder(storage: StorageService, shared: Path, 
     (shared / "link").symlink_to(storage.folder / "secret")
     (shared / "linked").symlink_to(storage.folder)
     os.mkfifo(shared / "pipe")
-    upload = await storage.create_upload()
+    upload = await storage.create_upload(adopt_path=path)
+    assert not upload.adoptable
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.finish_upload(upload.name, b"secret", adopt_path=path)
     details = error_details(failure.value)
@@ -88,8 +90,9 @@ async def test_adopt_path_outside_folder(storage: StorageService, shared: Path, 
 
 
 async def test_adopt_without_shared_folder(storage: StorageService):
-    """Without a shared folder, adoption is rejected, so that the sender sends the bytes."""
-    upload = await storage.create_upload()
+    """Without a shared folder, no file is adoptable, so that the sender sends the bytes."""
+    upload = await storage.create_upload(adopt_path="video")
+    assert not upload.adoptable
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.finish_upload(upload.name, b"video", adopt_path="video")
     assert error_details(failure.value).reason == "FIELD_INVALID"

@@ -19,12 +19,13 @@ from reelhaul.work.v1 import lease_pb2, lease_service_pb2
 from reelhaul_fetcher.api.fetcher import FetcherServicer
 from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_fetcher.clients.libretranslate import LibreTranslate, NoTranslator
+from reelhaul_fetcher.clients.part_upload import PartUploader
 from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
-from reelhaul_fetcher.media import landlock, tools
+from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
 from reelhaul_fetcher.ports import CookieStore, Translator
@@ -65,8 +66,6 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     token = settings.suite_token
     async with AsyncExitStack() as stack:
         # The engine first: its zygote is forked before gRPC starts threads.
-        if not landlock.version():
-            log.warning("this kernel has no Landlock: ffmpeg and deno are confined less")
         translator = await stack.enter_async_context(_translator(settings))
         namespace = await stack.enter_async_context(_namespace(settings))
         engine = await stack.enter_async_context(
@@ -108,7 +107,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             extraction_seconds=settings.fetcher_extraction_seconds,
             min_bytes_per_second=settings.fetcher_min_bytes_per_second,
         )
-        artifacts = ArtifactUploader(storage, settings.adopt_dir)
+        parts = await stack.enter_async_context(PartUploader.open(settings.fetcher_ca_file))
+        artifacts = ArtifactUploader(storage, parts, settings.adopt_dir)
         downloader = Downloader(engine, access, artifacts, scratch, limits)
 
         def describe_slot() -> lease_pb2.Slot:

@@ -160,12 +160,17 @@ class ArtifactStore(Protocol):
         """Drop what was prepared of *folder* and not stored. Never raises and hardly waits."""
 
     async def store(
-        self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
+        self,
+        product: Product,
+        metadata: ArtifactMetadata,
+        on_progress: Callable[[int], None],
+        on_wait: Callable[[str], None],
     ) -> ArtifactInfo:
         """Store *product* and return it with checksums; its file may be gone afterwards.
 
-        *on_progress* is called with the bytes stored so far. Retries for a while, then raises
-        STORAGE_UNAVAILABLE. Leaves no upload behind if it fails or is cancelled.
+        *on_progress* is called with the bytes stored so far, *on_wait* with the reason before each retry.
+        Retries while bytes arrive and for a while after that, then raises STORAGE_UNAVAILABLE. Leaves no
+        upload behind if it fails or is cancelled.
         """
 
     async def delete(self, names: Sequence[str]) -> None:

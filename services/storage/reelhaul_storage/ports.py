@@ -44,6 +44,12 @@ class BlobStore(Protocol):
     async def hash_staged(self, upload: str) -> Digests:
         """Return the digests of all staged bytes; those of empty content if nothing is staged."""
 
+    async def can_adopt(self, path: str) -> bool:
+        """Return whether ``adopt`` can take over the file at *path*: a regular file in the shared folder.
+
+        False if the store adopts no files.
+        """
+
     def prehash(self, upload: str, path: str) -> None:
         """Start hashing the file at *path*, which *upload* is going to adopt.
 

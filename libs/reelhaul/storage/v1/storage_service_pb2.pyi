@@ -428,29 +428,109 @@ Global___DownloadArtifactRequest: _TypeAlias = DownloadArtifactRequest  # noqa: 
 
 @_typing.final
 class ArchiveArtifactsRequest(_message.Message):
-    """Request of ArchiveArtifacts."""
+    """Request of ArchiveArtifacts. Exactly one of filter and names must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    READ_OFFSET_FIELD_NUMBER: _builtins.int
+    READ_LIMIT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     filter: _builtins.str
-    """As ListArtifacts.filter, e.g. job = "jobs/018f..."; must not be empty."""
+    """As ListArtifacts.filter, e.g. job = "jobs/018f...". Expired artifacts are left out."""
     file_name: _builtins.str
-    """Name of the zip file offered; empty means "artifacts.zip"."""
+    """Name of the zip file offered to HTTP clients; empty means "artifacts.zip"."""
+    read_offset: _builtins.int
+    """First byte to read; past the end is RANGE_INVALID, negative FIELD_INVALID."""
+    read_limit: _builtins.int
+    """Maximum number of bytes to read; 0 means to the end."""
+    etag: _builtins.str
+    """If set, must match the current etag of the archive, else ETAG_MISMATCH: guards a
+    resume.
+    """
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the artifacts, at most 1000; those that do not exist are left out. Format:
+        artifacts/{artifact}
+        """
+
     def __init__(
         self,
         *,
         filter: _builtins.str = ...,
         file_name: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        read_offset: _builtins.int = ...,
+        read_limit: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "file_name", b"file_name", "filter", b"filter", "names", b"names", "read_limit", b"read_limit", "read_offset", b"read_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArchiveArtifactsRequest: _TypeAlias = ArchiveArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class DescribeArchiveRequest(_message.Message):
+    """Request of DescribeArchive. Exactly one of filter and names must be set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """As ArchiveArtifactsRequest.filter."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As ArchiveArtifactsRequest.names."""
+
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeArchiveRequest: _TypeAlias = DescribeArchiveRequest  # noqa: Y015
+
+@_typing.final
+class DescribeArchiveResponse(_message.Message):
+    """Response of DescribeArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Size of the zip file in bytes."""
+    etag: _builtins.str
+    """Strong ETag, with quotes, of the bytes of the zip file."""
+    artifact_count: _builtins.int
+    """Number of artifacts in it."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        artifact_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "etag", b"etag", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeArchiveResponse: _TypeAlias = DescribeArchiveResponse  # noqa: Y015
 
 @_typing.final
 class GetArtifactRequest(_message.Message):

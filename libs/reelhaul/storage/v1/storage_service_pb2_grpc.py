@@ -90,6 +90,11 @@ class StorageServiceStub:
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ArchiveArtifactsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.DescribeArchive = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/DescribeArchive',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveResponse.FromString,
+                _registered_method=True)
         self.GetArtifact = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/GetArtifact',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetArtifactRequest.SerializeToString,
@@ -213,10 +218,25 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ArchiveArtifacts(self, request, context):
-        """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+        """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+        compressed. The same artifacts make the same bytes every time, so an interrupted read
+        continues from read_offset, guarded by etag. Files of the same name are numbered. If
+        an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-        (none matches).
+        The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+        and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+        /api/v1/batch/{batch_id}/archive.
+
+        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+        (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeArchive(self, request, context):
+        """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+        reading any artifact. Errors: as ArchiveArtifacts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -326,6 +346,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.ArchiveArtifacts,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ArchiveArtifactsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'DescribeArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeArchive,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveResponse.SerializeToString,
             ),
             'GetArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetArtifact,
@@ -613,6 +638,33 @@ class StorageService:
             '/reelhaul.storage.v1.StorageService/ArchiveArtifacts',
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ArchiveArtifactsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/DescribeArchive',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DescribeArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

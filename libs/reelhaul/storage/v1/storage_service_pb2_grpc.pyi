@@ -85,10 +85,21 @@ class StorageServiceStub:
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]
-    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+    """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+    compressed. The same artifacts make the same bytes every time, so an interrupted read
+    continues from read_offset, guarded by etag. Files of the same name are numbered. If
+    an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-    (none matches).
+    The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+    and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+    /api/v1/batch/{batch_id}/archive.
+
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+    (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+    """
+    DescribeArchive: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeArchiveRequest, _storage_service_pb2.DescribeArchiveResponse]
+    """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+    reading any artifact. Errors: as ArchiveArtifacts.
     """
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]
     """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
@@ -171,10 +182,21 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: as ReadArtifact; RANGE_INVALID is 416 here.
     """
     ArchiveArtifacts: _aio.UnaryStreamMultiCallable[_storage_service_pb2.ArchiveArtifactsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+    """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+    compressed. The same artifacts make the same bytes every time, so an interrupted read
+    continues from read_offset, guarded by etag. Files of the same name are numbered. If
+    an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-    (none matches).
+    The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+    and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+    /api/v1/batch/{batch_id}/archive.
+
+    Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+    (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+    """
+    DescribeArchive: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeArchiveRequest, _storage_service_pb2.DescribeArchiveResponse]  # type: ignore[assignment]
+    """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+    reading any artifact. Errors: as ArchiveArtifacts.
     """
     GetArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Returns the metadata of an artifact, without its bytes. Errors: ARTIFACT_EXPIRED."""
@@ -308,10 +330,27 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ArchiveArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Reads all artifacts that match a filter as one zip stream, built while it is sent.
+        """Reads artifacts as one zip file, built while it is sent. The files are stored, not
+        compressed. The same artifacts make the same bytes every time, so an interrupted read
+        continues from read_offset, guarded by etag. Files of the same name are numbered. If
+        an artifact is deleted or found damaged in the meantime, the stream ends with an error.
 
-        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 match), RESOURCE_NOT_FOUND
-        (none matches).
+        The gateway serves Range, If-Range, If-None-Match, HEAD and 206 on this path itself,
+        and archives of the files of a job or batch: /api/v1/jobs/{job_id}/archive and
+        /api/v1/batch/{batch_id}/archive.
+
+        Errors: FILTER_INVALID, FIELD_INVALID (more than 1000 artifacts), RESOURCE_NOT_FOUND
+        (none matches), ARTIFACT_CORRUPT, RANGE_INVALID, ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeArchive(
+        self,
+        request: _storage_service_pb2.DescribeArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DescribeArchiveResponse, _abc.Awaitable[_storage_service_pb2.DescribeArchiveResponse]]:
+        """Returns size and etag of the zip file that ArchiveArtifacts would send, without
+        reading any artifact. Errors: as ArchiveArtifacts.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reelhaul.storage.v1 import artifact_pb2 as reelhaul_dot_storage_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reelhaul/storage/v1/upload.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"reelhaul/storage/v1/artifact.proto\"\xe5\x02\n\x06Upload\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1d.reelhaul.storage.v1.ArtifactB\x04\xe2\x41\x01\x02\x12\x18\n\ntotal_size\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1c\n\x0epersisted_size\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ontent_exists\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x17\n\tpart_urls\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64irect\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpart_size\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03:;\xea\x41\x38\n\x13reelhaul.dev/Upload\x12\x10uploads/{upload}*\x07uploads2\x06uploadb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reelhaul/storage/v1/upload.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"reelhaul/storage/v1/artifact.proto\"\xfe\x02\n\x06Upload\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1d.reelhaul.storage.v1.ArtifactB\x04\xe2\x41\x01\x02\x12\x18\n\ntotal_size\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1c\n\x0epersisted_size\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ontent_exists\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x17\n\tpart_urls\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64irect\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpart_size\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x17\n\tadoptable\x18\n \x01(\x08\x42\x04\xe2\x41\x01\x03:;\xea\x41\x38\n\x13reelhaul.dev/Upload\x12\x10uploads/{upload}*\x07uploads2\x06uploadb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,8 +53,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOAD'].fields_by_name['direct']._serialized_options = b'\342A\001\001'
   _globals['_UPLOAD'].fields_by_name['part_size']._loaded_options = None
   _globals['_UPLOAD'].fields_by_name['part_size']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD'].fields_by_name['adoptable']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['adoptable']._serialized_options = b'\342A\001\003'
   _globals['_UPLOAD']._loaded_options = None
   _globals['_UPLOAD']._serialized_options = b'\352A8\n\023reelhaul.dev/Upload\022\020uploads/{upload}*\007uploads2\006upload'
   _globals['_UPLOAD']._serialized_start=187
-  _globals['_UPLOAD']._serialized_end=544
+  _globals['_UPLOAD']._serialized_end=569
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class Upload(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     DIRECT_FIELD_NUMBER: _builtins.int
     PART_SIZE_FIELD_NUMBER: _builtins.int
+    ADOPTABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: uploads/{upload}, {upload} a UUID"""
     total_size: _builtins.int
@@ -49,6 +50,10 @@ class Upload(_message.Message):
     """
     part_size: _builtins.int
     """Size of each part in bytes; 0 without part_urls."""
+    adoptable: _builtins.bool
+    """Whether FinishUpload can take over the file that the request names as adopt_path; set
+    by CreateUpload only.
+    """
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
         """Artifact that it becomes; its file_name, media_type, job, epoch, kind, labels and
@@ -77,10 +82,11 @@ class Upload(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         direct: _builtins.bool = ...,
         part_size: _builtins.int = ...,
+        adoptable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "content_exists", b"content_exists", "direct", b"direct", "expire_time", b"expire_time", "name", b"name", "part_size", b"part_size", "part_urls", b"part_urls", "persisted_size", b"persisted_size", "total_size", b"total_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoptable", b"adoptable", "artifact", b"artifact", "content_exists", b"content_exists", "direct", b"direct", "expire_time", b"expire_time", "name", b"name", "part_size", b"part_size", "part_urls", b"part_urls", "persisted_size", b"persisted_size", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

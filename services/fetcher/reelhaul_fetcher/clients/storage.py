@@ -1,4 +1,7 @@
-"""Storage client: hands files over in a shared folder, or uploads them in resumable chunks."""
+"""Storage client: hands files over in a shared folder, sends them straight to S3, or uploads them in chunks.
+
+Storage chooses the way, by the capabilities of its backend.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ import hashlib
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from google.rpc import code_pb2
+import google_crc32c  # type: ignore[import-untyped, unused-ignore]
 from grpc import aio
 
 from reelhaul.backoff import Backoff
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.media_pb2 import ArtifactInfo
+from reelhaul.type.v1.media_pb2 import ArtifactInfo, Checksums
+from reelhaul_fetcher.clients.part_upload import PartUploader
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import ArtifactMetadata
 from reelhaul_runtime.errors import ReelhaulError
@@ -25,23 +29,15 @@ from reelhaul_runtime.rpc.channels import status_as_errors
 
 log = logging.getLogger(__name__)
 
-# Storage may be restarted during an upload: retry for this long.
+# Storage or S3 may be away during an upload: retry until nothing has been stored for this long.
 _RETRY_SECONDS = 120.0
-# After storage failed to adopt a file, the next ones are uploaded for this long.
-_UPLOAD_ONLY_SECONDS = 300.0
 # Deletions do not wait longer for a storage that is down: what remains there expires anyway.
 _DELETE_TIMEOUT_SECONDS = 1.0
 _CHUNK_BYTES = 512 * 1024
 
-# The upload's offset is not where we assumed, or storage still holds a write whose connection broke:
-# retry from the offset that storage reports.
+# The upload's offset is not where we assumed, its parts are not those of which we have the ETags, or storage
+# still holds a write whose connection broke: retry from the state that storage reports.
 _RETRY_FROM_OFFSET = (ErrorReason.WRITE_OFFSET_CONFLICT, ErrorReason.WRITE_CHECKSUM_MISMATCH)
-_CANNOT_ADOPT = (
-    code_pb2.INVALID_ARGUMENT,
-    code_pb2.NOT_FOUND,
-    code_pb2.UNIMPLEMENTED,
-    code_pb2.FAILED_PRECONDITION,
-)
 
 
 @dataclass(slots=True)
@@ -51,19 +47,30 @@ class _PendingUpload:
     request: storage_service_pb2.CreateUploadRequest
     #: None until storage has answered.
     upload: upload_pb2.Upload | None = None
+    #: Checksums of the file; None while only storage needs to know them.
+    checksums: Checksums | None = None
+    #: When the file was last changed before that, in nanoseconds.
+    modify_time: int = 0
+    #: ETags of the parts that S3 has, by number.
+    etags: dict[int, str] = field(default_factory=dict)
 
 
 class ArtifactUploader:
     """``ports.ArtifactStore`` on the storage service.
 
-    Storage adopts files from *shared_dir* and hashes them itself. Files that it cannot adopt are hashed
-    here, and uploaded unless storage has their content already.
+    Files in *shared_dir* are offered for adoption; storage hashes those itself. Files that it cannot adopt
+    are hashed here, and sent by *parts* or by WriteArtifact unless storage has their content already.
     """
 
-    def __init__(self, channel: aio.Channel, shared_dir: Path, retry_seconds: float = _RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        channel: aio.Channel,
+        parts: PartUploader,
+        shared_dir: Path,
+        retry_seconds: float = _RETRY_SECONDS,
+    ) -> None:
         self._stub = storage_service_pb2_grpc.StorageServiceStub(channel)
-        self._shared_dir, self._retry_seconds = shared_dir, retry_seconds
-        self._upload_only_until = float("-inf")
+        self._parts, self._shared_dir, self._retry_seconds = parts, shared_dir, retry_seconds
         self._prepared: dict[Path, tuple[Product, asyncio.Task[_PendingUpload]]] = {}
 
     def prepare(self, product: Product, metadata: ArtifactMetadata) -> None:
@@ -76,11 +83,15 @@ class ArtifactUploader:
             await self._abandon(self._prepared.pop(path)[1])
 
     async def store(
-        self, product: Product, metadata: ArtifactMetadata, on_progress: Callable[[int], None]
+        self,
+        product: Product,
+        metadata: ArtifactMetadata,
+        on_progress: Callable[[int], None],
+        on_wait: Callable[[str], None],
     ) -> ArtifactInfo:
         uploads: list[str] = []
         try:
-            return await self._store_with_retries(product, metadata, uploads, on_progress)
+            return await self._store_with_retries(product, metadata, uploads, on_progress, on_wait)
         except BaseException:
             # Cancelled or failed: the staged bytes would remain until they expire.
             await asyncio.shield(self._delete_uploads(uploads))
@@ -104,25 +115,20 @@ class ArtifactUploader:
             await self._delete_uploads([upload.name])
 
     async def _create_ahead(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
-        pending = _PendingUpload(await self._upload_request(product, metadata))
+        pending = self._pending_upload(product, metadata)
         try:
-            pending.upload = await self._stub.CreateUpload(pending.request)
+            pending.upload = await self._create(product, pending)
         except aio.AioRpcError as error:
             log.warning(
                 "the upload could not be created ahead", extra={"job": metadata.job, "cause": error.details()}
             )
         return pending
 
-    async def _upload_request(
-        self, product: Product, metadata: ArtifactMetadata
-    ) -> storage_service_pb2.CreateUploadRequest:
+    def _pending_upload(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
         request = _create_upload_request(product, metadata)
-        upload_only = asyncio.get_running_loop().time() < self._upload_only_until
-        if product.path.is_relative_to(self._shared_dir) and not upload_only:
+        if product.path.is_relative_to(self._shared_dir):
             request.adopt_path = str(product.path.relative_to(self._shared_dir))
-        else:
-            request.expected_checksums.sha256 = await asyncio.to_thread(_sha256, product.path)
-        return request
+        return _PendingUpload(request)
 
     async def _take_prepared(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
         """Return the upload that was prepared for *product*, else a new one."""
@@ -132,7 +138,23 @@ class ArtifactUploader:
             # Only now: until then ``cancel_prepared`` must find it.
             del self._prepared[product.path]
             return pending
-        return _PendingUpload(await self._upload_request(product, metadata))
+        return self._pending_upload(product, metadata)
+
+    async def _create(self, product: Product, pending: _PendingUpload) -> upload_pb2.Upload:
+        """Create the upload, or return its present state; the file is hashed unless storage adopts it."""
+        request = pending.request
+        if not request.adopt_path and pending.checksums is None:
+            checksums = await asyncio.to_thread(_hash_file, product.path, pending)
+            request.expected_checksums.sha256 = checksums.sha256
+        upload = await self._stub.CreateUpload(request)
+        if not (upload.adoptable or upload.content_exists) and pending.checksums is None:
+            checksums = await asyncio.to_thread(_hash_file, product.path, pending)
+            upload.content_exists = await self._is_stored(checksums, request.upload.artifact.tenant)
+        return upload
+
+    async def _is_stored(self, checksums: Checksums, tenant: str) -> bool:
+        request = storage_service_pb2.FindArtifactsRequest(sha256=[checksums.sha256], tenant=tenant)
+        return bool((await self._stub.FindArtifacts(request)).artifacts)
 
     async def _store_with_retries(
         self,
@@ -140,53 +162,68 @@ class ArtifactUploader:
         metadata: ArtifactMetadata,
         uploads: list[str],
         on_progress: Callable[[int], None],
+        on_wait: Callable[[str], None],
     ) -> ArtifactInfo:
         """Store *product*; keep the name of the current upload in *uploads*."""
-        give_up_at = asyncio.get_running_loop().time() + self._retry_seconds
-        backoff, pending = Backoff(), await self._take_prepared(product, metadata)
+        now, backoff = asyncio.get_running_loop().time, Backoff()
+        give_up_at, most = now() + self._retry_seconds, 0
+
+        def on_stored(size: int) -> None:
+            nonlocal give_up_at, most
+            if size > most:
+                most, give_up_at = size, now() + self._retry_seconds
+                backoff.reset()
+            on_progress(size)
+
+        pending = await self._take_prepared(product, metadata)
         while True:
             try:
                 with status_as_errors("storage"):
-                    upload = pending.upload or await self._stub.CreateUpload(pending.request)
-                    # A retry must ask again: the upload's offset may have changed.
+                    upload = pending.upload or await self._create(product, pending)
+                    # A retry must ask again: the upload's offset or URLs may have changed.
                     uploads[:], pending.upload = [upload.name], None
-                    artifact = await self._transfer(product, pending.request, upload, on_progress)
+                    artifact = await self._transfer(product, pending, upload, on_stored)
                     return _artifact_info(artifact, product)
             except ReelhaulError as error:
                 if not error.retryable and error.reason not in _RETRY_FROM_OFFSET:
                     raise
-                if asyncio.get_running_loop().time() > give_up_at:
+                if error.reason in _RETRY_FROM_OFFSET:
+                    pending.etags.clear()
+                if now() > give_up_at:
                     raise ReelhaulError(
-                        ErrorReason.STORAGE_UNAVAILABLE, error.text, metadata={"backend": ""}
+                        ErrorReason.STORAGE_UNAVAILABLE,
+                        error.text,
+                        metadata={"backend": error.metadata.get("backend", "")},
                     ) from error
                 log.warning("storing failed; trying again", extra={"job": metadata.job, "cause": error.text})
+                on_wait(error.text)
             await asyncio.sleep(backoff.next_delay())
 
     async def _transfer(
         self,
         product: Product,
-        request: storage_service_pb2.CreateUploadRequest,
+        pending: _PendingUpload,
         upload: upload_pb2.Upload,
         on_progress: Callable[[int], None],
     ) -> artifact_pb2.Artifact:
-        """Let storage adopt the file or upload it; return the finished artifact."""
-        finish = storage_service_pb2.FinishUploadRequest(
-            name=upload.name,
-            total_checksums=request.expected_checksums,
-            adopt_path=request.adopt_path,
-        )
-        if upload.content_exists or finish.adopt_path:
-            try:
-                return await self._stub.FinishUpload(finish)
-            except aio.AioRpcError as error:
-                # Storage has another disk or another folder: upload the file.
-                if not finish.adopt_path or error.code().value[0] not in _CANNOT_ADOPT:
-                    raise
-            self._upload_only_until = asyncio.get_running_loop().time() + _UPLOAD_ONLY_SECONDS
-            finish.adopt_path = ""
-            finish.total_checksums.sha256 = await asyncio.to_thread(_sha256, product.path)
+        """Bring the file to storage in the way that *upload* allows; return the finished artifact."""
+        finish = storage_service_pb2.FinishUploadRequest(name=upload.name, total_checksums=pending.checksums)
+        if pending.checksums is None:
+            # It is adoptable, or adopted already if the response was lost.
+            finish.adopt_path = pending.request.adopt_path
+        elif upload.content_exists:
+            pass
+        elif upload.part_urls:
+            await self._parts.send(product.path, upload, pending.etags, on_progress)
+            for number, etag in sorted(pending.etags.items()):
+                finish.parts.add(number=number, etag=etag)
+            # S3 has checked the parts only. Storage checks the whole when it next reads it.
+            if await asyncio.to_thread(_modify_time, product.path) != pending.modify_time:
+                raise ReelhaulError(
+                    ErrorReason.WRITE_CHECKSUM_MISMATCH, "the file has changed since its sha256 was computed"
+                )
         # Everything may have been written already, if storage or its response was lost before the finish.
-        if upload.persisted_size < product.info.size_bytes:
+        elif upload.persisted_size < product.info.size_bytes:
             await self._stub.WriteArtifact(_write_requests(product.path, upload, on_progress))
         return await self._stub.FinishUpload(finish)
 
@@ -216,7 +253,7 @@ def _create_upload_request(
     )
     artifact.ttl.FromTimedelta(metadata.ttl)
     return storage_service_pb2.CreateUploadRequest(
-        upload=upload_pb2.Upload(artifact=artifact, total_size=info.size_bytes),
+        upload=upload_pb2.Upload(artifact=artifact, total_size=info.size_bytes, direct=True),
         # The same in every retry: a lost response creates no second upload.
         request_id=str(uuid.uuid4()),
     )
@@ -247,10 +284,20 @@ def _read_chunk(file: BinaryIO) -> bytes:
     return file.read(_CHUNK_BYTES)
 
 
-def _sha256(path: Path) -> bytes:
-    """Return the SHA-256 of the file. Blocks."""
+def _hash_file(path: Path, pending: _PendingUpload) -> Checksums:
+    """Return the SHA-256 and CRC32C of the file, and remember them in *pending*. Blocks."""
+    pending.modify_time = _modify_time(path)
+    sha256, crc32c = hashlib.sha256(), 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        while content := _read_chunk(file):
+            sha256.update(content)
+            crc32c = google_crc32c.extend(crc32c, content)
+    pending.checksums = Checksums(sha256=sha256.digest(), crc32c=crc32c)
+    return pending.checksums
+
+
+def _modify_time(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _artifact_info(artifact: artifact_pb2.Artifact, product: Product) -> ArtifactInfo:

@@ -228,7 +228,10 @@ class Downloader:
             def on_progress(stored: int, before: int = before) -> None:
                 reporter.report_upload(before + stored, total)
 
-            infos.append(await self.artifacts.store(product, metadata, on_progress))
+            def on_wait(reason: str, before: int = before) -> None:
+                reporter.report_upload(before, total, f"waiting: {reason}")
+
+            infos.append(await self.artifacts.store(product, metadata, on_progress, on_wait))
             before += product.info.size_bytes
             reporter.report_upload(before, total)
 

@@ -110,12 +110,12 @@ class ProgressReporter:
             self._entries_sent.clear()
             await self._entries_sent.wait()
 
-    def report_upload(self, stored: int, total: int) -> None:
-        """Report that *stored* of *total* bytes are in storage."""
+    def report_upload(self, stored: int, total: int, detail: str = "") -> None:
+        """Report that *stored* of *total* bytes are in storage, and in *detail* what it waits for."""
         begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
         progress = Progress()
         progress.CopyFrom(self.latest)
-        progress.stage, progress.detail, progress.bytes_per_second = Progress.UPLOADING, "", 0
+        progress.stage, progress.detail, progress.bytes_per_second = Progress.UPLOADING, detail, 0
         progress.ClearField("eta")
         progress.percent = begin + (end - begin) * (min(stored / total, 1.0) if total else 1.0)
         self.on_progress(progress)

@@ -9,9 +9,9 @@ from enum import Enum
 
 from google.rpc import status_pb2
 
-from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
+from reelhaul_runtime.filters.ast import Node
 
 #: Sorts in place of a time that is not set: later than any.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)

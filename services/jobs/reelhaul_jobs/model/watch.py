@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.filters.ast import Node
-from reelhaul_jobs.filters.evaluate import Facts, matches
-from reelhaul_jobs.filters.fields import job_facts
+from reelhaul_jobs.filters import job_facts
 from reelhaul_jobs.model.job import Event, Job
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.wait_reason import Wait
+from reelhaul_runtime.filters.ast import Node
+from reelhaul_runtime.filters.evaluate import Facts, matches
 
 
 @dataclass(frozen=True, slots=True)

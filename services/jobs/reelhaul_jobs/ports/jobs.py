@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from reelhaul_jobs.filters.ast import Node
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Order, Summary
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
@@ -15,6 +14,7 @@ from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.model.wait_reason import Wait
+from reelhaul_runtime.filters.ast import Node
 
 #: Returns how a job changes. Pure: it may be called again. So are the other rules.
 ChangeRule = Callable[[Job], Transition]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from google.rpc import status_pb2
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import And, Node, Operator, Or, Term
 from reelhaul_jobs.model import queue_transitions, transition
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
@@ -19,6 +18,7 @@ from reelhaul_jobs.ports.jobs import IdempotencyKey, JobStore, Query
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Term
 
 #: Jobs that one call may retry.
 MAX_RETRIED = 1000

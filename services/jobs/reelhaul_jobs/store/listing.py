@@ -20,15 +20,15 @@ from sqlalchemy import (
     union_all,
 )
 
-from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Term, required_value
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_jobs.store import rows
-from reelhaul_jobs.store.filter_sql import ToColumn, condition
 from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.filters.ast import And, Node, Not, Operator, Or, Term, required_value
+from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 from reelhaul_runtime.sql.statements import Statement
 
 #: Jobs are counted up to this number: a count reads every row.

@@ -21,10 +21,10 @@ from sqlalchemy import (
     text,
 )
 
+from reelhaul_runtime.sql.filter_conditions import UNSET
+
 metadata = MetaData()
 
-#: Key of a column's info: the value that stands for none.
-UNSET = "unset"
 #: model.lists.NEVER as a row holds it.
 NEVER = 7_258_118_400_000_000
 

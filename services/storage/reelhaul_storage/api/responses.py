@@ -59,6 +59,7 @@ def upload_to_proto(status: UploadStatus) -> upload_pb2.Upload:
         content_exists=status.content_exists,
         expire_time=_timestamp(upload.expire_time),
         direct=upload.direct,
+        adoptable=status.adoptable,
     )
 
 

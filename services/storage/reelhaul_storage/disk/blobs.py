@@ -72,6 +72,9 @@ class DiskBlobStore:
     async def hash_staged(self, upload: str) -> Digests:
         return await self._run(self._files.hash_staged, upload)
 
+    async def can_adopt(self, path: str) -> bool:
+        return await self._run(self._files.can_adopt, path)
+
     def prehash(self, upload: str, path: str) -> None:
         self._files.prehashes.start(upload, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -11,9 +12,10 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import fsync
-from reelhaul_storage.disk.link_import import adopt
+from reelhaul_storage.disk.link_import import adopt, open_below
 from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetConflict
 
@@ -78,6 +80,14 @@ class Files:
                     self.keep_hasher(upload, hasher)
             return hasher.digests()
         return Hasher().digests()
+
+    def can_adopt(self, path: str) -> bool:
+        """Return whether *path* is a regular file in the shared folder."""
+        try:
+            with fsync.os_errors_as_unavailable(), open_below(self._adopt_from, path) as (_, _, source):
+                return stat.S_ISREG(os.fstat(source).st_mode)
+        except FieldInvalid:
+            return False
 
     def adopt(self, upload: str, path: str) -> None:
         """Stage the file at *path*: a link if the shared folder is on the same filesystem, else a copy."""

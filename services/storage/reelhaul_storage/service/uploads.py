@@ -39,6 +39,8 @@ class UploadStatus:
     persisted_size: int
     #: Whether the upload can be finished without sending bytes, or is finished already.
     content_exists: bool
+    #: Whether storage can adopt the file that CreateUpload named.
+    adoptable: bool = False
 
 
 class Uploads:
@@ -65,9 +67,10 @@ class Uploads:
             upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFETIME
         )
         status = await self._get_status(await self._catalog.add_upload(upload))
-        if adopt_path and not status.content_exists:
+        adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
+        if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
-        return status
+        return replace(status, adoptable=adoptable)
 
     async def get(self, id: str) -> UploadStatus:  # noqa: A002
         """Return the progress of an upload. Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""

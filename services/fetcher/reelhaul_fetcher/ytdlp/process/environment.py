@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from reelhaul_fetcher.media import confinement
 from reelhaul_runtime.child_process import environment_without_settings
 
 
@@ -29,6 +30,7 @@ def build_environment(
         "TMPDIR": str(home),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
+        confinement.VARIABLE: confinement.mechanism().value,
     }
     if not plugins:
         variables["YTDLP_NO_PLUGINS"] = "1"

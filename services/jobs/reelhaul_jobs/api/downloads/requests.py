@@ -14,13 +14,13 @@ from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.downloads import choices, formats
 from reelhaul_jobs.api.jobs.listing import parse_time, read_token
 from reelhaul_jobs.api.jobs.streams import clamped_pace
-from reelhaul_jobs.filters.ast import And, Node, Operator, Or, Pattern, Term
 from reelhaul_jobs.model.lists import CountQuery
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.watch import Pace
 from reelhaul_jobs.ports.jobs import Query
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Pattern, Term
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import urls
 from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name

@@ -10,12 +10,12 @@ from google.rpc import status_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages
-from reelhaul_jobs.filters.ast import Node
-from reelhaul_jobs.filters.fields import JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.filters.ast import Node
+from reelhaul_runtime.filters.parser import parse
 from reelhaul_runtime.validation.violations import FieldNames, same_name
 
 #: Jobs that one call may create.

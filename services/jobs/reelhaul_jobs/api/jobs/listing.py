@@ -13,14 +13,14 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages
-from reelhaul_jobs.filters import ast
-from reelhaul_jobs.filters.fields import ADMIN_FIELDS, JOB_FIELDS
-from reelhaul_jobs.filters.parser import parse
+from reelhaul_jobs.filters import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.model.job import Attempt
 from reelhaul_jobs.model.lists import CountQuery, JobCounts, Order, Summary
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
+from reelhaul_runtime.filters import ast
+from reelhaul_runtime.filters.parser import parse
 from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from reelhaul.jobs.v1 import schedule_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api.schedules.messages import schedule_to_proto
-from reelhaul_jobs.filters.ast import Field, FieldKind
-from reelhaul_jobs.filters.evaluate import Facts, matches
-from reelhaul_jobs.filters.parser import parse
 from reelhaul_jobs.model.schedule import Schedule, ScheduleState
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.ast import Field, FieldKind
+from reelhaul_runtime.filters.evaluate import Facts, matches
+from reelhaul_runtime.filters.parser import parse
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 _FIELDS: Mapping[str, Field] = {

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import And, Field, FieldKind, Node, Not, Operator, Or, Pattern, Term
 from reelhaul_runtime.errors import ReelhaulError, Violation
+from reelhaul_runtime.filters.ast import And, Field, FieldKind, Node, Not, Operator, Or, Pattern, Term
 
 MAX_LENGTH = 8192
 MAX_TERMS = 20
 MAX_DEPTH = 5
 
-# The keys that Job.labels allows.
+# The integers of a database column.
+_NUMBERS = range(-(1 << 63), 1 << 63)
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
+
+# The keys that labels allow.
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -25,9 +29,10 @@ _QUOTED = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'", re.DOTALL)
 _KEYWORDS = {"AND", "OR", "NOT"}
 _ORDER = {Operator.LESS, Operator.LESS_OR_EQUAL, Operator.GREATER, Operator.GREATER_OR_EQUAL}
 _EQUALITY = {Operator.EQUAL, Operator.NOT_EQUAL}
+_ORDERED = {FieldKind.NUMBER, FieldKind.TIME}
 
 
-def parse(text: str, fields: Mapping[str, Field]) -> Node | None:
+def parse(text: str, fields: Mapping[str, Field], *, max_terms: int = MAX_TERMS) -> Node | None:
     """Parse *text* over *fields*; return None if it is blank. Raises FILTER_INVALID.
 
     As in AIP-160, OR binds tighter than AND.
@@ -36,15 +41,15 @@ def parse(text: str, fields: Mapping[str, Field]) -> Node | None:
         raise _invalid(MAX_LENGTH, f"a filter has at most {MAX_LENGTH} characters")
     if (position := text.find("\0")) >= 0:
         raise _invalid(position, "a filter must not contain NUL, which PostgreSQL rejects")
-    parser = _Parser(text, fields)
+    parser = _Parser(text, fields, max_terms)
     return parser.parse() if text.strip() else None
 
 
 class _Parser:
     """A recursive descent parser, with one method for each rule of the grammar."""
 
-    def __init__(self, text: str, fields: Mapping[str, Field]) -> None:
-        self._text, self._fields = text, fields
+    def __init__(self, text: str, fields: Mapping[str, Field], max_terms: int) -> None:
+        self._text, self._fields, self._max_terms = text, fields, max_terms
         self._position = self._terms = self._depth = 0
 
     def parse(self) -> Node:
@@ -84,8 +89,8 @@ class _Parser:
 
     def _term(self) -> Node:
         self._terms += 1
-        if self._terms > MAX_TERMS:
-            raise self._error(f"a filter has at most {MAX_TERMS} terms")
+        if self._terms > self._max_terms:
+            raise self._error(f"a filter has at most {self._max_terms} terms")
         start = self._position
         path = self._match(_NAME)
         if path is None or path[0] in _KEYWORDS:
@@ -166,13 +171,15 @@ class _Value:
 
 
 def _term(name: str, field: Field, operator: Operator, operator_at: int, value: _Value) -> Term:
-    allowed = _EQUALITY | _ORDER if field.kind is FieldKind.TIME else _EQUALITY
+    allowed = _EQUALITY | _ORDER if field.kind in _ORDERED else _EQUALITY
     if operator not in allowed:
         symbols = " ".join(each.value for each in Operator if each in allowed)
         raise _invalid(operator_at, f"{name} takes {symbols}, not {operator.value}")
     match field.kind:
         case FieldKind.TIME:
             return Term(name, operator, _time(value))
+        case FieldKind.NUMBER:
+            return Term(name, operator, _number(value))
         case FieldKind.ENUM:
             names = field.names or {}
             if value.text not in names:
@@ -206,6 +213,12 @@ def _pattern(value: _Value) -> Pattern:
 
 def _unescape(text: str, quoted: bool) -> str:
     return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL) if quoted else text
+
+
+def _number(value: _Value) -> int:
+    if not _NUMBER.fullmatch(value.text) or int(value.text) not in _NUMBERS:
+        raise _invalid(value.position, f"{value.text[:40]!r} is not an integer of 64 bits")
+    return int(value.text)
 
 
 def _time(value: _Value) -> datetime:

@@ -1,15 +1,24 @@
-"""Evaluates a filter on the field values of one job, for watches."""
+"""Evaluates a filter on the field values of one resource, for watches."""
 
 from __future__ import annotations
 
+import operator
 import string
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
+from reelhaul_runtime.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
 
 #: Values by field: int, str, datetime, a mapping of str, or None if unset.
 Facts = Mapping[str, object]
+
+#: What the operators of order do, in Python and in SQLAlchemy.
+COMPARISONS: Mapping[Operator, Callable[[Any, Any], Any]] = {
+    Operator.LESS: operator.lt,
+    Operator.LESS_OR_EQUAL: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.GREATER_OR_EQUAL: operator.ge,
+}
 
 # As databases do it without a locale: letters beyond ASCII keep their case.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -54,14 +63,5 @@ def _equals(fact: object, value: object) -> bool:
 
 
 def _compares(fact: object, term: Term) -> bool:
-    value = term.value
-    if not isinstance(fact, datetime) or not isinstance(value, datetime):
-        return False
-    match term.operator:
-        case Operator.LESS:
-            return fact < value
-        case Operator.LESS_OR_EQUAL:
-            return fact <= value
-        case Operator.GREATER:
-            return fact > value
-    return fact >= value
+    # The parser gives numbers and times only, of the type that the field has.
+    return fact is not None and bool(COMPARISONS[term.operator](fact, term.value))

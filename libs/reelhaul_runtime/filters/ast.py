@@ -30,6 +30,8 @@ class FieldKind(Enum):
     TEXT = "text"
     #: Text; = and !=, with * at either end.
     PATTERN = "pattern"
+    #: An integer of 64 bits; all comparisons.
+    NUMBER = "number"
     #: A time; all comparisons.
     TIME = "time"
     #: Text by key; = and != of labels.key, and : for whether there is one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,18 +9,14 @@ from sqlalchemy import Column, ColumnElement, String, and_, not_, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from reelhaul_jobs.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
-from reelhaul_jobs.store.tables import UNSET
+from reelhaul_runtime.filters.ast import And, Node, Not, Operator, Or, Pattern, Term
+from reelhaul_runtime.filters.evaluate import COMPARISONS
+
+#: Key of Column.info: the value that counts as none, greater than all others.
+UNSET = "unset"
 
 #: Converts a value to what its column holds, e.g. a time to microseconds.
 ToColumn = Callable[[Any], Any]
-
-_COMPARE: Mapping[Operator, Callable[[Any, Any], Any]] = {
-    Operator.LESS: operator.lt,
-    Operator.LESS_OR_EQUAL: operator.le,
-    Operator.GREATER: operator.gt,
-    Operator.GREATER_OR_EQUAL: operator.ge,
-}
 
 
 class _Member(FunctionElement[str]):
@@ -67,7 +62,7 @@ def _term(term: Term, column: ColumnElement[Any], to_column: ToColumn) -> Column
     if term.operator is Operator.NOT_EQUAL:
         return not_(_equals(column, term.value, to_column))
     value = to_column(term.value)
-    compare: Callable[[Any, Any], ColumnElement[bool]] = _COMPARE[term.operator]
+    compare: Callable[[Any, Any], ColumnElement[bool]] = COMPARISONS[term.operator]
     if (
         term.operator in (Operator.LESS, Operator.LESS_OR_EQUAL)
         and isinstance(column, Column)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.filters.ast import Field, FieldKind
-from reelhaul_jobs.filters.evaluate import Facts
 from reelhaul_jobs.model import retries, states
 from reelhaul_jobs.model.job import Job
+from reelhaul_runtime.filters.ast import Field, FieldKind
+from reelhaul_runtime.filters.evaluate import Facts
 
 #: The fields listed at ListJobsRequest.filter in job_service.proto.
 JOB_FIELDS: Mapping[str, Field] = {
