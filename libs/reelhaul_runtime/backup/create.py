@@ -27,6 +27,7 @@ from reelhaul_runtime.backup.archive import (
     StoredTotal,
     Summary,
     digest_of,
+    forget_members,
     member,
     read_services,
 )
@@ -99,7 +100,7 @@ class _Backup:
 
     def write(self, file: io.BufferedWriter) -> None:
         manifest = self.summary.manifest
-        with tarfile.open(fileobj=file, mode="w|", bufsize=BUFFER, copybufsize=BUFFER) as tar:
+        with tarfile.open(fileobj=file, mode="w|", bufsize=BUFFER) as tar:
             self._add_content(tar, MANIFEST, manifest.to_json())
             # Databases first: what the archive has after them is checked with them.
             for name in sorted(manifest.files, key=lambda name: not name.endswith(f"/{DATABASE}")):
@@ -122,8 +123,7 @@ class _Backup:
         with source:
             reader = HashingReader(source, stored.size, self._on_read)
             tar.addfile(member(name, stored.size), reader)
-        # Else a million of them take a gigabyte.
-        tar.members.clear()
+        forget_members(tar)
         self.summary.stored_files += 1
         if reader.sha256 != stored.sha256:
             self._note_damage(name)
@@ -205,14 +205,16 @@ def _save_database(source: Path, target: Path) -> str:
 @contextmanager
 def _connection(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)) as database:
+        with closing(
+            sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
+        ) as database:
             yield database
     except sqlite3.Error as error:
         raise BackupError(f"the database {path} cannot be read: {error}") from error
 
 
 def _copy_private(source: Path, target: Path) -> None:
-    """Copy a file, or the files of a folder, that may be replaced meanwhile. Missing ones are not an error."""
+    """Copy a file, or those of a folder, which may be replaced meanwhile. Missing ones are not an error."""
     if source.is_dir():
         target.mkdir(mode=0o700)
         for path in source.iterdir():

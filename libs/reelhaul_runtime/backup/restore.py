@@ -23,6 +23,7 @@ from reelhaul_runtime.backup.archive import (
     Progress,
     Summary,
     check_name,
+    forget_members,
     parse_json,
     read_json_member,
     read_services,
@@ -107,8 +108,7 @@ class _Restoration:
             self._add_file(info, digest, content)
         else:
             self._add_stored(info, content)
-        # Else a million of them take a gigabyte.
-        tar.members.clear()
+        forget_members(tar)
 
     def finish(self, end: bytes) -> None:
         """Raise BackupError if anything is missing or damaged that was not when the backup was created."""
@@ -163,8 +163,8 @@ class _Restoration:
             return engines.sqlite_path(data.database_url)
         if data is None or kind not in data.private:
             raise BackupError(
-                f"this build does not know {name} of the backup, which is of Reelhaul {self._manifest.version}:"
-                " restore it with that"
+                f"this build does not know {name} of the backup: restore it with Reelhaul"
+                f" {self._manifest.version}, which created it"
             )
         return data.private[kind] / file if file else data.private[kind]
 
@@ -190,8 +190,8 @@ def _check(manifest: Manifest, services: Mapping[str, ServiceData]) -> None:
             raise BackupError(f"the backup has data of {name}, which is not installed here")
         if revision > (newest := migrations.head(data.package)):
             raise BackupError(
-                f"the backup is of Reelhaul {manifest.version}: its database of {name} has revision {revision},"
-                f" and this build knows revisions up to {newest}; install that version or a newer one"
+                f"the backup is of Reelhaul {manifest.version}: its database of {name} has revision"
+                f" {revision}, and this build knows none after {newest}; install that version or a newer one"
             )
         if not engines.is_sqlite(data.database_url):
             raise BackupError(
