@@ -20,7 +20,7 @@ from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetConflict
 
 # A lock on this file, beside the folders of the blobs, pauses deletions.
-_DELETION_LOCK = "deletion.lock"
+_DELETION_LOCK = ".deletion.lock"
 _MAX_HASHERS = 1024
 _READ_BATCH = 2 << 20
 _PIECE = 512 << 10
