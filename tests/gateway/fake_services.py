@@ -29,13 +29,16 @@ from reelhaul_runtime.rpc.server import serving
 
 SUITE_TOKEN = "the suite's own"
 CONTENT = bytes(range(256)) * 8192
+#: The link that the fake storage signs.
+LINK = "https://media.example/artifacts/video/%C3%9Cber.mp4?expires=1&signature=secret"
 _CHUNK_BYTES = 512 * 1024
 
 
 class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
-    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``."""
+    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``; and ``stored``."""
 
     def __init__(self) -> None:
+        self.stored: dict[str, job_pb2.Job] = {}
         self.create_requests: list[job_service_pb2.CreateJobRequest] = []
         self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
         self.metadata: list[dict[str, Any]] = []
@@ -48,13 +51,19 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
             raise NotFound(request.name)
         if request.name == "jobs/slow":
             await self._wait_for_cancel()
-        return _job(request.name)
+        return self.stored.get(request.name) or _job(request.name)
 
     async def CreateJob(self, request, context):
         self.create_requests.append(request)
         return job_pb2.Job(name="jobs/new", url=request.job.url, labels=request.job.labels)
 
     async def ListJobs(self, request, context):
+        if request.filter:
+            batch = [job for job in self.stored.values() if _is_succeeded_in(request.filter, job)]
+            start = int(request.page_token or 0)
+            stop = start + request.page_size
+            token = str(stop) if stop < len(batch) else ""
+            return job_service_pb2.ListJobsResponse(jobs=batch[start:stop], next_page_token=token)
         return job_service_pb2.ListJobsResponse(jobs=[_job(f"jobs/{n}") for n in range(100)], total_size=100)
 
     async def UpdateJob(self, request, context):
@@ -92,6 +101,11 @@ def _job(name: str) -> job_pb2.Job:
     )
 
 
+def _is_succeeded_in(filter_: str, job: job_pb2.Job) -> bool:
+    expected = f'batch_id = "{job.batch_id}" AND state = SUCCEEDED'
+    return filter_ == expected and job.state == job_pb2.Job.State.SUCCEEDED
+
+
 def _snapshot(sequence, job, *, terminal=False):
     return job_service_pb2.WatchJobResponse(
         sequence=sequence,
@@ -112,6 +126,8 @@ class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
         self.contents = {"artifacts/video": CONTENT}
         self.uploads: dict[str, upload_pb2.Upload] = {}
         self.deleted: list[str] = []
+        self.sign_requests: list[storage_service_pb2.SignArtifactUrlRequest] = []
+        self.sign_metadata: dict[str, Any] = {}
         #: The offset at which reads fail.
         self.fail_at: int | None = None
 
@@ -128,6 +144,11 @@ class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
                 raise Unavailable("storage", "the disk went away")
             chunk = content[offset : min(offset + _CHUNK_BYTES, stop)]
             yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=offset, content=chunk)
+
+    async def SignArtifactUrl(self, request, context):
+        self.sign_requests.append(request)
+        self.sign_metadata = dict(context.invocation_metadata())
+        return storage_service_pb2.SignArtifactUrlResponse(url=LINK)
 
     async def CreateUpload(self, request, context):
         name = f"uploads/{uuid.uuid4()}"

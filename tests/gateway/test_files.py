@@ -6,7 +6,7 @@ import hashlib
 
 import httpx
 import pytest
-from tests.gateway.fake_services import CONTENT
+from tests.gateway.fake_services import CONTENT, LINK, running_gateway
 
 URL = "/v1/artifacts/video:download"
 SIZE = len(CONTENT)
@@ -150,3 +150,46 @@ async def test_truncated_download_never_looks_complete(client, harness):
     response = await client.get(URL)
     assert response.status_code == 503
     assert response.json()["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+
+
+async def test_download_is_redirected_to_a_signed_link_on_request(client, harness):
+    """redirect=true: 307 to a link that storage signs for this caller, with the disposition; never cached."""
+    response = await client.get(f"{URL}?redirect=true&disposition=inline", headers={"x-api-key": "mine"})
+    assert response.status_code == 307
+    assert response.headers["location"] == LINK
+    assert response.headers["cache-control"] == "private, no-store"
+    assert response.content == b""
+    (request,) = harness.storage.sign_requests
+    assert (request.name, request.disposition) == ("artifacts/video", "inline")
+    assert harness.storage.sign_metadata["x-api-key"] == "mine"
+
+
+async def test_what_needs_no_bytes_is_answered_without_a_redirect(client, harness):
+    """HEAD, 304, 404, 412 and 416 are the gateway's: no link is signed for them."""
+    url, statuses = f"{URL}?redirect=true", []
+    statuses.append((await client.head(url)).status_code)
+    for headers in ({"if-none-match": ETAG}, {"if-match": '"x"'}, {"range": f"bytes={SIZE}-"}):
+        statuses.append((await client.get(url, headers=headers)).status_code)
+    statuses.append((await client.get("/v1/artifacts/none:download?redirect=true")).status_code)
+    assert statuses == [200, 304, 412, 416, 404]
+    assert harness.storage.sign_requests == []
+    assert (await client.get(url, headers={"range": "bytes=5-"})).status_code == 307
+
+
+@pytest.mark.parametrize("value", ["", "yes", "TRUE", "1"])
+async def test_redirect_is_true_or_false(client, value):
+    """Another value is refused, by name; false streams the file."""
+    response = await client.get(f"{URL}?redirect={value}")
+    assert response.status_code == 400
+    assert response.json()["details"][0]["metadata"]["field"] == "redirect"
+    assert (await client.get(f"{URL}?redirect=false")).content == CONTENT
+
+
+async def test_setting_redirects_all_downloads_unless_the_client_wants_the_bytes():
+    """REELHAUL_GATEWAY_DOWNLOADS=redirect changes the default; a request can still choose."""
+    async with (
+        running_gateway(gateway_downloads="redirect") as harness,
+        httpx.AsyncClient(base_url=harness.url, timeout=10, trust_env=False) as client,
+    ):
+        assert (await client.get(URL)).headers["location"] == LINK
+        assert (await client.get(f"{URL}?redirect=false")).content == CONTENT

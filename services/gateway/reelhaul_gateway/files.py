@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from functools import partial
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from google.protobuf.message import Message
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul_gateway.content import Content, send_content
 from reelhaul_gateway.transcoding import HEADERS
+from reelhaul_runtime.file_responses import file_headers
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_transcoding.errors import FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
@@ -23,14 +25,17 @@ from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 
 _PATH = re.compile(rb"/v1/artifacts/([^/:]+):download")
 _SERVICE = "/reelhaul.storage.v1.StorageService/"
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;\s*[\w-]+=[\w.+-]+)*", re.ASCII)
-# Types that a browser shows without running anything.
-_INLINE_TYPE = re.compile(
-    r"(?:video|audio)/[\w.+-]+|image/(?!svg)[\w.+-]+|text/(?:plain|vtt)|application/json"
-)
-_UNSAFE_IN_FILE_NAME = re.compile(r'[^\x20-\x7e]|["\\%]')
-# A file that is shown in a browser loads nothing else and runs nothing.
-_CONTENT_SECURITY_POLICY = b"default-src 'none'; media-src 'self'; img-src 'self'; sandbox"
+# The parameters of a download, and their values.
+_VALUES = {"disposition": ("", "attachment", "inline"), "redirect": ("true", "false")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """The parameters of a download."""
+
+    disposition: str = ""
+    #: Whether the client prefers a redirect to a signed link, or not; None: it does not say.
+    redirect: bool | None = None
 
 
 def is_download(scope: Scope) -> bool:
@@ -41,13 +46,20 @@ def is_download(scope: Scope) -> bool:
 class ArtifactDownloads:
     """Serves the requests that ``is_download`` selects.
 
+    With *redirect*, clients that do not say otherwise are redirected to signed links of storage.
     *resource_policy* says which pages may embed the files (Cross-Origin-Resource-Policy).
     """
 
     def __init__(
-        self, storage: Upstream, statuses: StatusWriter, *, resource_policy: str = "same-origin"
+        self,
+        storage: Upstream,
+        statuses: StatusWriter,
+        *,
+        redirect: bool = False,
+        resource_policy: str = "same-origin",
     ) -> None:
         self._storage, self._statuses = storage, statuses
+        self._redirect = redirect
         self._resource_policy: Header = (b"cross-origin-resource-policy", resource_policy.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,13 +73,21 @@ class ArtifactDownloads:
             await self._statuses.send_error(send, error)
 
     async def _respond(self, scope: Scope, send: Send) -> None:
-        inline = _parse_disposition(scope["query_string"])
+        query = _parse_query(scope["query_string"])
         metadata = HEADERS.to_metadata(scope["headers"])
         artifact = await self._get_artifact(_artifact_name(scope), metadata)
         etag = _etag(artifact)
-        headers = [*_response_headers(artifact, etag, inline=inline), self._resource_policy]
-        read = partial(self._read, artifact.name, metadata)
-        content = Content(artifact.name, artifact.size_bytes, etag, headers, read)
+        file_name = artifact.file_name or artifact.name.rpartition("/")[2]
+        headers = file_headers(file_name, artifact.media_type, etag, inline=query.disposition == "inline")
+        redirects = self._redirect if query.redirect is None else query.redirect
+        content = Content(
+            artifact.name,
+            artifact.size_bytes,
+            etag,
+            [*headers, self._resource_policy],
+            read=partial(self._read, artifact.name, metadata),
+            sign_link=partial(self._sign_link, artifact.name, metadata, query) if redirects else None,
+        )
         await send_content(scope, send, content, self._statuses)
 
     async def _read(
@@ -77,6 +97,11 @@ class ArtifactDownloads:
         async for message in self._storage.stream(_call("ReadArtifact", request, metadata)):
             if content := storage_service_pb2.ReadArtifactResponse.FromString(message).content:
                 yield content
+
+    async def _sign_link(self, name: str, metadata: Metadata, query: _Query) -> str:
+        request = storage_service_pb2.SignArtifactUrlRequest(name=name, disposition=query.disposition)
+        response = await self._storage.unary(_call("SignArtifactUrl", request, metadata))
+        return storage_service_pb2.SignArtifactUrlResponse.FromString(response.message).url
 
     async def _get_artifact(self, name: str, metadata: Metadata) -> artifact_pb2.Artifact:
         request = storage_service_pb2.GetArtifactRequest(name=name)
@@ -98,43 +123,20 @@ def _artifact_name(scope: Scope) -> str:
         raise FieldError("name", "must be percent-encoded UTF-8") from error
 
 
-def _parse_disposition(query: bytes) -> bool:
-    """Return whether ``disposition=inline`` is asked for. Raises FieldError for other parameters."""
-    parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    for name, value in parameters:
-        if name != "disposition":
+def _parse_query(query: bytes) -> _Query:
+    """Return the parameters in *query*. Raises FieldError for unknown ones and wrong values."""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    for name, value in pairs:
+        if name not in _VALUES:
             raise FieldError(name, "unknown parameter")
-        if value not in ("", "attachment", "inline"):
-            raise FieldError(name, "must be attachment or inline")
-    return any(value == "inline" for _, value in parameters)
+        if value not in _VALUES[name]:
+            raise FieldError(name, f"must be {' or '.join(filter(None, _VALUES[name]))}")
+    parameters = dict(pairs)
+    redirect = parameters.get("redirect")
+    return _Query(parameters.get("disposition", ""), None if redirect is None else redirect == "true")
 
 
 def _etag(artifact: artifact_pb2.Artifact) -> bytes:
     """Return the ETag of the content. Artifact.etag also changes with the labels, so it does not fit."""
     digest = artifact.checksums.sha256.hex()
     return f'"{digest}"'.encode() if digest else artifact.etag.encode()
-
-
-def _response_headers(artifact: artifact_pb2.Artifact, etag: bytes, *, inline: bool) -> list[Header]:
-    is_valid = _MEDIA_TYPE.fullmatch(artifact.media_type)
-    media_type = artifact.media_type if is_valid else "application/octet-stream"
-    file_name = artifact.file_name or artifact.name.rpartition("/")[2]
-    return [
-        (b"content-type", media_type.encode()),
-        (b"content-disposition", _content_disposition(file_name, media_type, inline=inline)),
-        (b"accept-ranges", b"bytes"),
-        (b"etag", etag),
-        (b"cache-control", b"private, no-cache"),
-        (b"content-security-policy", _CONTENT_SECURITY_POLICY),
-    ]
-
-
-def _content_disposition(file_name: str, media_type: str, *, inline: bool) -> bytes:
-    """Return Content-Disposition with *file_name* for old and new clients. RFC 6266.
-
-    Types that a browser could run are never inline.
-    """
-    kind = "inline" if inline and _INLINE_TYPE.fullmatch(media_type) else "attachment"
-    ascii_name = _UNSAFE_IN_FILE_NAME.sub("_", file_name)
-    encoded = quote(file_name, safe="!#$&+-.^_`|~")
-    return f"{kind}; filename=\"{ascii_name}\"; filename*=UTF-8''{encoded}".encode()

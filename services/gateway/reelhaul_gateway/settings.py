@@ -31,3 +31,6 @@ class Settings(SuiteSettings):
     gateway_max_total_body_bytes: int = Field(default=256 << 20, gt=0)
     #: The pages that may embed downloads: those of the same origin, of the same site, or all.
     gateway_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = "same-origin"
+    #: How artifacts are downloaded from /v1/artifacts/{artifact}:download unless the request says otherwise:
+    #: through the gateway, or by a redirect to a signed link of storage.
+    gateway_downloads: Literal["stream", "redirect"] = "stream"

@@ -97,3 +97,24 @@ class DeletionPaused(BackendUnavailable):
 
     def __init__(self, backend: str) -> None:
         super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
+
+
+class DestinationUnavailable(ReelhaulError):
+    """The bucket of a destination does not respond, or limits the request rate."""
+
+    def __init__(self, destination: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_UNAVAILABLE,
+            message,
+            metadata={"destination": destination},
+            retry_delay=timedelta(seconds=5),
+        )
+
+
+class DestinationRefused(ReelhaulError):
+    """The bucket of a destination rejects the delivery; *cause* is the code of the S3 or STS service."""
+
+    def __init__(self, destination: str, cause: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_REFUSED, message, metadata={"destination": destination, "cause": cause}
+        )

@@ -408,21 +408,29 @@ class DownloadArtifactRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPOSITION_FIELD_NUMBER: _builtins.int
+    REDIRECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     disposition: _builtins.str
     """"attachment" or "inline"; empty means the former."""
+    redirect: _builtins.bool
+    """Over HTTP: whether to answer a GET with a redirect (307) to a signed link, instead
+    of the bytes; unset means as the gateway is configured. gRPC ignores it.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         disposition: _builtins.str = ...,
+        redirect: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_redirect", b"_redirect", "redirect", b"redirect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redirect", b"_redirect", "disposition", b"disposition", "name", b"name", "redirect", b"redirect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__redirect: _TypeAlias = _typing.Literal["redirect"]  # noqa: Y015
+    _WhichOneofArgType__redirect: _TypeAlias = _typing.Literal["_redirect", b"_redirect"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__redirect) -> _WhichOneofReturnType__redirect | None: ...
 
 Global___DownloadArtifactRequest: _TypeAlias = DownloadArtifactRequest  # noqa: Y015
 
@@ -573,8 +581,12 @@ class ListArtifactsRequest(_message.Message):
     means the first page.
     """
     filter: _builtins.str
-    """AIP-160 subset over job, epoch, kind, labels.*, media_type, size_bytes,
-    create_time, expire_time and, for ADMIN, tenant; empty means all.
+    """AIP-160 subset: = and != on job, kind, language_code, media_type, file_name (the
+    last two with * at either end) and labels.key; = != < <= > >= on epoch, size_bytes,
+    create_time, expire_time, verify_time and damage_time; labels:key; AND, OR, NOT, -
+    and parentheses. ADMIN may use tenant as well, and sees all tenants that match. As in
+    AIP-160, OR binds tighter than AND. At most 8192 characters and 200 terms; empty
+    means all. E.g. job = "jobs/a" OR job = "jobs/b".
     """
     order_by: _builtins.str
     """One of create_time, expire_time, size_bytes, optionally with desc; empty means
@@ -623,6 +635,162 @@ class ListArtifactsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListArtifactsResponse: _TypeAlias = ListArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeArtifactsRequest(_message.Message):
+    """Request of SummarizeArtifacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """As ListArtifacts.filter, e.g. kind = VIDEO; empty means all of the tenant's."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeArtifactsRequest: _TypeAlias = SummarizeArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeArtifactsResponse(_message.Message):
+    """Response of SummarizeArtifacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TenantUsage(_message.Message):
+        """Artifacts of one tenant."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TENANT_FIELD_NUMBER: _builtins.int
+        ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        tenant: _builtins.str
+        """The tenant."""
+        artifact_count: _builtins.int
+        """Number of its artifacts that match."""
+        size_bytes: _builtins.int
+        """Sum of their sizes in bytes."""
+        def __init__(
+            self,
+            *,
+            tenant: _builtins.str = ...,
+            artifact_count: _builtins.int = ...,
+            size_bytes: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    artifact_count: _builtins.int
+    """Number of artifacts that match."""
+    size_bytes: _builtins.int
+    """Sum of their sizes in bytes."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarizeArtifactsResponse.TenantUsage]:
+        """The same for each tenant that has any, largest first, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        artifact_count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        tenants: _abc.Iterable[Global___SummarizeArtifactsResponse.TenantUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "size_bytes", b"size_bytes", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeArtifactsResponse: _TypeAlias = SummarizeArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class GetStorageStatusRequest(_message.Message):
+    """Request of GetStorageStatus."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStorageStatusRequest: _TypeAlias = GetStorageStatusRequest  # noqa: Y015
+
+@_typing.final
+class StorageStatus(_message.Message):
+    """StorageStatus is the state of the backend and of the bytes in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DAMAGED_COUNT_FIELD_NUMBER: _builtins.int
+    OLDEST_VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The backend, "local" or "s3"."""
+    free_bytes: _builtins.int
+    """Bytes free on the disk; unset if the backend has no such limit."""
+    total_bytes: _builtins.int
+    """Size of the disk in bytes; unset if the backend has no such limit."""
+    damaged_count: _builtins.int
+    """Number of contents whose bytes were found damaged and have not been replaced."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """Duration of the last write, read and deletion of a few bytes on the backend; unset if
+        the last one failed.
+        """
+
+    @_builtins.property
+    def oldest_verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When the bytes that have not been read for the longest time were last found intact;
+        unset if there are none, or if some were never read.
+        """
+
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        latency: _duration_pb2.Duration | None = ...,
+        free_bytes: _builtins.int | None = ...,
+        total_bytes: _builtins.int | None = ...,
+        damaged_count: _builtins.int = ...,
+        oldest_verify_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+
+Global___StorageStatus: _TypeAlias = StorageStatus  # noqa: Y015
 
 @_typing.final
 class UpdateArtifactRequest(_message.Message):
@@ -717,10 +885,17 @@ class SignArtifactUrlRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     IP_CIDR_FIELD_NUMBER: _builtins.int
+    DISPOSITION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: artifacts/{artifact}"""
     ip_cidr: _builtins.str
-    """Network from which the link works; empty means everywhere."""
+    """Network from which the link works, e.g. 192.0.2.0/24 or 2001:db8::/48; empty means
+    everywhere.
+    """
+    disposition: _builtins.str
+    """"attachment" or "inline"; empty means the former. Types that a browser could run
+    are attachments in any case.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the link works; unset means 1 h, at most 7 days."""
@@ -731,10 +906,11 @@ class SignArtifactUrlRequest(_message.Message):
         name: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         ip_cidr: _builtins.str = ...,
+        disposition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip_cidr", b"ip_cidr", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "ip_cidr", b"ip_cidr", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -749,10 +925,12 @@ class SignArtifactUrlResponse(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The link: absolute, for GET and HEAD, with Range."""
+    """The link: absolute, for GET with Range; for HEAD too unless S3 signed it. Whoever
+    knows it can read the artifact.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the link works."""
+        """Until when a download can be started with the link."""
 
     def __init__(
         self,
@@ -767,6 +945,28 @@ class SignArtifactUrlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignArtifactUrlResponse: _TypeAlias = SignArtifactUrlResponse  # noqa: Y015
+
+@_typing.final
+class RevokeArtifactUrlsRequest(_message.Message):
+    """Request of RevokeArtifactUrls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: artifacts/{artifact}"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeArtifactUrlsRequest: _TypeAlias = RevokeArtifactUrlsRequest  # noqa: Y015
 
 @_typing.final
 class FindArtifactsRequest(_message.Message):

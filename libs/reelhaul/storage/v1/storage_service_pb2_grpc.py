@@ -105,6 +105,11 @@ class StorageServiceStub:
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.SummarizeArtifacts = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/SummarizeArtifacts',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.FromString,
+                _registered_method=True)
         self.UpdateArtifact = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/UpdateArtifact',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.UpdateArtifactRequest.SerializeToString,
@@ -124,6 +129,16 @@ class StorageServiceStub:
                 '/reelhaul.storage.v1.StorageService/SignArtifactUrl',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
+                _registered_method=True)
+        self.GetStorageStatus = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/GetStorageStatus',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.FromString,
+                _registered_method=True)
+        self.RevokeArtifactUrls = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/RevokeArtifactUrls',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.FromString,
                 _registered_method=True)
         self.FindArtifacts = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/FindArtifacts',
@@ -209,7 +224,7 @@ class StorageServiceServicer:
 
     def DownloadArtifact(self, request, context):
         """Reads the bytes for HTTP. The gateway serves Range, If-Range, If-None-Match, HEAD
-        and 206 on this path itself, over ReadArtifact.
+        and 206 on this path itself, over ReadArtifact, or redirects to a signed link.
 
         Errors: as ReadArtifact; RANGE_INVALID is 416 here.
         """
@@ -257,6 +272,17 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SummarizeArtifacts(self, request, context):
+        """Returns how many artifacts match a filter and how many bytes they have, in total and
+        by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+        Content that several artifacts share counts for each of them.
+
+        Errors: FILTER_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateArtifact(self, request, context):
         """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED.
         """
@@ -284,8 +310,26 @@ class StorageServiceServicer:
         """Creates a link that needs no key: signed by CloudFront or S3, or by this service
         for local disk. It expires with the artifact, if not before.
 
-        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the backend does not
-        support it).
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
+        cannot be bound to a network, or not to this one).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorageStatus(self, request, context):
+        """Returns the state of the backend and of the bytes in it, for health reports.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeArtifactUrls(self, request, context):
+        """Revokes all links of an artifact that were created before; the artifact stays, and
+        new links can be created. Only links that this service signs can be revoked: those
+        of S3 and CloudFront work until they expire or the artifact is deleted.
+
+        Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (S3 or CloudFront signs the links).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -362,6 +406,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsResponse.SerializeToString,
             ),
+            'SummarizeArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeArtifacts,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.SerializeToString,
+            ),
             'UpdateArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateArtifact,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.UpdateArtifactRequest.FromString,
@@ -381,6 +430,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.SignArtifactUrl,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.SerializeToString,
+            ),
+            'GetStorageStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorageStatus,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.SerializeToString,
+            ),
+            'RevokeArtifactUrls': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeArtifactUrls,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.SerializeToString,
             ),
             'FindArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.FindArtifacts,
@@ -730,6 +789,33 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
+    def SummarizeArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/SummarizeArtifacts',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateArtifact(request,
             target,
             options=(),
@@ -827,6 +913,60 @@ class StorageService:
             '/reelhaul.storage.v1.StorageService/SignArtifactUrl',
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorageStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/GetStorageStatus',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeArtifactUrls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/RevokeArtifactUrls',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.RevokeArtifactUrlsRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_artifact__pb2.Artifact.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,6 @@ from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetCo
 # A lock on this file, beside the folders of the blobs, pauses deletions.
 _DELETION_LOCK = ".deletion.lock"
 _MAX_HASHERS = 1024
-_READ_BATCH = 2 << 20
 _PIECE = 512 << 10
 _BUFFER = 1 << 20
 
@@ -208,8 +207,8 @@ def _locked_deletion(folder: Path, operation: int) -> Iterator[None]:
 
 
 def read_pieces(fd: int, offset: int, length: int) -> list[bytes]:
-    """Read the next pieces from *offset*, at most *length* bytes; fewer or none at the end of the file."""
-    end = offset + min(length, _READ_BATCH)
+    """Read *length* bytes from *offset* in pieces; fewer or none at the end of the file."""
+    end = offset + length
     with fsync.os_errors_as_unavailable():
         return [os.pread(fd, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
 
