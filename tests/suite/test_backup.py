@@ -73,6 +73,7 @@ def backup(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bac
     data_dir, file = folder / "data", folder / "suite.tar"
     (data_dir / "cookies").mkdir(parents=True)
     (data_dir / "cookies" / "site.cookies").write_bytes(b"sealed")
+    (data_dir / "storage-seal.key").write_bytes(b"key")
     with running_suite(data_dir, fetcher_slots="1") as suite:
         url = site.url("/watch/demo")
         file_url = download(suite, url, quality="1080p", format="mp4")["files"][0]["url"]
@@ -103,8 +104,9 @@ def test_a_restored_suite_finishes_the_jobs(backup: Backup, tmp_path: Path):
     result = _run(data_dir, "restore", str(backup.file))
     assert result.returncode == 0, result.stderr
     assert (data_dir / "cookies" / "site.cookies").read_bytes() == b"sealed"
-    for path in (data_dir / "jobs.db", data_dir / "storage.db", data_dir / "cookies" / "site.cookies"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (data_dir / "storage-seal.key").read_bytes() == b"key"
+    for name in ("jobs.db", "storage.db", "storage-seal.key", "cookies/site.cookies"):
+        assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
     with running_suite(data_dir) as suite:
         for url, digest in backup.done.items():
             assert _digest(suite, url) == digest

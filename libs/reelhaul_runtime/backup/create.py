@@ -182,11 +182,12 @@ def _save_small_files(services: Mapping[str, ServiceData], folder: Path) -> dict
     revisions = {}
     for name, data in services.items():
         (folder / name).mkdir(mode=0o700)
-        for kind, source in data.private.items():
-            _copy_private(source, folder / name / kind)
         if data.database_url:
-            source, target = engines.sqlite_path(data.database_url), folder / name / DATABASE
-            revisions[name] = _save_database(source, target)
+            path = engines.sqlite_path(data.database_url)
+            revisions[name] = _save_database(path, folder / name / DATABASE)
+        # After the database, which may have what one of these keys has sealed.
+        for kind, path in data.private.items():
+            _copy_private(path, folder / name / kind)
     return revisions
 
 

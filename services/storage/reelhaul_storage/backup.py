@@ -39,6 +39,7 @@ def describe_data(data_dir: Path) -> ServiceData:
         database_url=settings.database_url,
         database_setting="REELHAUL_STORAGE_DATABASE_URL",
         package="reelhaul_storage",
+        private={settings.seal_key_path.name: settings.seal_key_path},
         stored={"blobs": blobs} if on_disk else {},
         stored_elsewhere="" if on_disk else "REELHAUL_STORAGE_URL",
         after_restore=lambda: remove_missing(settings.database_url, blobs if on_disk else None),
