@@ -26,7 +26,9 @@ from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.backup import describe_data
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.ports import BlobStore
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
+from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.destinations import Destinations
@@ -93,7 +95,12 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
 
 
-def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[DiskBlobStore]:
+def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
+    if settings.url.startswith("s3:"):
+        # boto3 takes longer to import than everything else, and a store on disk does not need it.
+        from reelhaul_storage.s3.blobs import S3BlobStore
+
+        return S3BlobStore.open(parse_location(settings.url))
     folder = Path(unquote(urlsplit(settings.url).path))
     return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
 

@@ -83,11 +83,12 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str) -> None:
+    def __init__(self, backend: str, message: str, *, cause: str = "") -> None:
+        """*cause* is the code of S3's answer, such as SlowDown."""
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend},
+            metadata={"backend": backend} | ({"cause": cause} if cause else {}),
             retry_delay=timedelta(seconds=2),
         )
 

@@ -41,8 +41,10 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
-        """Open *upload* for appending at *offset*.
+    def stage(
+        self, upload: str, offset: int, total_size: int = 0
+    ) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload*, which will have *total_size* bytes (0: unknown), for appending at *offset*.
 
         Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
         writer is active. However the block ends, bytes that reached the disk stay staged.
@@ -72,6 +74,13 @@ class BlobStore(Protocol):
 
         Nobody may write to the file any more. Raises FIELD_INVALID if *path* leads out of the
         folder, through a link, or to anything but a regular file.
+        """
+
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        """Return the key under which to publish what is staged, unless its content has a blob already.
+
+        A key is never used for a second blob: a slow deletion of the first could delete it. It is the same
+        in two calls only if it depends on what is staged.
         """
 
     async def publish(self, upload: str, key: str, size: int) -> None:

@@ -12,12 +12,15 @@ from pydantic_settings import NoDecode
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
 from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder, split_networks
+from reelhaul_storage.s3.location import parse_location
 
 
 class Settings(SuiteSettings):
     """The suite's settings plus those of storage."""
 
-    #: Where blobs are stored: ``file:///folder``. Empty: ``artifacts`` in the data folder.
+    #: Where blobs are stored: ``file:///folder``, or ``s3://bucket/prefix`` with the options endpoint_url,
+    #: region, path_style, sse (AES256 or aws:kms) and sse_kms_key_id; credentials as boto3 finds them.
+    #: Empty: ``artifacts`` in the data folder.
     storage_url: str = ""
     #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
@@ -41,10 +44,12 @@ class Settings(SuiteSettings):
     @field_validator("storage_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value:
+        if value.startswith("s3:"):
+            parse_location(value)
+        elif value:
             url = urlsplit(value)
             if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
-                raise ValueError("this build stores artifacts in a folder: use file:///folder")
+                raise ValueError("must be file:///folder or s3://bucket/prefix")
             check_folder(Path(unquote(url.path)))
         return value
 
