@@ -9,7 +9,16 @@ from typing import Protocol
 
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
+from reelhaul_storage.model import (
+    Artifact,
+    Blob,
+    BlobHealth,
+    DeliveredObject,
+    Destination,
+    Query,
+    TenantUsage,
+    Upload,
+)
 
 
 class StagedWriter(Protocol):
@@ -32,8 +41,10 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
-        """Open *upload* for appending at *offset*.
+    def stage(
+        self, upload: str, offset: int, total_size: int = 0
+    ) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload*, which will have *total_size* bytes (0: unknown), for appending at *offset*.
 
         Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
         writer is active. However the block ends, bytes that reached the disk stay staged.
@@ -65,6 +76,13 @@ class BlobStore(Protocol):
         folder, through a link, or to anything but a regular file.
         """
 
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        """Return the key under which to publish what is staged, unless its content has a blob already.
+
+        A key is never used for a second blob: a slow deletion of the first could delete it. It is the same
+        in two calls only if it depends on what is staged.
+        """
+
     async def publish(self, upload: str, key: str, size: int) -> None:
         """Move the *size* staged bytes to *key*, atomically and durably; nothing stays staged.
 
@@ -86,7 +104,10 @@ class BlobStore(Protocol):
         """
 
     async def delete(self, key: str) -> None:
-        """Delete blob *key*. Deleting a missing key is not an error."""
+        """Delete blob *key*. Deleting a missing key is not an error.
+
+        Raises DeletionPaused while a backup reads the blobs.
+        """
 
     def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """Iterate over the uploads whose staged bytes were last written *before*."""
@@ -96,6 +117,59 @@ class BlobStore(Protocol):
 
     async def check(self) -> None:
         """Write and read some bytes; return if that works."""
+
+
+class DestinationStore(Protocol):
+    """Stores destinations by tenant and id. Each method is one transaction."""
+
+    async def add(self, destination: Destination) -> None:
+        """Insert *destination*.
+
+        Raises RESOURCE_EXISTS, and QUOTA_EXCEEDED if the tenant has ``MAX_DESTINATIONS_PER_TENANT``.
+        """
+
+    async def get(self, tenant: str, id: str) -> Destination:  # noqa: A002
+        """Return the destination. Raises RESOURCE_NOT_FOUND."""
+
+    async def list_page(self, tenant: str, after: str, limit: int) -> list[Destination]:
+        """Return the destinations of *tenant* whose ids follow *after*, by id."""
+
+    async def update(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        change: Callable[[Destination], Destination],
+    ) -> Destination:
+        """Replace the destination by what *change* returns. An exception from *change* rolls back."""
+
+    async def delete(self, tenant: str, id: str, check: Callable[[Destination], None]) -> None:  # noqa: A002
+        """Delete the destination unless *check* raises. Raises RESOURCE_NOT_FOUND."""
+
+
+class DestinationBuckets(Protocol):
+    """Writes to the buckets of destinations.
+
+    Every method raises URL_FORBIDDEN if the address may not be reached, DESTINATION_UNAVAILABLE if the
+    bucket does not respond, and DESTINATION_REFUSED if it rejects the request.
+    """
+
+    async def check_endpoint(self, url: str) -> None:
+        """Raise URL_INVALID or URL_FORBIDDEN if *url* may not be the endpoint of a destination."""
+
+    async def seal(self, secret: str) -> bytes:
+        """Return *secret* as it may be stored."""
+
+    async def check(self, destination: Destination) -> None:
+        """Write, read and delete a small object."""
+
+    async def deliver(
+        self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
+    ) -> DeliveredObject:
+        """Store *content*, that of *artifact*, under the destination's prefix and *object_name*; verify it.
+
+        *content* is not read if the object is there already. A call that fails or is cancelled leaves no
+        incomplete object and no parts. An exception from *content* is passed on.
+        """
 
 
 class Catalog(Protocol):

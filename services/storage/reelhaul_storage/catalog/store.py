@@ -9,6 +9,7 @@ from datetime import datetime
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database
 from reelhaul_storage.catalog import artifacts, blobs, uploads
+from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
 
@@ -20,6 +21,8 @@ class SqlCatalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: The destinations in the same database.
+        self.destinations = SqlDestinationStore(database)
 
     @classmethod
     @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -56,7 +57,7 @@ class DiskBlobStore:
         return "local"
 
     @asynccontextmanager
-    async def stage(self, upload: str, offset: int) -> AsyncIterator[StagedFile]:
+    async def stage(self, upload: str, offset: int, total_size: int = 0) -> AsyncIterator[StagedFile]:
         fd = await self._open(self._files.open_for_append, upload, offset)
         staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
 
@@ -85,6 +86,9 @@ class DiskBlobStore:
 
     async def adopt(self, upload: str, path: str) -> None:
         await self._run(self._files.adopt, upload, path)
+
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{secrets.token_hex(6)}"
 
     async def publish(self, upload: str, key: str, size: int) -> None:
         await self._run(self._files.publish, upload, key, size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -150,7 +149,7 @@ class Uploads:
             async with self._blobs.stage(upload.id, 0):
                 pass  # creates the empty file that is published below
         now = self._now()
-        new_key = _build_blob_key(content.sha256, secrets.token_hex(6))
+        new_key = await self._blobs.choose_key(upload.id, content.sha256)
         key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
         failpoints.hit("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
@@ -202,7 +201,7 @@ class Uploads:
         if chunk is None:
             raise FieldInvalid("content", "no message was sent")
         size = chunk.offset
-        async with self._blobs.stage(upload.id, size) as staged:
+        async with self._blobs.stage(upload.id, size, upload.total_size) as staged:
             while chunk is not None:
                 self._check_size(size + len(chunk.content))
                 await _check_chunk(upload, staged, chunk, size)
@@ -259,15 +258,6 @@ def _expiry(last_write: datetime) -> datetime:
 def _choose_tenant(draft: NewArtifact) -> str:
     who = caller()
     return draft.tenant if who.suite and draft.tenant else who.tenant
-
-
-def _build_blob_key(sha256: str, nonce: str) -> str:
-    """Return the key for a new blob; *nonce* must be fresh for each call.
-
-    The nonce keeps a key from being used twice: a slow deletion of an earlier blob with the same
-    digest cannot delete the new one.
-    """
-    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{nonce}"
 
 
 async def _check_chunk(upload: Upload, staged: StagedWriter, chunk: Chunk, size: int) -> None:
