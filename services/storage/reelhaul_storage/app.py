@@ -20,11 +20,15 @@ from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
+from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
+# A check of S3 costs three requests; one of a disk costs nothing.
+_CHECK_SECONDS = {"local": 0.0, "s3": 5.0}
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
 
@@ -42,11 +46,14 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blob_store(settings))
-        garbage_collector = GarbageCollector(catalog, blobs, now)
+        grace = timedelta(seconds=settings.storage_grace_seconds)
+        garbage_collector = GarbageCollector(catalog, blobs, now, grace)
+        health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
         # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             Artifacts(catalog, blobs, garbage_collector, now),
+            health,
             PageTokens(settings.suite_token, now),
             now,
             backend=blobs.backend,
@@ -54,12 +61,15 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
+        if rate := settings.storage_scrub_bytes_per_second:
+            scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
+            await stack.enter_async_context(_in_background(scrubbing))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
                 [(storage_service_pb2_grpc.add_StorageServiceServicer_to_server, servicer, _SERVICE)],
                 authenticator=NoAuthentication(settings.suite_token),
-                checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
+                checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
             )

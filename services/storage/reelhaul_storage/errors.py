@@ -83,10 +83,23 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str) -> None:
+    def __init__(self, backend: str, message: str, **metadata: str) -> None:
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend},
+            metadata={"backend": backend} | metadata,
             retry_delay=timedelta(seconds=2),
+        )
+
+
+class InsufficientSpace(BackendUnavailable):
+    """The disk has too little space for another upload of this size."""
+
+    def __init__(self, backend: str, free: int, needed: int) -> None:
+        message = f"storage has space for {free} more bytes, and the upload needs {needed}"
+        super().__init__(
+            backend,
+            f"{message}: delete artifacts, or give storage a larger disk",
+            freeBytes=str(free),
+            neededBytes=str(needed),
         )

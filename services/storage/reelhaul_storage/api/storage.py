@@ -18,6 +18,7 @@ from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.uploads import Uploads
 
 _UPLOADS = "uploads"
@@ -31,6 +32,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
+        health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
@@ -39,6 +41,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
+        self._health = health
         self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
@@ -151,6 +154,9 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> empty_pb2.Empty:
         await self._artifacts.delete(requests.ids_from_proto(request))
         return empty_pb2.Empty()
+
+    async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
+        return responses.status_to_proto(await self._health.get_status())
 
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))

@@ -56,18 +56,29 @@ class Uploads:
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
-        """Create *upload*; its id, tenant and times are set here.
+        """Create *upload*; its id, tenant, times and reservation are set here.
 
         Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
+        Raises STORAGE_UNAVAILABLE if the disk has too little space for it and the other unfinished uploads.
         """
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        upload = replace(
-            upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFETIME
-        )
-        status = await self._get_status(await self._catalog.add_upload(upload))
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
+        space = None
+        if upload.total_size and not await self._find_stored(draft.tenant, upload.expected_sha256):
+            space = await self._blobs.measure_space()
+        if space is not None and adoptable and space.adopts_by_link:
+            space = None
+        upload = replace(
+            upload,
+            id=str(uuid4()),
+            draft=draft,
+            create_time=now,
+            expire_time=now + UPLOAD_LIFETIME,
+            reserved_size=upload.total_size if space else 0,
+        )
+        status = await self._get_status(await self._catalog.add_upload(upload, space))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
