@@ -261,6 +261,22 @@ async def test_expiry(catalog: Catalog):
     assert await catalog.list_expired_uploads(NOW + 24 * HOUR, 10) == []
 
 
+async def test_get_artifacts(catalog: Catalog):
+    """Artifacts with any of the ids; missing ones are left out."""
+    artifacts = [await _finish_artifact(catalog, n) for n in (1, 2, 3)]
+    ids = [artifacts[0].id, _id(9), artifacts[2].id]
+    assert {artifact.id for artifact in await catalog.get_artifacts(ids)} == {ids[0], ids[2]}
+    assert await catalog.get_artifacts([]) == []
+
+
+async def test_crc32s(catalog: Catalog):
+    """The CRC-32 of a blob is unknown until it is saved."""
+    known, unknown = [(await _finish_artifact(catalog, n)).key for n in (1, 2)]
+    await catalog.set_crc32(known, 0xFFFFFFFF)
+    await catalog.set_crc32("missing", 1)
+    assert await catalog.find_crc32s([known, unknown, "missing"]) == {known: 0xFFFFFFFF}
+
+
 async def test_find_by_sha256(catalog: Catalog):
     """A tenant's unexpired artifacts are found by digest."""
     artifact = await _finish_artifact(catalog, 1)

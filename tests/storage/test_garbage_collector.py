@@ -27,11 +27,13 @@ from tests.storage.conftest import (
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.disk.files import pause_deletion
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Artifacts
@@ -154,6 +156,23 @@ async def test_delete_while_claimed(services: Services, tmp_path: Path):
     await services.artifacts.delete([artifact.id])
     assert len(_files(tmp_path)) == 1
     assert await services.read(await services.uploads.finish(second, _expected(b"same"))) == b"same"
+
+
+async def test_no_deletion_during_a_backup(services: Services, tmp_path: Path):
+    """While a backup reads the blobs, a deleted artifact is gone and its bytes stay; then they go."""
+    upload = await services.create_upload()
+    await services.write(upload, b"video")
+    artifact = await services.uploads.finish(upload, _expected(b"video"))
+    with pause_deletion(tmp_path / "artifacts"):
+        await services.artifacts.delete([artifact.id])
+        await services.garbage_collector.delete_expired()
+        with pytest.raises(NotFound):
+            await services.read(artifact)
+        services.clock.offset = timedelta(hours=2)
+        await services.garbage_collector.delete_orphans()
+        assert len(_files(tmp_path)) == 1
+    await services.garbage_collector.delete_expired()
+    assert _files(tmp_path) == []
 
 
 async def test_late_blob_deletion(services: Services, tmp_path: Path):

@@ -83,11 +83,12 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str, **metadata: str) -> None:
+    def __init__(self, backend: str, message: str, *, cause: str = "", **metadata: str) -> None:
+        """*cause* is the code of S3's answer, such as SlowDown."""
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend} | metadata,
+            metadata={"backend": backend} | ({"cause": cause} if cause else {}) | metadata,
             retry_delay=timedelta(seconds=2),
         )
 
@@ -102,4 +103,32 @@ class InsufficientSpace(BackendUnavailable):
             f"{message}: delete artifacts, or give storage a larger disk",
             freeBytes=str(free),
             neededBytes=str(needed),
+        )
+
+
+class DeletionPaused(BackendUnavailable):
+    """A backup reads the blobs: none is deleted until it has ended."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
+
+
+class DestinationUnavailable(ReelhaulError):
+    """The bucket of a destination does not respond, or limits the request rate."""
+
+    def __init__(self, destination: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_UNAVAILABLE,
+            message,
+            metadata={"destination": destination},
+            retry_delay=timedelta(seconds=5),
+        )
+
+
+class DestinationRefused(ReelhaulError):
+    """The bucket of a destination rejects the delivery; *cause* is the code of the S3 or STS service."""
+
+    def __init__(self, destination: str, cause: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_REFUSED, message, metadata={"destination": destination, "cause": cause}
         )

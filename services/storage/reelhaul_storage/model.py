@@ -17,6 +17,8 @@ from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
 UPLOAD_LIFETIME = timedelta(hours=24)
 #: Unfinished uploads of a tenant: more than all its downloads at once need, and few enough to list.
 MAX_UPLOADS_PER_TENANT = 10_000
+#: Destinations of a tenant.
+MAX_DESTINATIONS_PER_TENANT = 100
 #: How long a writer may take from claiming a blob to committing its artifact.
 CLAIM_LIFETIME = timedelta(hours=1)
 
@@ -78,9 +80,13 @@ class Artifact:
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
+    def is_visible_to(self, caller: Caller) -> bool:
+        """Return whether *caller* is the suite or of this tenant."""
+        return caller.suite or caller.tenant == self.tenant
+
     def check_visible_to(self, caller: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
-        if not caller.suite and caller.tenant != self.tenant:
+        """Raise RESOURCE_NOT_FOUND unless the artifact is visible to *caller*."""
+        if not self.is_visible_to(caller):
             raise NotFound(self.name)
 
     def check_not_expired(self, now: datetime) -> None:
@@ -154,6 +160,56 @@ class Chunk:
     content: bytes
     crc32c: int | None = None
     finish: ExpectedChecksums | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A bucket that artifacts of *tenant* are delivered to, and who may write to it."""
+
+    tenant: str
+    id: str
+    bucket: str
+    create_time: datetime
+    update_time: datetime
+    display_name: str = ""
+    prefix: str = ""
+    #: Empty: AWS.
+    endpoint_url: str = ""
+    region: str = "us-east-1"
+    path_style: bool = False
+    #: ``AES256``, ``aws:kms``, or empty.
+    server_side_encryption: str = ""
+    #: A key pair, its secret encrypted; or else the role to assume.
+    access_key_id: str = ""
+    sealed_secret: bytes = field(default=b"", repr=False)
+    role_arn: str = ""
+    external_id: str = ""
+    #: Grows by one with every change.
+    revision: int = 1
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"destinations/{self.id}"
+
+    @property
+    def etag(self) -> str:
+        """The strong etag, quoted; an id that is used again does not get an earlier one."""
+        return f'"{self.create_time.timestamp():.6f}-{self.revision}"'
+
+    def check_etag(self, etag: str) -> None:
+        """Raise ETAG_MISMATCH unless *etag* is empty or current."""
+        if etag and etag != self.etag:
+            raise EtagMismatch(self.name, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredObject:
+    """An object in the bucket of a destination, verified there."""
+
+    uri: str
+    size: int
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,17 @@ from typing import Protocol
 
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Blob, BlobHealth, DiskSpace, Query, TenantUsage, Upload
+from reelhaul_storage.model import (
+    Artifact,
+    Blob,
+    BlobHealth,
+    DeliveredObject,
+    Destination,
+    DiskSpace,
+    Query,
+    TenantUsage,
+    Upload,
+)
 
 
 class StagedWriter(Protocol):
@@ -32,8 +42,10 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
-        """Open *upload* for appending at *offset*.
+    def stage(
+        self, upload: str, offset: int, total_size: int = 0
+    ) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload*, which will have *total_size* bytes (0: unknown), for appending at *offset*.
 
         Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
         writer is active. However the block ends, bytes that reached the disk stay staged.
@@ -65,6 +77,13 @@ class BlobStore(Protocol):
         folder, through a link, or to anything but a regular file.
         """
 
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        """Return the key under which to publish what is staged, unless its content has a blob already.
+
+        A key is never used for a second blob: a slow deletion of the first could delete it. It is the same
+        in two calls only if it depends on what is staged.
+        """
+
     async def publish(self, upload: str, key: str, size: int) -> None:
         """Move the *size* staged bytes to *key*, atomically and durably; nothing stays staged.
 
@@ -86,7 +105,10 @@ class BlobStore(Protocol):
         """
 
     async def delete(self, key: str) -> None:
-        """Delete blob *key*. Deleting a missing key is not an error."""
+        """Delete blob *key*. Deleting a missing key is not an error.
+
+        Raises DeletionPaused while a backup reads the blobs.
+        """
 
     def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """Iterate over the uploads whose staged bytes were last written *before*."""
@@ -99,6 +121,59 @@ class BlobStore(Protocol):
 
     async def measure_space(self) -> DiskSpace | None:
         """Return the space on the disk; None if the store has no limit that it knows."""
+
+
+class DestinationStore(Protocol):
+    """Stores destinations by tenant and id. Each method is one transaction."""
+
+    async def add(self, destination: Destination) -> None:
+        """Insert *destination*.
+
+        Raises RESOURCE_EXISTS, and QUOTA_EXCEEDED if the tenant has ``MAX_DESTINATIONS_PER_TENANT``.
+        """
+
+    async def get(self, tenant: str, id: str) -> Destination:  # noqa: A002
+        """Return the destination. Raises RESOURCE_NOT_FOUND."""
+
+    async def list_page(self, tenant: str, after: str, limit: int) -> list[Destination]:
+        """Return the destinations of *tenant* whose ids follow *after*, by id."""
+
+    async def update(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        change: Callable[[Destination], Destination],
+    ) -> Destination:
+        """Replace the destination by what *change* returns. An exception from *change* rolls back."""
+
+    async def delete(self, tenant: str, id: str, check: Callable[[Destination], None]) -> None:  # noqa: A002
+        """Delete the destination unless *check* raises. Raises RESOURCE_NOT_FOUND."""
+
+
+class DestinationBuckets(Protocol):
+    """Writes to the buckets of destinations.
+
+    Every method raises URL_FORBIDDEN if the address may not be reached, DESTINATION_UNAVAILABLE if the
+    bucket does not respond, and DESTINATION_REFUSED if it rejects the request.
+    """
+
+    async def check_endpoint(self, url: str) -> None:
+        """Raise URL_INVALID or URL_FORBIDDEN if *url* may not be the endpoint of a destination."""
+
+    async def seal(self, secret: str) -> bytes:
+        """Return *secret* as it may be stored."""
+
+    async def check(self, destination: Destination) -> None:
+        """Write, read and delete a small object."""
+
+    async def deliver(
+        self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
+    ) -> DeliveredObject:
+        """Store *content*, that of *artifact*, under the destination's prefix and *object_name*; verify it.
+
+        *content* is not read if the object is there already. A call that fails or is cancelled leaves no
+        incomplete object and no parts. An exception from *content* is passed on.
+        """
 
 
 class Catalog(Protocol):
@@ -161,6 +236,9 @@ class Catalog(Protocol):
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         """Return the artifact. Raises RESOURCE_NOT_FOUND."""
 
+    async def get_artifacts(self, ids: Iterable[str]) -> list[Artifact]:
+        """Return the artifacts with *ids* that exist, in any order."""
+
     async def list_artifacts(self, query: Query) -> list[Artifact]:
         """Return the artifacts that match *query*. Raises REQUEST_TIMED_OUT."""
 
@@ -183,6 +261,12 @@ class Catalog(Protocol):
 
         Deletes none if one is missing (RESOURCE_NOT_FOUND) or if *check* raises for one.
         """
+
+    async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return key -> CRC-32 of the blobs *keys* whose CRC-32 is known."""
+
+    async def set_crc32(self, key: str, crc32: int) -> None:
+        """Save the CRC-32 of blob *key*. A missing blob is not an error."""
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         """Return ids of expired uploads."""

@@ -183,6 +183,17 @@ def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transiti
     )
 
 
+def revoke(job: Job, now: datetime) -> Transition:
+    """Take *job* back from its worker, valid lease or not, without charging the attempt."""
+    if not job.is_leased:
+        return transition.no_change(job)
+    if job.state is State.CANCELLING:
+        after, state = complete_cancel(job, now), AttemptState.CANCELLED
+    else:
+        after, state = requeue(job, now, charged=max(0, job.charged - 1)), AttemptState.RELEASED
+    return Transition(before=job, job=after, attempt_outcome=AttemptOutcome(state=state))
+
+
 def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
     """Answer a claim of a leased attempt: repeated, by another worker, or after the lease expired."""
     valid = job.due is not None and job.due > now

@@ -17,6 +17,7 @@ from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
+from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.uploads import Uploads
@@ -32,6 +33,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
+        archives: Archives,
         health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
@@ -41,6 +43,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
+        self._archives = archives
         self._health = health
         self._page_tokens = page_tokens
         self._now = now
@@ -93,7 +96,8 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def ReadArtifact(
         self, request: pb.ReadArtifactRequest, context: Any
     ) -> AsyncIterator[pb.ReadArtifactResponse]:
-        id_, offset, limit = requests.range_from_proto(request)
+        id_ = requests.parse_name(request.name, _ARTIFACTS)
+        offset, limit = requests.range_from_proto(request)
         artifact, pieces = await self._artifacts.read(id_, offset, limit, request.etag)
         response = pb.ReadArtifactResponse(
             artifact=self._to_proto(artifact), offset=offset, crc32c=crc32c(b"")
@@ -116,6 +120,24 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         yield httpbody_pb2.HttpBody(content_type=artifact.media_type)
         async for piece in pieces:
             yield httpbody_pb2.HttpBody(data=piece)
+
+    async def ArchiveArtifacts(
+        self, request: pb.ArchiveArtifactsRequest, context: Any
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        offset, limit = requests.range_from_proto(request)
+        selection = requests.archive_from_proto(request, caller())
+        pieces = await self._archives.read(selection, offset, limit, request.etag)
+        yield httpbody_pb2.HttpBody(content_type="application/zip")
+        async for piece in pieces:
+            yield httpbody_pb2.HttpBody(data=piece)
+
+    async def DescribeArchive(
+        self, request: pb.DescribeArchiveRequest, context: Any
+    ) -> pb.DescribeArchiveResponse:
+        archive = await self._archives.describe(requests.archive_from_proto(request, caller()))
+        return pb.DescribeArchiveResponse(
+            size_bytes=archive.size, etag=archive.etag, artifact_count=len(archive.artifacts)
+        )
 
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> artifact_pb2.Artifact:
         return self._to_proto(await self._artifacts.get(requests.parse_name(request.name, _ARTIFACTS)))
@@ -152,7 +174,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def BatchDeleteArtifacts(
         self, request: pb.BatchDeleteArtifactsRequest, context: Any
     ) -> empty_pb2.Empty:
-        await self._artifacts.delete(requests.ids_from_proto(request))
+        await self._artifacts.delete(requests.parse_names(request.names))
         return empty_pb2.Empty()
 
     async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:

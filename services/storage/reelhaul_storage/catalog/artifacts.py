@@ -52,6 +52,11 @@ def get_artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
     return artifact_from_row(row)
 
 
+def get_artifacts(connection: Connection, ids: Iterable[str]) -> list[Artifact]:
+    rows = connection.execute(select(artifacts).where(artifacts.c.id.in_(list(ids)))).mappings()
+    return [artifact_from_row(row) for row in rows]
+
+
 def is_cheap(query: Query) -> bool:
     """Return whether an index finds the artifacts of *query*, rather than a scan of many rows."""
     if query.where is None:
@@ -127,6 +132,15 @@ def delete_artifacts(
             raise NotFound(f"artifacts/{id_}")
         check(found[id_])
     _delete(connection, ids, {artifact.key for artifact in found.values()}, now)
+
+
+def find_crc32s(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    known = select(blobs.c.key, blobs.c.crc32).where(blobs.c.key.in_(list(keys)), blobs.c.crc32.is_not(None))
+    return {row.key: row.crc32 for row in connection.execute(known)}
+
+
+def set_crc32(connection: Connection, key: str, crc32: int) -> None:
+    connection.execute(update(blobs).where(blobs.c.key == key).values(crc32=crc32))
 
 
 def delete_expired_artifacts(connection: Connection, now: datetime, limit: int) -> int:

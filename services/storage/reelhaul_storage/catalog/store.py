@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database, DatabaseFull
 from reelhaul_storage.catalog import artifacts, blobs, uploads
+from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.model import Artifact, Blob, BlobHealth, DiskSpace, Query, TenantUsage, Upload
@@ -26,6 +27,8 @@ class SqlCatalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: The destinations in the same database.
+        self.destinations = SqlDestinationStore(database)
 
     @classmethod
     @asynccontextmanager
@@ -73,6 +76,10 @@ class SqlCatalog:
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))
 
+    async def get_artifacts(self, ids: Iterable[str]) -> list[Artifact]:
+        ids = list(ids)
+        return await self._database.read(lambda c: artifacts.get_artifacts(c, ids))
+
     async def list_artifacts(self, query: Query) -> list[Artifact]:
         run = self._database.read if artifacts.is_cheap(query) else self._database.scan
         return await run(lambda c: artifacts.list_artifacts(c, query))
@@ -92,6 +99,13 @@ class SqlCatalog:
     ) -> None:
         ids = list(ids)
         await self._write(lambda c: artifacts.delete_artifacts(c, ids, check, now))
+
+    async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
+        keys = list(keys)
+        return await self._database.read(lambda c: artifacts.find_crc32s(c, keys))
+
+    async def set_crc32(self, key: str, crc32: int) -> None:
+        await self._database.write(lambda c: artifacts.set_crc32(c, key, crc32))
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))

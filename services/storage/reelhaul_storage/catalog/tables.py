@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -139,4 +140,26 @@ uploads = Table(
         sqlite_where=text("artifact = ''"),
         postgresql_where=text("artifact = ''"),
     ),
+)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("display_name", String(100), nullable=False),
+    Column("bucket", String(63), nullable=False),
+    Column("prefix", String(500), nullable=False),
+    Column("endpoint_url", String(300), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("path_style", Boolean, nullable=False),
+    Column("server_side_encryption", String(16), nullable=False),
+    Column("access_key_id", String(128), nullable=False),
+    # Encrypted; empty if there is a role.
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("role_arn", String(200), nullable=False),
+    Column("external_id", String(64), nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("update_time", UtcMicroseconds, nullable=False),
+    Column("revision", Integer, nullable=False),
 )
