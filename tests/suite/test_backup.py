@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, download, wait_for_end, wait_until_downloading
 from tests.suite.suite import Suite, running_suite
@@ -30,6 +31,7 @@ from reelhaul_storage.disk.files import pause_deletion
 
 # Bytes per second: the download is interrupted before its end.
 _RATE = 1_500_000
+_KEY = Fernet.generate_key()
 _DAMAGED = "the backup is damaged"
 
 
@@ -73,7 +75,7 @@ def backup(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bac
     data_dir, file = folder / "data", folder / "suite.tar"
     (data_dir / "cookies").mkdir(parents=True)
     (data_dir / "cookies" / "site.cookies").write_bytes(b"sealed")
-    (data_dir / "storage-seal.key").write_bytes(b"key")
+    (data_dir / "storage-seal.key").write_bytes(_KEY)
     with running_suite(data_dir, fetcher_slots="1") as suite:
         url = site.url("/watch/demo")
         file_url = download(suite, url, quality="1080p", format="mp4")["files"][0]["url"]
@@ -104,7 +106,7 @@ def test_a_restored_suite_finishes_the_jobs(backup: Backup, tmp_path: Path):
     result = _run(data_dir, "restore", str(backup.file))
     assert result.returncode == 0, result.stderr
     assert (data_dir / "cookies" / "site.cookies").read_bytes() == b"sealed"
-    assert (data_dir / "storage-seal.key").read_bytes() == b"key"
+    assert (data_dir / "storage-seal.key").read_bytes() == _KEY
     for name in ("jobs.db", "storage.db", "storage-seal.key", "cookies/site.cookies"):
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
     with running_suite(data_dir) as suite:

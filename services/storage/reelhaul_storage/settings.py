@@ -70,7 +70,7 @@ class Settings(SuiteSettings):
 
     @field_validator("storage_destination_networks", mode="before")
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_destination_networks(cls, value: object) -> object:
         return split_networks(value)
 
     @field_validator("storage_adopt_dir", mode="before")

@@ -282,9 +282,10 @@ def _fail(
     reason = retries.error_reason(error)
     name = ErrorReason.Name(reason)
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
+    charged = job.charged if retries.is_charged(reason, failures) else max(0, job.charged - 1)
     delay = retries.retry_delay(
         job.retry,
-        charged=job.charged,
+        charged=charged,
         failures=failures,
         reason=reason,
         retry_after=retry_after,
@@ -296,6 +297,7 @@ def _fail(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
+        charged=charged,
         queue_stage=QueueStage.LATER,
         due=now + delay,
         error=error,

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import fsync
@@ -113,6 +114,7 @@ class Files:
                 os.fchmod(fd, 0o440)
                 os.fsync(fd)
                 fsync.make_folder(target.parent, self.blobs)
+                failpoints.hit("storage.publish.before_rename")
                 source.replace(target)
             fsync.sync_folder(target.parent)
         self._hashers.pop(upload, None)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
+from reelhaul_runtime import failpoints
 from reelhaul_storage.errors import DeletionPaused
 from reelhaul_storage.ports import BlobStore, Catalog
 
@@ -57,6 +58,7 @@ class GarbageCollector:
             while doomed := await self._catalog.list_doomed_keys(before, _BATCH):
                 for key in doomed:
                     await self._blobs.delete(key)
+                failpoints.hit("storage.collect.after_delete")
                 await self._catalog.delete_doomed_keys(doomed)
 
     async def delete_orphans(self) -> None:
