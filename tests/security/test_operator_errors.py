@@ -93,7 +93,19 @@ def files(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ("REELHAUL_STORAGE_URL", "s3://bucket/prefix", "file://{tmp}/artifacts"),
+    ("REELHAUL_STORAGE_URL", "s3://Bucket/prefix", "s3://bucket/prefix"),
+    ("REELHAUL_STORAGE_URL", "s3://hunter2:hunter2@bucket", "file://{tmp}/artifacts"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket/a//b", "s3://my.bucket/a/b"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?access_key=hunter2", "s3://bucket?region=eu-central-1"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?path_style=yes", "s3://bucket?path_style=true"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?sse=DES", "s3://bucket?sse=AES256"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?sse_kms_key_id=1", "s3://bucket?sse=aws:kms&sse_kms_key_id=1"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?endpoint_url=minio:9000", "s3://bucket?endpoint_url=https://minio"),
+    (
+        "REELHAUL_STORAGE_URL",
+        "s3://bucket?endpoint_url=http://u:hunter2@minio",
+        "s3://bucket?endpoint_url=http://[::1]:9000",
+    ),
     ("REELHAUL_STORAGE_URL", "file://host/folder", "file://{tmp}/a-folder"),
     ("REELHAUL_STORAGE_URL", "artifacts", ""),
     ("REELHAUL_STORAGE_URL", "file://{tmp}/a-file", "file://{tmp}/new/artifacts"),
@@ -151,7 +163,7 @@ def test_wrong_settings_are_refused_by_name(
 @pytest.mark.parametrize(
     ("name", "value", "owner"),
     [
-        ("REELHAUL_STORAGE_URL", "s3://bucket", "storage"),
+        ("REELHAUL_STORAGE_URL", "s3://UPPER", "storage"),
         ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "jobs"),
         ("REELHAUL_FETCHER_COOKIES_KEY", "hunter2", "fetcher"),
     ],

@@ -15,6 +15,7 @@ from reelhaul_storage.model import (
     BlobHealth,
     DeliveredObject,
     Destination,
+    DiskSpace,
     Query,
     TenantUsage,
     Upload,
@@ -41,8 +42,10 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
-        """Open *upload* for appending at *offset*.
+    def stage(
+        self, upload: str, offset: int, total_size: int = 0
+    ) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload*, which will have *total_size* bytes (0: unknown), for appending at *offset*.
 
         Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
         writer is active. However the block ends, bytes that reached the disk stay staged.
@@ -74,6 +77,13 @@ class BlobStore(Protocol):
         folder, through a link, or to anything but a regular file.
         """
 
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        """Return the key under which to publish what is staged, unless its content has a blob already.
+
+        A key is never used for a second blob: a slow deletion of the first could delete it. It is the same
+        in two calls only if it depends on what is staged.
+        """
+
     async def publish(self, upload: str, key: str, size: int) -> None:
         """Move the *size* staged bytes to *key*, atomically and durably; nothing stays staged.
 
@@ -95,7 +105,10 @@ class BlobStore(Protocol):
         """
 
     async def delete(self, key: str) -> None:
-        """Delete blob *key*. Deleting a missing key is not an error."""
+        """Delete blob *key*. Deleting a missing key is not an error.
+
+        Raises DeletionPaused while a backup reads the blobs.
+        """
 
     def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """Iterate over the uploads whose staged bytes were last written *before*."""
@@ -104,7 +117,10 @@ class BlobStore(Protocol):
         """Iterate over the keys published *before*."""
 
     async def check(self) -> None:
-        """Write and read some bytes; return if that works."""
+        """Write, read and delete some bytes; return if that works."""
+
+    async def measure_space(self) -> DiskSpace | None:
+        """Return the space on the disk; None if the store has no limit that it knows."""
 
 
 class DestinationStore(Protocol):
@@ -167,11 +183,12 @@ class Catalog(Protocol):
     never used again, and its bytes may be deleted at any later time.
     """
 
-    async def add_upload(self, upload: Upload) -> Upload:
+    async def add_upload(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
         """Insert *upload*, or return the earlier one with the same tenant and request_id.
 
-        Raises REQUEST_ID_REUSED if the earlier one was another request, and QUOTA_EXCEEDED if the tenant
-        has ``MAX_UPLOADS_PER_TENANT`` unfinished uploads; then nothing is inserted.
+        Raises REQUEST_ID_REUSED if the earlier one was another request, QUOTA_EXCEEDED if the tenant has
+        ``MAX_UPLOADS_PER_TENANT`` unfinished uploads, and STORAGE_UNAVAILABLE if *space* does not suffice for
+        what this and all unfinished uploads reserve; then nothing is inserted.
         """
 
     async def get_upload(self, id: str) -> Upload:  # noqa: A002
@@ -260,8 +277,8 @@ class Catalog(Protocol):
     async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
         """Doom unreferenced blobs that were claimed *before*: their writers have died."""
 
-    async def list_doomed_keys(self, limit: int) -> list[str]:
-        """Return keys whose bytes may be deleted."""
+    async def list_doomed_keys(self, before: datetime, limit: int) -> list[str]:
+        """Return keys that were doomed at or *before* that time, oldest first."""
 
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         """Remove doomed *keys* whose bytes have been deleted."""

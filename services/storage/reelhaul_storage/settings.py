@@ -12,12 +12,15 @@ from pydantic_settings import NoDecode
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
 from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder, split_networks
+from reelhaul_storage.s3.location import parse_location
 
 
 class Settings(SuiteSettings):
     """The suite's settings plus those of storage."""
 
-    #: Where blobs are stored: ``file:///folder``. Empty: ``artifacts`` in the data folder.
+    #: Where blobs are stored: ``file:///folder``, or ``s3://bucket/prefix`` with the options endpoint_url,
+    #: region, path_style, sse (AES256 or aws:kms) and sse_kms_key_id; credentials as boto3 finds them.
+    #: Empty: ``artifacts`` in the data folder.
     storage_url: str = ""
     #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
@@ -28,8 +31,12 @@ class Settings(SuiteSettings):
     storage_default_ttl_days: float = Field(default=7, gt=0)
     #: Maximum size of one artifact.
     storage_max_artifact_bytes: int = Field(default=256 << 30, gt=0)
-    #: Free disk space that storage leaves unused: with less than this free, writes are rejected.
+    #: Free disk space that storage leaves unused: uploads that would take it are refused.
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
+    #: Bytes per second that are read again in the background to find damaged ones. 0: none.
+    storage_scrub_bytes_per_second: int = Field(default=8 << 20, ge=0)
+    #: Seconds for which bytes stay after the last artifact with them was deleted or expired.
+    storage_grace_seconds: float = Field(default=0, ge=0)
     #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
     #: Keys that the secrets of destinations are encrypted with, comma separated: the first encrypts, any
@@ -41,10 +48,12 @@ class Settings(SuiteSettings):
     @field_validator("storage_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value:
+        if value.startswith("s3:"):
+            parse_location(value)
+        elif value:
             url = urlsplit(value)
             if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
-                raise ValueError("this build stores artifacts in a folder: use file:///folder")
+                raise ValueError("must be file:///folder or s3://bucket/prefix")
             check_folder(Path(unquote(url.path)))
         return value
 
@@ -86,4 +95,9 @@ class Settings(SuiteSettings):
 
     def load_seal_keys(self) -> tuple[str, ...]:
         """Return the keys of ``storage_seal_keys``, or the one in the data folder."""
-        return parse_keys(self.storage_seal_keys) or (load_or_create_key(self.data_dir / "storage-seal.key"),)
+        return parse_keys(self.storage_seal_keys) or (load_or_create_key(self.seal_key_path),)
+
+    @property
+    def seal_key_path(self) -> Path:
+        """The key in the data folder, which is created when it is first needed."""
+        return self.data_dir / "storage-seal.key"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from typing import TypeVar
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
+from reelhaul_storage.model import DiskSpace
 
 T = TypeVar("T")
 
@@ -56,7 +58,7 @@ class DiskBlobStore:
         return "local"
 
     @asynccontextmanager
-    async def stage(self, upload: str, offset: int) -> AsyncIterator[StagedFile]:
+    async def stage(self, upload: str, offset: int, total_size: int = 0) -> AsyncIterator[StagedFile]:
         fd = await self._open(self._files.open_for_append, upload, offset)
         staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
 
@@ -85,6 +87,9 @@ class DiskBlobStore:
 
     async def adopt(self, upload: str, path: str) -> None:
         await self._run(self._files.adopt, upload, path)
+
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{secrets.token_hex(6)}"
 
     async def publish(self, upload: str, key: str, size: int) -> None:
         await self._run(self._files.publish, upload, key, size)
@@ -135,6 +140,9 @@ class DiskBlobStore:
 
     async def check(self) -> None:
         await self._run(self._files.check)
+
+    async def measure_space(self) -> DiskSpace:
+        return await self._run(self._files.measure_space)
 
     async def _open(self, work: Callable[..., int], *arguments: object) -> int:
         """Return the descriptor that *work* opens; close it if this call is cancelled meanwhile."""

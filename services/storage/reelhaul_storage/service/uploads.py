@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from reelhaul_storage.model import (
     UPLOAD_LIFETIME,
     Artifact,
     Chunk,
+    DiskSpace,
     ExpectedChecksums,
     NewArtifact,
     Upload,
@@ -58,12 +58,15 @@ class Uploads:
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
-        """Create *upload*; its id, tenant and times are set here.
+        """Create *upload*; its id, tenant, times and reservation are set here.
 
         Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
+        Raises STORAGE_UNAVAILABLE if the disk has too little space for it and the other unfinished uploads.
         """
-        status = await self._get_status(await self._add(upload))
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
+        space = await self._measure_space(upload, adoptable=adoptable)
+        upload = replace(upload, reserved_size=upload.total_size if space else 0)
+        status = await self._get_status(await self._add(upload, space))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
@@ -84,6 +87,7 @@ class Uploads:
             return
         (await self._catalog.get_upload(id)).check_visible_to(caller())
         await self._catalog.delete_uploads([id])
+        failpoints.hit("storage.delete_upload.after_commit")
         await self._blobs.discard(id)
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
@@ -97,6 +101,7 @@ class Uploads:
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
         await self._extend(upload)
         persisted, finish = await self._stage(upload, chunks)
+        failpoints.hit("storage.write.after_persist")
         await self._extend(upload)
         return persisted if finish is None else await self.finish(id, finish)
 
@@ -134,6 +139,7 @@ class Uploads:
             raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
+            failpoints.hit("storage.adopt.after_link")
         content = await self._blobs.hash_staged(upload.id)
         if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
             return await self._finish_without_bytes(upload, expected)
@@ -150,7 +156,7 @@ class Uploads:
             async with self._blobs.stage(upload.id, 0):
                 pass  # creates the empty file that is published below
         now = self._now()
-        new_key = _build_blob_key(content.sha256, secrets.token_hex(6))
+        new_key = await self._blobs.choose_key(upload.id, content.sha256)
         key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
         failpoints.hit("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
@@ -176,14 +182,23 @@ class Uploads:
             raise OffsetConflict("the content has just been deleted: write it", 0)
         return artifact
 
-    async def _add(self, upload: Upload) -> Upload:
-        """Insert *upload* with a new id, its tenant and its times."""
+    async def _measure_space(self, upload: Upload, *, adoptable: bool) -> DiskSpace | None:
+        """Return the space that *upload* takes a part of; None if it takes none, or an unknown size."""
+        tenant = _choose_tenant(upload.draft)
+        if not upload.total_size or await self._find_stored(tenant, upload.expected_sha256):
+            return None
+        space = await self._blobs.measure_space()
+        return None if space is not None and adoptable and space.adopts_by_link else space
+
+    async def _add(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
+        """Insert *upload* with a new id, its tenant and its times, if there is *space* for it."""
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        return await self._catalog.add_upload(
-            replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
-        )
+        upload = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
+        added = await self._catalog.add_upload(upload, space)
+        failpoints.hit("storage.create.after_commit")
+        return added
 
     async def _extend(self, upload: Upload) -> None:
         """Set the expiry of an upload that is being written to, unless it is right already."""
@@ -202,11 +217,12 @@ class Uploads:
         if chunk is None:
             raise FieldInvalid("content", "no message was sent")
         size = chunk.offset
-        async with self._blobs.stage(upload.id, size) as staged:
+        async with self._blobs.stage(upload.id, size, upload.total_size) as staged:
             while chunk is not None:
                 self._check_size(size + len(chunk.content))
                 await _check_chunk(upload, staged, chunk, size)
                 await staged.write(chunk.content)
+                failpoints.hit("storage.write.after_chunk")
                 size += len(chunk.content)
                 if chunk.finish is not None:
                     return await staged.persist(), chunk.finish
@@ -259,15 +275,6 @@ def _expiry(last_write: datetime) -> datetime:
 def _choose_tenant(draft: NewArtifact) -> str:
     who = caller()
     return draft.tenant if who.suite and draft.tenant else who.tenant
-
-
-def _build_blob_key(sha256: str, nonce: str) -> str:
-    """Return the key for a new blob; *nonce* must be fresh for each call.
-
-    The nonce keeps a key from being used twice: a slow deletion of an earlier blob with the same
-    digest cannot delete the new one.
-    """
-    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{nonce}"
 
 
 async def _check_chunk(upload: Upload, staged: StagedWriter, chunk: Chunk, size: int) -> None:
