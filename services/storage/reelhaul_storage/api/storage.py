@@ -19,6 +19,7 @@ from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.uploads import Uploads
 
 _UPLOADS = "uploads"
@@ -33,6 +34,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         uploads: Uploads,
         artifacts: Artifacts,
         archives: Archives,
+        health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
@@ -42,6 +44,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self._uploads = uploads
         self._artifacts = artifacts
         self._archives = archives
+        self._health = health
         self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
@@ -173,6 +176,9 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> empty_pb2.Empty:
         await self._artifacts.delete(requests.parse_names(request.names))
         return empty_pb2.Empty()
+
+    async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
+        return responses.status_to_proto(await self._health.get_status())
 
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))
