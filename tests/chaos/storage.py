@@ -33,6 +33,7 @@ async def inspect_storage(data_dir: Path, database_url: str, rows: Sequence[JobR
     settings = Settings(
         data_dir=data_dir,
         storage_address="127.0.0.1:0",
+        storage_http_address="127.0.0.1:0",
         storage_database_url=database_url,
         storage_sweep_seconds=0.2,
         suite_token=_TOKEN,

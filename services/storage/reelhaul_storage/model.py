@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import EtagMismatch, Expired
+
+Network = IPv4Network | IPv6Network
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
@@ -144,6 +147,18 @@ class Chunk:
     content: bytes
     crc32c: int | None = None
     finish: ExpectedChecksums | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTerms:
+    """What a signed link allows."""
+
+    #: Until when a download may start, in whole seconds.
+    expire_time: datetime
+    #: Whether a browser may show the file in place of saving it.
+    inline: bool = False
+    #: The network from which the link works; None: everywhere.
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Query, Upload
+from reelhaul_storage.model import Artifact, LinkTerms, Query, Upload
 
 
 class StagedWriter(Protocol):
@@ -95,6 +95,20 @@ class BlobStore(Protocol):
 
     async def check(self) -> None:
         """Write and read some bytes; return if that works."""
+
+
+class LinkSigner(Protocol):
+    """Creates URLs that let whoever knows them read an artifact."""
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a link is refused once ``Artifact.link_generation`` has grown."""
+
+    async def sign(self, artifact: Artifact, terms: LinkTerms) -> str:
+        """Return the URL of *artifact*, under its file name, within *terms*.
+
+        Raises METHOD_UNSUPPORTED if links cannot be bound to the network of *terms*.
+        """
 
 
 class Catalog(Protocol):

@@ -70,6 +70,11 @@ def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtif
     return pb.WriteArtifactResponse(persisted_size=result)
 
 
+def link_to_proto(url: str, expire_time: datetime) -> pb.SignArtifactUrlResponse:
+    """Convert a signed link."""
+    return pb.SignArtifactUrlResponse(url=url, expire_time=_timestamp(expire_time))
+
+
 def _timestamp(when: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(when)
