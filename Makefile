@@ -49,7 +49,8 @@ fmt: $(VENV)/dev.stamp  ## Format the code and fix what ruff can fix
 up: $(VENV)/run.stamp  ## Run the whole suite on this machine; Ctrl-C drains it
 	$(BIN)/reelhaul up $(ARGS)
 
-demo: $(VENV)/run.stamp  ## Start the suite, download a video (URL=... for any other), verify it, stop
+# The S3 server of --s3 is one of the development tools.
+demo: $(VENV)/$(if $(findstring --s3,$(ARGS)),dev,run).stamp  ## Start the suite, download a video (URL=... for any other), verify it, stop (ARGS=--s3: on S3)
 	$(BIN)/python -m tests.demo $(if $(URL),--url '$(URL)') $(ARGS)
 
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite

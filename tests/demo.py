@@ -1,11 +1,13 @@
 """``make demo``: download one video with the whole suite, show the progress, and check the result.
 
+With ``ARGS=--s3`` the suite stores it in the bucket of an S3 server that runs meanwhile.
 Ends with one line, ``demo ok job=<name> bytes=<n> sha256=<hex> seconds=<s>``, and exit code 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.s3_server import BUCKET, S3Server, running_s3_server
 from tests.sites import media, tools
 from tests.suite.suite import SITE_NETWORK, Suite, SuiteError, running_suite
 
@@ -45,11 +48,12 @@ def main() -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--url", help="URL to download instead of the local site's demo page")
-    url = parser.parse_args().url
+    parser.add_argument("--s3", action="store_true", help="store the video in the bucket of an S3 server")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="reelhaul-demo-"))
     try:
-        result = _run(url, folder)
+        result = _run(arguments.url, folder, on_s3=arguments.s3)
     except (DemoError, SuiteError, subprocess.SubprocessError, OSError) as error:
         print(f"demo FAILED: {error}\nsuite log: {folder}/data.log", file=sys.stderr)
         return 1
@@ -62,7 +66,7 @@ def main() -> int:
     return 0
 
 
-def _run(url: str | None, folder: Path) -> DemoResult:
+def _run(url: str | None, folder: Path, *, on_s3: bool) -> DemoResult:
     """Download *url* or the demo page; all processes have ended at the return."""
     settings = _settings_from_environment()
     with ExitStack() as stack:
@@ -71,12 +75,16 @@ def _run(url: str | None, folder: Path) -> DemoResult:
             url = stack.enter_context(_running_site()) + _PAGE
             settings["fetcher_allow_networks"] = _with_site_network(settings)
             original = media.ensure_media()
-        suite = stack.enter_context(running_suite(folder / "data", **settings))
+        s3 = stack.enter_context(running_s3_server(folder / "s3")) if on_s3 else None
+        suite = stack.enter_context(running_suite(folder / "data", s3=s3, **settings))
         print(f"suite ready in {suite.ready_seconds:.2f} s at {suite.address('gateway')}", flush=True)
         output = folder / "saved"
         options = ["--format", "mp4", "--subtitles", _LANGUAGE] if original else []
         _download(suite, url, output, ["--quality", "1080p", *options])
-        return _verify(suite, output, original)
+        result = _verify(suite, output, original)
+        if s3 is not None:
+            _verify_bucket(s3, result)
+        return result
 
 
 @contextmanager
@@ -122,6 +130,17 @@ def _verify(suite: Suite, output: Path, original: media.Media | None) -> DemoRes
         _check_against_site(original, video, output)
     _print_streams(video)
     return DemoResult(f"jobs/{download['job_id']}", video.stat().st_size, main_file["sha256"])
+
+
+def _verify_bucket(s3: S3Server, result: DemoResult) -> None:
+    """Check that the bucket has the video, and show its object."""
+    client = s3.client()
+    for key in s3.list_keys():
+        content = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        if hashlib.sha256(content).hexdigest() == result.sha256:
+            print(f"verified s3://{BUCKET}/{key} at {s3.endpoint_url}: {len(content)} bytes", flush=True)
+            return
+    raise DemoError(f"no object of the bucket has the video's digest: {s3.list_keys()}")
 
 
 def _check_against_site(original: media.Media, video: Path, output: Path) -> None:

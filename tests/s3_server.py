@@ -149,6 +149,9 @@ class S3Server:
             "-master.volumeSizeLimitMB=1024",
             "-volume.max=0",
             "-master.telemetry=false",
+            # Not used, and at fixed ports: a second server on this machine would not start.
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             *(f"-{name}.port={port}" for name, port in ports),
             *(f"-{name}.port.grpc={port}" for name, port in grpc_ports),
         ]

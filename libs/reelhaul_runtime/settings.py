@@ -101,9 +101,7 @@ class SuiteSettings(BaseSettings):
     @field_validator("fetcher_allow_networks", mode="before")
     @classmethod
     def _split_networks(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
-        return value
+        return split_networks(value)
 
     @field_validator("nats_url")
     @classmethod
@@ -269,6 +267,13 @@ def _describe_unknown(name: str, known: Collection[str]) -> str:
     nearest = difflib.get_close_matches(name.upper(), known, 1)
     advice = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all settings"
     return f"{name} is not a setting: {advice}"
+
+
+def split_networks(value: object) -> object:
+    """Return the networks in *value* if it is text, comma separated. Raises ValueError."""
+    if isinstance(value, str):
+        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+    return value
 
 
 def _is_port(text: str) -> bool:

@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=90, help="duration of load and faults")
     parser.add_argument("--seed", type=int, default=1, help="seed of load and faults")
     parser.add_argument("--db", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--storage", choices=["disk", "s3"], default="disk")
     parser.add_argument("--mutant", choices=["no-fence", "no-sweeper"], default="")
     parser.add_argument("--fetchers", type=int, default=3)
     parser.add_argument("--clients", type=int, default=21)
@@ -46,7 +47,8 @@ def main() -> int:
     options = ChaosOptions(**arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="reelhaul-chaos-"))
-    print(f"chaos seed={options.seed} seconds={options.seconds:g} db={options.db} in {folder}", flush=True)
+    where = f"db={options.db} storage={options.storage} in {folder}"
+    print(f"chaos seed={options.seed} seconds={options.seconds:g} {where}", flush=True)
     try:
         result = run(options, folder)
     except SuiteError as error:
@@ -58,15 +60,14 @@ def main() -> int:
     _print_details(result)
     if not result.violations and not keep:
         shutil.rmtree(folder, ignore_errors=True)
-    print(_last_line(result), flush=True)
+    print(_last_line(result, options), flush=True)
     return 1 if result.violations else 0
 
 
-def _last_line(result: ChaosResult) -> str:
+def _last_line(result: ChaosResult, options: ChaosOptions) -> str:
     """Return the line that sums up the run; scripts parse it."""
-    kills = ",".join(
-        f"{service}:{result.kills[service]}" for service in ("jobs", "fetcher", "storage", "nats")
-    )
+    killed = ["jobs", "fetcher", "storage", "nats", *(["s3"] if options.storage == "s3" else [])]
+    kills = ",".join(f"{process}:{result.kills[process]}" for process in killed)
     found = Counter(violation.invariant for violation in result.violations)
 
     def count(invariants: tuple[str, ...]) -> int:

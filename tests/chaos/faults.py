@@ -18,6 +18,7 @@ import nats
 import nats.errors
 from grpc import aio
 from tests.chaos.audit import JobsDatabase
+from tests.s3_server import S3Server
 from tests.suite.suite import Suite
 
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -42,7 +43,9 @@ FAILPOINTS = {
 _FAILPOINT_LOG = re.compile(r'"failpoint": "(\w+)\.')
 
 # How often each service is chosen to be killed.
-_KILL_WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2}
+_KILL_WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2, "s3": 2}
+# Seconds for which the S3 server is away before it is started again, which takes another three.
+_S3_OUTAGE_SECONDS = 1.0
 
 # A stall waits up to this many polls for a fetcher that holds a lease.
 _BUSY_POLLS, _POLL_SECONDS = 20, 0.2
@@ -80,7 +83,9 @@ def plan_faults(
 
     *replicas*: number of processes by service, where it is not 1.
     """
-    services = [name for name, weight in _KILL_WEIGHTS.items() for _ in range(weight)]
+    services = [
+        name for name, weight in _KILL_WEIGHTS.items() if replicas.get(name, 1) for _ in range(weight)
+    ]
     elapsed, wiped, jobs_stopped, next_stall = 0.0, False, False, rng.uniform(2, 4)
     while True:
         after = rng.uniform(0.5, 1.6)
@@ -118,18 +123,24 @@ def count_failpoint_kills(log: Path) -> Counter[str]:
 class FaultInjector:
     """Injects planned faults and counts them."""
 
-    def __init__(self, suite: Suite, database: JobsDatabase, stall_seconds: float) -> None:
+    def __init__(
+        self, suite: Suite, database: JobsDatabase, stall_seconds: float, s3: S3Server | None
+    ) -> None:
         self._suite, self._database, self._stall_seconds = suite, database, stall_seconds
+        self._s3 = s3
+        self._s3_outage: asyncio.Task[None] | None = None
         #: Kills by service.
         self.kills: Counter[str] = Counter()
         self.stalls = 0
         self.wipes = 0
 
     async def run(self, plan: Iterable[Fault]) -> None:
-        """Inject all faults of *plan* at their times."""
+        """Inject all faults of *plan* at their times; the S3 server runs at the return."""
         for fault in plan:
             await asyncio.sleep(fault.after)
             match fault.kind:
+                case FaultKind.KILL if fault.process == "s3":
+                    self._kill_s3()
                 case FaultKind.KILL:
                     self._kill(fault.process)
                 case FaultKind.STALL:
@@ -138,6 +149,19 @@ class FaultInjector:
                     await self._stop(self._suite.processes().get("jobs"))
                 case FaultKind.WIPE:
                     await self._wipe_work_stream()
+        if self._s3_outage is not None:
+            await self._s3_outage
+
+    def _kill_s3(self) -> None:
+        """Kill the S3 server unless it is away; start it again after a while, beside the other faults."""
+        if self._s3 is not None and (self._s3_outage is None or self._s3_outage.done()):
+            self._s3.kill()
+            self.kills["s3"] += 1
+            self._s3_outage = asyncio.create_task(self._restart_s3(self._s3))
+
+    async def _restart_s3(self, s3: S3Server) -> None:
+        await asyncio.sleep(_S3_OUTAGE_SECONDS)
+        await asyncio.to_thread(s3.start)
 
     def _kill(self, name: str) -> None:
         pid = self._suite.processes().get(name)

@@ -25,6 +25,7 @@ from tests.chaos.load import LoadGenerator
 from tests.chaos.storage import inspect_storage
 from tests.chaos.videos import VideoSource, running_video_source
 from tests.postgresql import fresh_database
+from tests.s3_server import S3Server, running_s3_server
 from tests.suite.suite import Suite, running_suite
 
 from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2
@@ -48,6 +49,8 @@ class ChaosOptions:
     seconds: float = 90
     seed: int = 1
     db: str = "sqlite"
+    #: ``disk``, or ``s3``: then the S3 server is killed and started again as well.
+    storage: str = "disk"
     #: The safeguard that the jobs service lacks; empty: none.
     mutant: str = ""
     fetchers: int = 3
@@ -59,8 +62,12 @@ class ChaosOptions:
 
     @property
     def replicas(self) -> Mapping[str, int]:
-        """Number of processes by service, where there can be several."""
-        return {"fetcher": self.fetchers, "jobs": 1 if self.db == "sqlite" else 2}
+        """Number of processes by service, where it is not always 1."""
+        return {
+            "fetcher": self.fetchers,
+            "jobs": 1 if self.db == "sqlite" else 2,
+            "s3": 1 if self.storage == "s3" else 0,
+        }
 
     @property
     def site_limit(self) -> int:
@@ -99,7 +106,8 @@ def run(options: ChaosOptions, folder: Path) -> ChaosResult:
         settings |= stack.enter_context(_database_settings(options.db))
         videos = stack.enter_context(running_video_source(folder / "videos"))
         database = stack.enter_context(open_jobs_database(settings["jobs_database_url"]))
-        return asyncio.run(_Run(options, folder / "data", settings, videos, database).run())
+        s3 = stack.enter_context(running_s3_server(folder / "s3")) if options.storage == "s3" else None
+        return asyncio.run(_Run(options, folder / "data", settings, videos, database, s3).run())
 
 
 class _Run:
@@ -110,9 +118,10 @@ class _Run:
         settings: dict[str, str],
         videos: VideoSource,
         database: JobsDatabase,
+        s3: S3Server | None,
     ) -> None:
         self._options, self._data_dir, self._settings = options, folder, settings
-        self._videos, self._database = videos, database
+        self._videos, self._database, self._s3 = videos, database, s3
         # The suite is started twice; further replicas of jobs have the same addresses both times.
         self._replicas = [f"127.0.0.1:{ports.find_free_port()}" for _ in range(1, options.replicas["jobs"])]
         self._result = ChaosResult()
@@ -131,7 +140,7 @@ class _Run:
             load_task = await self._run_with_faults(load, lease_service_pb2_grpc.LeaseServiceStub(internal))
             await self._recover(load_task)
         rows = await asyncio.to_thread(self._database.list_jobs)
-        stored = await inspect_storage(self._data_dir, self._settings["storage_database_url"], rows)
+        stored = await inspect_storage(self._data_dir, self._settings["storage_database_url"], rows, self._s3)
         observed = Observations(
             jobs=load.jobs,
             rows=rows,
@@ -162,7 +171,7 @@ class _Run:
             load_task = asyncio.create_task(load.run())
             renewer = StaleRenewer(leases, self._database)
             renewer_task = asyncio.create_task(renewer.run())
-            injector = FaultInjector(suite, self._database, options.stall)
+            injector = FaultInjector(suite, self._database, options.stall, self._s3)
             await injector.run(plan)
             renewer_task.cancel()
             await asyncio.wait({renewer_task})
@@ -170,6 +179,10 @@ class _Run:
             await asyncio.to_thread(suite.crash)
             result.kills = injector.kills + count_failpoint_kills(suite.log)
         result.kills += Counter(("jobs", "fetcher", "storage", "nats"))
+        if self._s3 is not None:
+            self._s3.kill()
+            result.kills["s3"] += 1
+            await asyncio.to_thread(self._s3.start)
         result.stalls, result.wipes = injector.stalls, injector.wipes
         result.stale_renewals_refused = renewer.refused
         self._stale_renewals = renewer.renewed_jobs
@@ -194,7 +207,9 @@ class _Run:
     def _suite(self, **settings: str) -> Iterator[Suite]:
         mutant = ("--mutant", self._options.mutant) if self._options.mutant else ()
         command = ("-P", str(_SUITE_SCRIPT), *mutant, str(self._options.fetchers), *self._replicas)
-        with running_suite(self._data_dir, command=command, **self._settings, **settings) as suite:
+        with running_suite(
+            self._data_dir, command=command, s3=self._s3, **self._settings, **settings
+        ) as suite:
             yield suite
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from grpc import aio
 from sqlalchemy import create_engine, make_url, text
 from tests.chaos.audit import JobRow
 from tests.chaos.invariants import StoredFiles
+from tests.s3_server import S3Server
 
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
@@ -25,15 +28,20 @@ _TOKEN = "chaos"
 _SWEEP_TIMEOUT = 10.0
 
 
-async def inspect_storage(data_dir: Path, database_url: str, rows: Sequence[JobRow]) -> StoredFiles:
+async def inspect_storage(
+    data_dir: Path, database_url: str, rows: Sequence[JobRow], s3: S3Server | None = None
+) -> StoredFiles:
     """Run storage on *data_dir* with its clock three days ahead, and return what it holds after sweeping.
 
-    *rows*: the jobs whose artifacts are read.
+    *rows*: the jobs whose artifacts are read. *s3*: server that has the artifacts, if not the disk.
     """
+    if s3 is not None:
+        os.environ.update(s3.credentials())
     settings = Settings(
         data_dir=data_dir,
         storage_address="127.0.0.1:0",
         storage_http_address="127.0.0.1:0",
+        storage_url=s3.storage_url() if s3 else "",
         storage_database_url=database_url,
         storage_sweep_seconds=0.2,
         suite_token=_TOKEN,
@@ -43,7 +51,8 @@ async def inspect_storage(data_dir: Path, database_url: str, rows: Sequence[JobR
         running(settings, now=lambda: datetime.now(UTC) + _CLOCK_OFFSET) as port,
         open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as channel,
     ):
-        orphans = await _wait_for_sweep(data_dir / "artifacts", settings.database_url)
+        list_stored = partial(_list_objects, s3) if s3 else partial(_list_files, data_dir / "artifacts")
+        orphans = await _wait_for_sweep(list_stored, settings.database_url)
         stub = storage_service_pb2_grpc.StorageServiceStub(channel)
         names = [name for row in rows if not row.deleted for _, name in row.artifacts]
         read = {name: await _read_digest(stub, name) for name in names}
@@ -53,19 +62,30 @@ async def inspect_storage(data_dir: Path, database_url: str, rows: Sequence[JobR
     return StoredFiles(artifacts, read, orphans, left)
 
 
-async def _wait_for_sweep(folder: Path, database_url: str) -> list[str]:
+async def _wait_for_sweep(list_stored: Callable[[], set[str]], database_url: str) -> list[str]:
     """Return the orphans that are left when the sweeps have had time to remove them."""
     end = asyncio.get_running_loop().time() + _SWEEP_TIMEOUT
-    while (orphans := _find_orphans(folder, database_url)) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+    while True:
+        orphans = await asyncio.to_thread(_find_orphans, list_stored, database_url)
+        if not orphans or asyncio.get_running_loop().time() > end:
+            return orphans
         await asyncio.sleep(0.1)
-    return orphans
 
 
-def _find_orphans(folder: Path, database_url: str) -> list[str]:
-    """Return the files in *folder* that no artifact refers to."""
+def _find_orphans(list_stored: Callable[[], set[str]], database_url: str) -> list[str]:
+    """Return what is stored and belongs to no artifact."""
     referenced = {f"blobs/{key}" for _, _, _, key in _list_artifacts(database_url)}
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    return sorted(present - referenced)
+    return sorted(list_stored() - referenced)
+
+
+def _list_files(folder: Path) -> set[str]:
+    """Return the paths of all files, relative to *folder*."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def _list_objects(s3: S3Server) -> set[str]:
+    """Return the keys of all objects, and a line for each open multipart upload."""
+    return {*s3.list_keys(), *(f"multipart upload of {key}" for key in s3.list_multipart_uploads())}
 
 
 def _list_artifacts(database_url: str) -> list[tuple[str, str, int, str]]:

@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from tests.s3_server import S3Server
 
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.s3.blobs import S3BlobStore
+from reelhaul_storage.s3.location import parse_location
 
 UPLOAD = "0b8a4f0e-0000-4000-8000-000000000001"
 KEY = "ab/cd/abcd.1"
@@ -39,10 +43,26 @@ async def _disk(folder: Path) -> AsyncIterator[Backend]:
         yield Backend(blobs, fail=lambda: staging.rename(hidden), recover=lambda: hidden.rename(staging))
 
 
-@pytest.fixture(params=[_disk], ids=["disk"])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with request.param(tmp_path) as backend:
-        yield backend
+@asynccontextmanager
+async def _s3(server: S3Server) -> AsyncIterator[Backend]:
+    location = parse_location(server.storage_url(prefix=f"contract/{uuid4()}"))
+    async with S3BlobStore.open(location) as blobs:
+        yield Backend(blobs, fail=server.kill, recover=server.start)
+
+
+@pytest.fixture(params=["disk", "s3"])
+async def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Backend]:
+    if request.param == "disk":
+        async with _disk(tmp_path) as backend:
+            yield backend
+    else:
+        server: S3Server = request.getfixturevalue("s3_server")
+        for name, value in server.credentials().items():
+            monkeypatch.setenv(name, value)
+        async with _s3(server) as backend:
+            yield backend
 
 
 @pytest.fixture
@@ -130,8 +150,13 @@ async def test_discard(blobs: BlobStore):
 
 
 async def test_adopt(blobs: BlobStore):
-    """An adopted file replaces what was staged."""
+    """An adopted file replaces what was staged; a store that adopts no files says so and rejects it."""
     await _stage(blobs, b"before")
+    if not await blobs.can_adopt("video"):
+        assert blobs.backend == "s3"
+        with pytest.raises(FieldInvalid):
+            await blobs.adopt(UPLOAD, "video")
+        return
     await blobs.adopt(UPLOAD, "video")
     assert (await blobs.hash_staged(UPLOAD)).size == len(CONTENT)
     await blobs.publish(UPLOAD, KEY, len(CONTENT))

@@ -15,11 +15,21 @@ from tests.postgresql import fresh_database
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.filters.parser import parse
 from reelhaul_runtime.sql import migrations
+from reelhaul_storage.api.queries import ADMIN_FIELDS, FIELDS
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
-from reelhaul_storage.model import Artifact, NewArtifact, Query, Upload, build_artifact
+from reelhaul_storage.model import (
+    Artifact,
+    BlobHealth,
+    NewArtifact,
+    Query,
+    TenantUsage,
+    Upload,
+    build_artifact,
+)
 from reelhaul_storage.ports import Catalog
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -248,6 +258,22 @@ async def test_expiry(catalog: Catalog):
     assert await catalog.list_expired_uploads(NOW + 24 * HOUR, 10) == []
 
 
+async def test_get_artifacts(catalog: Catalog):
+    """Artifacts with any of the ids; missing ones are left out."""
+    artifacts = [await _finish_artifact(catalog, n) for n in (1, 2, 3)]
+    ids = [artifacts[0].id, _id(9), artifacts[2].id]
+    assert {artifact.id for artifact in await catalog.get_artifacts(ids)} == {ids[0], ids[2]}
+    assert await catalog.get_artifacts([]) == []
+
+
+async def test_crc32s(catalog: Catalog):
+    """The CRC-32 of a blob is unknown until it is saved."""
+    known, unknown = [(await _finish_artifact(catalog, n)).key for n in (1, 2)]
+    await catalog.set_crc32(known, 0xFFFFFFFF)
+    await catalog.set_crc32("missing", 1)
+    assert await catalog.find_crc32s([known, unknown, "missing"]) == {known: 0xFFFFFFFF}
+
+
 async def test_find_by_sha256(catalog: Catalog):
     """A tenant's unexpired artifacts are found by digest."""
     artifact = await _finish_artifact(catalog, 1)
@@ -270,9 +296,117 @@ async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
     second = await catalog.list_artifacts(replace(query, after=query.cursor(first[-1])))
     ids = [artifact.id for artifact in (*first, *second)]
     assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
-    odd = await catalog.list_artifacts(replace(query, equal=(("epoch", 1),)))
+    odd = await catalog.list_artifacts(replace(query, where=parse("epoch = 1", FIELDS)))
     assert {artifact.id for artifact in odd} == {_id(1001), _id(1003)}
     assert len(await catalog.list_artifacts(Query(limit=9))) == 5
+
+
+_FILTERS = {
+    'job = "jobs/a"': {1, 2},
+    'job = "jobs/a" OR job = "jobs/b"': {1, 2, 3},
+    'job = "jobs/a" OR job = "jobs/b" AND kind = AUDIO': {2, 3},
+    '(job = "jobs/a" AND kind = VIDEO) OR job = "jobs/b"': {1, 3},
+    'NOT job = "jobs/a"': {3, 4},
+    "size_bytes >= 2 AND size_bytes < 4": {2, 3},
+    "size_bytes != 2": {1, 3, 4},
+    "epoch > 1": {3, 4},
+    "epoch > -5": {1, 2, 3, 4},
+    "create_time > 2030-01-01T12:00:02.2Z": {3, 4},
+    "expire_time <= 2030-01-01T13:00:00.123456Z": {1, 2, 3},
+    'labels.team = "ü"': {1},
+    "labels:team": {1, 2},
+    "labels.a-b:* AND labels.team != x": {4},
+    'media_type = "video/*"': {1},
+    'file_name = "*.MP3"': {2, 3},
+    'file_name = "100%.mp3"': {3},
+    'language_code = "de"': {4},
+    "damage_time > 2020-01-01": {4},
+    "verify_time < 2030-01-01T12:00:02Z": {1},
+    "tenant = two": {4},
+    "-tenant = two AND kind = KIND_UNSPECIFIED": set(),
+}
+
+
+async def test_filter_artifacts(catalog: Catalog):
+    """Each filter selects the same artifacts on both databases, in lists and in summaries."""
+    video = {"kind": ArtifactInfo.VIDEO, "media_type": "Video/mp4", "file_name": "ü.mp4"}
+    audio = {"kind": ArtifactInfo.AUDIO, "media_type": "audio/mp3"}
+    other = {"kind": ArtifactInfo.SUBTITLE, "language_code": "de", "expire_time": NOW + 2 * HOUR}
+    await _finish_artifact(catalog, 1, **video, job="jobs/a", epoch=1, labels={"team": "ü"})
+    await _finish_artifact(catalog, 2, **audio, job="jobs/a", file_name="1000.mp3", labels={"team": ""})
+    await _finish_artifact(catalog, 3, **audio, job="jobs/b", file_name="100%.mp3", labels={}, epoch=5)
+    damaged = await _finish_artifact(catalog, 4, **other, tenant="two", epoch=1 << 40, labels={"a-b": "x"})
+    await catalog.mark_damaged(damaged.key, NOW + HOUR, NOW + HOUR)
+    for text, expected in _FILTERS.items():
+        where = parse(text, ADMIN_FIELDS)
+        listed = await catalog.list_artifacts(Query(limit=9, where=where))
+        assert {artifact.content.size for artifact in listed} == expected, text
+        usages = await catalog.summarize_artifacts(None, where)
+        assert sum(usage.artifacts for usage in usages) == len(expected), text
+        assert sum(usage.size for usage in usages) == sum(expected), text
+
+
+async def test_summarize_artifacts(catalog: Catalog):
+    """Each tenant's artifacts are counted with their sizes, also if they share their content."""
+    for n, tenant in ((1, "one"), (2, "one"), (3, "two")):
+        await _finish_artifact(catalog, n, _content(7), tenant=tenant)
+    one, two = TenantUsage("one", 2, 14), TenantUsage("two", 1, 7)
+    assert await catalog.summarize_artifacts(None, None) == [one, two]
+    assert await catalog.summarize_artifacts("two", None) == [two]
+    assert await catalog.summarize_artifacts("three", None) == []
+
+
+async def test_claim_blobs_to_verify(catalog: Catalog):
+    """Blobs that were never verified come first, then the oldest; each once a day, and none too early."""
+    artifacts = [await _finish_artifact(catalog, n) for n in (1, 2, 3)]
+    week, day = timedelta(days=7), timedelta(days=1)
+    assert await catalog.claim_blob_to_verify(NOW, NOW) is None
+    later = NOW + week
+    await catalog.mark_damaged(artifacts[2].key, later, later)
+    claims = [await catalog.claim_blob_to_verify(later, later) for _ in range(4)]
+    assert [claim and claim.key for claim in claims] == [artifacts[n].key for n in (2, 0, 1)] + [None]
+    assert claims[1] is not None
+    assert claims[1].content == artifacts[0].content
+    await catalog.mark_verified(artifacts[0].key, later)
+    assert (await catalog.get_artifact(artifacts[0].id)).verify_time == later
+    again = later + day + HOUR
+    claims = [await catalog.claim_blob_to_verify(later, again) for _ in range(3)]
+    assert [claim and claim.key for claim in claims] == [artifacts[2].key, artifacts[1].key, None]
+
+
+async def test_concurrent_claims_to_verify(catalog: Catalog):
+    """Scrubbers of several replicas never get the same blob."""
+    artifacts = [await _finish_artifact(catalog, n) for n in range(1, 9)]
+    later = NOW + timedelta(days=7)
+    claims = await asyncio.gather(*(catalog.claim_blob_to_verify(later, later) for _ in artifacts))
+    keys = [claim.key for claim in claims if claim is not None]
+    assert len(keys) == len(set(keys)) > 0
+
+
+async def test_damaged_blob(catalog: Catalog):
+    """A damaged blob is not offered to uploads until its bytes are replaced."""
+    artifact = await _finish_artifact(catalog, 1)
+    sha256, later = artifact.content.sha256, NOW + HOUR
+    assert await catalog.get_blob_health() == BlobHealth(0, artifact.verify_time)
+    await catalog.mark_damaged(artifact.key, later, later)
+    assert (await catalog.get_artifact(artifact.id)).damage_time == later
+    assert await catalog.get_blob_health() == BlobHealth(1, None)
+    assert await catalog.find_by_sha256("one", [sha256], NOW) == {}
+    await catalog.add_upload(_upload(2))
+
+    def make(content: Digests, key: str) -> Artifact:
+        return build_artifact(_upload(2), content, key, id=_id(2), now=later)
+
+    assert await catalog.finish_from_stored(_id(2), sha256, make) is None
+    key = await catalog.claim_blob(_id(2), artifact.content, "new", NOW, later)
+    assert (await catalog.get_upload(_id(2))).claimed_content is None
+    await catalog.finish_upload(_id(2), make(artifact.content, key))
+    assert (await catalog.get_artifact(artifact.id)).damage_time is None
+    assert (await catalog.get_artifact(artifact.id)).verify_time == artifact.verify_time
+    # A read that began before the bytes were replaced found the old ones.
+    await catalog.mark_damaged(artifact.key, later - HOUR, later)
+    assert await catalog.get_blob_health() == BlobHealth(0, later)
+    await catalog.mark_damaged("deleted meanwhile", later, later)
 
 
 async def test_migrations_match_tables(tmp_path: Path):

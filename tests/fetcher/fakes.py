@@ -239,6 +239,11 @@ class FakeArtifacts:
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, ArtifactMetadata]] = {}
+        #: Files that were to be stored however long it takes.
+        self.irreplaceable: list[Path] = []
+        #: Cleared: storage is away.
+        self.available = asyncio.Event()
+        self.available.set()
         #: Files that were prepared and neither stored nor cancelled.
         self.prepared: set[Path] = set()
 
@@ -254,13 +259,20 @@ class FakeArtifacts:
         metadata: ArtifactMetadata,
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
+        *,
+        irreplaceable: bool = False,
     ) -> ArtifactInfo:
+        if irreplaceable:
+            self.irreplaceable.append(product.path)
         info = ArtifactInfo()
         info.CopyFrom(product.info)
         info.name = f"artifacts/{uuid.uuid4()}"
         content = product.path.read_bytes()
         info.checksums.sha256 = hashlib.sha256(content).digest()
         self.prepared.discard(product.path)
+        if not self.available.is_set():
+            on_wait("storage does not answer")
+        await self.available.wait()
         self.stored[info.name] = content, metadata
         on_progress(len(content))
         return info

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from grpc import aio
+from tests.servers import free_port
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.storage.v1 import storage_service_pb2_grpc
@@ -339,3 +340,29 @@ async def test_prepare_while_storage_is_down(tmp_path: Path, shared: Path):
             await artifacts.store(product, _METADATA, lambda _: None, _ignore)
         await artifacts.cancel_prepared(shared)
     assert failure.value.reason == ErrorReason.STORAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("irreplaceable", [False, True], ids=["patient", "irreplaceable"])
+async def test_storage_that_comes_back(tmp_path: Path, irreplaceable: bool):
+    """While storage is away an upload waits and says why, a recording longer than that; then it goes on."""
+    file, port = tmp_path / "video.mp4", free_port()
+    file.write_bytes(b"content")
+    reasons: asyncio.Queue[str] = asyncio.Queue()
+    settings = Settings(
+        data_dir=tmp_path / "storage",
+        storage_address=f"127.0.0.1:{port}",
+        storage_reserve_bytes=0,
+        suite_token=_TOKEN,
+        drain_seconds=0,
+    )
+    async with open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as channel:
+        artifacts = _uploader(channel, tmp_path / "not shared", 0 if irreplaceable else 20)
+        storing = asyncio.create_task(
+            artifacts.store(
+                _product(file), _METADATA, lambda _: None, reasons.put_nowait, irreplaceable=irreplaceable
+            )
+        )
+        assert await reasons.get() == "storage does not answer"
+        async with running(settings):
+            info = await storing
+    assert info.checksums.sha256 == hashlib.sha256(b"content").digest()

@@ -53,6 +53,18 @@ async def test_progress_is_published(harness: WorkerHarness) -> None:
     assert {1} == {notice.progress.attempt for notice in notices}
 
 
+async def test_progress_says_that_storage_is_away(harness: WorkerHarness) -> None:
+    """While storage is away, the progress says so; then the upload goes on."""
+    harness.artifacts.available.clear()
+    async with harness.running():
+        harness.enqueue()
+        await harness.wait_published(lambda progress: progress.detail == "waiting: storage does not answer")
+        harness.artifacts.available.set()
+        await harness.wait_logged("ack")
+    assert harness.outcome.HasField("succeeded")
+    assert harness.queue.published[-1].progress.detail == ""
+
+
 async def test_no_ack_while_jobs_is_away(harness: WorkerHarness) -> None:
     """While jobs is away Finish is retried, and the item is not acknowledged."""
     harness.engine.go.clear()
@@ -216,7 +228,7 @@ async def test_no_more_than_slots(harness: WorkerHarness) -> None:
 
 
 async def test_recording_uses_no_slot(harness: WorkerHarness) -> None:
-    """A recording frees its slot for another job; a drain ends it as a file."""
+    """A recording frees its slot for another job; a drain ends it as a file, which is stored at any cost."""
     harness.engine.live = True
     async with harness.running():
         harness.enqueue()
@@ -228,6 +240,9 @@ async def test_recording_uses_no_slot(harness: WorkerHarness) -> None:
     assert len(harness.leases.finishes) == 1
     await harness.worker.drain(5)
     assert [finish.WhichOneof("outcome") for finish in harness.leases.finishes] == ["succeeded"] * 2
+    # Only the recording cannot be received again, however long storage is away.
+    assert len(harness.artifacts.irreplaceable) == 1
+    assert len(harness.artifacts.stored) == 2
     assert harness.work_dirs == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.fetcher.fakes import FakeArtifacts, FakeEngine, FakeGuard, FakeLeases, FakeQueue
 
+from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul.work.v1 import lease_pb2, lease_service_pb2, work_pb2
 from reelhaul_fetcher.disk.workdir import WorkDirs
 from reelhaul_fetcher.model.disk_limits import DiskThresholds
@@ -79,6 +80,12 @@ class WorkerHarness:
         """Return when *entry* is in the log *count* times."""
         async with asyncio.timeout(5):
             while self.log.count(entry) < count:  # noqa: ASYNC110 - a list sends no event
+                await asyncio.sleep(0.005)
+
+    async def wait_published(self, predicate: Callable[[Progress], bool]) -> None:
+        """Return when progress that fulfils *predicate* was published."""
+        async with asyncio.timeout(5):
+            while not any(predicate(notice.progress) for notice in self.queue.published):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     @property

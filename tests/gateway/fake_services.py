@@ -35,9 +35,10 @@ _CHUNK_BYTES = 512 * 1024
 
 
 class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
-    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``."""
+    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``; and ``stored``."""
 
     def __init__(self) -> None:
+        self.stored: dict[str, job_pb2.Job] = {}
         self.create_requests: list[job_service_pb2.CreateJobRequest] = []
         self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
         self.metadata: list[dict[str, Any]] = []
@@ -50,13 +51,19 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
             raise NotFound(request.name)
         if request.name == "jobs/slow":
             await self._wait_for_cancel()
-        return _job(request.name)
+        return self.stored.get(request.name) or _job(request.name)
 
     async def CreateJob(self, request, context):
         self.create_requests.append(request)
         return job_pb2.Job(name="jobs/new", url=request.job.url, labels=request.job.labels)
 
     async def ListJobs(self, request, context):
+        if request.filter:
+            batch = [job for job in self.stored.values() if _is_succeeded_in(request.filter, job)]
+            start = int(request.page_token or 0)
+            stop = start + request.page_size
+            token = str(stop) if stop < len(batch) else ""
+            return job_service_pb2.ListJobsResponse(jobs=batch[start:stop], next_page_token=token)
         return job_service_pb2.ListJobsResponse(jobs=[_job(f"jobs/{n}") for n in range(100)], total_size=100)
 
     async def UpdateJob(self, request, context):
@@ -92,6 +99,11 @@ def _job(name: str) -> job_pb2.Job:
         progress=media_pb2.Progress(percent=50, downloaded_bytes=1 << 33),
         create_time=timestamp_pb2.Timestamp(seconds=1_700_000_000),
     )
+
+
+def _is_succeeded_in(filter_: str, job: job_pb2.Job) -> bool:
+    expected = f'batch_id = "{job.batch_id}" AND state = SUCCEEDED'
+    return filter_ == expected and job.state == job_pb2.Job.State.SUCCEEDED
 
 
 def _snapshot(sequence, job, *, terminal=False):

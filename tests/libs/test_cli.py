@@ -362,6 +362,15 @@ def test_playlist_progress(gateway):
     assert "3 of 10 jobs, 1 failed" in run(gateway, "jobs", "get", JOB).stdout
 
 
+def test_progress_while_storage_is_away(gateway):
+    """An upload that waits for storage says why."""
+    upload = {"stage": "UPLOADING", "progress_percent": 95}
+    away = {"progress": {**upload, "detail": "waiting: S3 does not answer"}}
+    gateway.connections = [[{"progress": upload}, away, {"completed": PLAYLIST}]]
+    result = run(gateway, "jobs", "watch", JOB)
+    assert "uploading (waiting: S3 does not answer)" in result.stdout
+
+
 def test_job_id_is_one_path_segment(gateway):
     """A job id is one segment of the path, whatever it contains."""
     run(gateway, "jobs", "get", "../../v1/jobs?x=")

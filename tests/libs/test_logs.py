@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from grpc import aio
 
+from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul_runtime import logs
+from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.rpc.server import serving
 
+JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+JOB = "jobs/01a229d4-ae23-7c2d-bb11-8768a370183d"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -24,8 +32,9 @@ def out() -> Iterator[io.StringIO]:
     yield io.StringIO()
     root.handlers[:] = handlers
     root.setLevel(level)
-    for variable in (logs.request_id, logs.traceparent, logs.tenant, logs.client, logs.job):
-        variable.set("")
+    for variable in vars(logs).values():
+        if isinstance(variable, ContextVar):
+            variable.set("")
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
@@ -80,32 +89,73 @@ def test_text(out: io.StringIO):
     assert out.getvalue().split()[2:] == ["jobs", "WARNING", "careful", "job=jobs/1"]
 
 
-def test_records_tell_whom_a_request_serves(out: io.StringIO):
-    """Each record of a request has its job, tenant and client once they are known, and no other request's."""
+class Jobs(job_service_pb2_grpc.JobServiceServicer):
+    """Logs each call."""
+
+    async def GetJob(self, request: Any, context: Any) -> job_pb2.Job:
+        logging.getLogger("x").info("known")
+        logging.getLogger("x").info("about another job", extra={"job": "jobs/2"})
+        return job_pb2.Job(name=request.name)
+
+    async def ListJobs(self, request: Any, context: Any) -> job_service_pb2.ListJobsResponse:
+        logging.getLogger("x").info("the next request")
+        return job_service_pb2.ListJobsResponse()
+
+
+async def serve_two_requests() -> None:
+    """Serve a request about a job that came through a gateway, and one of this machine about none."""
+    servicers = [(job_service_pb2_grpc.add_JobServiceServicer_to_server, Jobs(), JOBS)]
+    async with (
+        serving("127.0.0.1:0", servicers, authenticator=NoAuthentication("a token"), drain_seconds=1) as port,
+        aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub: Any = job_service_pb2_grpc.JobServiceStub(channel)
+        metadata = [("x-request-id", "req-1"), ("x-forwarded-for", "192.0.2.7")]
+        await stub.GetJob(job_service_pb2.GetJobRequest(name=JOB), metadata=metadata)
+        await stub.ListJobs(job_service_pb2.ListJobsRequest(), metadata=[("x-request-id", "req-2")])
+
+
+async def test_records_tell_whom_a_request_serves(out: io.StringIO):
+    """Each record of a call has its job, tenant and client, and none of another call."""
     logs.configure("jobs", "json", "INFO", stream=out)
-    logs.begin_request("req-1", "", "192.0.2.7")
-    logging.getLogger("x").info("unknown caller")
-    logs.tenant.set("acme")
-    logs.job.set("jobs/1")
-    logging.getLogger("x").info("known")
-    logging.getLogger("x").info("about another job", extra={"job": "jobs/2"})
-    logs.begin_request("req-2", "")
-    logging.getLogger("x").info("the next request")
-    unknown, known, another, following = [
-        {name: line.get(name) for name in ("request_id", "client", "tenant", "job")} for line in lines(out)
+    await serve_two_requests()
+    known, another, following = [
+        {name: line.get(name) for name in ("request_id", "client", "tenant", "job")}
+        for line in lines(out)
+        if line["logger"] == "x"
     ]
-    assert unknown == {"request_id": "req-1", "client": "192.0.2.7", "tenant": None, "job": None}
-    assert known == {"request_id": "req-1", "client": "192.0.2.7", "tenant": "acme", "job": "jobs/1"}
+    assert known == {"request_id": "req-1", "client": "192.0.2.7", "tenant": "local", "job": JOB}
     assert another == known | {"job": "jobs/2"}
-    assert following == {"request_id": "req-2", "client": None, "tenant": None, "job": None}
+    assert following == {"request_id": "req-2", "client": "127.0.0.1", "tenant": "local", "job": None}
 
 
-def test_text_tells_whom_a_request_serves(out: io.StringIO):
+async def test_text_tells_whom_a_request_serves(out: io.StringIO):
     """As text the fields of the request follow the message."""
     logs.configure("jobs", "text", "INFO", stream=out)
-    logs.begin_request("req-1", "", "192.0.2.7")
-    logging.getLogger("x").info("hello")
-    assert out.getvalue().endswith("hello request_id=req-1 client=192.0.2.7\n")
+    await serve_two_requests()
+    line = next(line for line in out.getvalue().splitlines() if "the next request" in line)
+    assert line.endswith("the next request request_id=req-2 tenant=local client=127.0.0.1")
+
+
+async def test_outage_is_logged_once(out: io.StringIO):
+    """A check that fails again and again is logged once: at INFO at a start, as a warning later."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    attempts: asyncio.Queue[None] = asyncio.Queue()
+    is_down = True
+
+    async def check() -> None:
+        attempts.put_nowait(None)
+        if is_down:
+            raise ConnectionError("gone")
+
+    async with serving(
+        "127.0.0.1:0", [], authenticator=NoAuthentication("a token"), checks={"jobs.database": check}
+    ):
+        for is_down in (True, False, True):
+            for _ in range(6 if is_down else 1):
+                await attempts.get()
+    logged = [(line["level"], line["message"]) for line in lines(out) if "component" in line]
+    assert logged == [("INFO", "check failed"), ("INFO", "check passes"), ("WARNING", "check failed")]
 
 
 def test_outage_is_logged_at_growing_intervals():

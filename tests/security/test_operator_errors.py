@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,8 @@ from tests.libs.fake_gateway import JOB, running_gateway
 from tests.servers import running_process
 
 from reelhaul.cli.commands import reelhaul
-from reelhaul_runtime import service
-from reelhaul_runtime.up import suite
+from reelhaul_runtime.commands import up
+from reelhaul_runtime.up import data_dir
 
 TOKEN = "the suite token"
 SERVERS = ("GATEWAY", "JOBS", "FETCHER", "STORAGE", "STORAGE_HTTP")
@@ -32,6 +35,19 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def _own_process_state() -> Iterator[None]:
+    """Restore what `up` changes in the process that it runs in: its logging, and the modes of new files."""
+    root, umask = logging.getLogger(), os.umask(0o077)
+    handlers, level = root.handlers[:], root.level
+    # `up` closes the handlers that it replaces.
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    os.umask(umask)
+
+
 def run(*arguments: str, module: str = "reelhaul_runtime", **environment: str) -> tuple[int, str]:
     """Run `python -m reelhaul_runtime` here, to its end; return exit code and standard error."""
     result = subprocess.run(
@@ -45,10 +61,25 @@ def run(*arguments: str, module: str = "reelhaul_runtime", **environment: str) -
     return result.returncode, result.stderr
 
 
-def check(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return exit code and message of the check of all settings with which `up` begins."""
-    code = service.check_settings(lambda: 0 if [read() for read in service.settings_classes()] else 1)
-    return code, capsys.readouterr().err
+def run_up(output: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run `up` on a data folder that another suite holds; return exit code and message.
+
+    With the right settings it ends with that conflict, and starts nothing.
+    """
+    folder = Path(os.environ.get("REELHAUL_DATA_DIR", "data")).absolute()
+    with ExitStack() as stack:
+        if not any(each.is_file() for each in (folder, *folder.parents)):
+            stack.enter_context(data_dir.lock(data_dir.create_run_folder(folder)))
+        with pytest.raises(SystemExit) as ended:
+            up([])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, output.readouterr().err
+
+
+def passes(outcome: tuple[int, str]) -> bool:
+    """Return whether `up` accepted all settings: it went on to the data folder."""
+    code, message = outcome
+    return code in (1, 2) and "a suite already runs on " in message and message.count("\n") == 1
 
 
 # --- wrong settings
@@ -62,7 +93,19 @@ def files(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ("REELHAUL_STORAGE_URL", "s3://bucket/prefix", "file://{tmp}/artifacts"),
+    ("REELHAUL_STORAGE_URL", "s3://Bucket/prefix", "s3://bucket/prefix"),
+    ("REELHAUL_STORAGE_URL", "s3://hunter2:hunter2@bucket", "file://{tmp}/artifacts"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket/a//b", "s3://my.bucket/a/b"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?access_key=hunter2", "s3://bucket?region=eu-central-1"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?path_style=yes", "s3://bucket?path_style=true"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?sse=DES", "s3://bucket?sse=AES256"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?sse_kms_key_id=1", "s3://bucket?sse=aws:kms&sse_kms_key_id=1"),
+    ("REELHAUL_STORAGE_URL", "s3://bucket?endpoint_url=minio:9000", "s3://bucket?endpoint_url=https://minio"),
+    (
+        "REELHAUL_STORAGE_URL",
+        "s3://bucket?endpoint_url=http://u:hunter2@minio",
+        "s3://bucket?endpoint_url=http://[::1]:9000",
+    ),
     ("REELHAUL_STORAGE_URL", "file://host/folder", "file://{tmp}/a-folder"),
     ("REELHAUL_STORAGE_URL", "artifacts", ""),
     ("REELHAUL_STORAGE_URL", "file://{tmp}/a-file", "file://{tmp}/new/artifacts"),
@@ -99,31 +142,33 @@ WRONG = [
 ]
 
 
-@pytest.mark.usefixtures("files")
+@pytest.mark.usefixtures("files", "_own_process_state")
 @pytest.mark.parametrize(("name", "wrong", "right"), WRONG)
 def test_wrong_settings_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     name: str,
     wrong: str,
     right: str,
 ):
     """A wrong setting of any service is one line with its name and without its value; a right one passes."""
     monkeypatch.setenv(name, wrong.format(tmp=tmp_path))
-    code, message = check(capsys)
+    outcome = code, message = run_up(capfd)
+    assert not passes(outcome)
     assert code == 2
     assert name in message.partition(":")[0] + message.partition(":")[2]
+    assert f"{name}=" not in message
     assert message.count("\n") == 1
     assert "hunter2" not in message
     monkeypatch.setenv(name, right.format(tmp=tmp_path) if "{tmp}" in right else right)
-    assert check(capsys) == (0, "")
+    assert passes(run_up(capfd))
 
 
 @pytest.mark.parametrize(
     ("name", "value", "owner"),
     [
-        ("REELHAUL_STORAGE_URL", "s3://bucket", "storage"),
+        ("REELHAUL_STORAGE_URL", "s3://UPPER", "storage"),
         ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "jobs"),
         ("REELHAUL_FETCHER_COOKIES_KEY", "hunter2", "fetcher"),
     ],
@@ -138,22 +183,25 @@ def test_up_and_serve_end_at_once(tmp_path: Path, name: str, value: str, owner: 
     assert not (tmp_path / "data" / "run" / "suite.json").exists()
 
 
+@pytest.mark.usefixtures("_own_process_state")
 @pytest.mark.parametrize("address", ["0.0.0.0:50055", "[::]:50055", ":50055"])
-def test_links_need_an_address_that_clients_can_use(capsys, monkeypatch, address):
-    """A wildcard address is no host for links: the check names the setting that gives them one."""
+def test_links_need_an_address_that_clients_can_use(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
+):
+    """A wildcard address is no host for links: the message names the setting that gives them one."""
     monkeypatch.setenv("REELHAUL_STORAGE_HTTP_ADDRESS", address)
-    code, message = check(capsys)
+    code, message = run_up(capfd)
     assert code == 2
     assert "REELHAUL_STORAGE_PUBLIC_URL" in message
     monkeypatch.setenv("REELHAUL_STORAGE_PUBLIC_URL", "https://media.example.org")
-    assert check(capsys)[0] == 0
+    assert passes(run_up(capfd))
 
 
 def test_two_services_with_one_address():
     """Two services at one address would end each other for ever: up names both settings."""
     address = {"REELHAUL_JOBS_ADDRESS": "127.0.0.1:50099", "REELHAUL_STORAGE_ADDRESS": "127.0.0.1:50099"}
     code, message = run("up", **address)
-    assert code == suite.REFUSED
+    assert code == 2
     assert "REELHAUL_JOBS_ADDRESS" in message
     assert "REELHAUL_STORAGE_ADDRESS" in message
 
@@ -296,6 +344,7 @@ def test_up_ends_with_a_service_that_cannot_start(name: str, value: str):
 # --- unknown settings
 
 
+@pytest.mark.usefixtures("_own_process_state")
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
     [
@@ -305,20 +354,16 @@ def test_up_ends_with_a_service_that_cannot_start(name: str, value: str):
     ],
 )
 def test_unknown_variables_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str, nearest: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], wrong: str, nearest: str
 ):
     """A variable REELHAUL_* that no service reads is refused, with the nearest name of a setting."""
     monkeypatch.setenv(wrong, "3")
-    code, message = check(capsys)
-    assert code == 2
-    assert message.startswith(f"reelhaul: {wrong} is not a setting: did you mean ")
+    assert run_up(capfd) == (2, f"reelhaul: {wrong} is not a setting: did you mean {nearest}?\n")
     monkeypatch.delenv(wrong)
-    assert check(capsys) == (0, "")
-    assert nearest in {
-        f"REELHAUL_{name.upper()}" for each in service.settings_classes() for name in each.model_fields
-    }
+    assert passes(run_up(capfd))
 
 
+@pytest.mark.usefixtures("_own_process_state")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -332,24 +377,26 @@ def test_unknown_variables_are_refused(
         ("REELHAUL_XYZZY_QWERTY=1", ".env:2: REELHAUL_XYZZY_QWERTY is not a setting"),
     ],
 )
-def test_unknown_lines_of_env_file_are_refused(capsys: pytest.CaptureFixture[str], line: str, message: str):
+def test_unknown_lines_of_env_file_are_refused(capfd: pytest.CaptureFixture[str], line: str, message: str):
     """A line of .env that sets nothing is refused with its number; those of other programs are not ours."""
     Path(".env").write_text(f"# comment\n{line}\nOTHER=1\nREELHAUL_FETCHER_SLOTS=3\n")
-    code, printed = check(capsys)
-    assert code == 2
-    assert printed.startswith(f"reelhaul: {message}")
+    code, printed = run_up(capfd)
+    assert (code, printed[: len(message) + 10]) == (2, f"reelhaul: {message}")
     Path(".env").write_text(
         "# comment\nOTHER=1\nnot a line\nREELHAUL_FETCHER_SLOTS=3\nREELHAUL_SUITE_TOKEN=\n"
     )
-    assert check(capsys) == (0, "")
+    assert passes(run_up(capfd))
 
 
-def test_env_file_that_is_no_text(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.usefixtures("_own_process_state")
+def test_env_file_that_is_no_text(capfd: pytest.CaptureFixture[str]):
     """A .env that cannot be read is named; there is no traceback."""
     Path(".env").write_bytes(b"\xff\xfe\x00")
-    code, message = check(capsys)
+    code, message = run_up(capfd)
     assert code == 2
     assert message.startswith("reelhaul: .env cannot be read: ")
+    Path(".env").write_text("REELHAUL_FETCHER_SLOTS=3\n")
+    assert passes(run_up(capfd))
 
 
 @pytest.mark.parametrize("command", [("up",), ("up", "--status"), ("serve", "gateway"), ("migrate",)])

@@ -11,6 +11,11 @@ from tests.storage.conftest import StorageService, error_details, random_bytes
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.identity import Caller, caller, set_caller
+from reelhaul_storage.api import queries
 
 MIB = 1 << 20
 
@@ -153,6 +158,7 @@ async def test_list(storage: StorageService):
     assert await list_names(filter=f'job = "{job}"') == [names[3], names[1]]
     assert await list_names(filter=f'job="{job}" AND size_bytes = 3 AND kind = VIDEO') == [names[3]]
     assert await list_names(filter="kind = AUDIO") == []
+    assert await list_names(filter=" OR ".join([f'job = "{job}"'] * 150)) == [names[3], names[1]]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +167,11 @@ async def test_list(storage: StorageService):
         ({"filter": "job"}, "FILTER_INVALID"),
         ({"filter": 'secret = "x"'}, "FILTER_INVALID"),
         ({"filter": "size_bytes = many"}, "FILTER_INVALID"),
-        ({"filter": 'job = "a" OR job = "b"'}, "FILTER_INVALID"),
+        ({"filter": "size_bytes = 9223372036854775808"}, "FILTER_INVALID"),
+        ({"filter": 'labels = "a"'}, "FILTER_INVALID"),
+        ({"filter": " OR ".join(['job = "a"'] * 201)}, "FILTER_INVALID"),
         ({"filter": 'job = "a" AND '}, "FILTER_INVALID"),
-        ({"filter": "x" * 3000}, "FILTER_INVALID"),
+        ({"filter": "x" * 9000}, "FILTER_INVALID"),
         ({"order_by": "tenant"}, "ORDER_BY_INVALID"),
         ({"page_token": "AAAA"}, "PAGE_TOKEN_INVALID"),
         ({"page_token": "ä"}, "PAGE_TOKEN_INVALID"),
@@ -187,6 +195,21 @@ async def test_page_token_of_another_list(storage: StorageService):
             pb.ListArtifactsRequest(page_token=page.next_page_token, order_by="size_bytes")
         )
     assert error_details(failure.value).reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_summarize(storage: StorageService):
+    """A tenant sees the number and size of its artifacts; an administrator sees those of all by filter."""
+    for content, tenant in ((b"ours", "local"), (b"ours", "local"), (b"theirs", "theirs")):
+        await storage.write_artifact(content, tenant=tenant, kind=media_pb2.ArtifactInfo.VIDEO)
+    own = await storage.client.SummarizeArtifacts(pb.SummarizeArtifactsRequest(filter="kind = VIDEO"))
+    assert (own.artifact_count, own.size_bytes) == (2, 8)
+    assert [usage.tenant for usage in own.tenants] == ["local"]
+    both = await storage.client.SummarizeArtifacts(pb.SummarizeArtifactsRequest(filter='tenant != ""'))
+    assert [(usage.tenant, usage.size_bytes) for usage in both.tenants] == [("local", 8), ("theirs", 6)]
+    set_caller(Caller("local", PermissionLevel.PERMISSION_LEVEL_DOWNLOAD))
+    with pytest.raises(ReelhaulError) as failure:
+        queries.parse_filter('tenant = "theirs"', caller())
+    assert failure.value.reason == ErrorReason.FILTER_INVALID
 
 
 async def test_delete(storage: StorageService):

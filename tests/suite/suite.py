@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import grpc
 import httpx
+from tests.s3_server import S3Server
 
 #: Network of the local media site, the only one that is not public and that the guard allows.
 SITE_NETWORK = "127.0.0.2/32"
@@ -137,10 +138,17 @@ SERVERS = ("gateway", "jobs", "fetcher", "storage", "storage_http")
 
 
 @contextmanager
-def running_suite(data_dir: Path, *, command: Sequence[str] = _UP, **settings: str) -> Iterator[Suite]:
+def running_suite(
+    data_dir: Path,
+    *,
+    command: Sequence[str] = _UP,
+    s3: S3Server | None = None,
+    **settings: str,
+) -> Iterator[Suite]:
     """Run the suite on *data_dir* until the block ends; it is ready when the block begins.
 
     *command*: arguments for Python that run a suite as ``reelhaul up`` does.
+    *s3*: server in whose bucket the artifacts are stored, if not in *data_dir*.
     *settings*: REELHAUL_* settings by their lower-case names without the prefix.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -148,6 +156,9 @@ def running_suite(data_dir: Path, *, command: Sequence[str] = _UP, **settings: s
     defaults = {"data_dir": str(data_dir), "auth": "none", "fetcher_allow_networks": SITE_NETWORK}
     defaults |= {f"{name}_address": "127.0.0.1:0" for name in SERVERS}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+    if s3 is not None:
+        defaults["storage_url"] = s3.storage_url()
+        environment |= s3.credentials()
     environment |= {f"REELHAUL_{name.upper()}": value for name, value in (defaults | settings).items()}
     with log.open("ab") as output:
         # The working directory is the data folder, so that a developer's .env is not read.

@@ -241,8 +241,11 @@ def _format_counts(counts: Mapping[str, int]) -> str:
 
 
 def _describe_progress(progress: WatchProgressResponse.Progress) -> str:
-    reason = f" ({format_enum(progress.wait_reason)})" if progress.wait_reason else ""
-    return format_enum(Progress.Stage.Name(progress.stage)) + reason
+    reason = format_enum(progress.wait_reason) if progress.wait_reason else ""
+    if progress.stage == Progress.UPLOADING:
+        # Storage is away: the detail says so.
+        reason = printable(progress.detail)
+    return format_enum(Progress.Stage.Name(progress.stage)) + (f" ({reason})" if reason else "")
 
 
 def _describe_job(job: Download) -> str:

@@ -32,9 +32,9 @@ def cookies() -> None:
 @cookies.command()
 def key() -> None:
     """Print a new key for REELHAUL_FETCHER_COOKIES_KEY."""
-    from cryptography.fernet import Fernet
+    from reelhaul_runtime.sealing import create_key
 
-    click.echo(Fernet.generate_key().decode())
+    click.echo(create_key())
 
 
 @cookies.command()

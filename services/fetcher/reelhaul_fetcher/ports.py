@@ -165,12 +165,14 @@ class ArtifactStore(Protocol):
         metadata: ArtifactMetadata,
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
+        *,
+        irreplaceable: bool = False,
     ) -> ArtifactInfo:
         """Store *product* and return it with checksums; its file may be gone afterwards.
 
         *on_progress* is called with the bytes stored so far, *on_wait* with the reason before each retry.
-        Retries while bytes arrive and for a while after that, then raises STORAGE_UNAVAILABLE. Leaves no
-        upload behind if it fails or is cancelled.
+        Retries while bytes arrive and for a while after that, then raises STORAGE_UNAVAILABLE; never gives
+        up if *product* is *irreplaceable*. Leaves no upload behind if it fails or is cancelled.
         """
 
     async def delete(self, names: Sequence[str]) -> None:

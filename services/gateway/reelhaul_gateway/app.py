@@ -12,7 +12,8 @@ from functools import partial
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import files
+from reelhaul_gateway import archives, files
+from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.files import ArtifactDownloads
@@ -63,9 +64,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             redirect=settings.gateway_downloads == "redirect",
             resource_policy=settings.gateway_resource_policy,
         )
+        archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
         probes = ProbeEndpoints(health)
         app = RequestMiddleware(
-            Endpoints(probes, downloads, transcoder),
+            Endpoints(probes, downloads, archive_downloads, transcoder),
             transcoder.statuses,
             allow_anyone=settings.auth == "none",
             has_effects=partial(has_effects, transcoder),
@@ -95,16 +97,25 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 
 class Endpoints:
-    """Selects between the probes, artifact downloads, and the routes of the protos."""
+    """Selects between the probes, downloads of artifacts and archives, and the routes of the protos."""
 
-    def __init__(self, probes: ProbeEndpoints, downloads: ArtifactDownloads, transcoder: Transcoder) -> None:
-        self._probes, self._downloads, self._transcoder = probes, downloads, transcoder
+    def __init__(
+        self,
+        probes: ProbeEndpoints,
+        downloads: ArtifactDownloads,
+        archive_downloads: ArchiveDownloads,
+        transcoder: Transcoder,
+    ) -> None:
+        self._probes, self._transcoder = probes, transcoder
+        self._downloads, self._archive_downloads = downloads, archive_downloads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
             await self._probes(scope, receive, send)
         elif scope["type"] == "http" and files.is_download(scope):
             await self._downloads(scope, receive, send)
+        elif scope["type"] == "http" and archives.is_archive(scope):
+            await self._archive_downloads(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
 

@@ -12,7 +12,7 @@ from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2
 from reelhaul.downloads.v1 import download_service_pb2
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2, webhook_service_pb2
-from reelhaul.storage.v1 import storage_service_pb2
+from reelhaul.storage.v1 import destination_service_pb2, storage_service_pb2
 from reelhaul.system.v1 import system_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.settings import Settings
@@ -36,7 +36,7 @@ _FILES = {
         api_key_service_pb2,
         audit_service_pb2,
     ),
-    "storage": (storage_service_pb2,),
+    "storage": (storage_service_pb2, destination_service_pb2),
     "fetcher": (fetcher_service_pb2,),
     "gateway": (system_service_pb2,),
 }

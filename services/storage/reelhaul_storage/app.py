@@ -10,7 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
+from reelhaul.storage.v1 import (
+    destination_service_pb2,
+    destination_service_pb2_grpc,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+)
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
@@ -19,18 +24,25 @@ from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_storage.api.destinations import DestinationServicer
 from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.http_server import serving_links
 from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
+from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.s3.destinations import S3DestinationBuckets
+from reelhaul_storage.s3.location import parse_location
+from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.links import LinkedArtifacts, Links
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
+_DESTINATION_SERVICE = destination_service_pb2.DESCRIPTOR.services_by_name["DestinationService"].full_name
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
 
@@ -49,27 +61,42 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blob_store(settings))
         garbage_collector = GarbageCollector(catalog, blobs, now)
-        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
+        page_tokens = PageTokens(settings.suite_token, now)
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
         http_address = await stack.enter_async_context(_serving_links(linked, settings))
         signer = LocalLinkSigner(keys, settings.storage_public_url or f"http://{http_address}")
+        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             artifacts,
             Links(catalog, artifacts, signer, now),
-            PageTokens(settings.suite_token, now),
+            Archives(catalog, artifacts, now),
+            page_tokens,
             now,
             backend=blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),
+        )
+        buckets = stack.enter_context(
+            S3DestinationBuckets.open(settings.load_seal_keys, settings.storage_destination_networks)
+        )
+        destinations = DestinationServicer(
+            Destinations(catalog.destinations, buckets, artifacts, now), page_tokens
         )
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
-                [(storage_service_pb2_grpc.add_StorageServiceServicer_to_server, servicer, _SERVICE)],
+                [
+                    (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, servicer, _SERVICE),
+                    (
+                        destination_service_pb2_grpc.add_DestinationServiceServicer_to_server,
+                        destinations,
+                        _DESTINATION_SERVICE,
+                    ),
+                ],
                 authenticator=NoAuthentication(settings.suite_token),
                 checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
                 drain_seconds=settings.drain_seconds,
@@ -95,7 +122,12 @@ async def _serving_links(linked: LinkedArtifacts, settings: Settings) -> AsyncIt
         yield address
 
 
-def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[DiskBlobStore]:
+def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
+    if settings.url.startswith("s3:"):
+        # boto3 takes longer to import than everything else, and a store on disk does not need it.
+        from reelhaul_storage.s3.blobs import S3BlobStore
+
+        return S3BlobStore.open(parse_location(settings.url))
     folder = Path(unquote(urlsplit(settings.url).path))
     return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
 

@@ -28,11 +28,17 @@ class Hasher:
         self._sha256 = hashlib.sha256()
         self._crc32c = 0
 
-    def update(self, content: bytes) -> None:
+    def update(self, content: bytes | memoryview) -> None:
         """Add the next piece."""
         self.size += len(content)
         self._sha256.update(content)
         self._crc32c = google_crc32c.extend(self._crc32c, content)
+
+    def copy(self) -> Hasher:
+        """Return a hasher of the same content, to which other content can be added."""
+        copy = Hasher()
+        copy.size, copy._sha256, copy._crc32c = self.size, self._sha256.copy(), self._crc32c
+        return copy
 
     def digests(self) -> Digests:
         """Return the digests of everything added so far."""

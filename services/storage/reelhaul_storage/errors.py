@@ -83,11 +83,12 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str) -> None:
+    def __init__(self, backend: str, message: str, *, cause: str = "") -> None:
+        """*cause* is the code of S3's answer, such as SlowDown."""
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend},
+            metadata={"backend": backend} | ({"cause": cause} if cause else {}),
             retry_delay=timedelta(seconds=2),
         )
 
@@ -111,3 +112,24 @@ class Unsupported(ReelhaulError):
 
     def __init__(self, method: str, message: str) -> None:
         super().__init__(ErrorReason.METHOD_UNSUPPORTED, message, metadata={"method": method})
+
+
+class DestinationUnavailable(ReelhaulError):
+    """The bucket of a destination does not respond, or limits the request rate."""
+
+    def __init__(self, destination: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_UNAVAILABLE,
+            message,
+            metadata={"destination": destination},
+            retry_delay=timedelta(seconds=5),
+        )
+
+
+class DestinationRefused(ReelhaulError):
+    """The bucket of a destination rejects the delivery; *cause* is the code of the S3 or STS service."""
+
+    def __init__(self, destination: str, cause: str, message: str) -> None:
+        super().__init__(
+            ErrorReason.DESTINATION_REFUSED, message, metadata={"destination": destination, "cause": cause}
+        )

@@ -9,9 +9,10 @@ from ipaddress import IPv4Network, IPv6Network
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import EtagMismatch, Expired
+from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
 
 Network = IPv4Network | IPv6Network
 
@@ -19,6 +20,8 @@ Network = IPv4Network | IPv6Network
 UPLOAD_LIFETIME = timedelta(hours=24)
 #: Unfinished uploads of a tenant: more than all its downloads at once need, and few enough to list.
 MAX_UPLOADS_PER_TENANT = 10_000
+#: Destinations of a tenant.
+MAX_DESTINATIONS_PER_TENANT = 100
 #: How long a writer may take from claiming a blob to committing its artifact.
 CLAIM_LIFETIME = timedelta(hours=1)
 
@@ -62,6 +65,8 @@ class Artifact:
     revision: int = 1
     #: Signed links of an earlier generation are revoked.
     link_generation: int = 0
+    #: When its bytes were found damaged; None: they are not known to be.
+    damage_time: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -78,15 +83,24 @@ class Artifact:
         if etag and etag != self.etag:
             raise EtagMismatch(self.name, self.etag)
 
+    def is_visible_to(self, caller: Caller) -> bool:
+        """Return whether *caller* is the suite or of this tenant."""
+        return caller.suite or caller.tenant == self.tenant
+
     def check_visible_to(self, caller: Caller) -> None:
-        """Raise RESOURCE_NOT_FOUND if *caller* is neither the suite nor of this tenant."""
-        if not caller.suite and caller.tenant != self.tenant:
+        """Raise RESOURCE_NOT_FOUND unless the artifact is visible to *caller*."""
+        if not self.is_visible_to(caller):
             raise NotFound(self.name)
 
     def check_not_expired(self, now: datetime) -> None:
         """Raise ARTIFACT_EXPIRED if the artifact has expired."""
         if self.expire_time <= now:
             raise Expired(self.name, self.expire_time)
+
+    def check_intact(self) -> None:
+        """Raise ARTIFACT_CORRUPT if its bytes are known to be damaged."""
+        if self.damage_time is not None:
+            raise Corrupt(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +163,56 @@ class Chunk:
     finish: ExpectedChecksums | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A bucket that artifacts of *tenant* are delivered to, and who may write to it."""
+
+    tenant: str
+    id: str
+    bucket: str
+    create_time: datetime
+    update_time: datetime
+    display_name: str = ""
+    prefix: str = ""
+    #: Empty: AWS.
+    endpoint_url: str = ""
+    region: str = "us-east-1"
+    path_style: bool = False
+    #: ``AES256``, ``aws:kms``, or empty.
+    server_side_encryption: str = ""
+    #: A key pair, its secret encrypted; or else the role to assume.
+    access_key_id: str = ""
+    sealed_secret: bytes = field(default=b"", repr=False)
+    role_arn: str = ""
+    external_id: str = ""
+    #: Grows by one with every change.
+    revision: int = 1
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"destinations/{self.id}"
+
+    @property
+    def etag(self) -> str:
+        """The strong etag, quoted; an id that is used again does not get an earlier one."""
+        return f'"{self.create_time.timestamp():.6f}-{self.revision}"'
+
+    def check_etag(self, etag: str) -> None:
+        """Raise ETAG_MISMATCH unless *etag* is empty or current."""
+        if etag and etag != self.etag:
+            raise EtagMismatch(self.name, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredObject:
+    """An object in the bucket of a destination, verified there."""
+
+    uri: str
+    size: int
+    etag: str
+
+
 @dataclass(frozen=True, slots=True)
 class LinkTerms:
     """What a signed link allows."""
@@ -165,13 +229,13 @@ class LinkTerms:
 class Query:
     """Filter, order and page of a list of artifacts.
 
-    ``equal`` names attributes of Artifact. ``after`` is the cursor of the last artifact of the
-    previous page, or None.
+    ``tenant`` is None for all tenants. ``after`` is the cursor of the last artifact of the previous page,
+    or None.
     """
 
     limit: int
     tenant: str | None = None
-    equal: tuple[tuple[str, str | int], ...] = ()
+    where: Node | None = None
     order: str = "create_time"
     descending: bool = True
     after: tuple[datetime | int, str] | None = None
@@ -181,6 +245,34 @@ class Query:
         value: datetime | int
         value = artifact.content.size if self.order == "size" else getattr(artifact, self.order)
         return value, artifact.id
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """How many artifacts a tenant has, and the sum of their sizes in bytes."""
+
+    tenant: str
+    artifacts: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored content and its key."""
+
+    key: str
+    content: Digests
+
+
+@dataclass(frozen=True, slots=True)
+class BlobHealth:
+    """How many blobs are damaged, and when the one read least recently was found intact.
+
+    *oldest_verify_time* is None if there is no blob, or one that was never read.
+    """
+
+    damaged: int
+    oldest_verify_time: datetime | None
 
 
 def build_artifact(

@@ -7,8 +7,19 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, LinkTerms, Query, Upload
+from reelhaul_storage.model import (
+    Artifact,
+    Blob,
+    BlobHealth,
+    DeliveredObject,
+    Destination,
+    LinkTerms,
+    Query,
+    TenantUsage,
+    Upload,
+)
 
 
 class StagedWriter(Protocol):
@@ -31,8 +42,10 @@ class BlobStore(Protocol):
     def backend(self) -> str:
         """The value of Artifact.backend: ``local`` or ``s3``."""
 
-    def stage(self, upload: str, offset: int) -> AbstractAsyncContextManager[StagedWriter]:
-        """Open *upload* for appending at *offset*.
+    def stage(
+        self, upload: str, offset: int, total_size: int = 0
+    ) -> AbstractAsyncContextManager[StagedWriter]:
+        """Open *upload*, which will have *total_size* bytes (0: unknown), for appending at *offset*.
 
         Raises WRITE_OFFSET_CONFLICT unless exactly *offset* bytes are staged, and while another
         writer is active. However the block ends, bytes that reached the disk stay staged.
@@ -62,6 +75,13 @@ class BlobStore(Protocol):
 
         Nobody may write to the file any more. Raises FIELD_INVALID if *path* leads out of the
         folder, through a link, or to anything but a regular file.
+        """
+
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        """Return the key under which to publish what is staged, unless its content has a blob already.
+
+        A key is never used for a second blob: a slow deletion of the first could delete it. It is the same
+        in two calls only if it depends on what is staged.
         """
 
     async def publish(self, upload: str, key: str, size: int) -> None:
@@ -111,6 +131,59 @@ class LinkSigner(Protocol):
         """
 
 
+class DestinationStore(Protocol):
+    """Stores destinations by tenant and id. Each method is one transaction."""
+
+    async def add(self, destination: Destination) -> None:
+        """Insert *destination*.
+
+        Raises RESOURCE_EXISTS, and QUOTA_EXCEEDED if the tenant has ``MAX_DESTINATIONS_PER_TENANT``.
+        """
+
+    async def get(self, tenant: str, id: str) -> Destination:  # noqa: A002
+        """Return the destination. Raises RESOURCE_NOT_FOUND."""
+
+    async def list_page(self, tenant: str, after: str, limit: int) -> list[Destination]:
+        """Return the destinations of *tenant* whose ids follow *after*, by id."""
+
+    async def update(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        change: Callable[[Destination], Destination],
+    ) -> Destination:
+        """Replace the destination by what *change* returns. An exception from *change* rolls back."""
+
+    async def delete(self, tenant: str, id: str, check: Callable[[Destination], None]) -> None:  # noqa: A002
+        """Delete the destination unless *check* raises. Raises RESOURCE_NOT_FOUND."""
+
+
+class DestinationBuckets(Protocol):
+    """Writes to the buckets of destinations.
+
+    Every method raises URL_FORBIDDEN if the address may not be reached, DESTINATION_UNAVAILABLE if the
+    bucket does not respond, and DESTINATION_REFUSED if it rejects the request.
+    """
+
+    async def check_endpoint(self, url: str) -> None:
+        """Raise URL_INVALID or URL_FORBIDDEN if *url* may not be the endpoint of a destination."""
+
+    async def seal(self, secret: str) -> bytes:
+        """Return *secret* as it may be stored."""
+
+    async def check(self, destination: Destination) -> None:
+        """Write, read and delete a small object."""
+
+    async def deliver(
+        self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
+    ) -> DeliveredObject:
+        """Store *content*, that of *artifact*, under the destination's prefix and *object_name*; verify it.
+
+        *content* is not read if the object is there already. A call that fails or is cancelled leaves no
+        incomplete object and no parts. An exception from *content* is passed on.
+        """
+
+
 class Catalog(Protocol):
     """Stores artifacts, uploads, and which blobs they reference.
 
@@ -154,6 +227,7 @@ class Catalog(Protocol):
     async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
         """Insert *artifact*, whose bytes are published, and mark *upload* as finished.
 
+        The bytes are new, so they are no longer damaged, and as verified as the artifact is.
         Returns the existing artifact if the upload was finished before. Raises
         STORAGE_UNAVAILABLE if the claim lapsed and the blob is gone: the caller must write again.
         """
@@ -161,7 +235,7 @@ class Catalog(Protocol):
     async def finish_from_stored(
         self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
     ) -> Artifact | None:
-        """Finish *upload* with a blob that its tenant already stores under *sha256*.
+        """Finish *upload* with an undamaged blob that its tenant already stores under *sha256*.
 
         *make* receives the content and key of that blob. Returns None if there is no such blob.
         """
@@ -169,11 +243,20 @@ class Catalog(Protocol):
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         """Return the artifact. Raises RESOURCE_NOT_FOUND."""
 
+    async def get_artifacts(self, ids: Iterable[str]) -> list[Artifact]:
+        """Return the artifacts with *ids* that exist, in any order."""
+
     async def list_artifacts(self, query: Query) -> list[Artifact]:
-        """Return the artifacts that match *query*."""
+        """Return the artifacts that match *query*. Raises REQUEST_TIMED_OUT."""
+
+    async def summarize_artifacts(self, tenant: str | None, where: Node | None) -> list[TenantUsage]:
+        """Return the number and size of the artifacts that match *where*, by tenant, largest first.
+
+        Of all tenants if *tenant* is None. Raises REQUEST_TIMED_OUT.
+        """
 
     async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
-        """Return digest -> id of an unexpired artifact of *tenant* with that content."""
+        """Return digest -> id of an unexpired, undamaged artifact of *tenant* with that content."""
 
     async def update_artifact(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
         """Replace the artifact by what *change* returns. An exception from *change* rolls back."""
@@ -185,6 +268,12 @@ class Catalog(Protocol):
 
         Deletes none if one is missing (RESOURCE_NOT_FOUND) or if *check* raises for one.
         """
+
+    async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return key -> CRC-32 of the blobs *keys* whose CRC-32 is known."""
+
+    async def set_crc32(self, key: str, crc32: int) -> None:
+        """Save the CRC-32 of blob *key*. A missing blob is not an error."""
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         """Return ids of expired uploads."""
@@ -200,6 +289,24 @@ class Catalog(Protocol):
 
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         """Remove doomed *keys* whose bytes have been deleted."""
+
+    async def claim_blob_to_verify(self, verified_before: datetime, now: datetime) -> Blob | None:
+        """Return the blob that was verified least recently, and *verified_before*; None if there is none.
+
+        Never verified ones come first. A returned blob is not returned again for a day.
+        """
+
+    async def mark_verified(self, key: str, time: datetime) -> None:
+        """Record that blob *key* was read intact, for it and its artifacts. No blob is not an error."""
+
+    async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
+        """Record that blob *key* was found damaged by a read that began at *since*.
+
+        Changes nothing if the blob is gone or was verified after that: its bytes were replaced.
+        """
+
+    async def get_blob_health(self) -> BlobHealth:
+        """Return how many blobs are damaged, and how recently the others were verified."""
 
     async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
         """Return the subset of *keys* that is in the catalog, doomed or not."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder, split_addresses
+from reelhaul_runtime.addresses import Network
+from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
+from reelhaul_runtime.settings import (
+    SuiteSettings,
+    check_database_url,
+    check_folder,
+    split_addresses,
+    split_networks,
+)
+from reelhaul_storage.s3.location import parse_location
 
 _MIN_KEY_CHARACTERS = 32
 
@@ -16,7 +26,9 @@ _MIN_KEY_CHARACTERS = 32
 class Settings(SuiteSettings):
     """The suite's settings plus those of storage."""
 
-    #: Where blobs are stored: ``file:///folder``. Empty: ``artifacts`` in the data folder.
+    #: Where blobs are stored: ``file:///folder``, or ``s3://bucket/prefix`` with the options endpoint_url,
+    #: region, path_style, sse (AES256 or aws:kms) and sse_kms_key_id; credentials as boto3 finds them.
+    #: Empty: ``artifacts`` in the data folder.
     storage_url: str = ""
     #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
@@ -35,14 +47,21 @@ class Settings(SuiteSettings):
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
     #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
+    #: Keys that the secrets of destinations are encrypted with, comma separated: the first encrypts, any
+    #: decrypts. Empty: one in the data folder, created when it is first needed.
+    storage_seal_keys: str = Field(default="", repr=False)
+    #: Networks that destinations may be in in addition to public addresses, comma separated.
+    storage_destination_networks: Annotated[tuple[Network, ...], NoDecode] = ()
 
     @field_validator("storage_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value:
+        if value.startswith("s3:"):
+            parse_location(value)
+        elif value:
             url = urlsplit(value)
             if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
-                raise ValueError("this build stores artifacts in a folder: use file:///folder")
+                raise ValueError("must be file:///folder or s3://bucket/prefix")
             check_folder(Path(unquote(url.path)))
         return value
 
@@ -76,6 +95,17 @@ class Settings(SuiteSettings):
     def _check_database_url(cls, value: str) -> str:
         return check_database_url(value)
 
+    @field_validator("storage_seal_keys")
+    @classmethod
+    def _check_seal_keys(cls, value: str) -> str:
+        check_keys(value)
+        return value
+
+    @field_validator("storage_destination_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        return split_networks(value)
+
     @field_validator("storage_adopt_dir", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
@@ -100,6 +130,10 @@ class Settings(SuiteSettings):
     def adopt_dir(self) -> Path:
         """``storage_adopt_dir`` or its default."""
         return self.storage_adopt_dir or self.data_dir.resolve() / "work"
+
+    def load_seal_keys(self) -> tuple[str, ...]:
+        """Return the keys of ``storage_seal_keys``, or the one in the data folder."""
+        return parse_keys(self.storage_seal_keys) or (load_or_create_key(self.data_dir / "storage-seal.key"),)
 
 
 def check_base_url(value: str) -> str:

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reelhaul.type.v1 import media_pb2 as reelhaul_dot_type_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reelhaul/storage/v1/artifact.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1creelhaul/type/v1/media.proto\"\xc8\x06\n\x08\x41rtifact\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\tfile_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\nmedia_type\x18\x03 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\tchecksums\x18\x05 \x01(\x0b\x32\x1b.reelhaul.type.v1.ChecksumsB\x04\xe2\x41\x01\x03\x12\'\n\x03job\x18\x06 \x01(\tB\x1a\xe2\x41\x02\x01\x05\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x38\n\x04kind\x18\x07 \x01(\x0e\x32#.reelhaul.type.v1.ArtifactInfo.KindB\x05\xe2\x41\x02\x01\x05\x12?\n\x06labels\x18\x08 \x03(\x0b\x32).reelhaul.storage.v1.Artifact.LabelsEntryB\x04\xe2\x41\x01\x01\x12\x37\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01H\x00\x12.\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04H\x00\x12\x15\n\x07\x62\x61\x63kend\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x06tenant\x18\x0c \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x14\n\x05\x65poch\x18\r \x01(\x03\x42\x05\xe2\x41\x02\x01\x05\x12\x1c\n\rlanguage_code\x18\x0e \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x35\n\x0bverify_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:E\xea\x41\x42\n\x15reelhaul.dev/Artifact\x12\x14\x61rtifacts/{artifact}*\tartifacts2\x08\x61rtifactB\x0c\n\nexpirationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"reelhaul/storage/v1/artifact.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1creelhaul/type/v1/media.proto\"\xff\x06\n\x08\x41rtifact\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\tfile_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\nmedia_type\x18\x03 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\tchecksums\x18\x05 \x01(\x0b\x32\x1b.reelhaul.type.v1.ChecksumsB\x04\xe2\x41\x01\x03\x12\'\n\x03job\x18\x06 \x01(\tB\x1a\xe2\x41\x02\x01\x05\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x38\n\x04kind\x18\x07 \x01(\x0e\x32#.reelhaul.type.v1.ArtifactInfo.KindB\x05\xe2\x41\x02\x01\x05\x12?\n\x06labels\x18\x08 \x03(\x0b\x32).reelhaul.storage.v1.Artifact.LabelsEntryB\x04\xe2\x41\x01\x01\x12\x37\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01H\x00\x12.\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04H\x00\x12\x15\n\x07\x62\x61\x63kend\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x06tenant\x18\x0c \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x14\n\x05\x65poch\x18\r \x01(\x03\x42\x05\xe2\x41\x02\x01\x05\x12\x1c\n\rlanguage_code\x18\x0e \x01(\tB\x05\xe2\x41\x02\x01\x05\x12\x35\n\x0bverify_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x61mage_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:E\xea\x41\x42\n\x15reelhaul.dev/Artifact\x12\x14\x61rtifacts/{artifact}*\tartifacts2\x08\x61rtifactB\x0c\n\nexpirationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACT'].fields_by_name['language_code']._serialized_options = b'\342A\002\001\005'
   _globals['_ARTIFACT'].fields_by_name['verify_time']._loaded_options = None
   _globals['_ARTIFACT'].fields_by_name['verify_time']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACT'].fields_by_name['damage_time']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['damage_time']._serialized_options = b'\342A\001\003'
   _globals['_ARTIFACT'].fields_by_name['create_time']._loaded_options = None
   _globals['_ARTIFACT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ARTIFACT'].fields_by_name['update_time']._loaded_options = None
@@ -75,7 +77,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACT']._loaded_options = None
   _globals['_ARTIFACT']._serialized_options = b'\352AB\n\025reelhaul.dev/Artifact\022\024artifacts/{artifact}*\tartifacts2\010artifact'
   _globals['_ARTIFACT']._serialized_start=215
-  _globals['_ARTIFACT']._serialized_end=1055
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=925
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=970
+  _globals['_ARTIFACT']._serialized_end=1110
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=980
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=1025
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,7 @@ class Artifact(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    DAMAGE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -114,6 +115,12 @@ class Artifact(_message.Message):
         """When its bytes were last read completely and found intact."""
 
     @_builtins.property
+    def damage_time(self) -> _timestamp_pb2.Timestamp:
+        """When its bytes were found damaged: reading them is ARTIFACT_CORRUPT until the same
+        content is stored again. Unset: they are not known to be damaged.
+        """
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Creation time."""
 
@@ -139,13 +146,14 @@ class Artifact(_message.Message):
         epoch: _builtins.int = ...,
         language_code: _builtins.str = ...,
         verify_time: _timestamp_pb2.Timestamp | None = ...,
+        damage_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "create_time", b"create_time", "expiration", b"expiration", "expire_time", b"expire_time", "ttl", b"ttl", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "create_time", b"create_time", "damage_time", b"damage_time", "expiration", b"expiration", "expire_time", b"expire_time", "ttl", b"ttl", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "checksums", b"checksums", "create_time", b"create_time", "epoch", b"epoch", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "file_name", b"file_name", "job", b"job", "kind", b"kind", "labels", b"labels", "language_code", b"language_code", "media_type", b"media_type", "name", b"name", "size_bytes", b"size_bytes", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "checksums", b"checksums", "create_time", b"create_time", "damage_time", b"damage_time", "epoch", b"epoch", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "file_name", b"file_name", "job", b"job", "kind", b"kind", "labels", b"labels", "language_code", b"language_code", "media_type", b"media_type", "name", b"name", "size_bytes", b"size_bytes", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015

@@ -581,8 +581,12 @@ class ListArtifactsRequest(_message.Message):
     means the first page.
     """
     filter: _builtins.str
-    """AIP-160 subset over job, epoch, kind, labels.*, media_type, size_bytes,
-    create_time, expire_time and, for ADMIN, tenant; empty means all.
+    """AIP-160 subset: = and != on job, kind, language_code, media_type, file_name (the
+    last two with * at either end) and labels.key; = != < <= > >= on epoch, size_bytes,
+    create_time, expire_time, verify_time and damage_time; labels:key; AND, OR, NOT, -
+    and parentheses. ADMIN may use tenant as well, and sees all tenants that match. As in
+    AIP-160, OR binds tighter than AND. At most 8192 characters and 200 terms; empty
+    means all. E.g. job = "jobs/a" OR job = "jobs/b".
     """
     order_by: _builtins.str
     """One of create_time, expire_time, size_bytes, optionally with desc; empty means
@@ -631,6 +635,162 @@ class ListArtifactsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListArtifactsResponse: _TypeAlias = ListArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeArtifactsRequest(_message.Message):
+    """Request of SummarizeArtifacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """As ListArtifacts.filter, e.g. kind = VIDEO; empty means all of the tenant's."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeArtifactsRequest: _TypeAlias = SummarizeArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeArtifactsResponse(_message.Message):
+    """Response of SummarizeArtifacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TenantUsage(_message.Message):
+        """Artifacts of one tenant."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TENANT_FIELD_NUMBER: _builtins.int
+        ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        tenant: _builtins.str
+        """The tenant."""
+        artifact_count: _builtins.int
+        """Number of its artifacts that match."""
+        size_bytes: _builtins.int
+        """Sum of their sizes in bytes."""
+        def __init__(
+            self,
+            *,
+            tenant: _builtins.str = ...,
+            artifact_count: _builtins.int = ...,
+            size_bytes: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    artifact_count: _builtins.int
+    """Number of artifacts that match."""
+    size_bytes: _builtins.int
+    """Sum of their sizes in bytes."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarizeArtifactsResponse.TenantUsage]:
+        """The same for each tenant that has any, largest first, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        artifact_count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        tenants: _abc.Iterable[Global___SummarizeArtifactsResponse.TenantUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "size_bytes", b"size_bytes", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeArtifactsResponse: _TypeAlias = SummarizeArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class GetStorageStatusRequest(_message.Message):
+    """Request of GetStorageStatus."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStorageStatusRequest: _TypeAlias = GetStorageStatusRequest  # noqa: Y015
+
+@_typing.final
+class StorageStatus(_message.Message):
+    """StorageStatus is the state of the backend and of the bytes in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DAMAGED_COUNT_FIELD_NUMBER: _builtins.int
+    OLDEST_VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The backend, "local" or "s3"."""
+    free_bytes: _builtins.int
+    """Bytes free on the disk; unset if the backend has no such limit."""
+    total_bytes: _builtins.int
+    """Size of the disk in bytes; unset if the backend has no such limit."""
+    damaged_count: _builtins.int
+    """Number of contents whose bytes were found damaged and have not been replaced."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """Duration of the last write, read and deletion of a few bytes on the backend; unset if
+        the last one failed.
+        """
+
+    @_builtins.property
+    def oldest_verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When the bytes that have not been read for the longest time were last found intact;
+        unset if there are none, or if some were never read.
+        """
+
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        latency: _duration_pb2.Duration | None = ...,
+        free_bytes: _builtins.int | None = ...,
+        total_bytes: _builtins.int | None = ...,
+        damaged_count: _builtins.int = ...,
+        oldest_verify_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+
+Global___StorageStatus: _TypeAlias = StorageStatus  # noqa: Y015
 
 @_typing.final
 class UpdateArtifactRequest(_message.Message):

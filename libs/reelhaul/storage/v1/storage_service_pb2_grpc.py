@@ -105,6 +105,11 @@ class StorageServiceStub:
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsResponse.FromString,
                 _registered_method=True)
+        self.SummarizeArtifacts = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/SummarizeArtifacts',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.FromString,
+                _registered_method=True)
         self.UpdateArtifact = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/UpdateArtifact',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.UpdateArtifactRequest.SerializeToString,
@@ -124,6 +129,11 @@ class StorageServiceStub:
                 '/reelhaul.storage.v1.StorageService/SignArtifactUrl',
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
+                _registered_method=True)
+        self.GetStorageStatus = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/GetStorageStatus',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.FromString,
                 _registered_method=True)
         self.RevokeArtifactUrls = channel.unary_unary(
                 '/reelhaul.storage.v1.StorageService/RevokeArtifactUrls',
@@ -262,6 +272,17 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SummarizeArtifacts(self, request, context):
+        """Returns how many artifacts match a filter and how many bytes they have, in total and
+        by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+        Content that several artifacts share counts for each of them.
+
+        Errors: FILTER_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateArtifact(self, request, context):
         """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED.
         """
@@ -291,6 +312,13 @@ class StorageServiceServicer:
 
         Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
         cannot be bound to a network, or not to this one).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorageStatus(self, request, context):
+        """Returns the state of the backend and of the bytes in it, for health reports.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -378,6 +406,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.ListArtifactsResponse.SerializeToString,
             ),
+            'SummarizeArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeArtifacts,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.SerializeToString,
+            ),
             'UpdateArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateArtifact,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.UpdateArtifactRequest.FromString,
@@ -397,6 +430,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.SignArtifactUrl,
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.SerializeToString,
+            ),
+            'GetStorageStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorageStatus,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.SerializeToString,
             ),
             'RevokeArtifactUrls': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeArtifactUrls,
@@ -751,6 +789,33 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
+    def SummarizeArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/SummarizeArtifacts',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SummarizeArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateArtifact(request,
             target,
             options=(),
@@ -848,6 +913,33 @@ class StorageService:
             '/reelhaul.storage.v1.StorageService/SignArtifactUrl',
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlRequest.SerializeToString,
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.SignArtifactUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorageStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/GetStorageStatus',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.GetStorageStatusRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.StorageStatus.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,13 @@ class StorageServiceStub:
     """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
+    SummarizeArtifacts: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.SummarizeArtifactsRequest, _storage_service_pb2.SummarizeArtifactsResponse]
+    """Returns how many artifacts match a filter and how many bytes they have, in total and
+    by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+    Content that several artifacts share counts for each of them.
+
+    Errors: FILTER_INVALID.
+    """
     UpdateArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]
     """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
     DeleteArtifact: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteArtifactRequest, _empty_pb2.Empty]
@@ -124,6 +131,8 @@ class StorageServiceStub:
     Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
     cannot be bound to a network, or not to this one).
     """
+    GetStorageStatus: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageStatusRequest, _storage_service_pb2.StorageStatus]
+    """Returns the state of the backend and of the bytes in it, for health reports."""
     RevokeArtifactUrls: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]
     """Revokes all links of an artifact that were created before; the artifact stays, and
     new links can be created. Only links that this service signs can be revoked: those
@@ -211,6 +220,13 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Lists the tenant's artifacts, newest first; ADMIN can list any tenant's by filter.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
+    SummarizeArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.SummarizeArtifactsRequest, _storage_service_pb2.SummarizeArtifactsResponse]  # type: ignore[assignment]
+    """Returns how many artifacts match a filter and how many bytes they have, in total and
+    by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+    Content that several artifacts share counts for each of them.
+
+    Errors: FILTER_INVALID.
+    """
     UpdateArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.UpdateArtifactRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Updates file_name, labels or expiration. Errors: ETAG_MISMATCH, ARTIFACT_EXPIRED."""
     DeleteArtifact: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteArtifactRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -228,6 +244,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
     cannot be bound to a network, or not to this one).
     """
+    GetStorageStatus: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageStatusRequest, _storage_service_pb2.StorageStatus]  # type: ignore[assignment]
+    """Returns the state of the backend and of the bytes in it, for health reports."""
     RevokeArtifactUrls: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.RevokeArtifactUrlsRequest, _artifact_pb2.Artifact]  # type: ignore[assignment]
     """Revokes all links of an artifact that were created before; the artifact stays, and
     new links can be created. Only links that this service signs can be revoked: those
@@ -386,6 +404,19 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SummarizeArtifacts(
+        self,
+        request: _storage_service_pb2.SummarizeArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.SummarizeArtifactsResponse, _abc.Awaitable[_storage_service_pb2.SummarizeArtifactsResponse]]:
+        """Returns how many artifacts match a filter and how many bytes they have, in total and
+        by tenant: the tenant's own, or for ADMIN those of the tenants that the filter selects.
+        Content that several artifacts share counts for each of them.
+
+        Errors: FILTER_INVALID.
+        """
+
+    @_abc_1.abstractmethod
     def UpdateArtifact(
         self,
         request: _storage_service_pb2.UpdateArtifactRequest,
@@ -425,6 +456,14 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: ARTIFACT_EXPIRED, METHOD_UNSUPPORTED (ip_cidr, if the links of the backend
         cannot be bound to a network, or not to this one).
         """
+
+    @_abc_1.abstractmethod
+    def GetStorageStatus(
+        self,
+        request: _storage_service_pb2.GetStorageStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.StorageStatus, _abc.Awaitable[_storage_service_pb2.StorageStatus]]:
+        """Returns the state of the backend and of the bytes in it, for health reports."""
 
     @_abc_1.abstractmethod
     def RevokeArtifactUrls(

@@ -127,6 +127,7 @@ class ReportHealthResponse(_message.Message):
         CRITICAL_FIELD_NUMBER: _builtins.int
         FREE_BYTES_FIELD_NUMBER: _builtins.int
         VERSION_FIELD_NUMBER: _builtins.int
+        TOTAL_BYTES_FIELD_NUMBER: _builtins.int
         component: _builtins.str
         """Name of the component, e.g. "jobs", "jobs.database", "nats", "storage.s3"."""
         status: Global___ServingStatus.ValueType
@@ -139,6 +140,8 @@ class ReportHealthResponse(_message.Message):
         """Bytes free, for storage and work directories; unset if not applicable."""
         version: _builtins.str
         """Version that it runs; empty if it does not report one."""
+        total_bytes: _builtins.int
+        """Size of the disk in bytes; unset if not applicable."""
         @_builtins.property
         def latency(self) -> _duration_pb2.Duration:
             """Duration of the check; unset if there was no response."""
@@ -153,14 +156,20 @@ class ReportHealthResponse(_message.Message):
             critical: _builtins.bool = ...,
             free_bytes: _builtins.int | None = ...,
             version: _builtins.str = ...,
+            total_bytes: _builtins.int | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "free_bytes", b"free_bytes", "latency", b"latency"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "total_bytes", b"total_bytes"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "component", b"component", "critical", b"critical", "free_bytes", b"free_bytes", "latency", b"latency", "message", b"message", "status", b"status", "version", b"version"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "component", b"component", "critical", b"critical", "free_bytes", b"free_bytes", "latency", b"latency", "message", b"message", "status", b"status", "total_bytes", b"total_bytes", "version", b"version"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
         _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
+        _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+        _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+        @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
 
     STATUS_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int

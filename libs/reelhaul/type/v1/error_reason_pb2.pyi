@@ -145,6 +145,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Stored bytes no longer match their digest."""
     WORKER_DISK_FULL: _ErrorReason.ValueType  # 65
     """The worker's disk is full; new work goes to other workers (Job.error only)."""
+    DESTINATION_UNAVAILABLE: _ErrorReason.ValueType  # 66
+    """The destination of a delivery does not respond, or limits the request rate."""
+    DESTINATION_REFUSED: _ErrorReason.ValueType  # 67
+    """The destination of a delivery rejects it: wrong credentials, no such bucket, no
+    permission; `cause` is the code of the S3 or STS service.
+    """
     MEDIA_FORBIDDEN: _ErrorReason.ValueType  # 70
     """The site denies access to this media with any account: a copyright block, or HTTP
     403 or 451 that no account would lift.
@@ -309,6 +315,12 @@ ARTIFACT_CORRUPT: ErrorReason.ValueType  # 64
 """Stored bytes no longer match their digest."""
 WORKER_DISK_FULL: ErrorReason.ValueType  # 65
 """The worker's disk is full; new work goes to other workers (Job.error only)."""
+DESTINATION_UNAVAILABLE: ErrorReason.ValueType  # 66
+"""The destination of a delivery does not respond, or limits the request rate."""
+DESTINATION_REFUSED: ErrorReason.ValueType  # 67
+"""The destination of a delivery rejects it: wrong credentials, no such bucket, no
+permission; `cause` is the code of the S3 or STS service.
+"""
 MEDIA_FORBIDDEN: ErrorReason.ValueType  # 70
 """The site denies access to this media with any account: a copyright block, or HTTP
 403 or 451 that no account would lift.

@@ -26,7 +26,9 @@ _PARALLEL_PARTS = 4
 # Of one part, before storage is asked again for the state of the upload.
 _MAX_TRIES = 4
 _MAX_RETRY_AFTER_SECONDS = 30.0
-_TIMEOUT = httpx.Timeout(60.0, connect=5.0, pool=None)
+# Of a response, and of each chunk on its way.
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=None)
+_CHUNK_BYTES = 256 * 1024
 # S3's errors that a repetition of the same request may cure, beside 5xx:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _RETRYABLE_CODES = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown"})
@@ -94,11 +96,12 @@ class PartUploader:
 
     async def _send_with_retries(self, url: str, content: bytes, md5: str) -> str:
         """Send one part; return its ETag."""
+        headers = {"content-length": str(len(content)), "content-md5": md5}
         backoff, tries = Backoff(jitter=0.5), 0
         while True:
             tries, retryable, longer = tries + 1, True, 0.0
             try:
-                response = await self._client.put(url, content=content, headers={"content-md5": md5})
+                response = await self._client.put(url, content=_split(content), headers=headers)
             except httpx.TransportError as error:
                 failure = _unavailable(f"S3 does not answer ({type(error).__name__})")
             else:
@@ -122,6 +125,12 @@ def _read_part(path: Path, offset: int, size: int) -> tuple[bytes, str]:
         content = file.read(size)
     digest = hashlib.md5(content, usedforsecurity=False).digest()
     return content, base64.b64encode(digest).decode()
+
+
+async def _split(content: bytes) -> AsyncIterator[bytes]:
+    """Yield *content* in chunks: a timeout is that of one chunk, not of a whole part on a slow connection."""
+    for begin in range(0, len(content), _CHUNK_BYTES):
+        yield content[begin : begin + _CHUNK_BYTES]
 
 
 def _error_code(response: httpx.Response) -> str:

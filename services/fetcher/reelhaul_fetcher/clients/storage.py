@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,10 +89,13 @@ class ArtifactUploader:
         metadata: ArtifactMetadata,
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
+        *,
+        irreplaceable: bool = False,
     ) -> ArtifactInfo:
         uploads: list[str] = []
+        patience = math.inf if irreplaceable else self._retry_seconds
         try:
-            return await self._store_with_retries(product, metadata, uploads, on_progress, on_wait)
+            return await self._store_with_retries(product, metadata, uploads, on_progress, on_wait, patience)
         except BaseException:
             # Cancelled or failed: the staged bytes would remain until they expire.
             await asyncio.shield(self._delete_uploads(uploads))
@@ -163,15 +167,19 @@ class ArtifactUploader:
         uploads: list[str],
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
+        patience: float,
     ) -> ArtifactInfo:
-        """Store *product*; keep the name of the current upload in *uploads*."""
+        """Store *product*; keep the name of the current upload in *uploads*.
+
+        Gives up if nothing was stored for *patience* seconds.
+        """
         now, backoff = asyncio.get_running_loop().time, Backoff()
-        give_up_at, most = now() + self._retry_seconds, 0
+        give_up_at, most = now() + patience, 0
 
         def on_stored(size: int) -> None:
             nonlocal give_up_at, most
             if size > most:
-                most, give_up_at = size, now() + self._retry_seconds
+                most, give_up_at = size, now() + patience
                 backoff.reset()
             on_progress(size)
 

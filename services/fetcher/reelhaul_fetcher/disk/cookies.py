@@ -10,13 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reelhaul_fetcher.model.cookies import NAME, CookieJar, cookies_unknown, parse, with_header
 from reelhaul_runtime.private_files import open_private
-
-if TYPE_CHECKING:
-    from cryptography.fernet import MultiFernet
+from reelhaul_runtime.sealing import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class CookieFolder:
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self._folder = folder
-        self._fernet = _multi_fernet(keys)
+        self._sealer = Sealer(keys)
 
     def get(self, name: str, tenant: str) -> CookieJar:
         stored = self._load(name) if NAME.fullmatch(name) else None
@@ -71,7 +69,7 @@ class CookieFolder:
         temporary = path.with_suffix(f".{os.getpid()}.new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(self._fernet.encrypt(json.dumps(content).encode()))
+            file.write(self._sealer.seal(json.dumps(content).encode()))
         temporary.replace(path)
         self.record_result(name, "")
         return jar
@@ -91,8 +89,6 @@ class CookieFolder:
         return [stored for name in names if (stored := self._load(name))]
 
     def _load(self, name: str) -> StoredCookies | None:
-        from cryptography.fernet import InvalidToken
-
         try:
             encrypted = (self._folder / f"{name}{_ENCRYPTED_SUFFIX}").read_bytes()
         except OSError:
@@ -100,22 +96,12 @@ class CookieFolder:
         refused = ""
         with suppress(OSError):
             refused = (self._folder / f"{name}{_REFUSED_SUFFIX}").read_text()
-        try:
-            content: dict[str, Any] = json.loads(self._fernet.decrypt(encrypted))
-        except InvalidToken:
+        decrypted = self._sealer.unseal(encrypted)
+        if decrypted is None:
             return StoredCookies(name, None, refused=refused)
+        content: dict[str, Any] = json.loads(decrypted)
         # A renamed file would give one tenant the session of another.
         if content["name"] != name:
             return StoredCookies(name, None)
         jar = CookieJar(name, content["text"], tuple(content["tenants"]))
         return StoredCookies(name, jar, datetime.fromisoformat(content["added"]), refused)
-
-
-def _multi_fernet(keys: Sequence[str]) -> MultiFernet:
-    """Raise ValueError, which does not show the key, if one of *keys* is invalid."""
-    from cryptography.fernet import Fernet, MultiFernet
-
-    try:
-        return MultiFernet([Fernet(key) for key in keys])
-    except ValueError:
-        raise ValueError("a key is 32 bytes in URL-safe base64") from None

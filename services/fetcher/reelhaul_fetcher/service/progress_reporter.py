@@ -45,6 +45,8 @@ class ProgressReporter:
         self._recording_started, self._media_file_ready = recording_started, media_file_ready
         self._published, self._renew_now = published, renew_now
         self.status_counts = HttpStatusCounts()
+        #: Whether a live stream is or was recorded: no other attempt can receive it again.
+        self.has_recorded = False
         self.stop_recording = asyncio.Event()
         self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
@@ -66,6 +68,7 @@ class ProgressReporter:
         self.unsent_media = media
 
     def on_recording(self) -> None:
+        self.has_recorded = True
         self._recording_started()
         # A user can end a recording only once jobs knows of it.
         self._renew_now()

@@ -1,80 +1,65 @@
-"""Parses filter, order_by and page_size of ListArtifacts into a Query.
-
-The filter is a subset of AIP-160: comparisons with ``=``, joined by AND.
-"""
+"""Parses filter, order_by and page_size of ListArtifacts and its like into a Query."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.filters.ast import Field, FieldKind, Node, mentions_field, required_value
+from reelhaul_runtime.filters.parser import parse
+from reelhaul_runtime.identity import Caller
 from reelhaul_storage.model import Query
 
-_MAX_FILTER = 2000
-_TERM = re.compile(r'\s*(?P<field>[a-z_]+)\s*=\s*(?:"(?P<quoted>[^"\\]*)"|(?P<bare>[\w./+-]+))\s*')
-_AND = re.compile(r"AND\b")
-_FIELDS = {"job": str, "epoch": int, "kind": "kind", "media_type": str, "size_bytes": int, "tenant": str}
-_COLUMNS = {"size_bytes": "size"}
+#: The fields listed at ListArtifactsRequest.filter in storage_service.proto.
+FIELDS: Mapping[str, Field] = {
+    "job": Field(FieldKind.TEXT),
+    "epoch": Field(FieldKind.NUMBER),
+    "kind": Field(FieldKind.ENUM, dict(ArtifactInfo.Kind.items())),
+    "language_code": Field(FieldKind.TEXT),
+    "labels": Field(FieldKind.MAP),
+    "media_type": Field(FieldKind.PATTERN),
+    "file_name": Field(FieldKind.PATTERN),
+    "size_bytes": Field(FieldKind.NUMBER),
+    "create_time": Field(FieldKind.TIME),
+    "expire_time": Field(FieldKind.TIME),
+    "verify_time": Field(FieldKind.TIME),
+    "damage_time": Field(FieldKind.TIME),
+}
+
+#: The fields for callers who see the artifacts of all tenants.
+ADMIN_FIELDS: Mapping[str, Field] = {**FIELDS, "tenant": Field(FieldKind.TEXT)}
+
+# More than elsewhere: one filter may select the artifacts of many jobs.
+_MAX_TERMS = 200
 _ORDERS = {"create_time": "create_time", "expire_time": "expire_time", "size_bytes": "size"}
 
 
-def query_from_proto(request: pb.ListArtifactsRequest, limit: int) -> Query:
+def query_from_proto(request: pb.ListArtifactsRequest, limit: int, caller: Caller) -> Query:
     """Return the query of *request* for at most *limit* artifacts.
 
     Raises FILTER_INVALID, ORDER_BY_INVALID.
     """
-    terms = dict(_parse_filter(request.filter))
-    tenant = terms.pop("tenant", None)
+    tenant, where = parse_filter(request.filter, caller)
     order, descending = _parse_order_by(request.order_by)
-    return Query(
-        limit=limit,
-        tenant=None if tenant is None else str(tenant),
-        equal=tuple((_COLUMNS.get(name, name), value) for name, value in terms.items()),
-        order=order,
-        descending=descending,
-    )
+    return Query(limit=limit, tenant=tenant, where=where, order=order, descending=descending)
 
 
-def _parse_filter(text: str) -> list[tuple[str, str | int]]:
-    if len(text) > _MAX_FILTER:
-        raise _filter_invalid(f"must have at most {_MAX_FILTER} characters", _MAX_FILTER)
-    if (nul := text.find("\0")) >= 0:
-        raise _filter_invalid("must not contain NUL", nul)
-    terms: list[tuple[str, str | int]] = []
-    position = 0
-    while text.strip() and position <= len(text):
-        term = _TERM.match(text, position)
-        if term is None:
-            raise _filter_invalid('must be like job = "jobs/…" AND kind = VIDEO', position)
-        terms.append((term["field"], _parse_value(term)))
-        position = term.end()
-        if position == len(text):
-            break
-        conjunction = _AND.match(text, position)
-        if conjunction is None:
-            raise _filter_invalid("must join its terms with AND", position)
-        position = conjunction.end()
-    if len(dict(terms)) < len(terms):
-        raise _filter_invalid("must not name a field twice", 0)
-    return terms
+def parse_filter(text: str, caller: Caller) -> tuple[str | None, Node | None]:
+    """Return the tenant whose artifacts a filter selects from, None for all, and its conditions.
 
-
-def _parse_value(term: re.Match[str]) -> str | int:
-    text = term["quoted"] if term["bare"] is None else term["bare"]
-    field_type = _FIELDS.get(term["field"])
-    if field_type is None:
-        message = f"supports the fields {', '.join(_FIELDS)}; not {term['field']}"
-        raise _filter_invalid(message, term.start("field"))
-    if field_type is str:
-        return text
-    if field_type == "kind" and text in ArtifactInfo.Kind.keys():
-        return int(ArtifactInfo.Kind.Value(text))
-    if field_type is int and text.isdecimal() and len(text) <= 18:
-        return int(text)
-    raise _filter_invalid(f"has {text!r}, which is not a valid {term['field']}", term.start("field"))
+    The caller's own, except for callers who may see every tenant's and name ``tenant``, and for the
+    suite's own services. Raises FILTER_INVALID.
+    """
+    sees_all = caller.suite or caller.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+    where = parse(text, ADMIN_FIELDS if sees_all else FIELDS, max_terms=_MAX_TERMS)
+    if tenant := required_value(where, "tenant"):
+        return tenant, where
+    everyone = caller.suite or (where is not None and mentions_field(where, "tenant"))
+    return None if everyone else caller.tenant, where
 
 
 def _parse_order_by(text: str) -> tuple[str, bool]:
@@ -86,9 +71,3 @@ def _parse_order_by(text: str) -> tuple[str, bool]:
             metadata={"field": words[0][:64]},
         )
     return _ORDERS[words[0]], words[1:] == ["desc"]
-
-
-def _filter_invalid(problem: str, position: int) -> ReelhaulError:
-    return ReelhaulError(
-        ErrorReason.FILTER_INVALID, f"filter {problem}", metadata={"position": str(position)}
-    )

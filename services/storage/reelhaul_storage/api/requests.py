@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -15,8 +15,18 @@ from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.identity import Caller
+from reelhaul_storage.api.queries import query_from_proto
 from reelhaul_storage.local_links import parse_network
-from reelhaul_storage.model import Chunk, ExpectedChecksums, Network, NewArtifact, Upload
+from reelhaul_storage.model import (
+    Chunk,
+    ExpectedChecksums,
+    Network,
+    NewArtifact,
+    Query,
+    Upload,
+)
+from reelhaul_storage.service.archives import MAX_MEMBERS
 from reelhaul_storage.service.artifacts import ArtifactChanges
 
 _MAX_CONTENT = 1 << 20
@@ -123,19 +133,31 @@ def is_inline(disposition: str) -> bool:
     return disposition == "inline"
 
 
-def range_from_proto(request: pb.ReadArtifactRequest) -> tuple[str, int, int]:
-    """Return the id, offset and limit (0: no limit) of ReadArtifact."""
+def range_from_proto(request: pb.ReadArtifactRequest | pb.ArchiveArtifactsRequest) -> tuple[int, int]:
+    """Return the offset and limit (0: no limit) of a read."""
     for field in ("read_offset", "read_limit"):
         if getattr(request, field) < 0:
             raise FieldInvalid(field, "must not be negative")
-    return parse_name(request.name, "artifacts"), request.read_offset, request.read_limit
+    return request.read_offset, request.read_limit
 
 
-def ids_from_proto(request: pb.BatchDeleteArtifactsRequest) -> list[str]:
-    """Return the ids of BatchDeleteArtifacts."""
-    if not 1 <= len(request.names) <= 1000:
+def archive_from_proto(
+    request: pb.ArchiveArtifactsRequest | pb.DescribeArchiveRequest, caller: Caller
+) -> Query | list[str]:
+    """Return the query or the ids that choose the artifacts of an archive."""
+    if bool(request.filter.strip()) == bool(request.names):
+        raise FieldInvalid("filter", "must be set, or names, but not both")
+    if request.names:
+        return parse_names(request.names)
+    listing = pb.ListArtifactsRequest(filter=request.filter, order_by="create_time")
+    return query_from_proto(listing, MAX_MEMBERS + 1, caller)
+
+
+def parse_names(names: Sequence[str]) -> list[str]:
+    """Return the ids of the artifacts *names*, which are the request's field ``names``."""
+    if not 1 <= len(names) <= 1000:
         raise FieldInvalid("names", "must contain 1 to 1000 names")
-    return [parse_name(name, "artifacts", f"names[{index}]") for index, name in enumerate(request.names)]
+    return [parse_name(name, "artifacts", f"names[{index}]") for index, name in enumerate(names)]
 
 
 def checksums_from_proto(checksums: media_pb2.Checksums, *, required: bool = True) -> ExpectedChecksums:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,8 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from reelhaul.storage.v1 import artifact_pb2, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
-from reelhaul_storage.model import Artifact
+from reelhaul_storage.model import Artifact, TenantUsage
 from reelhaul_storage.service.uploads import UploadStatus
+
+_MAX_TENANTS = 1000
 
 
 def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact:
@@ -31,6 +34,7 @@ def artifact_to_proto(artifact: Artifact, backend: str) -> artifact_pb2.Artifact
         epoch=artifact.epoch,
         language_code=artifact.language_code,
         verify_time=None if artifact.verify_time is None else _timestamp(artifact.verify_time),
+        damage_time=None if artifact.damage_time is None else _timestamp(artifact.damage_time),
         create_time=_timestamp(artifact.create_time),
         update_time=_timestamp(artifact.update_time),
         etag=artifact.etag,
@@ -73,6 +77,20 @@ def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtif
 def link_to_proto(url: str, expire_time: datetime) -> pb.SignArtifactUrlResponse:
     """Convert a signed link."""
     return pb.SignArtifactUrlResponse(url=url, expire_time=_timestamp(expire_time))
+
+
+def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResponse:
+    """Convert what each tenant uses; the totals cover all tenants, the list the largest ones."""
+    return pb.SummarizeArtifactsResponse(
+        artifact_count=sum(usage.artifacts for usage in usages),
+        size_bytes=sum(usage.size for usage in usages),
+        tenants=[
+            pb.SummarizeArtifactsResponse.TenantUsage(
+                tenant=usage.tenant, artifact_count=usage.artifacts, size_bytes=usage.size
+            )
+            for usage in usages[:_MAX_TENANTS]
+        ],
+    )
 
 
 def _timestamp(when: datetime) -> Timestamp:

@@ -12,10 +12,12 @@ from google.protobuf import empty_pb2
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.identity import caller
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_storage.api import queries, requests, responses
 from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
+from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.links import Links
 from reelhaul_storage.service.uploads import Uploads
@@ -32,6 +34,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         uploads: Uploads,
         artifacts: Artifacts,
         links: Links,
+        archives: Archives,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
@@ -41,6 +44,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self._uploads = uploads
         self._artifacts = artifacts
         self._links = links
+        self._archives = archives
         self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
@@ -92,7 +96,8 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def ReadArtifact(
         self, request: pb.ReadArtifactRequest, context: Any
     ) -> AsyncIterator[pb.ReadArtifactResponse]:
-        id_, offset, limit = requests.range_from_proto(request)
+        id_ = requests.parse_name(request.name, _ARTIFACTS)
+        offset, limit = requests.range_from_proto(request)
         artifact, pieces = await self._artifacts.read(id_, offset, limit, request.etag)
         response = pb.ReadArtifactResponse(
             artifact=self._to_proto(artifact), offset=offset, crc32c=crc32c(b"")
@@ -115,13 +120,31 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         async for piece in pieces:
             yield httpbody_pb2.HttpBody(data=piece)
 
+    async def ArchiveArtifacts(
+        self, request: pb.ArchiveArtifactsRequest, context: Any
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        offset, limit = requests.range_from_proto(request)
+        selection = requests.archive_from_proto(request, caller())
+        pieces = await self._archives.read(selection, offset, limit, request.etag)
+        yield httpbody_pb2.HttpBody(content_type="application/zip")
+        async for piece in pieces:
+            yield httpbody_pb2.HttpBody(data=piece)
+
+    async def DescribeArchive(
+        self, request: pb.DescribeArchiveRequest, context: Any
+    ) -> pb.DescribeArchiveResponse:
+        archive = await self._archives.describe(requests.archive_from_proto(request, caller()))
+        return pb.DescribeArchiveResponse(
+            size_bytes=archive.size, etag=archive.etag, artifact_count=len(archive.artifacts)
+        )
+
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> artifact_pb2.Artifact:
         return self._to_proto(await self._artifacts.get(requests.parse_name(request.name, _ARTIFACTS)))
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
         limit = limit_page_size(request.page_size)
         arguments = f"{request.filter}\0{request.order_by}"
-        query = queries.query_from_proto(request, limit + 1)
+        query = queries.query_from_proto(request, limit + 1, caller())
         after = self._page_tokens.read(arguments, request.page_token)
         artifacts = await self._artifacts.list_artifacts(query, after)
         response = pb.ListArtifactsResponse(artifacts=map(self._to_proto, artifacts[:limit]))
@@ -130,6 +153,12 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
                 arguments, *query.cursor(artifacts[limit - 1])
             )
         return response
+
+    async def SummarizeArtifacts(
+        self, request: pb.SummarizeArtifactsRequest, context: Any
+    ) -> pb.SummarizeArtifactsResponse:
+        tenant, where = queries.parse_filter(request.filter, caller())
+        return responses.summary_to_proto(await self._artifacts.summarize(tenant, where))
 
     async def UpdateArtifact(self, request: pb.UpdateArtifactRequest, context: Any) -> artifact_pb2.Artifact:
         id_ = requests.parse_name(request.artifact.name, _ARTIFACTS, "artifact.name")
@@ -144,7 +173,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def BatchDeleteArtifacts(
         self, request: pb.BatchDeleteArtifactsRequest, context: Any
     ) -> empty_pb2.Empty:
-        await self._artifacts.delete(requests.ids_from_proto(request))
+        await self._artifacts.delete(requests.parse_names(request.names))
         return empty_pb2.Empty()
 
     async def SignArtifactUrl(

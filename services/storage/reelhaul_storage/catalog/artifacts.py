@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.filters.ast import Node, mentions_field, required_value
+from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
-from reelhaul_storage.model import Artifact, Query
+from reelhaul_storage.model import Artifact, Query, TenantUsage
+
+_JOINED = artifacts.join(blobs, blobs.c.key == artifacts.c.key)
+_ARTIFACTS = select(*artifacts.c, blobs.c.damage_time).select_from(_JOINED)
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_FILTER_COLUMNS: Mapping[str, tuple[ColumnElement[Any], ToColumn]] = {
+    "size_bytes": (artifacts.c.size, _as_is),
+    "damage_time": (blobs.c.damage_time, _as_is),
+    **{
+        name: (artifacts.c[name], _as_is)
+        for name in (
+            "tenant",
+            "job",
+            "epoch",
+            "kind",
+            "language_code",
+            "labels",
+            "media_type",
+            "file_name",
+            "create_time",
+            "expire_time",
+            "verify_time",
+        )
+    },
+}
 
 
 def get_artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
-    row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().first()
+    row = connection.execute(_ARTIFACTS.where(artifacts.c.id == id)).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
     return artifact_from_row(row)
 
 
+def get_artifacts(connection: Connection, ids: Iterable[str]) -> list[Artifact]:
+    rows = connection.execute(select(artifacts).where(artifacts.c.id.in_(list(ids)))).mappings()
+    return [artifact_from_row(row) for row in rows]
+
+
+def is_cheap(query: Query) -> bool:
+    """Return whether an index finds the artifacts of *query*, rather than a scan of many rows."""
+    if query.where is None:
+        return query.tenant is not None
+    return bool(required_value(query.where, "job"))
+
+
 def list_artifacts(connection: Connection, query: Query) -> list[Artifact]:
-    statement = select(artifacts)
-    if query.tenant is not None:
-        statement = statement.where(artifacts.c.tenant == query.tenant)
-    for attribute, value in query.equal:
-        statement = statement.where(artifacts.c[attribute] == value)
+    statement = _ARTIFACTS.where(*_conditions(query.tenant, query.where))
     order, id_ = artifacts.c[query.order], artifacts.c.id
     if query.after is not None:
         last_value, last_id = query.after
@@ -40,11 +79,29 @@ def list_artifacts(connection: Connection, query: Query) -> list[Artifact]:
     return [artifact_from_row(row) for row in rows]
 
 
+def summarize_artifacts(connection: Connection, tenant: str | None, where: Node | None) -> list[TenantUsage]:
+    size = func.sum(artifacts.c.size).label("size")
+    statement = select(artifacts.c.tenant, func.count().label("artifacts"), size)
+    if where is not None and mentions_field(where, "damage_time"):
+        statement = statement.select_from(_JOINED)
+    grouped = statement.where(*_conditions(tenant, where)).group_by(artifacts.c.tenant)
+    rows = connection.execute(grouped.order_by(size.desc(), artifacts.c.tenant))
+    # PostgreSQL returns a sum of integers as a decimal.
+    return [TenantUsage(row.tenant, row.artifacts, int(row.size)) for row in rows]
+
+
 def find_by_sha256(
     connection: Connection, tenant: str, sha256: Iterable[str], now: datetime
 ) -> dict[str, str]:
-    statement = select(artifacts.c.sha256, artifacts.c.id).where(
-        artifacts.c.tenant == tenant, artifacts.c.expire_time > now, artifacts.c.sha256.in_(list(sha256))
+    statement = (
+        select(artifacts.c.sha256, artifacts.c.id)
+        .select_from(_JOINED)
+        .where(
+            artifacts.c.tenant == tenant,
+            artifacts.c.expire_time > now,
+            artifacts.c.sha256.in_(list(sha256)),
+            blobs.c.damage_time.is_(None),
+        )
     )
     return {row.sha256: row.id for row in connection.execute(statement)}
 
@@ -54,7 +111,7 @@ def update_artifact(
     id: str,  # noqa: A002
     change: Callable[[Artifact], Artifact],
 ) -> Artifact:
-    locked = select(artifacts).where(artifacts.c.id == id).with_for_update()
+    locked = _ARTIFACTS.where(artifacts.c.id == id).with_for_update(of=artifacts)
     row = connection.execute(locked).mappings().first()
     if row is None:
         raise NotFound(f"artifacts/{id}")
@@ -67,13 +124,23 @@ def delete_artifacts(
     connection: Connection, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime
 ) -> None:
     ids = list(dict.fromkeys(ids))
-    locked = select(artifacts).where(artifacts.c.id.in_(ids)).order_by(artifacts.c.id).with_for_update()
+    selected = _ARTIFACTS.where(artifacts.c.id.in_(ids)).order_by(artifacts.c.id)
+    locked = selected.with_for_update(of=artifacts)
     found = {row["id"]: artifact_from_row(row) for row in connection.execute(locked).mappings()}
     for id_ in ids:
         if id_ not in found:
             raise NotFound(f"artifacts/{id_}")
         check(found[id_])
     _delete(connection, ids, {artifact.key for artifact in found.values()}, now)
+
+
+def find_crc32s(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    known = select(blobs.c.key, blobs.c.crc32).where(blobs.c.key.in_(list(keys)), blobs.c.crc32.is_not(None))
+    return {row.key: row.crc32 for row in connection.execute(known)}
+
+
+def set_crc32(connection: Connection, key: str, crc32: int) -> None:
+    connection.execute(update(blobs).where(blobs.c.key == key).values(crc32=crc32))
 
 
 def delete_expired_artifacts(connection: Connection, now: datetime, limit: int) -> int:
@@ -101,6 +168,11 @@ def find_known_keys(connection: Connection, keys: Iterable[str]) -> set[str]:
     live_keys = select(blobs.c.key).where(blobs.c.key.in_(keys))
     doomed_keys = select(doomed.c.key).where(doomed.c.key.in_(keys))
     return set(connection.execute(live_keys.union(doomed_keys)).scalars())
+
+
+def _conditions(tenant: str | None, where: Node | None) -> list[ColumnElement[bool]]:
+    conditions = [] if tenant is None else [artifacts.c.tenant == tenant]
+    return conditions if where is None else [*conditions, condition(where, _FILTER_COLUMNS)]
 
 
 def _delete(connection: Connection, ids: list[str], keys: set[str], now: datetime) -> None:

@@ -11,17 +11,20 @@ from sqlalchemy import RowMapping
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, NewArtifact, Upload
 
+# Not columns of artifacts under these names.
+_OF_BLOB = ("content", "damage_time")
+
 
 def artifact_values(artifact: Artifact) -> dict[str, Any]:
     """Return the column values of *artifact*."""
-    values = {name: getattr(artifact, name) for name in Artifact.__slots__ if name != "content"}
+    values = {name: getattr(artifact, name) for name in Artifact.__slots__ if name not in _OF_BLOB}
     content = artifact.content
     values |= {"size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
     return values | {"labels": dict(artifact.labels), "kind": int(artifact.kind)}
 
 
 def artifact_from_row(row: RowMapping) -> Artifact:
-    """Convert a row of ``artifacts``."""
+    """Convert a row of ``artifacts`` joined with its blob's damage_time."""
     values = dict(row)
     content = Digests(values.pop("size"), values.pop("sha256"), values.pop("crc32c"))
     return Artifact(content=content, **values)
@@ -49,6 +52,7 @@ def upload_values(upload: Upload) -> dict[str, Any]:
 
 def upload_from_row(row: RowMapping) -> Upload:
     """Convert a row of ``uploads`` joined with its claimed blob."""
+    intact = row["key"] and row["damage_time"] is None
     draft = dict(row["draft"])
     draft["expire_time"] = datetime.fromisoformat(draft["expire_time"])
     return Upload(
@@ -62,6 +66,7 @@ def upload_from_row(row: RowMapping) -> Upload:
         request_id=row["request_id"] or "",
         request_digest=row["request_digest"],
         artifact_id=row["artifact"],
-        claimed_content=Digests(row["size"], row["sha256"], row["crc32c"]) if row["key"] else None,
+        # Bytes that were damaged before the finish must be written again.
+        claimed_content=Digests(row["size"], row["sha256"], row["crc32c"]) if intact else None,
         claimed_key=row["key"] or "",
     )

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database
-from reelhaul_storage.catalog import artifacts, uploads
+from reelhaul_storage.catalog import artifacts, blobs, uploads
+from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Query, Upload
+from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
 
 COMPONENT = "storage.database"
 
@@ -19,6 +21,8 @@ class SqlCatalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: The destinations in the same database.
+        self.destinations = SqlDestinationStore(database)
 
     @classmethod
     @asynccontextmanager
@@ -66,8 +70,16 @@ class SqlCatalog:
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))
 
+    async def get_artifacts(self, ids: Iterable[str]) -> list[Artifact]:
+        ids = list(ids)
+        return await self._database.read(lambda c: artifacts.get_artifacts(c, ids))
+
     async def list_artifacts(self, query: Query) -> list[Artifact]:
-        return await self._database.read(lambda c: artifacts.list_artifacts(c, query))
+        run = self._database.read if artifacts.is_cheap(query) else self._database.scan
+        return await run(lambda c: artifacts.list_artifacts(c, query))
+
+    async def summarize_artifacts(self, tenant: str | None, where: Node | None) -> list[TenantUsage]:
+        return await self._database.scan(lambda c: artifacts.summarize_artifacts(c, tenant, where))
 
     async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
         digests = list(sha256)
@@ -81,6 +93,13 @@ class SqlCatalog:
     ) -> None:
         ids = list(ids)
         await self._database.write(lambda c: artifacts.delete_artifacts(c, ids, check, now))
+
+    async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
+        keys = list(keys)
+        return await self._database.read(lambda c: artifacts.find_crc32s(c, keys))
+
+    async def set_crc32(self, key: str, crc32: int) -> None:
+        await self._database.write(lambda c: artifacts.set_crc32(c, key, crc32))
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))
@@ -97,6 +116,18 @@ class SqlCatalog:
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         await self._database.write(lambda c: artifacts.delete_doomed_keys(c, keys))
+
+    async def claim_blob_to_verify(self, verified_before: datetime, now: datetime) -> Blob | None:
+        return await self._database.write(lambda c: blobs.claim_blob_to_verify(c, verified_before, now))
+
+    async def mark_verified(self, key: str, time: datetime) -> None:
+        await self._database.write(lambda c: blobs.mark_verified(c, key, time))
+
+    async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
+        await self._database.write(lambda c: blobs.mark_damaged(c, key, since, time))
+
+    async def get_blob_health(self) -> BlobHealth:
+        return await self._database.read(blobs.get_blob_health)
 
     async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
         keys = list(keys)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -60,7 +61,15 @@ blobs = Table(
     # When all bytes were last read and intact, and when they were found damaged. NULL: never.
     Column("verify_time", UtcMicroseconds),
     Column("damage_time", UtcMicroseconds),
+    # When a scrubber last began to read it. NULL: never.
+    Column("scrub_time", UtcMicroseconds),
     Index("ix_blobs_verify_time", "verify_time", "key"),
+    Index(
+        "ix_blobs_damage_time",
+        "damage_time",
+        sqlite_where=text("damage_time IS NOT NULL"),
+        postgresql_where=text("damage_time IS NOT NULL"),
+    ),
 )
 
 #: Keys without references, whose bytes may still exist.
@@ -83,7 +92,7 @@ artifacts = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("crc32c", BigInteger, nullable=False),
-    Column("job", String(128), nullable=False, index=True),
+    Column("job", String(128), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("kind", Integer, nullable=False),
     Column("language_code", String(35), nullable=False),
@@ -98,6 +107,8 @@ artifacts = Table(
     Index(None, "tenant", "expire_time", "id"),
     Index(None, "tenant", "size", "id"),
     Index(None, "tenant", "sha256"),
+    # Also for lists without a tenant.
+    Index(None, "job", "tenant", "create_time", "id"),
 )
 
 uploads = Table(
@@ -107,6 +118,8 @@ uploads = Table(
     Column("tenant", String(128), nullable=False),
     Column("draft", JSON, nullable=False),
     Column("total_size", BigInteger, nullable=False),
+    # Bytes of disk space that the upload needed when it was created.
+    Column("reserved_size", BigInteger, nullable=False, server_default="0"),
     Column("expected_sha256", String(64), nullable=False),
     Column("direct", Boolean, nullable=False),
     Column("create_time", UtcMicroseconds, nullable=False),
@@ -127,4 +140,26 @@ uploads = Table(
         sqlite_where=text("artifact = ''"),
         postgresql_where=text("artifact = ''"),
     ),
+)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("display_name", String(100), nullable=False),
+    Column("bucket", String(63), nullable=False),
+    Column("prefix", String(500), nullable=False),
+    Column("endpoint_url", String(300), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("path_style", Boolean, nullable=False),
+    Column("server_side_encryption", String(16), nullable=False),
+    Column("access_key_id", String(128), nullable=False),
+    # Encrypted; empty if there is a role.
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("role_arn", String(200), nullable=False),
+    Column("external_id", String(64), nullable=False),
+    Column("create_time", UtcMicroseconds, nullable=False),
+    Column("update_time", UtcMicroseconds, nullable=False),
+    Column("revision", Integer, nullable=False),
 )

@@ -85,12 +85,11 @@ def finish_upload(connection: Connection, upload: str, artifact: Artifact) -> Ar
     finished_as = _lock(connection, upload)["artifact"]
     if finished_as:
         return get_artifact(connection, finished_as)
-    blob = select(blobs.c.key).where(blobs.c.key == artifact.key).with_for_update()
-    if connection.execute(blob).first() is None:
-        raise BackendUnavailable("local", "the bytes were deleted before the finish; write them again")
-    connection.execute(insert(artifacts).values(artifact_values(artifact)))
-    values = {"artifact": artifact.id, "claimed_key": "", "claimed_until": None}
-    connection.execute(update(uploads).where(uploads.c.id == upload).values(values))
+    _insert_artifact(connection, upload, artifact)
+    state: dict[str, Any] = {"damage_time": None}
+    if artifact.verify_time is not None:
+        state["verify_time"] = artifact.verify_time
+    connection.execute(update(blobs).where(blobs.c.key == artifact.key).values(state))
     return artifact
 
 
@@ -103,7 +102,11 @@ def finish_from_stored(
     stored = (
         select(blobs)
         .join(artifacts, artifacts.c.key == blobs.c.key)
-        .where(artifacts.c.tenant == row["tenant"], artifacts.c.sha256 == sha256)
+        .where(
+            artifacts.c.tenant == row["tenant"],
+            artifacts.c.sha256 == sha256,
+            blobs.c.damage_time.is_(None),
+        )
         .limit(1)
         .with_for_update(of=blobs)
     )
@@ -111,7 +114,9 @@ def finish_from_stored(
     if blob is None:
         return None
     content = Digests(blob["size"], blob["sha256"], blob["crc32c"])
-    return finish_upload(connection, upload, make(content, blob["key"]))
+    artifact = make(content, blob["key"])
+    _insert_artifact(connection, upload, artifact)
+    return artifact
 
 
 def list_expired_uploads(connection: Connection, now: datetime, limit: int) -> list[str]:
@@ -124,10 +129,20 @@ def find_unfinished_uploads(connection: Connection, ids: Iterable[str]) -> set[s
     return set(connection.execute(statement).scalars())
 
 
+def _insert_artifact(connection: Connection, upload: str, artifact: Artifact) -> None:
+    blob = select(blobs.c.key).where(blobs.c.key == artifact.key).with_for_update()
+    if connection.execute(blob).first() is None:
+        raise BackendUnavailable("local", "the bytes were deleted before the finish; write them again")
+    connection.execute(insert(artifacts).values(artifact_values(artifact)))
+    values = {"artifact": artifact.id, "claimed_key": "", "claimed_until": None}
+    connection.execute(update(uploads).where(uploads.c.id == upload).values(values))
+
+
 def _select_uploads() -> Select[Any]:
     """Select uploads joined with their claimed blobs, as ``upload_from_row`` expects."""
     joined = uploads.outerjoin(blobs, blobs.c.key == uploads.c.claimed_key)
-    return select(*uploads.c, blobs.c.key, blobs.c.sha256, blobs.c.size, blobs.c.crc32c).select_from(joined)
+    blob = (blobs.c.key, blobs.c.sha256, blobs.c.size, blobs.c.crc32c, blobs.c.damage_time)
+    return select(*uploads.c, *blob).select_from(joined)
 
 
 def _lock(connection: Connection, id: str) -> Any:  # noqa: A002

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -22,6 +23,10 @@ from reelhaul_storage.disk.staging import StagedFile, call_when_done
 T = TypeVar("T")
 
 _THREADS = 16
+# Each reader holds up to two batches. Handing work to a thread pays only in large ones.
+_READ_AHEAD_BYTES = 64 << 20
+_MAX_READ_BATCH = 2 << 20
+_MIN_READ_BATCH = 128 << 10
 
 
 class DiskBlobStore:
@@ -30,6 +35,7 @@ class DiskBlobStore:
     def __init__(self, files: Files, threads: ThreadPoolExecutor) -> None:
         self._files = files
         self._threads = threads
+        self._readers = 0
 
     @classmethod
     @asynccontextmanager
@@ -51,7 +57,7 @@ class DiskBlobStore:
         return "local"
 
     @asynccontextmanager
-    async def stage(self, upload: str, offset: int) -> AsyncIterator[StagedFile]:
+    async def stage(self, upload: str, offset: int, total_size: int = 0) -> AsyncIterator[StagedFile]:
         fd = await self._open(self._files.open_for_append, upload, offset)
         staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
 
@@ -81,6 +87,9 @@ class DiskBlobStore:
     async def adopt(self, upload: str, path: str) -> None:
         await self._run(self._files.adopt, upload, path)
 
+    async def choose_key(self, upload: str, sha256: str) -> str:
+        return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{secrets.token_hex(6)}"
+
     async def publish(self, upload: str, key: str, size: int) -> None:
         await self._run(self._files.publish, upload, key, size)
 
@@ -96,7 +105,8 @@ class DiskBlobStore:
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         # The next batch is read while the consumer works on the present one.
         fd = await self._open(self._files.open, key)
-        next_batch = asyncio.ensure_future(self._run(read_pieces, fd, offset, length))
+        self._readers += 1
+        next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
         try:
             while length:
                 pieces = await asyncio.shield(next_batch)
@@ -104,12 +114,18 @@ class DiskBlobStore:
                 if not size:
                     raise EOFError(key)
                 offset, length = offset + size, length - size
-                next_batch = asyncio.ensure_future(self._run(read_pieces, fd, offset, length))
+                next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
                 for piece in pieces:
                     yield piece
         finally:
+            self._readers -= 1
             # Not before the thread is done: a closed descriptor may be reused for another file.
             call_when_done(next_batch, lambda: os.close(fd))
+
+    async def _read_batch(self, fd: int, offset: int, length: int) -> list[bytes]:
+        """Read the next pieces: fewer at a time the more readers share the memory."""
+        batch = max(_MIN_READ_BATCH, min(_MAX_READ_BATCH, _READ_AHEAD_BYTES // self._readers))
+        return await self._run(read_pieces, fd, offset, min(length, batch))
 
     async def list_staged(self, before: datetime) -> AsyncIterator[str]:
         for path in await self._run(list_files_before, self._files.staging, before):

@@ -19,7 +19,6 @@ from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 
 _MAX_HASHERS = 1024
-_READ_BATCH = 2 << 20
 _PIECE = 512 << 10
 _BUFFER = 1 << 20
 
@@ -182,8 +181,8 @@ class Files:
 
 
 def read_pieces(fd: int, offset: int, length: int) -> list[bytes]:
-    """Read the next pieces from *offset*, at most *length* bytes; fewer or none at the end of the file."""
-    end = offset + min(length, _READ_BATCH)
+    """Read *length* bytes from *offset* in pieces; fewer or none at the end of the file."""
+    end = offset + length
     with fsync.os_errors_as_unavailable():
         return [os.pread(fd, min(_PIECE, end - at), at) for at in range(offset, end, _PIECE)]
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NoReturn
 
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
+from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import extend_crc32c
 from reelhaul_storage.errors import Corrupt, RangeInvalid
-from reelhaul_storage.model import Artifact, Query
+from reelhaul_storage.model import Artifact, Query, TenantUsage
 from reelhaul_storage.ports import BlobStore, Catalog
 from reelhaul_storage.service.garbage_collector import GarbageCollector
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Artifacts:
         the stream raises ARTIFACT_CORRUPT before the last byte at the latest.
         """
         artifact = await self.get(id)
+        artifact.check_intact()
         artifact.check_etag(etag)
         size = artifact.content.size
         if offset > size or offset == size > 0:
@@ -81,12 +87,12 @@ class Artifacts:
 
     async def list_artifacts(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
         """Return the artifacts that match *query*, follow *after*, and are visible to the caller."""
-        who, query = caller(), replace(query, after=after)
-        if not who.suite:
-            admin = who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
-            tenant = query.tenant if admin and query.tenant is not None else who.tenant
-            query = replace(query, tenant=tenant)
+        query = replace(query, tenant=_visible_tenant(query.tenant), after=after)
         return await self._catalog.list_artifacts(query)
+
+    async def summarize(self, tenant: str | None, where: Node | None) -> list[TenantUsage]:
+        """Return what the artifacts that match *where* use, by tenant, largest first; None: all tenants."""
+        return await self._catalog.summarize_artifacts(_visible_tenant(tenant), where)
 
     async def update(self, id: str, etag: str, changes: ArtifactChanges) -> Artifact:  # noqa: A002
         """Apply *changes* and return the artifact. Raises ETAG_MISMATCH, ARTIFACT_EXPIRED."""
@@ -131,12 +137,32 @@ class Artifacts:
         Raises ARTIFACT_CORRUPT if bytes are missing, and before the last byte if the whole content is
         read and does not match its checksum.
         """
-        read, crc32c = 0, 0
+        start_time, read, crc32c = self._now(), 0, 0
         try:
             async for piece in self._blobs.read(artifact.key, offset, length):
                 crc32c, read = extend_crc32c(crc32c, piece), read + len(piece)
                 if read == artifact.content.size and crc32c != artifact.content.crc32c:
-                    raise Corrupt(artifact.name)
+                    await self._report_damage(artifact, start_time)
                 yield piece
-        except (EOFError, KeyError) as error:
-            raise Corrupt(artifact.name) from error
+        except (EOFError, KeyError):
+            await self._report_damage(artifact, start_time)
+
+    async def _report_damage(self, artifact: Artifact, start_time: datetime) -> NoReturn:
+        """Record and raise that a read from *start_time* on found damage. Raises ARTIFACT_CORRUPT.
+
+        Raises RESOURCE_NOT_FOUND if the artifact was deleted in the meantime.
+        """
+        try:
+            await self._catalog.get_artifact(artifact.id)
+            await self._catalog.mark_damaged(artifact.key, start_time, self._now())
+        except Unavailable:
+            log.warning("damage could not be recorded", extra={"artifact": artifact.name})
+        log.error("damaged bytes", extra={"artifact": artifact.name, "key": artifact.key})
+        raise Corrupt(artifact.name)
+
+
+def _visible_tenant(tenant: str | None) -> str | None:
+    """Return *tenant*, None for all, if the caller may see that, else the caller's own."""
+    who = caller()
+    sees_all = who.suite or who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+    return tenant if sees_all else who.tenant

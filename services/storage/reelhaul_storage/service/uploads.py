@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -27,6 +26,8 @@ from reelhaul_storage.model import (
 )
 from reelhaul_storage.ports import BlobStore, Catalog, StagedWriter
 
+# Uploads are kept this much longer, so that not every write must extend them: that is a transaction.
+_EXPIRY_TOLERANCE = timedelta(minutes=10)
 # A writer that sends nothing for this many seconds is dropped: it blocks other writers of the upload.
 _IDLE_SECONDS = 60
 
@@ -60,13 +61,7 @@ class Uploads:
 
         Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
         """
-        self._check_size(upload.total_size)
-        now = self._now()
-        draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        upload = replace(
-            upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=now + UPLOAD_LIFETIME
-        )
-        status = await self._get_status(await self._catalog.add_upload(upload))
+        status = await self._get_status(await self._add(upload))
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
@@ -99,17 +94,18 @@ class Uploads:
         if upload.artifact_id:
             artifact = await self._catalog.get_artifact(upload.artifact_id)
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
-        await self._catalog.extend_upload(id, self._now() + UPLOAD_LIFETIME)
+        await self._extend(upload)
         persisted, finish = await self._stage(upload, chunks)
-        await self._catalog.extend_upload(id, self._now() + UPLOAD_LIFETIME)
+        await self._extend(upload)
         return persisted if finish is None else await self.finish(id, finish)
 
     async def write_artifact(self, draft: NewArtifact, chunks: AsyncIterator[Chunk]) -> Artifact:
         """Make an artifact of *chunks* in one call; a failed call leaves nothing behind."""
         now = self._now()
-        upload = (await self.create(Upload("", draft, now, now))).upload
+        upload = await self._add(Upload("", draft, now, now))
         try:
-            return _require_finished(await self.write(upload.id, chunks))
+            _, expected = await self._stage(upload, chunks)
+            return await self._finish(upload, _require_finish(expected))
         except BaseException:
             # Also when cancelled: nobody else knows the name, so nobody else could delete it.
             await asyncio.shield(self.delete(upload.id))
@@ -130,14 +126,17 @@ class Uploads:
             upload = await self._get_unexpired(id)
             if upload.artifact_id:
                 return await self._catalog.get_artifact(upload.artifact_id)
-            if upload.expected_sha256 not in ("", expected.sha256):
-                raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
-            if adopt_path:
-                await self._blobs.adopt(id, adopt_path)
-            content = await self._blobs.hash_staged(id)
-            if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
-                return await self._finish_without_bytes(upload, expected)
-            return await self._finish_staged(upload, content, expected)
+            return await self._finish(upload, expected, adopt_path)
+
+    async def _finish(self, upload: Upload, expected: ExpectedChecksums, adopt_path: str = "") -> Artifact:
+        if upload.expected_sha256 not in ("", expected.sha256):
+            raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
+        if adopt_path:
+            await self._blobs.adopt(upload.id, adopt_path)
+        content = await self._blobs.hash_staged(upload.id)
+        if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
+            return await self._finish_without_bytes(upload, expected)
+        return await self._finish_staged(upload, content, expected)
 
     async def _finish_staged(self, upload: Upload, content: Digests, expected: ExpectedChecksums) -> Artifact:
         self._check_size(content.size)
@@ -150,7 +149,7 @@ class Uploads:
             async with self._blobs.stage(upload.id, 0):
                 pass  # creates the empty file that is published below
         now = self._now()
-        new_key = _build_blob_key(content.sha256, secrets.token_hex(6))
+        new_key = await self._blobs.choose_key(upload.id, content.sha256)
         key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
         failpoints.hit("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
@@ -176,6 +175,21 @@ class Uploads:
             raise OffsetConflict("the content has just been deleted: write it", 0)
         return artifact
 
+    async def _add(self, upload: Upload) -> Upload:
+        """Insert *upload* with a new id, its tenant and its times."""
+        self._check_size(upload.total_size)
+        now = self._now()
+        draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
+        return await self._catalog.add_upload(
+            replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
+        )
+
+    async def _extend(self, upload: Upload) -> None:
+        """Set the expiry of an upload that is being written to, unless it is right already."""
+        now = self._now()
+        if upload.expire_time < now + UPLOAD_LIFETIME:
+            await self._catalog.extend_upload(upload.id, _expiry(now))
+
     async def _stage(
         self, upload: Upload, chunks: AsyncIterator[Chunk]
     ) -> tuple[int, ExpectedChecksums | None]:
@@ -187,7 +201,7 @@ class Uploads:
         if chunk is None:
             raise FieldInvalid("content", "no message was sent")
         size = chunk.offset
-        async with self._blobs.stage(upload.id, size) as staged:
+        async with self._blobs.stage(upload.id, size, upload.total_size) as staged:
             while chunk is not None:
                 self._check_size(size + len(chunk.content))
                 await _check_chunk(upload, staged, chunk, size)
@@ -231,24 +245,19 @@ class Uploads:
         return build_artifact(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
 
 
-def _require_finished(result: Artifact | int) -> Artifact:
-    if isinstance(result, Artifact):
-        return result
-    raise FieldInvalid("finish_write", "must be set on the last message of a one-shot write")
+def _require_finish(expected: ExpectedChecksums | None) -> ExpectedChecksums:
+    if expected is None:
+        raise FieldInvalid("finish_write", "must be set on the last message of a one-shot write")
+    return expected
+
+
+def _expiry(last_write: datetime) -> datetime:
+    return last_write + UPLOAD_LIFETIME + _EXPIRY_TOLERANCE
 
 
 def _choose_tenant(draft: NewArtifact) -> str:
     who = caller()
     return draft.tenant if who.suite and draft.tenant else who.tenant
-
-
-def _build_blob_key(sha256: str, nonce: str) -> str:
-    """Return the key for a new blob; *nonce* must be fresh for each call.
-
-    The nonce keeps a key from being used twice: a slow deletion of an earlier blob with the same
-    digest cannot delete the new one.
-    """
-    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{nonce}"
 
 
 async def _check_chunk(upload: Upload, staged: StagedWriter, chunk: Chunk, size: int) -> None:
