@@ -47,6 +47,7 @@ _PROCESS_MODULES = frozenset(
         "test_guard_process",
         "test_isolation",
         "test_job_states",
+        "test_kills",
         "test_listing_cost",
         "test_namespace",
         "test_operator_errors",

@@ -58,6 +58,11 @@ def is_sqlite(url: str) -> bool:
     return make_url(url).get_backend_name() == "sqlite"
 
 
+def sqlite_path(url: str) -> Path:
+    """Return the file that *url*, for which ``is_sqlite`` holds, names."""
+    return _path(make_url(url))
+
+
 def create_write_engine(url: str, *, connections: int = 1) -> Engine:
     """Return an engine for transactions that write, with at most *connections* connections.
 

@@ -26,6 +26,7 @@ from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.destinations import DestinationServicer
 from reelhaul_storage.api.storage import StorageServicer
+from reelhaul_storage.backup import describe_data
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.http_server import serving_links
@@ -151,4 +152,4 @@ def _migrate() -> None:
     migrations.migrate(Settings().database_url, "reelhaul_storage", _DATABASE_SETTING)
 
 
-service = Service("storage", running=_running_from_env, migrate=_migrate)
+service = Service("storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data)

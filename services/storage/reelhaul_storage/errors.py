@@ -93,6 +93,13 @@ class BackendUnavailable(ReelhaulError):
         )
 
 
+class DeletionPaused(BackendUnavailable):
+    """A backup reads the blobs: none is deleted until it has ended."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
+
+
 class LinkInvalid(ReelhaulError):
     """A signed link is damaged, expired or revoked."""
 

@@ -105,7 +105,10 @@ class BlobStore(Protocol):
         """
 
     async def delete(self, key: str) -> None:
-        """Delete blob *key*. Deleting a missing key is not an error."""
+        """Delete blob *key*. Deleting a missing key is not an error.
+
+        Raises DeletionPaused while a backup reads the blobs.
+        """
 
     def list_staged(self, before: datetime) -> AsyncIterator[str]:
         """Iterate over the uploads whose staged bytes were last written *before*."""

@@ -103,7 +103,7 @@ class Settings(SuiteSettings):
 
     @field_validator("storage_destination_networks", mode="before")
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_destination_networks(cls, value: object) -> object:
         return split_networks(value)
 
     @field_validator("storage_adopt_dir", mode="before")
@@ -133,7 +133,12 @@ class Settings(SuiteSettings):
 
     def load_seal_keys(self) -> tuple[str, ...]:
         """Return the keys of ``storage_seal_keys``, or the one in the data folder."""
-        return parse_keys(self.storage_seal_keys) or (load_or_create_key(self.data_dir / "storage-seal.key"),)
+        return parse_keys(self.storage_seal_keys) or (load_or_create_key(self.seal_key_path),)
+
+    @property
+    def seal_key_path(self) -> Path:
+        """The key in the data folder, which is created when it is first needed."""
+        return self.data_dir / "storage-seal.key"
 
 
 def check_base_url(value: str) -> str:

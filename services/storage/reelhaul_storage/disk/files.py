@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests, Hasher
 from reelhaul_storage.disk import fsync
 from reelhaul_storage.disk.link_import import adopt, open_below
 from reelhaul_storage.disk.prehash import PrehashCache
-from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetConflict
 
+# A lock on this file, beside the folders of the blobs, pauses deletions.
+_DELETION_LOCK = ".deletion.lock"
 _MAX_HASHERS = 1024
 _PIECE = 512 << 10
 _BUFFER = 1 << 20
@@ -29,6 +33,7 @@ class Files:
     def __init__(self, folder: Path, adopt_from: Path, reserve: int) -> None:
         self.staging = folder / "staging"
         self.blobs = folder / "blobs"
+        self._folder = folder
         self._adopt_from = adopt_from
         self._reserve = reserve
         # Hashers of recent writes, so that most uploads need not be read again to be finished.
@@ -106,6 +111,7 @@ class Files:
                 os.fchmod(fd, 0o440)
                 os.fsync(fd)
                 fsync.make_folder(target.parent, self.blobs)
+                failpoints.hit("storage.publish.before_rename")
                 source.replace(target)
             fsync.sync_folder(target.parent)
         self._hashers.pop(upload, None)
@@ -145,9 +151,13 @@ class Files:
                 raise KeyError(key) from None
 
     def delete(self, key: str) -> None:
-        """Delete a published file. A missing one is not an error."""
-        with fsync.os_errors_as_unavailable():
-            (self.blobs / key).unlink(missing_ok=True)
+        """Delete a published file. A missing one is not an error. Raises DeletionPaused."""
+        with fsync.os_errors_as_unavailable(BlockingIOError):
+            try:
+                with _locked_deletion(self._folder, fcntl.LOCK_SH):
+                    (self.blobs / key).unlink(missing_ok=True)
+            except BlockingIOError as error:
+                raise DeletionPaused("local") from error
 
     def check(self) -> None:
         """Write a probe file and read it back; a full disk fails as well."""
@@ -178,6 +188,24 @@ class Files:
         while len(self._hashers) > _MAX_HASHERS:
             with suppress(KeyError):
                 self._hashers.popitem(last=False)
+
+
+def pause_deletion(folder: Path) -> AbstractContextManager[None]:
+    """Let no process delete a published file of the store in *folder* until the end of the block.
+
+    Raises BlockingIOError if deletion is paused already.
+    """
+    return _locked_deletion(folder, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _locked_deletion(folder: Path, operation: int) -> Iterator[None]:
+    fd = os.open(folder / _DELETION_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def read_pieces(fd: int, offset: int, length: int) -> list[bytes]:

@@ -103,5 +103,6 @@ class PartWriter:
 def _extend(hasher: Hasher, content: bytes | memoryview) -> Hasher:
     """Return the hasher of what *hasher* has and *content* after it."""
     extended = hasher.copy()
-    extended.update(content)
+    # A copy: google_crc32c takes neither a memoryview nor a bytearray.
+    extended.update(bytes(content))
     return extended

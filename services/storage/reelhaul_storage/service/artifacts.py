@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NoReturn
 
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import caller
@@ -119,6 +120,7 @@ class Artifacts:
         except NotFound:
             if not allow_missing:
                 raise
+        failpoints.hit("storage.delete.after_commit")
         try:
             await self._garbage_collector.delete_doomed_blobs()
         except ReelhaulError:

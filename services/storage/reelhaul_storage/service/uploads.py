@@ -83,6 +83,7 @@ class Uploads:
             return
         (await self._catalog.get_upload(id)).check_visible_to(caller())
         await self._catalog.delete_uploads([id])
+        failpoints.hit("storage.delete_upload.after_commit")
         await self._blobs.discard(id)
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
@@ -96,6 +97,7 @@ class Uploads:
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
         await self._extend(upload)
         persisted, finish = await self._stage(upload, chunks)
+        failpoints.hit("storage.write.after_persist")
         await self._extend(upload)
         return persisted if finish is None else await self.finish(id, finish)
 
@@ -133,6 +135,7 @@ class Uploads:
             raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
+            failpoints.hit("storage.adopt.after_link")
         content = await self._blobs.hash_staged(upload.id)
         if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
             return await self._finish_without_bytes(upload, expected)
@@ -180,9 +183,11 @@ class Uploads:
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        return await self._catalog.add_upload(
+        added = await self._catalog.add_upload(
             replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
         )
+        failpoints.hit("storage.create.after_commit")
+        return added
 
     async def _extend(self, upload: Upload) -> None:
         """Set the expiry of an upload that is being written to, unless it is right already."""
@@ -206,6 +211,7 @@ class Uploads:
                 self._check_size(size + len(chunk.content))
                 await _check_chunk(upload, staged, chunk, size)
                 await staged.write(chunk.content)
+                failpoints.hit("storage.write.after_chunk")
                 size += len(chunk.content)
                 if chunk.finish is not None:
                     return await staged.persist(), chunk.finish
