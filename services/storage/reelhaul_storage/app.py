@@ -36,13 +36,17 @@ from reelhaul_storage.s3.destinations import S3DestinationBuckets
 from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.links import LinkedArtifacts, Links
+from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
+# A check of S3 costs three requests; one of a disk costs nothing.
+_CHECK_SECONDS = {"local": 0.0, "s3": 5.0}
 _DESTINATION_SERVICE = destination_service_pb2.DESCRIPTOR.services_by_name["DestinationService"].full_name
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -61,7 +65,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blob_store(settings))
-        garbage_collector = GarbageCollector(catalog, blobs, now)
+        grace = timedelta(seconds=settings.storage_grace_seconds)
+        garbage_collector = GarbageCollector(catalog, blobs, now, grace)
+        health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
@@ -74,6 +80,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
             artifacts,
             Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
+            health,
             page_tokens,
             now,
             backend=blobs.backend,
@@ -87,6 +94,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
+        if rate := settings.storage_scrub_bytes_per_second:
+            scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
+            await stack.enter_async_context(_in_background(scrubbing))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
@@ -99,7 +109,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                     ),
                 ],
                 authenticator=NoAuthentication(settings.suite_token),
-                checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
+                checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
             )

@@ -83,13 +83,26 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str, *, cause: str = "") -> None:
+    def __init__(self, backend: str, message: str, *, cause: str = "", **metadata: str) -> None:
         """*cause* is the code of S3's answer, such as SlowDown."""
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend} | ({"cause": cause} if cause else {}),
+            metadata={"backend": backend} | ({"cause": cause} if cause else {}) | metadata,
             retry_delay=timedelta(seconds=2),
+        )
+
+
+class InsufficientSpace(BackendUnavailable):
+    """The disk has too little space for another upload of this size."""
+
+    def __init__(self, backend: str, free: int, needed: int) -> None:
+        message = f"storage has space for {free} more bytes, and the upload needs {needed}"
+        super().__init__(
+            backend,
+            f"{message}: delete artifacts, or give storage a larger disk",
+            freeBytes=str(free),
+            neededBytes=str(needed),
         )
 
 

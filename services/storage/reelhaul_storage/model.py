@@ -112,6 +112,8 @@ class Upload:
     create_time: datetime
     expire_time: datetime
     total_size: int = 0
+    #: Bytes of disk space that it needs until it is finished.
+    reserved_size: int = 0
     #: SHA-256 that the writer announced, or empty.
     expected_sha256: str = ""
     direct: bool = False
@@ -262,6 +264,18 @@ class Blob:
 
     key: str
     content: Digests
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """The space on a disk, in bytes."""
+
+    free: int
+    total: int
+    #: What all unfinished uploads together may take, with what is staged of them already.
+    available: int
+    #: Whether files of the shared folder are adopted by links, which take no space.
+    adopts_by_link: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from reelhaul_storage.model import (
     BlobHealth,
     DeliveredObject,
     Destination,
+    DiskSpace,
     LinkTerms,
     Query,
     TenantUsage,
@@ -117,7 +118,10 @@ class BlobStore(Protocol):
         """Iterate over the keys published *before*."""
 
     async def check(self) -> None:
-        """Write and read some bytes; return if that works."""
+        """Write, read and delete some bytes; return if that works."""
+
+    async def measure_space(self) -> DiskSpace | None:
+        """Return the space on the disk; None if the store has no limit that it knows."""
 
 
 class LinkSigner(Protocol):
@@ -194,11 +198,12 @@ class Catalog(Protocol):
     never used again, and its bytes may be deleted at any later time.
     """
 
-    async def add_upload(self, upload: Upload) -> Upload:
+    async def add_upload(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
         """Insert *upload*, or return the earlier one with the same tenant and request_id.
 
-        Raises REQUEST_ID_REUSED if the earlier one was another request, and QUOTA_EXCEEDED if the tenant
-        has ``MAX_UPLOADS_PER_TENANT`` unfinished uploads; then nothing is inserted.
+        Raises REQUEST_ID_REUSED if the earlier one was another request, QUOTA_EXCEEDED if the tenant has
+        ``MAX_UPLOADS_PER_TENANT`` unfinished uploads, and STORAGE_UNAVAILABLE if *space* does not suffice for
+        what this and all unfinished uploads reserve; then nothing is inserted.
         """
 
     async def get_upload(self, id: str) -> Upload:  # noqa: A002
@@ -287,8 +292,8 @@ class Catalog(Protocol):
     async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
         """Doom unreferenced blobs that were claimed *before*: their writers have died."""
 
-    async def list_doomed_keys(self, limit: int) -> list[str]:
-        """Return keys whose bytes may be deleted."""
+    async def list_doomed_keys(self, before: datetime, limit: int) -> list[str]:
+        """Return keys that were doomed at or *before* that time, oldest first."""
 
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         """Remove doomed *keys* whose bytes have been deleted."""

@@ -43,8 +43,12 @@ class Settings(SuiteSettings):
     storage_default_ttl_days: float = Field(default=7, gt=0)
     #: Maximum size of one artifact.
     storage_max_artifact_bytes: int = Field(default=256 << 30, gt=0)
-    #: Free disk space that storage leaves unused: with less than this free, writes are rejected.
+    #: Free disk space that storage leaves unused: uploads that would take it are refused.
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
+    #: Bytes per second that are read again in the background to find damaged ones. 0: none.
+    storage_scrub_bytes_per_second: int = Field(default=8 << 20, ge=0)
+    #: Seconds for which bytes stay after the last artifact with them was deleted or expired.
+    storage_grace_seconds: float = Field(default=0, ge=0)
     #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
     #: Keys that the secrets of destinations are encrypted with, comma separated: the first encrypts, any

@@ -19,6 +19,7 @@ from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.links import Links
 from reelhaul_storage.service.uploads import Uploads
 
@@ -35,6 +36,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         artifacts: Artifacts,
         links: Links,
         archives: Archives,
+        health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
@@ -45,6 +47,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self._artifacts = artifacts
         self._links = links
         self._archives = archives
+        self._health = health
         self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
@@ -188,6 +191,9 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: pb.RevokeArtifactUrlsRequest, context: Any
     ) -> artifact_pb2.Artifact:
         return self._to_proto(await self._links.revoke(requests.parse_name(request.name, _ARTIFACTS)))
+
+    async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
+        return responses.status_to_proto(await self._health.get_status())
 
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))
