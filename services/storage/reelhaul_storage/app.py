@@ -74,8 +74,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
         http_address = await stack.enter_async_context(_serving_links(linked, settings))
         signer = LocalLinkSigner(keys, settings.storage_public_url or f"http://{http_address}")
-        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
-        servicer = StorageServicer(  # type: ignore[abstract]
+        servicer = StorageServicer(
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             artifacts,
             Links(catalog, artifacts, signer, now),
