@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from grpc import aio
+from tests.chaos.storage import list_files
 from tests.s3_server import S3Server
 from tests.servers import free_port
 from tests.storage.kills.clients import Clients
@@ -210,8 +211,7 @@ class KillTest:
         """Return the names of all stored files or objects."""
         if self._s3 is not None:
             return {key.removeprefix(f"{self._prefix}/") for key in self._s3.list_keys(self._prefix)}
-        folder = self._folder / "artifacts"
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        return list_files(self._folder / "artifacts")
 
     def _query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of the catalog that *statement* selects."""
