@@ -214,7 +214,7 @@ class _Run:
 
 
 def _settings(options: ChaosOptions, folder: Path) -> dict[str, str]:
-    names = ("gateway", "jobs", "fetcher", "storage")
+    names = ("gateway", "jobs", "fetcher", "storage", "storage_http")
     # Fixed, because the clients reconnect to them after the crash.
     addresses = {f"{name}_address": f"127.0.0.1:{ports.find_free_port()}" for name in names}
     return addresses | {

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
-from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder, split_networks
+from reelhaul_runtime.settings import (
+    SuiteSettings,
+    check_database_url,
+    check_folder,
+    split_addresses,
+    split_networks,
+)
 from reelhaul_storage.s3.location import parse_location
+
+_MIN_KEY_CHARACTERS = 32
 
 
 class Settings(SuiteSettings):
@@ -24,6 +32,10 @@ class Settings(SuiteSettings):
     storage_url: str = ""
     #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
+    #: Where clients reach the HTTP port of storage, in signed links. Empty: http:// and its address.
+    storage_public_url: str = ""
+    #: Secrets that sign links, comma separated: the first signs, all are accepted. Empty: the suite token.
+    storage_link_keys: str = Field(default="", repr=False)
     #: Folder shared with the fetchers; FinishUpload may adopt files from it. Unset: ``work`` in the
     #: data folder.
     storage_adopt_dir: Path | None = None
@@ -57,6 +69,31 @@ class Settings(SuiteSettings):
             check_folder(Path(unquote(url.path)))
         return value
 
+    @field_validator("storage_public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        return check_base_url(value)
+
+    @field_validator("storage_link_keys")
+    @classmethod
+    def _check_link_keys(cls, value: str) -> str:
+        if any(len(key) < _MIN_KEY_CHARACTERS for key in split_addresses(value)):
+            raise ValueError(
+                f"each key must have at least {_MIN_KEY_CHARACTERS} characters,"
+                " for example of `openssl rand -hex 32`"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _require_public_url(self) -> Self:
+        host = self.storage_http_address.rpartition(":")[0].strip("[]")
+        if host in ("", "0.0.0.0", "::") and not self.storage_public_url:  # noqa: S104 - compared, not bound
+            raise ValueError(
+                f"REELHAUL_STORAGE_HTTP_ADDRESS={self.storage_http_address} is no address that links can"
+                " have: set REELHAUL_STORAGE_PUBLIC_URL, for example https://media.example.org"
+            )
+        return self
+
     @field_validator("storage_database_url")
     @classmethod
     def _check_database_url(cls, value: str) -> str:
@@ -84,6 +121,11 @@ class Settings(SuiteSettings):
         return self.storage_url or f"file://{self.data_dir.resolve()}/artifacts"
 
     @property
+    def link_keys(self) -> list[str]:
+        """The secrets that sign links; empty if none is set."""
+        return split_addresses(self.storage_link_keys)
+
+    @property
     def database_url(self) -> str:
         """``storage_database_url`` or its default."""
         return self.storage_database_url or f"sqlite:///{self.data_dir.resolve()}/storage.db"
@@ -101,3 +143,12 @@ class Settings(SuiteSettings):
     def seal_key_path(self) -> Path:
         """The key in the data folder, which is created when it is first needed."""
         return self.data_dir / "storage-seal.key"
+
+
+def check_base_url(value: str) -> str:
+    """Return *value*, the beginning of URLs, without a slash at its end. Raises ValueError."""
+    url = urlsplit(value)
+    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
+    if value and (not plain or "@" in url.netloc):
+        raise ValueError("must be http:// or https:// with a host, and a path if needed")
+    return value.rstrip("/")
