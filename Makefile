@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos attack audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> o
 
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (ARGS="--backend s3")
+	$(BIN)/python -m tests.storage.kills $(ARGS)
 
 attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a running suite, for minutes
 	$(BIN)/python -m tests.security $(ARGS)

@@ -15,6 +15,8 @@ def main() -> None:
 main.add_command(commands.up)
 main.add_command(commands.serve)
 main.add_command(commands.migrate)
+main.add_command(commands.backup)
+main.add_command(commands.restore)
 
 if __name__ == "__main__":
     main(prog_name="python -m reelhaul_runtime")

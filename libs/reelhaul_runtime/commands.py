@@ -1,11 +1,22 @@
-"""Server commands: ``up``, ``serve`` and ``migrate``.
+"""Server commands: ``up``, ``serve``, ``migrate``, ``backup`` and ``restore``.
 
 Each imports what it needs only when it runs, because the command line loads all of them at start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from reelhaul_runtime.backup.archive import Progress
+
+#: Exit code of a backup that is complete but for files that were damaged before.
+_DAMAGED = 3
 
 
 @click.command()
@@ -43,3 +54,82 @@ def migrate(services: tuple[str, ...]) -> None:
     from reelhaul_runtime.serve import migrate as migrate_services
 
     raise SystemExit(migrate_services(services))
+
+
+@click.command()
+@click.argument("target", metavar="FILE_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--with-artifacts/--without-artifacts",
+    default=True,
+    help="Whether the backup contains the downloaded files. Default: it does.",
+)
+def backup(target: Path, with_artifacts: bool) -> None:
+    """Back up the suite of this data folder, which may run, into a new tar FILE, or one in FOLDER.
+
+    The file contains secrets of the suite. Settings and the keys in them are not in it: keep .env yourself.
+    Exits with 3 if the backup is complete, but files in it were damaged before.
+    """
+    from reelhaul_runtime.backup.create import choose_target, create
+
+    with _operation("Backing up") as (data_dir, progress):
+        path = choose_target(target)
+        summary = create(data_dir, path, with_artifacts=with_artifacts, progress=progress)
+    click.echo(f"{path}: {summary.bytes} bytes, {summary.stored_files} artifact files")
+    if summary.damaged:
+        text = f"warning: {summary.damaged} artifact files are damaged or missing; they will not be restored"
+        click.echo(text, err=True)
+        raise SystemExit(_DAMAGED)
+
+
+@click.command()
+@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(source: Path) -> None:
+    """Restore the backup FILE into the data folder, which must be empty or missing.
+
+    Jobs that ran when the backup was created run again. Start the suite with `reelhaul up` afterwards.
+    """
+    from reelhaul_runtime.backup.restore import restore as restore_backup
+
+    with _operation("Restoring") as (data_dir, progress):
+        summary = restore_backup(source, data_dir, progress=progress)
+    manifest = summary.manifest
+    click.echo(f"{data_dir}: restored the backup of {manifest.time}, {summary.stored_files} artifact files")
+    if summary.damaged:
+        click.echo(f"warning: {summary.damaged} artifact files were damaged before the backup", err=True)
+
+
+@contextmanager
+def _operation(description: str) -> Iterator[tuple[Path, Progress]]:
+    """Yield the data folder and what shows the progress; report errors without a traceback."""
+    import os
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    from reelhaul_runtime import private_files, service
+    from reelhaul_runtime.backup.archive import BackupError
+    from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    os.umask(private_files.UMASK)
+    try:
+        service.check_setting_names()
+        data_dir = SuiteSettings().data_dir.absolute()
+        with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(description, total=None)
+            yield data_dir, lambda done, total: bar.update(task, completed=done, total=total)
+    except ERRORS as error:
+        for line in describe_errors(error):
+            click.echo(f"reelhaul: {line}", err=True)
+        raise SystemExit(service.REFUSED) from None
+    except BackupError as error:
+        click.echo(f"reelhaul: {error}", err=True)
+        raise SystemExit(1) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
 
 import click
 
@@ -20,6 +23,54 @@ _GROUP = "reelhaul.services"
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that a row of a database names: its key, where it is or belongs, and what it must contain."""
+
+    key: str
+    path: Path
+    size: int
+    sha256: str
+
+
+class StoredFiles(Protocol):
+    """The many files that the database of a service names. They are written once and never changed."""
+
+    def keep(self) -> AbstractContextManager[None]:
+        """Let the service delete none of them until the end of the block.
+
+        Raises BlockingIOError if another process does the same.
+        """
+
+    def list_all(self, database: sqlite3.Connection) -> Iterator[StoredFile]:
+        """Iterate over the files that *database*, a snapshot, names."""
+
+    def find(self, database: sqlite3.Connection, key: str) -> StoredFile | None:
+        """Return the file that *database* names *key*; None if there is none."""
+
+
+def _do_nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceData:
+    """What a service keeps on this machine, for backups."""
+
+    #: The URL of its database, its setting, and the package with the migrations; empty if it has none.
+    database_url: str = ""
+    database_setting: str = ""
+    package: str = ""
+    #: Small files, and folders of such, by the name that they have in a backup.
+    private: Mapping[str, Path] = field(default_factory=dict)
+    #: The many files that the database names, by the name of their folder in a backup.
+    stored: Mapping[str, StoredFiles] = field(default_factory=dict)
+    #: The setting by which it keeps such files where a backup cannot read them; empty if it does not.
+    stored_elsewhere: str = ""
+    #: Adapts the restored data, migrated to this build's schema, before the service first runs on it.
+    after_restore: Callable[[], None] = _do_nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What an entry point of the group ``reelhaul.services`` names."""
 
@@ -28,6 +79,8 @@ class Service:
     running: Callable[[], AbstractAsyncContextManager[None]]
     #: Migrates the service's database to this build's schema; None if it has no database.
     migrate: Callable[[], None] | None = None
+    #: Returns what the service keeps if the data folder is the given one; None if it keeps nothing.
+    describe_data: Callable[[Path], ServiceData] | None = None
 
 
 def names() -> list[str]:

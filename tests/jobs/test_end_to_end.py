@@ -276,6 +276,25 @@ async def test_failure_is_retried_then_reported(service):
     assert first == attempts.attempts[1]
 
 
+async def test_outage_of_storage_costs_no_attempt(service):
+    """A job whose only attempt found storage away is RETRYING, says why, and succeeds later."""
+    policy = RetryPolicy(max_attempts=1, min_backoff=duration_pb2.Duration(seconds=1))
+    job = await create_job(service, retry_policy=policy)
+    failures = iter([error_status(ErrorReason.STORAGE_UNAVAILABLE, "S3 does not answer")])
+
+    async def handle(held_job):
+        if error := next(failures, None):
+            await held_job.finish(failed=FinishRequest.Failed(status=error))
+        else:
+            await held_job.succeed()
+
+    async with run_worker(service, handle):
+        messages = await watch_to_end(service, job.name)
+    retrying = next(m.state_change for m in messages if m.state_change.state == Job.RETRYING)
+    assert retrying.error.message == "S3 does not answer"
+    assert state_changes(messages)[-1] == Job.SUCCEEDED
+
+
 async def test_retry_of_a_failed_job(service):
     """RetryJob runs a FAILED job again, once per request_id."""
     outcomes = [{"failed": {"status": error_status(ErrorReason.MEDIA_NOT_FOUND, "gone")}}, None]

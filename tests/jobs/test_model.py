@@ -66,6 +66,16 @@ def test_reason_with_a_limit_of_its_own():
     assert delay(2, ErrorReason.POSTPROCESSING_FAILED, failures=2) is None
 
 
+def test_outage_of_storage_is_not_charged():
+    """A job outlasts an outage of storage, asking at growing intervals, but not for ever."""
+    reason, name = ErrorReason.STORAGE_UNAVAILABLE, "STORAGE_UNAVAILABLE"
+    assert not retries.is_charged(reason, {name: 60})
+    assert [delay(0, reason, failures=n).total_seconds() for n in (1, 2, 3, 60)] == [4, 8, 16, 20]
+    assert retries.is_charged(reason, {name: 61})
+    assert delay(5, reason, failures=61) is None
+    assert retries.is_charged(ErrorReason.UPSTREAM_UNAVAILABLE, {"UPSTREAM_UNAVAILABLE": 1})
+
+
 def test_delay_is_never_shorter_than_retry_after():
     """Retry-After extends the delay, even beyond the cap; an absurd one ends the job."""
     assert delay(1, retry_after=timedelta(minutes=5)) == timedelta(minutes=5)

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import grpc
 import pytest
-from tests.servers import free_port, running_process, wait_until_listening
 from tests.storage.conftest import (
-    SERVICE,
     Clock,
     StartStorage,
     checksums,
-    random_bytes,
     wait_until,
-    write_requests,
 )
 
-from reelhaul.storage.v1 import storage_service_pb2 as pb
-from reelhaul.storage.v1 import storage_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.identity import Caller, set_caller
-from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.disk.files import pause_deletion
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Artifacts
@@ -156,13 +148,30 @@ async def test_delete_while_claimed(services: Services, tmp_path: Path):
     assert await services.read(await services.uploads.finish(second, _expected(b"same"))) == b"same"
 
 
+async def test_no_deletion_during_a_backup(services: Services, tmp_path: Path):
+    """While a backup reads the blobs, a deleted artifact is gone and its bytes stay; then they go."""
+    upload = await services.create_upload()
+    await services.write(upload, b"video")
+    artifact = await services.uploads.finish(upload, _expected(b"video"))
+    with pause_deletion(tmp_path / "artifacts"):
+        await services.artifacts.delete([artifact.id])
+        await services.garbage_collector.delete_expired()
+        with pytest.raises(NotFound):
+            await services.read(artifact)
+        services.clock.offset = timedelta(hours=2)
+        await services.garbage_collector.delete_orphans()
+        assert len(_files(tmp_path)) == 1
+    await services.garbage_collector.delete_expired()
+    assert _files(tmp_path) == []
+
+
 async def test_late_blob_deletion(services: Services, tmp_path: Path):
     """A late deletion does not affect a new blob with the same digest."""
     first = await services.create_upload()
     await services.write(first, b"same")
     artifact = await services.uploads.finish(first, _expected(b"same"))
     await services.catalog.delete_artifacts([artifact.id], lambda _: None, services.clock())
-    doomed = await services.catalog.list_doomed_keys(10)
+    doomed = await services.catalog.list_doomed_keys(services.clock(), 10)
     second = await services.create_upload()
     await services.write(second, b"same")
     artifact = await services.uploads.finish(second, _expected(b"same"))
@@ -212,46 +221,3 @@ async def test_runs_in_background(start_storage: StartStorage):
         assert len(storage.blob_files()) == 1
         storage.clock.offset = timedelta(seconds=61)
         await wait_until(lambda: storage.blob_files() == [])
-
-
-async def test_kill_under_load(tmp_path: Path):
-    """After kill -9 under load, every artifact that a response named can be read."""
-    contents: dict[str, bytes] = {}
-
-    async def write_forever(stub: storage_service_pb2_grpc.StorageServiceAsyncStub) -> None:
-        while True:
-            content = random_bytes(300_000)
-            response = await stub.WriteArtifact(write_requests(content, artifact={}))
-            contents[response.artifact.name] = content
-
-    async with _storage_process(tmp_path) as (pid, stub):
-        writers = [asyncio.ensure_future(write_forever(stub)) for _ in range(4)]
-        await wait_until(lambda: len(contents) > 20)
-        os.kill(pid, 9)
-        outcomes = await asyncio.gather(*writers, return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} == {grpc.aio.AioRpcError}
-    async with _storage_process(tmp_path) as (_, stub):
-        for name, content in contents.items():
-            responses = stub.ReadArtifact(pb.ReadArtifactRequest(name=name))
-            assert b"".join([response.content async for response in responses]) == content
-
-
-@asynccontextmanager
-async def _storage_process(
-    folder: Path,
-) -> AsyncIterator[tuple[int, storage_service_pb2_grpc.StorageServiceAsyncStub]]:
-    port = free_port()
-    program = "import asyncio; from reelhaul_storage.app import service\n"
-    program += (
-        "async def main():\n  async with service.running(): await asyncio.Event().wait()\nasyncio.run(main())"
-    )
-    environment = os.environ | {
-        "REELHAUL_DATA_DIR": str(folder),
-        "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{port}",
-        "REELHAUL_STORAGE_RESERVE_BYTES": "0",
-        "REELHAUL_SUITE_TOKEN": _TOKEN,
-    }
-    with running_process([sys.executable, "-c", program], env=environment) as process:
-        await wait_until_listening(port, 20)
-        async with open_channel(f"127.0.0.1:{port}", [SERVICE], suite_token=_TOKEN) as opened:
-            yield process.pid, storage_service_pb2_grpc.StorageServiceStub(opened)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2
@@ -47,7 +48,7 @@ from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
-from reelhaul_runtime.service import Service
+from reelhaul_runtime.service import Service, ServiceData
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -234,4 +235,8 @@ async def _running_from_environment() -> AsyncIterator[None]:
         yield
 
 
-service = Service("fetcher", running=_running_from_environment)
+def _describe_data(data_dir: Path) -> ServiceData:
+    return ServiceData(private={"cookies": Settings(data_dir=data_dir).cookies_dir})
+
+
+service = Service("fetcher", running=_running_from_environment, describe_data=_describe_data)

@@ -28,6 +28,7 @@ from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
@@ -243,4 +244,4 @@ def migrate() -> None:
     migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
 
 
-service = Service("jobs", running=running_from_env, migrate=migrate)
+service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)

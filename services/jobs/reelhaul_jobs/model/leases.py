@@ -183,6 +183,17 @@ def expire(job: Job, now: datetime, grace: timedelta = timedelta(0)) -> Transiti
     )
 
 
+def revoke(job: Job, now: datetime) -> Transition:
+    """Take *job* back from its worker, valid lease or not, without charging the attempt."""
+    if not job.is_leased:
+        return transition.no_change(job)
+    if job.state is State.CANCELLING:
+        after, state = complete_cancel(job, now), AttemptState.CANCELLED
+    else:
+        after, state = requeue(job, now, charged=max(0, job.charged - 1)), AttemptState.RELEASED
+    return Transition(before=job, job=after, attempt_outcome=AttemptOutcome(state=state))
+
+
 def _claim_leased(job: Job, claim: Claim, now: datetime) -> Transition:
     """Answer a claim of a leased attempt: repeated, by another worker, or after the lease expired."""
     valid = job.due is not None and job.due > now
@@ -271,9 +282,10 @@ def _fail(
     reason = retries.error_reason(error)
     name = ErrorReason.Name(reason)
     failures = {**job.failures, name: job.failures.get(name, 0) + 1}
+    charged = job.charged if retries.is_charged(reason, failures) else max(0, job.charged - 1)
     delay = retries.retry_delay(
         job.retry,
-        charged=job.charged,
+        charged=charged,
         failures=failures,
         reason=reason,
         retry_after=retry_after,
@@ -285,6 +297,7 @@ def _fail(
         State.RETRYING,
         now,
         attempt=job.attempt + 1,
+        charged=charged,
         queue_stage=QueueStage.LATER,
         due=now + delay,
         error=error,

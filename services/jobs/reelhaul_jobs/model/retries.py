@@ -19,6 +19,10 @@ from reelhaul_runtime import errors
 # are released until the event begins.
 _NOT_AWAITED = frozenset({ErrorReason.MEDIA_NOT_LIVE_YET})
 
+# Failures that are no fault of the job or its site are not charged as attempts, up to this number: with the
+# default back-off an outage of storage may last nine hours.
+_UNCHARGED_FAILURES = {ErrorReason.STORAGE_UNAVAILABLE: 60}
+
 
 def error_reason(status: status_pb2.Status) -> ErrorReason.ValueType:
     """Return the reason in the ErrorInfo of *status*; INTERNAL_ERROR if there is none that is known."""
@@ -51,6 +55,12 @@ def normalize_error(status: status_pb2.Status) -> status_pb2.Status:
     return error_status(error_reason(status), status.message or "the worker gave no reason")
 
 
+def is_charged(reason: ErrorReason.ValueType, failures: Mapping[str, int]) -> bool:
+    """Return whether a failure counts as an attempt; *failures* includes it."""
+    uncharged = _UNCHARGED_FAILURES.get(reason)
+    return uncharged is None or failures.get(ErrorReason.Name(reason), 0) > uncharged
+
+
 def retry_delay(
     policy: RetryPolicy,
     *,
@@ -62,16 +72,18 @@ def retry_delay(
 ) -> timedelta | None:
     """Return the delay before the next attempt; None if the job is not retried.
 
-    *charged* and *failures* include the attempt that just failed. The delay is never shorter than
-    *retry_after*, the site's Retry-After.
+    *charged* and *failures* include the attempt that just failed, *charged* only if it is charged. The delay
+    is never shorter than *retry_after*, the site's Retry-After.
     """
     spec = errors.error_spec(reason)
     if not spec.retryable or reason in _NOT_AWAITED or charged >= policy.max_attempts:
         return None
-    if spec.max_retries and failures.get(ErrorReason.Name(reason), 0) > spec.max_retries:
+    failed = failures.get(ErrorReason.Name(reason), 0)
+    if spec.max_retries and failed > spec.max_retries:
         return None
     if retry_after is not None and retry_after > MAX_RETRY_AFTER:
         return None
-    backoff = exponential_delay(max(charged - 1, 0), policy.min_backoff, policy.max_backoff)
+    tries = charged if is_charged(reason, failures) else failed
+    backoff = exponential_delay(max(tries - 1, 0), policy.min_backoff, policy.max_backoff)
     jittered = backoff * (0.5 + jitter() / 2)
     return max(jittered, retry_after) if retry_after is not None else jittered

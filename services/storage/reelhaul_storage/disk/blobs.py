@@ -20,7 +20,7 @@ from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
-from reelhaul_storage.model import PartUrls, SentPart
+from reelhaul_storage.model import DiskSpace, PartUrls, SentPart
 
 T = TypeVar("T")
 
@@ -147,6 +147,9 @@ class DiskBlobStore:
 
     async def check(self) -> None:
         await self._run(self._files.check)
+
+    async def measure_space(self) -> DiskSpace:
+        return await self._run(self._files.measure_space)
 
     async def _open(self, work: Callable[..., int], *arguments: object) -> int:
         """Return the descriptor that *work* opens; close it if this call is cancelled meanwhile."""

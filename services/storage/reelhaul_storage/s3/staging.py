@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
 
+from reelhaul_runtime import failpoints
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.errors import OffsetConflict
 from reelhaul_storage.model import PartUrls, SentPart
@@ -113,11 +114,14 @@ class Staging:
         """Return the multipart upload of *staged*, which is opened if there is none."""
         if staged.multipart is None:
             staged.multipart = self._bucket.create_multipart_upload(_BLOBS + build_key(staged.upload))
+            failpoints.hit("storage.multipart.after_create")
         return staged.multipart
 
     def put_part(self, multipart: MultipartUpload, number: int, content: bytes) -> Part:
         """Store part *number*. Raises StagedChanged."""
-        return self._bucket.put_part(multipart, number, content)
+        part = self._bucket.put_part(multipart, number, content)
+        failpoints.hit("storage.part.after_put")
+        return part
 
     def read_tail(self, staged: Staged) -> bytes:
         """Return the content of the tail; empty if there is none. Raises StagedChanged."""
@@ -128,6 +132,7 @@ class Staging:
     def write_tail(self, staged: Staged, content: bytes) -> None:
         """Store *content* as what follows the parts."""
         etag = self._bucket.put(_STAGING + staged.upload, content, {_OFFSET: str(staged.parts_size)})
+        failpoints.hit("storage.tail.after_put")
         staged.tail = Tail(len(content), etag)
 
     def hash(self, staged: Staged) -> Hasher:
@@ -175,6 +180,7 @@ class Staging:
             self._publish_in_place(staged)
         elif replace or self.blob_size(key) != size:
             self._publish_copy(staged, key)
+        failpoints.hit("storage.publish.before_discard")
         if staged.sealed_key and staged.sealed_key != key:
             self._bucket.delete(_BLOBS + staged.sealed_key)
         self.discard(staged.upload)
@@ -255,7 +261,9 @@ class Staging:
         parts = self._copy_tail(staged, multipart)
         marker = {_SEALED_KEY: key, _SEALED_PARTS: str(len(parts))}
         self._bucket.put(_STAGING + staged.upload, b"", marker)
+        failpoints.hit("storage.seal.after_marker")
         self._bucket.complete(multipart, parts)
+        failpoints.hit("storage.seal.after_complete")
         staged.multipart, staged.parts, staged.tail = None, [], None
         staged.sealed_key, staged.sealed_size = key, size
 

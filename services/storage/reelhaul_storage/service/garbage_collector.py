@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
+from reelhaul_runtime import failpoints
+from reelhaul_storage.errors import DeletionPaused
 from reelhaul_storage.ports import BlobStore, Catalog
 
 log = logging.getLogger(__name__)
@@ -21,10 +24,17 @@ _ORPHAN_SCAN_SECONDS = 3600
 class GarbageCollector:
     """Deletes what has expired. Each method is idempotent and may run on several replicas at once."""
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        now: Callable[[], datetime],
+        grace: timedelta = timedelta(0),
+    ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._now = now
+        self._grace = grace
 
     async def delete_expired(self) -> None:
         """Delete expired artifacts and uploads, and the blobs that lost their last reference."""
@@ -39,11 +49,17 @@ class GarbageCollector:
         await self.delete_doomed_blobs()
 
     async def delete_doomed_blobs(self) -> None:
-        """Delete the bytes of doomed blobs."""
-        while doomed := await self._catalog.list_doomed_keys(_BATCH):
-            for key in doomed:
-                await self._blobs.delete(key)
-            await self._catalog.delete_doomed_keys(doomed)
+        """Delete the bytes of blobs that have been doomed for the grace period.
+
+        They are left to a later call while deletion is paused.
+        """
+        before = self._now() - self._grace
+        with suppress(DeletionPaused):
+            while doomed := await self._catalog.list_doomed_keys(before, _BATCH):
+                for key in doomed:
+                    await self._blobs.delete(key)
+                failpoints.hit("storage.collect.after_delete")
+                await self._catalog.delete_doomed_keys(doomed)
 
     async def delete_orphans(self) -> None:
         """Delete bytes that the catalog does not know; scans the whole blob store."""
@@ -52,10 +68,11 @@ class GarbageCollector:
             for upload in ids - await self._catalog.find_unfinished_uploads(ids):
                 log.info("orphan removed", extra={"upload": upload})
                 await self._blobs.discard(upload)
-        async for keys in _batches(self._blobs.list_keys(before)):
-            for key in keys - await self._catalog.find_known_keys(keys):
-                log.info("orphan removed", extra={"key": key})
-                await self._blobs.delete(key)
+        with suppress(DeletionPaused):
+            async for keys in _batches(self._blobs.list_keys(before)):
+                for key in keys - await self._catalog.find_known_keys(keys):
+                    await self._blobs.delete(key)
+                    log.info("orphan removed", extra={"key": key})
 
 
 async def collect_garbage_forever(garbage_collector: GarbageCollector, seconds: float) -> None:

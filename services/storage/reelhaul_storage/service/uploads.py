@@ -19,6 +19,7 @@ from reelhaul_storage.model import (
     UPLOAD_LIFETIME,
     Artifact,
     Chunk,
+    DiskSpace,
     ExpectedChecksums,
     NewArtifact,
     PartUrls,
@@ -61,12 +62,15 @@ class Uploads:
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
-        """Create *upload*; its id, tenant and times are set here.
+        """Create *upload*; its id, tenant, times and reservation are set here.
 
         Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
+        Raises STORAGE_UNAVAILABLE if the disk has too little space for it and the other unfinished uploads.
         """
-        status = await self._with_part_urls(await self._get_status(await self._add(upload)))
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
+        space = await self._measure_space(upload, adoptable=adoptable)
+        upload = replace(upload, reserved_size=upload.total_size if space else 0)
+        status = await self._with_part_urls(await self._get_status(await self._add(upload, space)))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
@@ -87,6 +91,7 @@ class Uploads:
             return
         (await self._catalog.get_upload(id)).check_visible_to(caller())
         await self._catalog.delete_uploads([id])
+        failpoints.hit("storage.delete_upload.after_commit")
         await self._blobs.discard(id)
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
@@ -100,6 +105,7 @@ class Uploads:
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
         await self._extend(upload)
         persisted, finish = await self._stage(upload, chunks)
+        failpoints.hit("storage.write.after_persist")
         await self._extend(upload)
         return persisted if finish is None else await self.finish(id, finish)
 
@@ -153,6 +159,7 @@ class Uploads:
         _check_expected(upload, expected)
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
+            failpoints.hit("storage.adopt.after_link")
         elif upload.total_size and 0 < (size := await self._blobs.staged_size(upload.id)) < upload.total_size:
             # Before anything is read to be hashed.
             raise OffsetConflict(f"{upload.total_size - size} bytes are missing", size)
@@ -239,14 +246,23 @@ class Uploads:
             and await self._blobs.size(upload.claimed_key) == claimed.size
         )
 
-    async def _add(self, upload: Upload) -> Upload:
-        """Insert *upload* with a new id, its tenant and its times."""
+    async def _measure_space(self, upload: Upload, *, adoptable: bool) -> DiskSpace | None:
+        """Return the space that *upload* takes a part of; None if it takes none, or an unknown size."""
+        tenant = _choose_tenant(upload.draft)
+        if not upload.total_size or await self._find_stored(tenant, upload.expected_sha256):
+            return None
+        space = await self._blobs.measure_space()
+        return None if space is not None and adoptable and space.adopts_by_link else space
+
+    async def _add(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
+        """Insert *upload* with a new id, its tenant and its times, if there is *space* for it."""
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        return await self._catalog.add_upload(
-            replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
-        )
+        upload = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
+        added = await self._catalog.add_upload(upload, space)
+        failpoints.hit("storage.create.after_commit")
+        return added
 
     async def _extend(self, upload: Upload) -> None:
         """Set the expiry of an upload that is being written to, unless it is right already."""
@@ -270,6 +286,7 @@ class Uploads:
                 self._check_size(size + len(chunk.content))
                 await _check_chunk(upload, staged, chunk, size)
                 await staged.write(chunk.content)
+                failpoints.hit("storage.write.after_chunk")
                 size += len(chunk.content)
                 if chunk.finish is not None:
                     return await staged.persist(), chunk.finish
