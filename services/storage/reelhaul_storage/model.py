@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
@@ -12,6 +13,8 @@ from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
+
+Network = IPv4Network | IPv6Network
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
@@ -210,6 +213,18 @@ class DeliveredObject:
     uri: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTerms:
+    """What a signed link allows."""
+
+    #: Until when a download may start, in whole seconds.
+    expire_time: datetime
+    #: Whether a browser may show the file in place of saving it.
+    inline: bool = False
+    #: The network from which the link works; None: everywhere.
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)

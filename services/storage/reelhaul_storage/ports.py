@@ -16,6 +16,7 @@ from reelhaul_storage.model import (
     DeliveredObject,
     Destination,
     DiskSpace,
+    LinkTerms,
     Query,
     TenantUsage,
     Upload,
@@ -121,6 +122,20 @@ class BlobStore(Protocol):
 
     async def measure_space(self) -> DiskSpace | None:
         """Return the space on the disk; None if the store has no limit that it knows."""
+
+
+class LinkSigner(Protocol):
+    """Creates URLs that let whoever knows them read an artifact."""
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a link is refused once ``Artifact.link_generation`` has grown."""
+
+    async def sign(self, artifact: Artifact, terms: LinkTerms) -> str:
+        """Return the URL of *artifact*, under its file name, within *terms*.
+
+        Raises METHOD_UNSUPPORTED if links cannot be bound to the network of *terms*.
+        """
 
 
 class DestinationStore(Protocol):

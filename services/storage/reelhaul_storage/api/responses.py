@@ -75,6 +75,11 @@ def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtif
     return pb.WriteArtifactResponse(persisted_size=result)
 
 
+def link_to_proto(url: str, expire_time: datetime) -> pb.SignArtifactUrlResponse:
+    """Convert a signed link."""
+    return pb.SignArtifactUrlResponse(url=url, expire_time=_timestamp(expire_time))
+
+
 def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResponse:
     """Convert what each tenant uses; the totals cover all tenants, the list the largest ones."""
     return pb.SummarizeArtifactsResponse(
