@@ -16,6 +16,9 @@ from tests.sites.youtube.site import YouTube, running_youtube
 # Tests fork as the fetcher's processes do; gRPC's fork handlers would fail in a process that has its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+# Every storage of a test has an HTTP port of its own.
+os.environ["REELHAUL_STORAGE_HTTP_ADDRESS"] = "127.0.0.1:0"
+
 
 #: Fixtures that start servers, the engine's processes or services of the suite.
 _PROCESS_FIXTURES = frozenset(
@@ -99,5 +102,5 @@ def youtube() -> Iterator[YouTube]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server that the tests of a session share: each uses a prefix or bucket of its own."""
-    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+    with running_s3_server(tmp_path_factory.mktemp("s3"), {"reader": ["Read:media", "List:media"]}) as server:
         yield server

@@ -70,6 +70,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         "REELHAUL_JOBS_ADDRESS": settings.jobs_address,
         "REELHAUL_FETCHER_ADDRESS": settings.fetcher_address,
         "REELHAUL_STORAGE_ADDRESS": settings.storage_address,
+        "REELHAUL_STORAGE_HTTP_ADDRESS": settings.storage_http_address,
         # The supervisor holds the ports.
         "REELHAUL_REUSE_PORT": "true",
         # The supervisor parses these lines and renders them in the format of the settings.

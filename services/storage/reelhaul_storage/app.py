@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,11 @@ from reelhaul.storage.v1 import (
     storage_service_pb2_grpc,
 )
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.destinations import DestinationServicer
@@ -26,7 +29,9 @@ from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.backup import describe_data
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
-from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.http_server import serving_links
+from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
+from reelhaul_storage.ports import BlobStore, LinkSigner
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
 from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
@@ -34,6 +39,7 @@ from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
+from reelhaul_storage.service.links import LinkedArtifacts, Links
 from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings
@@ -64,10 +70,13 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
-        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
-        servicer = StorageServicer(  # type: ignore[abstract]
+        keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
+        linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
+        signer = await stack.enter_async_context(_open_link_signer(settings, keys, linked, now))
+        servicer = StorageServicer(
             Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
             artifacts,
+            Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
             health,
             page_tokens,
@@ -103,6 +112,47 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 reuse_port=settings.reuse_port,
             )
         )
+
+
+@asynccontextmanager
+async def _open_link_signer(
+    settings: Settings, keys: LinkKeys, linked: LinkedArtifacts, now: Callable[[], datetime]
+) -> AsyncIterator[LinkSigner]:
+    """Open the signer of the backend's links; those of the disk are served until the block exits."""
+    if not settings.url.startswith("s3:"):
+        async with _serving_links(linked, settings) as address:
+            yield LocalLinkSigner(keys, settings.storage_public_url or f"http://{address}")
+        return
+    from reelhaul_storage.s3.links import CloudFrontLinkSigner, S3LinkSigner, load_private_key
+
+    location, key_file = parse_location(settings.url), settings.storage_cloudfront_key_file
+    if key_file is not None:
+        yield CloudFrontLinkSigner(
+            settings.storage_cloudfront_url,
+            settings.storage_cloudfront_key_pair_id,
+            load_private_key(key_file),
+            location,
+        )
+        return
+    async with S3LinkSigner.open(location, now) as signer:
+        yield signer
+
+
+@asynccontextmanager
+async def _serving_links(linked: LinkedArtifacts, settings: Settings) -> AsyncIterator[str]:
+    """Serve links until the block exits; yield the address. Raises InvalidSetting."""
+    serving = serving_links(
+        linked,
+        settings.storage_http_address,
+        drain_seconds=settings.drain_seconds,
+        reuse_port=settings.reuse_port,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            address = await stack.enter_async_context(serving)
+        except AddressUnavailable as error:
+            raise InvalidSetting(f"REELHAUL_STORAGE_HTTP_ADDRESS: {error}") from error
+        yield address
 
 
 def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[BlobStore]:

@@ -113,6 +113,27 @@ class DeletionPaused(BackendUnavailable):
         super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
 
 
+class LinkInvalid(ReelhaulError):
+    """A signed link is damaged, expired or revoked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorReason.CREDENTIAL_INVALID, message)
+
+
+class LinkAddressForbidden(ReelhaulError):
+    """A signed link does not work from the client's address."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorReason.ADDRESS_FORBIDDEN, message)
+
+
+class Unsupported(ReelhaulError):
+    """The backend does not support *method*, or not with these arguments."""
+
+    def __init__(self, method: str, message: str) -> None:
+        super().__init__(ErrorReason.METHOD_UNSUPPORTED, message, metadata={"method": method})
+
+
 class DestinationUnavailable(ReelhaulError):
     """The bucket of a destination does not respond, or limits the request rate."""
 

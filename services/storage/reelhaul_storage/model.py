@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
@@ -12,6 +13,8 @@ from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
+
+Network = IPv4Network | IPv6Network
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
@@ -153,6 +156,25 @@ class ExpectedChecksums:
 
 
 @dataclass(frozen=True, slots=True)
+class PartUrls:
+    """Where a client sends an upload in parts of *part_size* bytes, the last one shorter; one URL per part.
+
+    Whoever knows a URL can send its part: URLs are in no log.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)
+    part_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that a client has sent to its URL, with the ETag that it got for it."""
+
+    number: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One piece of a write; *finish* is set on the last one of a write that also finishes."""
 
@@ -210,6 +232,18 @@ class DeliveredObject:
     uri: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTerms:
+    """What a signed link allows."""
+
+    #: Until when a download may start, in whole seconds.
+    expire_time: datetime
+    #: Whether a browser may show the file in place of saving it.
+    inline: bool = False
+    #: The network from which the link works; None: everywhere.
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +315,9 @@ def build_artifact(
     *,
     id: str,  # noqa: A002
     now: datetime,
-    verify_time: datetime | None = None,
+    verify_time: datetime | None,
 ) -> Artifact:
-    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time* or *now*."""
+    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time*."""
     draft = upload.draft
     return Artifact(
         id=id,
@@ -300,5 +334,5 @@ def build_artifact(
         create_time=now,
         update_time=now,
         expire_time=draft.expire_time,
-        verify_time=verify_time or now,
+        verify_time=verify_time,
     )

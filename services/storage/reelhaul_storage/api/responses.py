@@ -64,6 +64,8 @@ def upload_to_proto(status: UploadStatus) -> upload_pb2.Upload:
         content_exists=status.content_exists,
         expire_time=_timestamp(upload.expire_time),
         direct=upload.direct,
+        part_urls=status.part_urls.urls if status.part_urls else (),
+        part_size=status.part_urls.part_size if status.part_urls else 0,
         adoptable=status.adoptable,
     )
 
@@ -73,6 +75,11 @@ def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtif
     if isinstance(result, Artifact):
         return pb.WriteArtifactResponse(artifact=artifact_to_proto(result, backend))
     return pb.WriteArtifactResponse(persisted_size=result)
+
+
+def link_to_proto(url: str, expire_time: datetime) -> pb.SignArtifactUrlResponse:
+    """Convert a signed link."""
+    return pb.SignArtifactUrlResponse(url=url, expire_time=_timestamp(expire_time))
 
 
 def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResponse:

@@ -20,6 +20,7 @@ from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.backend_health import BackendHealth
+from reelhaul_storage.service.links import Links
 from reelhaul_storage.service.uploads import Uploads
 
 _UPLOADS = "uploads"
@@ -33,6 +34,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
+        links: Links,
         archives: Archives,
         health: BackendHealth,
         page_tokens: PageTokens,
@@ -43,6 +45,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
+        self._links = links
         self._archives = archives
         self._health = health
         self._page_tokens = page_tokens
@@ -75,7 +78,10 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> artifact_pb2.Artifact:
         id_ = requests.parse_name(request.name, _UPLOADS)
         expected = requests.checksums_from_proto(request.total_checksums, required=not request.adopt_path)
-        return self._to_proto(await self._uploads.finish(id_, expected, request.adopt_path))
+        parts = requests.parts_from_proto(request)
+        if parts and request.adopt_path:
+            raise FieldInvalid("parts", "must be empty with adopt_path")
+        return self._to_proto(await self._uploads.finish(id_, expected, request.adopt_path, parts))
 
     async def WriteArtifact(
         self, request_iterator: AsyncIterator[pb.WriteArtifactRequest], context: Any
@@ -114,8 +120,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: Any
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        if request.disposition not in ("", "attachment", "inline"):
-            raise FieldInvalid("disposition", "must be attachment or inline")
+        requests.is_inline(request.disposition)
         artifact, pieces = await self._artifacts.read(requests.parse_name(request.name, _ARTIFACTS))
         yield httpbody_pb2.HttpBody(content_type=artifact.media_type)
         async for piece in pieces:
@@ -176,6 +181,19 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> empty_pb2.Empty:
         await self._artifacts.delete(requests.parse_names(request.names))
         return empty_pb2.Empty()
+
+    async def SignArtifactUrl(
+        self, request: pb.SignArtifactUrlRequest, context: Any
+    ) -> pb.SignArtifactUrlResponse:
+        ttl, network, inline = requests.link_from_proto(request)
+        id_ = requests.parse_name(request.name, _ARTIFACTS)
+        url, expire_time = await self._links.sign(id_, ttl, network, inline=inline)
+        return responses.link_to_proto(url, expire_time)
+
+    async def RevokeArtifactUrls(
+        self, request: pb.RevokeArtifactUrlsRequest, context: Any
+    ) -> artifact_pb2.Artifact:
+        return self._to_proto(await self._links.revoke(requests.parse_name(request.name, _ARTIFACTS)))
 
     async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
         return responses.status_to_proto(await self._health.get_status())

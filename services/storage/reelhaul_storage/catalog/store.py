@@ -65,6 +65,16 @@ class SqlCatalog:
     ) -> str:
         return await self._write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
 
+    async def claim_new_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> bool:
+        return await self._database.write(
+            lambda c: uploads.claim_new_blob(c, upload, content, key, now, until)
+        )
+
+    async def is_intact(self, key: str) -> bool:
+        return await self._database.read(lambda c: blobs.is_intact(c, key))
+
     async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
         return await self._write(lambda c: uploads.finish_upload(c, upload, artifact))
 
@@ -147,5 +157,5 @@ class SqlCatalog:
         try:
             return await self._database.write(op)
         except DatabaseFull as error:
-            text = f"{error.text}: delete artifacts, or give storage a larger disk"
+            text = f"{error.text}: free some space, or give it a larger disk"
             raise BackendUnavailable(COMPONENT, text) from error
