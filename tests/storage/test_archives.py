@@ -8,13 +8,14 @@ import random
 import shutil
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes
+from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes, wait_until
 
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -160,6 +161,19 @@ async def test_resume_in_a_file_of_unknown_checksum(storage: StorageService):
     assert whole.endswith(tail)
     with zipfile.ZipFile(io.BytesIO(whole)) as opened:
         assert opened.read("a") == content
+
+
+async def test_scrubber_saves_checksums(start_storage: StartStorage):
+    """Scrubbed files need not be read again to resume within them."""
+    async with start_storage() as storage:
+        month = timedelta(days=30)
+        artifact = await storage.write_artifact(b"video", tenant="local", ttl=month)
+    later = timedelta(days=8)
+    async with start_storage(clock_offset=later, storage_scrub_bytes_per_second=1 << 40) as storage:
+        await wait_until(lambda: saved_crc32s(storage) == [zlib.crc32(b"video")])
+        content = await archive(storage, names=[artifact.name])
+        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+            assert opened.testzip() is None
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(bytes(MIB))])

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
 from grpc import aio
+from tests.chaos.storage import list_files
 from tests.s3_server import S3Server
 from tests.servers import free_port
 from tests.storage.kills.clients import Clients
@@ -28,24 +30,23 @@ from reelhaul_storage.settings import Settings
 
 #: The failpoints of storage, with probabilities at which a run passes each of them now and then.
 FAILPOINTS: Mapping[str, float] = {
-    "storage.create.after_commit": 0.3,
-    "storage.write.after_chunk": 0.1,
-    "storage.write.after_persist": 0.3,
-    "storage.adopt.after_link": 0.5,
-    "storage.claim.after_commit": 0.3,
-    "storage.publish.before_rename": 0.3,
-    "storage.publish.after_rename": 0.3,
-    "storage.finish.after_commit": 0.3,
-    "storage.delete.after_commit": 0.5,
-    "storage.collect.after_delete": 0.5,
-    "storage.multipart.after_create": 0.5,
-    "storage.part.after_put": 0.3,
-    "storage.tail.after_put": 0.3,
-    "storage.seal.after_marker": 0.7,
-    "storage.seal.after_complete": 0.7,
-    "storage.publish.before_discard": 0.5,
+    "storage.create.after_commit": 0.5,
+    "storage.write.after_chunk": 0.2,
+    "storage.write.after_persist": 0.5,
+    "storage.adopt.after_link": 0.7,
+    "storage.claim.after_commit": 0.5,
+    "storage.publish.before_rename": 0.5,
+    "storage.publish.after_rename": 0.5,
+    "storage.finish.after_commit": 0.5,
+    "storage.delete.after_commit": 0.7,
+    "storage.collect.after_delete": 0.7,
+    "storage.multipart.after_create": 0.7,
+    "storage.part.after_put": 0.5,
+    "storage.tail.after_put": 0.5,
+    "storage.seal.after_marker": 1,
+    "storage.seal.after_complete": 1,
+    "storage.publish.before_discard": 0.7,
 }
-
 _DISK_ONLY = {"storage.adopt.after_link", "storage.publish.before_rename"}
 _S3_ONLY = {
     "storage.multipart.after_create",
@@ -63,7 +64,7 @@ _TOKEN = "kills"
 _CLIENTS = 4
 # Every second start is armed with one failpoint; the others are killed after a random time.
 _ARMED = 0.5
-_MAX_SECONDS_TO_KILL, _MAX_SECONDS_TO_FAILPOINT = 0.5, 4.0
+_MAX_SECONDS_TO_KILL, _MAX_SECONDS_TO_FAILPOINT = 0.5, 8.0
 # How often the others are killed before they serve.
 _KILLED_AT_START = 0.1
 # Past the retention of uploads and claims, but not that of the artifacts.
@@ -112,7 +113,9 @@ class KillTest:
         self._folder, self._rng, self._s3 = folder, rng, s3
         self._prefix = f"kills-{rng.randrange(1 << 32):08x}"
         self._port = free_port()
-        self._failpoints = [name for name in FAILPOINTS if name not in (_DISK_ONLY if s3 else _S3_ONLY)]
+        failpoints = [name for name in FAILPOINTS if name not in (_DISK_ONLY if s3 else _S3_ONLY)]
+        rng.shuffle(failpoints)
+        self._failpoints = cycle(failpoints)
         self._environment = {
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,
@@ -148,7 +151,7 @@ class KillTest:
         return result
 
     async def _run_until_killed(self, clients: Clients) -> None:
-        point = self._rng.choice(self._failpoints) if self._rng.random() < _ARMED else ""
+        point = next(self._failpoints) if self._rng.random() < _ARMED else ""
         self._server.start({point: FAILPOINTS[point]} if point else {})
         reading = asyncio.create_task(clients.read_latest())
         if point:
@@ -208,8 +211,7 @@ class KillTest:
         """Return the names of all stored files or objects."""
         if self._s3 is not None:
             return {key.removeprefix(f"{self._prefix}/") for key in self._s3.list_keys(self._prefix)}
-        folder = self._folder / "artifacts"
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        return list_files(self._folder / "artifacts")
 
     def _query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of the catalog that *statement* selects."""

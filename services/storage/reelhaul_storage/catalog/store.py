@@ -147,5 +147,5 @@ class SqlCatalog:
         try:
             return await self._database.write(op)
         except DatabaseFull as error:
-            text = f"{error.text}: delete artifacts, or give storage a larger disk"
+            text = f"{error.text}: free some space, or give it a larger disk"
             raise BackendUnavailable(COMPONENT, text) from error

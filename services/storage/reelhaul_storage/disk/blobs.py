@@ -60,7 +60,8 @@ class DiskBlobStore:
     @asynccontextmanager
     async def stage(self, upload: str, offset: int, total_size: int = 0) -> AsyncIterator[StagedFile]:
         fd = await self._open(self._files.open_for_append, upload, offset)
-        staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
+        hasher = self._files.take_hasher(upload, offset)
+        staged = StagedFile(fd, offset, hasher, self._threads, self._files.check_free_space)
 
         def close() -> None:
             if staged.hasher is not None and staged.hasher.size == os.fstat(fd).st_size:

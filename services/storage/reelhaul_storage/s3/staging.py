@@ -23,13 +23,14 @@ from reelhaul_runtime import failpoints
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.errors import OffsetConflict
 from reelhaul_storage.s3.bucket import Bucket, MultipartUpload, Part, StagedChanged
+from reelhaul_storage.s3.location import BLOBS
 from reelhaul_storage.s3.reader import RangeReader
 
 #: Parts of a multipart upload, by S3's rules.
 MAX_PARTS = 10_000
 _MIN_PART = 5 << 20
 
-_BLOBS, _STAGING = "blobs/", "staging/"
+_BLOBS, _STAGING = BLOBS, "staging/"
 _PART = 8 << 20
 _MIB = 1 << 20
 # Names of the metadata of staging/<upload>.

@@ -86,9 +86,10 @@ class Uploads:
         if not await self._catalog.find_unfinished_uploads([id]):
             return
         (await self._catalog.get_upload(id)).check_visible_to(caller())
-        await self._catalog.delete_uploads([id])
-        failpoints.hit("storage.delete_upload.after_commit")
+        # The bytes first: on a full disk the catalog can be written again once they are gone.
         await self._blobs.discard(id)
+        failpoints.hit("storage.delete_upload.after_discard")
+        await self._catalog.delete_uploads([id])
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
         """Append *chunks*; return the artifact if the last one finishes, else the durable size.
