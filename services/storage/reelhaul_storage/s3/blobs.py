@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -13,6 +13,7 @@ from typing import TypeVar
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.model import PartUrls, SentPart
 from reelhaul_storage.s3.bucket import Bucket, StagedChanged, create_client
 from reelhaul_storage.s3.location import Location
 from reelhaul_storage.s3.reader import RangeReader
@@ -86,13 +87,20 @@ class S3BlobStore:
     async def adopt(self, upload: str, path: str) -> None:
         raise FieldInvalid("adopt_path", "storage has no shared folder: send the bytes")
 
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        return await self._run(self._staging.open_parts, upload, total_size)
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        with self._locked(upload):
+            self._staged[upload] = await self._run(self._staging.take_parts, upload, total_size, parts)
+
     async def choose_key(self, upload: str, sha256: str) -> str:
         return (await self._load(upload)).key or build_key(upload)
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         with self._locked(upload), self._changes_as_conflict(upload):
             staged = await self._load(upload)
-            await self._run(self._staging.publish, staged, key, size)
+            await self._run(self._staging.publish, staged, key, size, replace)
             self._staged.pop(upload, None)
 
     async def discard(self, upload: str) -> None:

@@ -162,16 +162,22 @@ class Bucket:
             response = self.client.create_multipart_upload(**self._name(key), **self._encryption)
         return MultipartUpload(key, response["UploadId"])
 
-    def put_part(self, upload: MultipartUpload, number: int, content: bytes | bytearray) -> Part:
+    def put_part(self, upload: MultipartUpload, number: int, content: bytes) -> Part:
         """Store part *number*, which replaces an earlier one. Raises StagedChanged."""
         with _changed_raised(), errors_as_unavailable("NoSuchUpload", "404"):
             response = self.client.upload_part(
                 **self._multipart(upload),
                 PartNumber=number,
                 ContentMD5=_md5(content),
-                Body=content,  # type: ignore[arg-type]  # boto3 takes a bytearray as well
+                Body=content,
             )
         return Part(number, len(content), response["ETag"])
+
+    def sign_part(self, upload: MultipartUpload, number: int, seconds: int) -> str:
+        """Return a URL to which part *number* can be sent for *seconds*. It is a secret."""
+        with errors_as_unavailable():
+            parameters = self._multipart(upload) | {"PartNumber": number}
+            return self.client.generate_presigned_url("upload_part", parameters, ExpiresIn=seconds)
 
     def copy_part(self, upload: MultipartUpload, number: int, source: str, size: int, etag: str) -> Part:
         """Make the object at *source* part *number*. Raises StagedChanged, also if it has changed."""
@@ -188,11 +194,11 @@ class Bucket:
         """Return the parts in order. Raises StagedChanged."""
         paginator = self.client.get_paginator("list_parts")
         with _changed_raised(), errors_as_unavailable("NoSuchUpload", "404"):
-            return [
-                Part(part["PartNumber"], part["Size"], part["ETag"])
-                for page in paginator.paginate(**self._multipart(upload))
-                for part in page.get("Parts", [])
-            ]
+            pages = paginator.paginate(**self._multipart(upload))
+            found = [part for page in pages for part in page.get("Parts", [])]
+        # Some servers list a part that was sent again more than once.
+        latest = {part["PartNumber"]: part for part in sorted(found, key=lambda part: part["LastModified"])}
+        return [Part(number, latest[number]["Size"], latest[number]["ETag"]) for number in sorted(latest)]
 
     def complete(self, upload: MultipartUpload, parts: list[Part]) -> None:
         """Make the object of *parts*. Raises StagedChanged, also if a part has another ETag."""
@@ -294,7 +300,7 @@ def _changed_raised() -> Iterator[None]:
         raise StagedChanged(error_code(error)) from error
 
 
-def _md5(content: bytes | bytearray) -> str:
+def _md5(content: bytes) -> str:
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
