@@ -143,7 +143,7 @@ def test_secrets_are_not_logged(suite: Suite, completed: dict[str, Any]) -> None
 
 
 def test_delete(suite: Suite, s3_server: S3Server, completed: dict[str, Any]) -> None:
-    """After the job is deleted, its links lead nowhere, and the bucket has neither objects nor open uploads."""
+    """After the job is deleted, its links are dead, and the bucket has no objects and no open uploads."""
     link = _sign_url(suite, _list_artifacts(suite, completed)[0]["name"], "60s")
     suite.http.delete(f"/api/v1/jobs/{completed['job_id']}").raise_for_status()
     suite.wait_for("empty bucket", lambda: not s3_server.list_keys(f"{_PREFIX}/"))
