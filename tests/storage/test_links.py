@@ -13,10 +13,12 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes
+from tests.storage.conftest import TOKEN, StartStorage, StorageService, error_details, random_bytes
 
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul_gateway import app as gateway
+from reelhaul_gateway.settings import Settings as GatewaySettings
 
 FILE_NAME = "Über „uns“ 100% #1 + {x}?.mp4"
 CONTENT = random_bytes((1 << 20) + 7)
@@ -384,3 +386,27 @@ async def test_client_that_leaves_ends_the_download(storage, http):
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.transport.abort()
     assert (await http.get(await sign(storage, (await write(storage)).name))).content == CONTENT
+
+
+async def test_redirect_of_the_gateway_leads_to_the_file(storage, http):
+    """GET ?redirect=true of the gateway, followed: the bytes come from storage, in ranges, with one ETag."""
+    artifact = await write(storage)
+    settings = GatewaySettings(
+        gateway_address="127.0.0.1:0",
+        storage_address=f"127.0.0.1:{storage.port}",
+        suite_token=TOKEN,
+        drain_seconds=0,
+    )
+    async with gateway.running(settings) as port:
+        url = f"http://127.0.0.1:{port}/v1/{artifact.name}:download"
+        streamed = await http.get(url)
+        redirected = await http.get(f"{url}?redirect=true", follow_redirects=True)
+        part = await http.get(f"{url}?redirect=true", headers={"range": "bytes=9-"}, follow_redirects=True)
+        revoked = await http.post(f"http://127.0.0.1:{port}/v1/{artifact.name}:revokeUrls", json={})
+        refused = await http.get(redirected.url)
+    assert streamed.content == redirected.content == CONTENT
+    assert redirected.url.port not in (port, storage.port)
+    for name in ("etag", "content-disposition", "content-type", "content-length", "content-security-policy"):
+        assert redirected.headers[name] == streamed.headers[name]
+    assert (part.status_code, part.content) == (206, CONTENT[9:])
+    assert (revoked.status_code, refused.status_code) == (200, 403)

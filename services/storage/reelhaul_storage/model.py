@@ -156,6 +156,25 @@ class ExpectedChecksums:
 
 
 @dataclass(frozen=True, slots=True)
+class PartUrls:
+    """Where a client sends an upload in parts of *part_size* bytes, the last one shorter; one URL per part.
+
+    Whoever knows a URL can send its part: URLs are in no log.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)
+    part_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that a client has sent to its URL, with the ETag that it got for it."""
+
+    number: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One piece of a write; *finish* is set on the last one of a write that also finishes."""
 
@@ -296,9 +315,9 @@ def build_artifact(
     *,
     id: str,  # noqa: A002
     now: datetime,
-    verify_time: datetime | None = None,
+    verify_time: datetime | None,
 ) -> Artifact:
-    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time* or *now*."""
+    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time*."""
     draft = upload.draft
     return Artifact(
         id=id,
@@ -315,5 +334,5 @@ def build_artifact(
         create_time=now,
         update_time=now,
         expire_time=draft.expire_time,
-        verify_time=verify_time or now,
+        verify_time=verify_time,
     )

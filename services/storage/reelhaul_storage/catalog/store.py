@@ -65,6 +65,16 @@ class SqlCatalog:
     ) -> str:
         return await self._write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
 
+    async def claim_new_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> bool:
+        return await self._database.write(
+            lambda c: uploads.claim_new_blob(c, upload, content, key, now, until)
+        )
+
+    async def is_intact(self, key: str) -> bool:
+        return await self._database.read(lambda c: blobs.is_intact(c, key))
+
     async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
         return await self._write(lambda c: uploads.finish_upload(c, upload, artifact))
 

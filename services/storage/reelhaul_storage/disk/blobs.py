@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
-from reelhaul_storage.model import DiskSpace
+from reelhaul_storage.model import DiskSpace, PartUrls, SentPart
 
 T = TypeVar("T")
 
@@ -89,10 +90,16 @@ class DiskBlobStore:
     async def adopt(self, upload: str, path: str) -> None:
         await self._run(self._files.adopt, upload, path)
 
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        return None
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        raise FieldInvalid("parts", "this storage has no part_urls: use WriteArtifact")
+
     async def choose_key(self, upload: str, sha256: str) -> str:
         return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{secrets.token_hex(6)}"
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         await self._run(self._files.publish, upload, key, size)
 
     async def discard(self, upload: str) -> None:
