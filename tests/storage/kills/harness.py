@@ -42,6 +42,7 @@ FAILPOINTS: Mapping[str, float] = {
     "storage.collect.after_delete": 0.7,
     "storage.multipart.after_create": 0.7,
     "storage.part.after_put": 0.5,
+    "storage.parts.after_take": 0.5,
     "storage.tail.after_put": 0.5,
     "storage.seal.after_marker": 1,
     "storage.seal.after_complete": 1,
@@ -51,6 +52,7 @@ _DISK_ONLY = {"storage.adopt.after_link", "storage.publish.before_rename"}
 _S3_ONLY = {
     "storage.multipart.after_create",
     "storage.part.after_put",
+    "storage.parts.after_take",
     "storage.tail.after_put",
     "storage.seal.after_marker",
     "storage.seal.after_complete",

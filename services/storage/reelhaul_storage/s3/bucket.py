@@ -87,6 +87,19 @@ class Bucket:
         self.client = client
         self._bucket = location.bucket
 
+    def get_server_time(self) -> str:
+        """List an object; return the Date header of the response, empty if it has none."""
+        with errors_as_unavailable():
+            response = self.client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self.location.prefix, MaxKeys=1
+            )
+        return response_date(response)
+
+    def check_exists(self) -> None:
+        """Return if the bucket exists."""
+        with errors_as_unavailable():
+            self.client.head_bucket(Bucket=self._bucket)
+
     # --- objects
 
     def put(self, key: str, content: bytes, metadata: Mapping[str, str] | None = None) -> str:
@@ -261,7 +274,8 @@ def create_client(location: Location) -> S3Client:
         # No proxy is on the way to this machine itself.
         proxies={} if _is_local(location.endpoint_url) else None,
     )
-    return boto3.client(
+    # A session of its own: the default one is not made for several threads.
+    return boto3.Session().client(
         "s3",
         endpoint_url=location.endpoint_url or None,
         region_name=location.region or None,
@@ -290,6 +304,11 @@ def errors_as_unavailable(*except_for: str) -> Iterator[None]:
 def error_code(error: ClientError) -> str:
     """Return the code of S3's answer, such as ``SlowDown``; an HTTP status if it has none."""
     return str(error.response.get("Error", {}).get("Code", ""))[:64]
+
+
+def response_date(response: Any) -> str:
+    """Return the Date header of a response of boto3; empty if it has none."""
+    return str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
 
 
 @contextmanager

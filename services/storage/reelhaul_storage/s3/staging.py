@@ -24,6 +24,7 @@ from reelhaul_storage.digests import Hasher
 from reelhaul_storage.errors import OffsetConflict
 from reelhaul_storage.model import PartUrls, SentPart
 from reelhaul_storage.s3.bucket import Bucket, MultipartUpload, Part, StagedChanged
+from reelhaul_storage.s3.checks import build_check_key
 from reelhaul_storage.s3.location import BLOBS
 from reelhaul_storage.s3.reader import RangeReader
 
@@ -31,7 +32,7 @@ from reelhaul_storage.s3.reader import RangeReader
 MAX_PARTS = 10_000
 _MIN_PART = 5 << 20
 
-_BLOBS, _STAGING = BLOBS, "staging/"
+_BLOBS, STAGING = BLOBS, "staging/"
 _PART = 8 << 20
 _MIB = 1 << 20
 _MAX_DIRECT_PARTS = 1000
@@ -98,7 +99,7 @@ class Staging:
     def load(self, upload: str) -> Staged:
         """Return what is staged of *upload*."""
         staged = Staged(upload)
-        small = self._bucket.head(_STAGING + upload)
+        small = self._bucket.head(STAGING + upload)
         uploads = self._list_multipart_uploads(upload)
         if small is not None and _SEALED_KEY in small.metadata:
             self._load_sealed(staged, small.metadata, uploads)
@@ -128,11 +129,11 @@ class Staging:
         """Return the content of the tail; empty if there is none. Raises StagedChanged."""
         if staged.tail is None:
             return b""
-        return b"".join(self._open(_STAGING + staged.upload, staged.tail.size).read_all())
+        return b"".join(self._open(STAGING + staged.upload, staged.tail.size).read_all())
 
     def write_tail(self, staged: Staged, content: bytes) -> None:
         """Store *content* as what follows the parts."""
-        etag = self._bucket.put(_STAGING + staged.upload, content, {_OFFSET: str(staged.parts_size)})
+        etag = self._bucket.put(STAGING + staged.upload, content, {_OFFSET: str(staged.parts_size)})
         failpoints.hit("storage.tail.after_put")
         staged.tail = Tail(len(content), etag)
 
@@ -145,7 +146,7 @@ class Staging:
         if hasher is None:
             if staged.parts:
                 self._seal(staged)
-            key = _BLOBS + staged.sealed_key if staged.sealed_key else _STAGING + staged.upload
+            key = _BLOBS + staged.sealed_key if staged.sealed_key else STAGING + staged.upload
             hasher = Hasher()
             for piece in self._open(key, staged.size).read_all():
                 hasher.update(piece)
@@ -194,7 +195,7 @@ class Staging:
         """
         for multipart in self._list_multipart_uploads(upload):
             self._bucket.abort(multipart)
-        self._bucket.delete(_STAGING + upload)
+        self._bucket.delete(STAGING + upload)
 
     def blob_size(self, key: str) -> int | None:
         """Return the size of blob *key*; None if it does not exist."""
@@ -211,8 +212,8 @@ class Staging:
 
     def list_staged(self, before: datetime) -> Iterator[list[str]]:
         """Yield pages of uploads with staged bytes that were stored *before*."""
-        for page in self._bucket.list_objects(_STAGING, before):
-            yield [key.removeprefix(_STAGING) for key in page]
+        for page in self._bucket.list_objects(STAGING, before):
+            yield [key.removeprefix(STAGING) for key in page]
         for uploads in self._bucket.list_multipart_uploads(_BLOBS, before):
             yield [_blob_key(multipart).partition(".")[0] for multipart in uploads]
 
@@ -224,14 +225,14 @@ class Staging:
         before its key is yielded.
         """
         for page in self._bucket.list_objects(_BLOBS, before):
-            pages = self._bucket.list_objects(_STAGING)
-            staged = {key.removeprefix(_STAGING) for keys in pages for key in keys}
+            pages = self._bucket.list_objects(STAGING)
+            staged = {key.removeprefix(STAGING) for keys in pages for key in keys}
             keys = [key.removeprefix(_BLOBS) for key in page]
             yield [key for key in keys if key.partition(".")[0] not in staged]
 
     def check(self) -> None:
         """Write an object, read it and delete it. A crash leaves it like the bytes of an unknown upload."""
-        key, content = f"{_STAGING}check-{secrets.token_hex(6)}", b"reelhaul"
+        key, content = build_check_key(STAGING), b"reelhaul"
         self._bucket.put(key, content)
         try:
             if b"".join(self._open(key, len(content)).read_all()) != content:
@@ -261,7 +262,7 @@ class Staging:
         key, size, multipart = staged.key, staged.size, self.open_multipart(staged)
         parts = self._copy_tail(staged, multipart)
         marker = {_SEALED_KEY: key, _SEALED_PARTS: str(len(parts))}
-        self._bucket.put(_STAGING + staged.upload, b"", marker)
+        self._bucket.put(STAGING + staged.upload, b"", marker)
         failpoints.hit("storage.seal.after_marker")
         self._bucket.complete(multipart, parts)
         failpoints.hit("storage.seal.after_complete")
@@ -282,7 +283,7 @@ class Staging:
             self._seal(staged)
             self._copy(_BLOBS + staged.sealed_key, key)
         elif staged.tail is not None:
-            self._bucket.copy(_STAGING + staged.upload, _BLOBS + key, staged.tail.etag)
+            self._bucket.copy(STAGING + staged.upload, _BLOBS + key, staged.tail.etag)
         else:
             self._bucket.put(_BLOBS + key, b"")
 
@@ -291,7 +292,7 @@ class Staging:
         if staged.tail is None:
             return staged.parts
         number, tail = len(staged.parts) + 1, staged.tail
-        source = _STAGING + staged.upload
+        source = STAGING + staged.upload
         return [*staged.parts, self._bucket.copy_part(multipart, number, source, tail.size, tail.etag)]
 
     def _copy(self, source: str, key: str) -> None:

@@ -153,6 +153,7 @@ class Uploads:
         if await self._is_published(upload, expected):
             return await self._finish_without_bytes(upload, expected)
         await self._blobs.take_parts(upload.id, upload.total_size, parts)
+        failpoints.hit("storage.parts.after_take")
         content = Digests(upload.total_size, expected.sha256, expected.crc32c)
         return await self._publish(upload, content, is_verified=False)
 
