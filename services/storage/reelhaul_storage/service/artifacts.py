@@ -14,7 +14,7 @@ from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import extend_crc32c
-from reelhaul_storage.errors import Corrupt, RangeInvalid
+from reelhaul_storage.errors import BackendUnavailable, Corrupt, RangeInvalid
 from reelhaul_storage.model import Artifact, Query, TenantUsage
 from reelhaul_storage.ports import BlobStore, Catalog
 from reelhaul_storage.service.garbage_collector import GarbageCollector
@@ -157,7 +157,7 @@ class Artifacts:
         try:
             await self._catalog.get_artifact(artifact.id)
             await self._catalog.mark_damaged(artifact.key, start_time, self._now())
-        except Unavailable:
+        except (Unavailable, BackendUnavailable):
             log.warning("damage could not be recorded", extra={"artifact": artifact.name})
         log.error("damaged bytes", extra={"artifact": artifact.name, "key": artifact.key})
         raise Corrupt(artifact.name)

@@ -237,6 +237,9 @@ class Uploads:
         artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
         if artifact is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
+        if upload.direct:
+            # The client has URLs for parts, which it did not need.
+            await self._blobs.discard(upload.id)
         return artifact
 
     async def _is_published(self, upload: Upload, expected: ExpectedChecksums) -> bool:
