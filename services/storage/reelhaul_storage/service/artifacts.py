@@ -144,12 +144,12 @@ class Artifacts:
             async for piece in self._blobs.read(artifact.key, offset, length):
                 crc32c, read = extend_crc32c(crc32c, piece), read + len(piece)
                 if read == artifact.content.size and crc32c != artifact.content.crc32c:
-                    await self._report_damage(artifact, start_time)
+                    await self.report_damage(artifact, start_time)
                 yield piece
         except (EOFError, KeyError):
-            await self._report_damage(artifact, start_time)
+            await self.report_damage(artifact, start_time)
 
-    async def _report_damage(self, artifact: Artifact, start_time: datetime) -> NoReturn:
+    async def report_damage(self, artifact: Artifact, start_time: datetime) -> NoReturn:
         """Record and raise that a read from *start_time* on found damage. Raises ARTIFACT_CORRUPT.
 
         Raises RESOURCE_NOT_FOUND if the artifact was deleted in the meantime.
