@@ -293,16 +293,17 @@ async def test_find_by_sha256(catalog: Catalog):
 @pytest.mark.parametrize("order", ["create_time", "expire_time", "size"])
 @pytest.mark.parametrize("descending", [True, False])
 async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
-    """In any order, pages contain each artifact once; equal values are ordered by id."""
+    """In any order, with a filter by job or without, pages contain each artifact once, equal ones by id."""
     for n in range(1, 6):
         await _finish_artifact(
             catalog, n, Digests(7, f"{n:064x}", 0), tenant="two" if n == 5 else "one", epoch=n % 2
         )
     query = Query(limit=3, tenant="one", order=order, descending=descending)
-    first = await catalog.list_artifacts(query)
-    second = await catalog.list_artifacts(replace(query, after=query.cursor(first[-1])))
-    ids = [artifact.id for artifact in (*first, *second)]
-    assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
+    for where in (None, parse('job = "" OR job = "jobs/x"', FIELDS)):
+        first = await catalog.list_artifacts(replace(query, where=where))
+        second = await catalog.list_artifacts(replace(query, where=where, after=query.cursor(first[-1])))
+        ids = [artifact.id for artifact in (*first, *second)]
+        assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
     odd = await catalog.list_artifacts(replace(query, where=parse("epoch = 1", FIELDS)))
     assert {artifact.id for artifact in odd} == {_id(1001), _id(1003)}
     assert len(await catalog.list_artifacts(Query(limit=9))) == 5

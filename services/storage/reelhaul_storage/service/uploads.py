@@ -199,7 +199,7 @@ class Uploads:
         is_intact = key != new_key and await self._catalog.is_intact(key)
         await self._blobs.publish(upload.id, key, content.size, replace=not is_intact)
         failpoints.hit("storage.publish.after_rename")
-        verify_time = now if is_verified else None
+        verify_time = self._now() if is_verified else None
         artifact = self._build_artifact(upload, content, key, verify_time)
         artifact = await self._catalog.finish_upload(upload.id, artifact)
         failpoints.hit("storage.finish.after_commit")
@@ -237,6 +237,9 @@ class Uploads:
         artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
         if artifact is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
+        if upload.direct:
+            # The client has URLs for parts, which it did not need.
+            await self._blobs.discard(upload.id)
         return artifact
 
     async def _is_published(self, upload: Upload, expected: ExpectedChecksums) -> bool:
