@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +20,7 @@ from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage.api.destinations import DestinationServicer
@@ -33,8 +35,9 @@ from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
+from reelhaul_storage.service.movable_blobs import MovableBlobStore
 from reelhaul_storage.service.uploads import Uploads
-from reelhaul_storage.settings import Settings
+from reelhaul_storage.settings import Settings, is_same_location
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
 _DESTINATION_SERVICE = destination_service_pb2.DESCRIPTOR.services_by_name["DestinationService"].full_name
@@ -54,18 +57,24 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     )
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
-        blobs = await stack.enter_async_context(_open_blob_store(settings))
+        blobs = await stack.enter_async_context(_open_blobs(settings, catalog))
         garbage_collector = GarbageCollector(catalog, blobs, now)
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
         # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
         servicer = StorageServicer(  # type: ignore[abstract]
-            Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
+            Uploads(
+                catalog,
+                blobs,
+                now,
+                max_bytes=settings.storage_max_artifact_bytes,
+                generation=lambda: blobs.generation,
+            ),
             artifacts,
             Archives(catalog, artifacts, now),
             page_tokens,
             now,
-            backend=blobs.backend,
+            backend=lambda: blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),
         )
         buckets = stack.enter_context(
@@ -76,6 +85,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
+        await stack.enter_async_context(_in_background(blobs.refresh_forever()))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
@@ -95,13 +105,30 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
 
 
-def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
-    if settings.url.startswith("s3:"):
+@asynccontextmanager
+async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[MovableBlobStore]:
+    """Open the store of the blobs. Raises InvalidSetting if they were moved, and the setting was not."""
+    location = await catalog.location.get_location()
+    if location.url and not is_same_location(location.url, settings.url):
+        raise InvalidSetting(
+            f"REELHAUL_STORAGE_URL: the artifacts were moved: set it to {location.url}, or move them with"
+            " `reelhaul storage migrate`"
+        )
+    opening = MovableBlobStore.open(
+        catalog.location, partial(open_blob_store, settings=settings), settings.url
+    )
+    async with opening as blobs:
+        yield blobs
+
+
+def open_blob_store(url: str, settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
+    """Open the store at *url*, a value of REELHAUL_STORAGE_URL."""
+    if url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
 
-        return S3BlobStore.open(parse_location(settings.url))
-    folder = Path(unquote(urlsplit(settings.url).path))
+        return S3BlobStore.open(parse_location(url))
+    folder = Path(unquote(urlsplit(url).path))
     return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
 
 

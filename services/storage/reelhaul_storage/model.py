@@ -250,6 +250,18 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobLocation:
+    """Where the blobs are, as the catalog records it."""
+
+    #: Grows with every change; 0: the blobs were never moved.
+    generation: int = 0
+    #: A value of REELHAUL_STORAGE_URL; empty: the blobs are where that setting says.
+    url: str = ""
+    #: Where blobs may still be that are not at *url* yet; empty if all are there.
+    previous_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BlobHealth:
     """How many blobs are damaged, and when the one read least recently was found intact.
 

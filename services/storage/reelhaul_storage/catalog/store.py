@@ -9,6 +9,7 @@ from datetime import datetime
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database
 from reelhaul_storage.catalog import artifacts, blobs, uploads
+from reelhaul_storage.catalog.blob_location import SqlLocationStore
 from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
@@ -23,6 +24,8 @@ class SqlCatalog:
         self._database = database
         #: The destinations in the same database.
         self.destinations = SqlDestinationStore(database)
+        #: The location of the blobs, in the same database.
+        self.location = SqlLocationStore(database)
 
     @classmethod
     @asynccontextmanager
@@ -59,13 +62,15 @@ class SqlCatalog:
     ) -> str:
         return await self._database.write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
 
-    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
-        return await self._database.write(lambda c: uploads.finish_upload(c, upload, artifact))
+    async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
+        return await self._database.write(lambda c: uploads.finish_upload(c, upload, artifact, generation))
 
     async def finish_from_stored(
-        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
+        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact], generation: int = 0
     ) -> Artifact | None:
-        return await self._database.write(lambda c: uploads.finish_from_stored(c, upload, sha256, make))
+        return await self._database.write(
+            lambda c: uploads.finish_from_stored(c, upload, sha256, make, generation)
+        )
 
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))

@@ -48,12 +48,20 @@ class Uploads:
     """Use cases of uploads. A caller sees the uploads of its tenant; the suite sees all."""
 
     def __init__(
-        self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime], *, max_bytes: int
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        now: Callable[[], datetime],
+        *,
+        max_bytes: int,
+        generation: Callable[[], int] = lambda: 0,
     ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._now = now
         self._max_bytes = max_bytes
+        # Of the location of *blobs*, which changes when they are moved.
+        self._generation = generation
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
@@ -133,15 +141,19 @@ class Uploads:
     async def _finish(self, upload: Upload, expected: ExpectedChecksums, adopt_path: str = "") -> Artifact:
         if upload.expected_sha256 not in ("", expected.sha256):
             raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
+        # Read before anything is looked for or published.
+        generation = self._generation()
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
             failpoints.hit("storage.adopt.after_link")
         content = await self._blobs.hash_staged(upload.id)
         if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
-            return await self._finish_without_bytes(upload, expected)
-        return await self._finish_staged(upload, content, expected)
+            return await self._finish_without_bytes(upload, expected, generation)
+        return await self._finish_staged(upload, content, expected, generation)
 
-    async def _finish_staged(self, upload: Upload, content: Digests, expected: ExpectedChecksums) -> Artifact:
+    async def _finish_staged(
+        self, upload: Upload, content: Digests, expected: ExpectedChecksums, generation: int
+    ) -> Artifact:
         self._check_size(content.size)
         if content.size < upload.total_size:
             raise OffsetConflict(f"{upload.total_size - content.size} bytes are missing", content.size)
@@ -157,15 +169,19 @@ class Uploads:
         failpoints.hit("storage.claim.after_commit")
         await self._blobs.publish(upload.id, key, content.size)
         failpoints.hit("storage.publish.after_rename")
-        artifact = await self._catalog.finish_upload(upload.id, self._build_artifact(upload, content, key))
+        artifact = self._build_artifact(upload, content, key)
+        artifact = await self._catalog.finish_upload(upload.id, artifact, generation)
         failpoints.hit("storage.finish.after_commit")
         return artifact
 
-    async def _finish_without_bytes(self, upload: Upload, expected: ExpectedChecksums) -> Artifact:
+    async def _finish_without_bytes(
+        self, upload: Upload, expected: ExpectedChecksums, generation: int
+    ) -> Artifact:
         """Finish with the blob of an earlier, interrupted finish, or with one the tenant stores."""
         claimed, key = upload.claimed_content, upload.claimed_key
         if claimed and expected.match(claimed) and await self._blobs.size(key) == claimed.size:
-            return await self._catalog.finish_upload(upload.id, self._build_artifact(upload, claimed, key))
+            artifact = self._build_artifact(upload, claimed, key)
+            return await self._catalog.finish_upload(upload.id, artifact, generation)
         stored = await self._find_stored(upload.draft.tenant, expected.sha256)
         if stored is None or not expected.match(stored.content):
             raise OffsetConflict("the content is not stored: write it", 0)
@@ -173,10 +189,10 @@ class Uploads:
         def make(content: Digests, key: str) -> Artifact:
             return self._build_artifact(upload, content, key, stored.verify_time)
 
-        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
-        if artifact is None:
+        finished = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, generation)
+        if finished is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
-        return artifact
+        return finished
 
     async def _add(self, upload: Upload) -> Upload:
         """Insert *upload* with a new id, its tenant and its times."""
