@@ -106,6 +106,7 @@ async def running_storage(
     environment = {
         "REELHAUL_DATA_DIR": str(folder),
         "REELHAUL_STORAGE_ADDRESS": address,
+        "REELHAUL_STORAGE_HTTP_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_SUITE_TOKEN": _TOKEN,
         "REELHAUL_AUTH": "none",
         **(settings or {}),

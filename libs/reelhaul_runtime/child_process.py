@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-_SETTINGS_PREFIX = "REELHAUL_"
+# Variables of the suite, and of boto3: the credentials of storage's bucket.
+_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_")
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
@@ -23,7 +24,7 @@ def environment_without_settings() -> dict[str, str]:
     PYTHONPATH keeps its absolute folders: an empty or relative one, as in
     ``PYTHONPATH=$PYTHONPATH:/opt/lib``, is one of the working directory.
     """
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIXES)}
     folders = filter(os.path.isabs, variables.pop("PYTHONPATH", "").split(os.pathsep))
     if python_path := os.pathsep.join(folders):
         variables["PYTHONPATH"] = python_path

@@ -9,9 +9,36 @@ from typing import cast
 #: Socket address of IPv4 or IPv6, as for ``bind``.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
+#: A client that takes no bytes of its response for so long is disconnected by the kernel.
+SEND_TIMEOUT_SECONDS = 60
+_BACKLOG = 2048
+
 
 class AddressUnavailable(Exception):
     """No server can listen at an address; the text says why, without the name of a setting."""
+
+
+def listen(address: str, *, reuse_port: bool) -> socket.socket:
+    """Return a socket of an HTTP server that listens at *address* (host:port; port 0: any free port).
+
+    With *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_SECONDS * 1000)
+    try:
+        listener.bind((host, int(port)))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressUnavailable(describe(address, error)) from error
+    listener.setblocking(False)
+    return listener
 
 
 def explain(address: str) -> str:

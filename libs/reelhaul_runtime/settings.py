@@ -21,6 +21,8 @@ PREFIX = "REELHAUL_"
 ENV_FILE = ".env"
 
 ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
+#: All settings that are host:port of a listener.
+LISTENERS = (*ADDRESSES, "storage_http_address")
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
@@ -42,6 +44,8 @@ class SuiteSettings(BaseSettings):
     jobs_address: str = "127.0.0.1:50051"
     fetcher_address: str = "127.0.0.1:50052"
     storage_address: str = "127.0.0.1:50053"
+    #: host:port where storage serves signed links over HTTP. It may be reachable from everywhere.
+    storage_http_address: str = "127.0.0.1:50055"
     #: host:port of each fetcher, comma separated, for gateway and jobs; a DNS name may resolve to several.
     #: Empty: the one at ``fetcher_address``.
     fetcher_addresses: str = ""
@@ -71,7 +75,7 @@ class SuiteSettings(BaseSettings):
     def _check_data_dir(cls, value: Path) -> Path:
         return check_folder(value)
 
-    @field_validator(*ADDRESSES)
+    @field_validator(*LISTENERS)
     @classmethod
     def _check_address(cls, value: str) -> str:
         host, separator, port = value.rpartition(":")

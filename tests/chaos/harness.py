@@ -75,6 +75,11 @@ class ChaosOptions:
         return 2 * self.fetchers - 1
 
     @property
+    def large_share(self) -> float:
+        """Share of videos that are sent to S3 in several parts."""
+        return 0.04 if self.storage == "s3" else 0
+
+    @property
     def stall(self) -> float:
         """Seconds of a stall: long enough for another fetcher to claim the job, too short to finish it."""
         return self.lease * 7 / 6 + 1.8
@@ -104,7 +109,7 @@ def run(options: ChaosOptions, folder: Path) -> ChaosResult:
     with ExitStack() as stack:
         settings = _settings(options, folder / "data")
         settings |= stack.enter_context(_database_settings(options.db))
-        videos = stack.enter_context(running_video_source(folder / "videos"))
+        videos = stack.enter_context(running_video_source(folder / "videos", options.large_share))
         database = stack.enter_context(open_jobs_database(settings["jobs_database_url"]))
         s3 = stack.enter_context(running_s3_server(folder / "s3")) if options.storage == "s3" else None
         return asyncio.run(_Run(options, folder / "data", settings, videos, database, s3).run())
@@ -214,7 +219,7 @@ class _Run:
 
 
 def _settings(options: ChaosOptions, folder: Path) -> dict[str, str]:
-    names = ("gateway", "jobs", "fetcher", "storage")
+    names = ("gateway", "jobs", "fetcher", "storage", "storage_http")
     # Fixed, because the clients reconnect to them after the crash.
     addresses = {f"{name}_address": f"127.0.0.1:{ports.find_free_port()}" for name in names}
     return addresses | {

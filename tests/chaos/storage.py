@@ -40,6 +40,7 @@ async def inspect_storage(
     settings = Settings(
         data_dir=data_dir,
         storage_address="127.0.0.1:0",
+        storage_http_address="127.0.0.1:0",
         storage_url=s3.storage_url() if s3 else "",
         storage_database_url=database_url,
         storage_sweep_seconds=0.2,

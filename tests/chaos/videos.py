@@ -16,6 +16,8 @@ from tests.sites.media import Media
 from tests.sites.site import Site, running_site
 
 _VIDEO = "testsrc2=s=320x180:r=15:d=2"
+# Bytes; a part of an upload to S3 has 8 MiB.
+_LARGE_SIZES = (17_000_000, 30_000_000)
 _AUDIO = "sine=frequency=440:sample_rate=44100:d=2"
 
 
@@ -31,18 +33,21 @@ class Video:
 class VideoSource:
     """Creates videos on demand and serves them at a site."""
 
-    def __init__(self, site: Site, base_file: bytes) -> None:
+    def __init__(self, site: Site, base_file: bytes, large_share: float) -> None:
         self.site = site
-        self._base_file = base_file
+        self._base_file, self._large_share = base_file, large_share
         self._count = 0
 
     def create(self, rng: random.Random, *, duration: float = 0, **faults: int) -> Video:
-        """Create a video of 60 KB to 3 MB whose responses have *faults* (see tests/sites/faults.py).
+        """Create a video of 60 KB to 3 MB, or a large one, whose responses have *faults*.
 
-        *duration*: seconds that the download takes; 0 for full speed.
+        *duration*: seconds that the download takes; 0 for full speed. See tests/sites/faults.py.
         """
         self._count += 1
-        padding = rng.randbytes(rng.randrange(20_000, 3_000_000 if rng.random() < 0.2 else 350_000))
+        size = rng.randrange(20_000, 3_000_000 if rng.random() < 0.2 else 350_000)
+        if self._large_share and rng.random() < self._large_share:
+            size = rng.randrange(*_LARGE_SIZES)
+        padding = rng.randbytes(size)
         # Players skip a box of type "free": ISO/IEC 14496-12, 8.1.2.
         content = self._base_file + struct.pack(">I4s", 8 + len(padding), b"free") + padding
         path = f"/media/video-{self._count}.mp4"
@@ -55,12 +60,15 @@ class VideoSource:
 
 
 @contextmanager
-def running_video_source(folder: Path) -> Iterator[VideoSource]:
-    """Run a site whose videos are kept in *folder*, until the block ends."""
+def running_video_source(folder: Path, large_share: float = 0) -> Iterator[VideoSource]:
+    """Run a site whose videos are kept in *folder*, until the block ends.
+
+    *large_share* of the videos, 0 to 1, have several parts in S3.
+    """
     (folder / "media").mkdir(parents=True)
     base_file = folder / "base.mp4"
     inputs = ["-f", "lavfi", "-i", _VIDEO, "-f", "lavfi", "-i", _AUDIO]
     codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-b:a", "64k"]
     tools.run_ffmpeg(*inputs, *codecs, "-movflags", "+faststart", str(base_file))
     with running_site(media=Media(folder, {})) as site:
-        yield VideoSource(site, base_file.read_bytes())
+        yield VideoSource(site, base_file.read_bytes(), large_share)

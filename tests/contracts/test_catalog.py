@@ -182,12 +182,13 @@ async def test_doomed_with_last_reference(catalog: Catalog):
     one = await _finish_artifact(catalog, 1, _content(5))
     two = await _finish_artifact(catalog, 2, _content(5))
     await catalog.delete_artifacts([one.id], _allow, NOW)
-    assert await catalog.list_doomed_keys(10) == []
+    assert await catalog.list_doomed_keys(NOW + 9 * HOUR, 10) == []
     await catalog.delete_artifacts([two.id], _allow, NOW)
-    assert await catalog.list_doomed_keys(10) == [one.key]
+    assert await catalog.list_doomed_keys(NOW - HOUR, 10) == []
+    assert await catalog.list_doomed_keys(NOW, 10) == [one.key]
     assert await catalog.find_known_keys([one.key, "other"]) == {one.key}
     await catalog.delete_doomed_keys([one.key])
-    assert await catalog.list_doomed_keys(10) == []
+    assert await catalog.list_doomed_keys(NOW + 9 * HOUR, 10) == []
     assert await catalog.find_known_keys([one.key]) == set()
 
 
@@ -199,10 +200,10 @@ async def test_claim_prevents_doom(catalog: Catalog):
     assert key == artifact.key
     await catalog.delete_artifacts([artifact.id], _allow, NOW)
     await catalog.doom_unused_blobs(NOW + HOUR, NOW, 10)
-    assert await catalog.list_doomed_keys(10) == []
+    assert await catalog.list_doomed_keys(NOW + 9 * HOUR, 10) == []
     later = NOW + 2 * HOUR
     await catalog.doom_unused_blobs(later, later, 10)
-    assert await catalog.list_doomed_keys(10) == [key]
+    assert await catalog.list_doomed_keys(NOW + 9 * HOUR, 10) == [key]
     with pytest.raises(BackendUnavailable):
         await catalog.finish_upload(_id(2), build_artifact(_upload(2), _content(5), key, id=_id(3), now=NOW))
     assert await catalog.claim_blob(_id(2), _content(5), "other-key", later, later + HOUR) == "other-key"
@@ -223,7 +224,7 @@ async def test_delete_all_or_none(catalog: Catalog):
         await catalog.delete_artifacts([one.id, two.id], object_to_two, NOW)
     assert await catalog.get_artifact(one.id) == one
     await catalog.delete_artifacts([one.id, two.id, one.id], _allow, NOW)
-    assert sorted(await catalog.list_doomed_keys(10)) == [one.key, two.key]
+    assert sorted(await catalog.list_doomed_keys(NOW + 9 * HOUR, 10)) == [one.key, two.key]
 
 
 async def test_concurrent_updates(catalog: Catalog):
@@ -250,7 +251,9 @@ async def test_expiry(catalog: Catalog):
     old = [await _finish_artifact(catalog, n, expire_time=NOW) for n in (1, 2, 3)]
     young = await _finish_artifact(catalog, 4)
     assert [await catalog.delete_expired_artifacts(NOW, 2) for _ in range(3)] == [2, 1, 0]
-    assert sorted(await catalog.list_doomed_keys(10)) == sorted(artifact.key for artifact in old)
+    assert sorted(await catalog.list_doomed_keys(NOW + 9 * HOUR, 10)) == sorted(
+        artifact.key for artifact in old
+    )
     assert await catalog.get_artifact(young.id) == young
     assert await catalog.list_expired_uploads(NOW, 10) == []
     expired = await catalog.list_expired_uploads(NOW + 24 * HOUR, 10)

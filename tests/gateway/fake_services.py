@@ -145,6 +145,11 @@ class FakeStorage(storage_service_pb2_grpc.StorageServiceServicer):
             chunk = content[offset : min(offset + _CHUNK_BYTES, stop)]
             yield storage_service_pb2.ReadArtifactResponse(artifact=artifact, offset=offset, content=chunk)
 
+    async def GetStorageStatus(self, request, context):
+        return storage_service_pb2.StorageStatus(
+            backend="local", free_bytes=10, total_bytes=20, latency={"nanos": 5_000_000}
+        )
+
     async def SignArtifactUrl(self, request, context):
         self.sign_requests.append(request)
         self.sign_metadata = dict(context.invocation_metadata())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import health
@@ -31,10 +32,16 @@ class FakeStorageProbe:
 
     def __init__(self) -> None:
         self.failure: ReelhaulError | None = None
+        self.status: StorageStatus | None = None
 
     async def probe(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    async def get_status(self) -> StorageStatus:
+        if self.status is None:
+            raise Unavailable("storage", "storage does not answer")
+        return self.status
 
 
 async def _poll(client, path, status):
@@ -70,6 +77,8 @@ async def test_detailed_health_probes_storage(client, harness):
     assert components["nats"]["status"] == "SERVING_STATUS_SERVING"
     assert components["storage.write"]["status"] == "SERVING_STATUS_SERVING"
     assert components["storage.write"]["latency"].endswith("s")
+    backend = components["storage.backend"]
+    assert (backend["latency"], backend["freeBytes"], backend["totalBytes"]) == ("0.005s", "10", "20")
     assert len(harness.storage.deleted) == 1
     assert "status" not in components["fetcher.engine"], "its service does not report it"
 
@@ -95,6 +104,21 @@ async def test_overall_status():
     results = await suite.full_check()
     assert overall_status(results) == health.NOT_SERVING
     assert results[-1].message == "other bytes"
+
+
+async def test_damaged_bytes_degrade():
+    """Damaged bytes are reported with what to do; the suite still serves everything else."""
+    probe = FakeStorageProbe()
+    suite = Health(FakeHealthChecker(), probe)
+    probe.status = StorageStatus(backend="local", problem="the disk is full")
+    results = {result.name: result for result in await suite.full_check()}
+    assert results["storage.integrity"].status == health.SERVING
+    assert results["storage.backend"].message == "the disk is full"
+    assert results["storage.backend"].free_bytes is None
+    probe.status = StorageStatus(backend="local", damaged_count=2)
+    results = {result.name: result for result in await suite.full_check()}
+    assert overall_status(results.values()) == health.DEGRADED
+    assert "2 contents are damaged" in results["storage.integrity"].message
 
 
 async def test_status_is_cached_for_half_a_second():

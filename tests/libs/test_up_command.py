@@ -48,6 +48,7 @@ def test_names_the_setting_of_a_port_in_use(tmp_path: Path):
             REELHAUL_JOBS_ADDRESS=address,
             REELHAUL_FETCHER_ADDRESS="127.0.0.1:0",
             REELHAUL_STORAGE_ADDRESS="127.0.0.1:0",
+            REELHAUL_STORAGE_HTTP_ADDRESS="127.0.0.1:0",
         )
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"reelhaul: REELHAUL_JOBS_ADDRESS: {address} is used by another process")

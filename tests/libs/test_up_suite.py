@@ -87,7 +87,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     names = ("storage", "jobs", "fetcher", "gateway")
     entries = "".join(f"{name} = small_suite_services:{name}\n" for name in names)
     (info / "entry_points.txt").write_text("[reelhaul.services]\n" + entries)
-    addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in names}
+    addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in (*names, "storage_http")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     path = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
     return inherited | addresses | {"PYTHONPATH": path, "REELHAUL_DATA_DIR": str(tmp_path / "data")}
@@ -137,6 +137,7 @@ def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
     assert list(state["processes"]) == ["nats", "storage", "jobs", "fetcher", "gateway"]
     jobs, storage = state["addresses"]["jobs"], state["addresses"]["storage"]
     assert get_variable(jobs, "REELHAUL_STORAGE_ADDRESS") == storage
+    assert get_variable(storage, "REELHAUL_STORAGE_HTTP_ADDRESS") not in (storage, "127.0.0.1:0")
     assert get_variable(jobs, "REELHAUL_NATS_URL") == state["addresses"]["nats"]
     token = get_variable(jobs, "REELHAUL_SUITE_TOKEN")
     assert token == get_variable(storage, "REELHAUL_SUITE_TOKEN")

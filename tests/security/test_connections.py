@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
 
-from reelhaul_gateway import http_server
+from reelhaul_runtime import listeners
 from reelhaul_runtime.up import ports, probes
 
 REQUEST = b"GET /v1/jobs/018f HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -296,7 +296,7 @@ async def test_pipelined_requests_are_bounded(harness) -> None:
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
 async def test_client_that_does_not_read_is_disconnected(monkeypatch) -> None:
     """A client that takes nothing of its download is disconnected; one that reads gets all of it."""
-    monkeypatch.setattr(http_server, "SEND_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(listeners, "SEND_TIMEOUT_SECONDS", 1)
     request = b"GET /v1/artifacts/video:download HTTP/1.1\r\nHost: localhost\r\n\r\n"
     loop = asyncio.get_running_loop()
     async with running_gateway() as harness:

@@ -22,7 +22,7 @@ from reelhaul_runtime.commands import up
 from reelhaul_runtime.up import data_dir
 
 TOKEN = "the suite token"
-SERVICES = ("GATEWAY", "JOBS", "FETCHER", "STORAGE")
+SERVERS = ("GATEWAY", "JOBS", "FETCHER", "STORAGE", "STORAGE_HTTP")
 # A Fernet key.
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
@@ -109,6 +109,11 @@ WRONG = [
     ("REELHAUL_STORAGE_URL", "file://host/folder", "file://{tmp}/a-folder"),
     ("REELHAUL_STORAGE_URL", "artifacts", ""),
     ("REELHAUL_STORAGE_URL", "file://{tmp}/a-file", "file://{tmp}/new/artifacts"),
+    ("REELHAUL_STORAGE_HTTP_ADDRESS", "127.0.0.1", "192.0.2.1:50055"),
+    ("REELHAUL_STORAGE_PUBLIC_URL", "media.example.org", "https://media.example.org:8443/links/"),
+    ("REELHAUL_STORAGE_PUBLIC_URL", "https://u:hunter2@media.example.org", "http://[::1]:80"),
+    ("REELHAUL_STORAGE_PUBLIC_URL", "https://media.example.org/?a=b", ""),
+    ("REELHAUL_STORAGE_LINK_KEYS", f"{'k' * 32},hunter2", f"{'k' * 32}, {'l' * 32}"),
     ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "sqlite:///jobs.db"),
     ("REELHAUL_JOBS_DATABASE_URL", "mysql://u:hunter2@host/db", "postgresql://u:p/w#1@host:5432/db"),
     ("REELHAUL_JOBS_DATABASE_URL", "postgresql://u:hunter2@host:port/db", "postgresql:///db?host=/tmp"),
@@ -178,6 +183,20 @@ def test_up_and_serve_end_at_once(tmp_path: Path, name: str, value: str, owner: 
     assert not (tmp_path / "data" / "run" / "suite.json").exists()
 
 
+@pytest.mark.usefixtures("_own_process_state")
+@pytest.mark.parametrize("address", ["0.0.0.0:50055", "[::]:50055", ":50055"])
+def test_links_need_an_address_that_clients_can_use(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
+):
+    """A wildcard address is no host for links: the message names the setting that gives them one."""
+    monkeypatch.setenv("REELHAUL_STORAGE_HTTP_ADDRESS", address)
+    code, message = run_up(capfd)
+    assert code == 2
+    assert "REELHAUL_STORAGE_PUBLIC_URL" in message
+    monkeypatch.setenv("REELHAUL_STORAGE_PUBLIC_URL", "https://media.example.org")
+    assert passes(run_up(capfd))
+
+
 def test_two_services_with_one_address():
     """Two services at one address would end each other for ever: up names both settings."""
     address = {"REELHAUL_JOBS_ADDRESS": "127.0.0.1:50099", "REELHAUL_STORAGE_ADDRESS": "127.0.0.1:50099"}
@@ -201,6 +220,7 @@ def test_serve_with_a_suite_token(tmp_path: Path):
         **os.environ,
         "REELHAUL_SUITE_TOKEN": TOKEN,
         "REELHAUL_STORAGE_ADDRESS": "127.0.0.1:0",
+        "REELHAUL_STORAGE_HTTP_ADDRESS": "127.0.0.1:0",
         "REELHAUL_LOG_FORMAT": "json",
     }
     command = [sys.executable, "-m", "reelhaul_runtime", "serve", "storage"]
@@ -276,7 +296,7 @@ def test_data_folder_that_cannot_be_used(tmp_path: Path, entry: str, is_folder: 
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     (data / entry).mkdir() if is_folder else (data / entry).write_text("")
-    code, message = run("up", **{f"REELHAUL_{name}_ADDRESS": "127.0.0.1:0" for name in SERVICES})
+    code, message = run("up", **{f"REELHAUL_{name}_ADDRESS": "127.0.0.1:0" for name in SERVERS})
     assert code == 2, message
     assert "REELHAUL_DATA_DIR: " in message or "REELHAUL_JOBS_DATABASE_URL: " in message
     assert "hunter2" not in message
@@ -313,7 +333,7 @@ def test_missing_package(tmp_path: Path, owner: str, package: str):
 )
 def test_up_ends_with_a_service_that_cannot_start(name: str, value: str):
     """up ends at once, instead of restarting a service that refuses its settings for ever."""
-    addresses = {f"REELHAUL_{service}_ADDRESS": "127.0.0.1:0" for service in SERVICES}
+    addresses = {f"REELHAUL_{service}_ADDRESS": "127.0.0.1:0" for service in SERVERS}
     code, message = run("up", **addresses, **{name: value})
     assert code == 2, message
     assert f"{name}: the database cannot be opened" in message

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -76,6 +77,17 @@ class StorageService:
             pb.FinishUploadRequest(name=name, total_checksums=checksums(content), **fields)
         )
 
+    async def write_upload(self, name: str, content: bytes) -> int:
+        """Write *content*, from its beginning, to an upload; return the durable size."""
+        requests = write_requests(content, finish=False, upload=name)
+        return (await self.suite.WriteArtifact(requests)).persisted_size
+
+    async def is_serving(self) -> bool:
+        """Return whether the service is ready."""
+        request = health_pb2.HealthCheckRequest(service=SERVICE.full_name)
+        response = await health_pb2_grpc.HealthStub(self.channel).Check(request)
+        return response.status == health_pb2.HealthCheckResponse.SERVING
+
     async def read(self, name: str, **fields: object) -> bytes:
         """Return the bytes of an artifact."""
         responses = self.suite.ReadArtifact(pb.ReadArtifactRequest(name=name, **fields))
@@ -90,7 +102,9 @@ def start_storage(tmp_path: Path) -> StartStorage:
     """Return a context manager that runs the service; each run uses the same folder."""
 
     @asynccontextmanager
-    async def start(**overrides: object) -> AsyncIterator[StorageService]:
+    async def start(
+        clock_offset: timedelta = timedelta(), **overrides: object
+    ) -> AsyncIterator[StorageService]:
         settings = Settings(
             data_dir=tmp_path,
             storage_address="127.0.0.1:0",
@@ -98,7 +112,7 @@ def start_storage(tmp_path: Path) -> StartStorage:
             drain_seconds=0,
             **({"storage_reserve_bytes": 0} | overrides),
         )
-        clock = Clock()
+        clock = Clock(clock_offset)
         async with (
             running(settings, now=clock) as port,
             open_channel(f"127.0.0.1:{port}", [SERVICE], suite_token=TOKEN) as suite,

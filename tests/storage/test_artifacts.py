@@ -256,11 +256,3 @@ async def test_expired(storage: StorageService):
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.read(artifact.name)
     assert error_details(failure.value).reason == "ARTIFACT_EXPIRED"
-
-
-async def test_unimplemented_method(storage: StorageService):
-    """A method that is not implemented responds with METHOD_UNSUPPORTED."""
-    artifact = await storage.write_artifact(b"x")
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await storage.suite.SignArtifactUrl(pb.SignArtifactUrlRequest(name=artifact.name))
-    assert error_details(failure.value).reason == "METHOD_UNSUPPORTED"

@@ -171,7 +171,7 @@ async def test_late_blob_deletion(services: Services, tmp_path: Path):
     await services.write(first, b"same")
     artifact = await services.uploads.finish(first, _expected(b"same"))
     await services.catalog.delete_artifacts([artifact.id], lambda _: None, services.clock())
-    doomed = await services.catalog.list_doomed_keys(10)
+    doomed = await services.catalog.list_doomed_keys(services.clock(), 10)
     second = await services.create_upload()
     await services.write(second, b"same")
     artifact = await services.uploads.finish(second, _expected(b"same"))

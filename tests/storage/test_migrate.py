@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from tests.storage.conftest import (
     StartStorage,
     StorageService,

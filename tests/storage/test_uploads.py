@@ -285,7 +285,8 @@ async def test_full_disk(start_storage: StartStorage):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await storage.write_artifact(b"x")
         details = error_details(failure.value)
-        assert (details.reason, details.metadata) == ("STORAGE_UNAVAILABLE", {"backend": "local"})
+        assert (details.reason, details.metadata["backend"]) == ("STORAGE_UNAVAILABLE", "local")
+        assert int(details.metadata["freeBytes"]) < 1 << 60
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,14 @@ def create_download(suite: Suite, url: str, **options: Any) -> str:
     response = suite.http.post("/api/v1/download", json={"url": url, **options})
     assert response.status_code == 200, response.text
     return str(response.json()["job_id"])
+
+
+def archived_digests(suite: Suite, path: str) -> list[str]:
+    """Return the sorted SHA-256 of the files in the zip file at *path*, which Python finds intact."""
+    response = suite.http.get(path).raise_for_status()
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        return sorted(hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist())
 
 
 def watch_download(suite: Suite, job: str, seconds: float = 90) -> Iterator[Message]:

@@ -133,6 +133,10 @@ class Suite:
         return state if state.get("pid") == self._process.pid else {}
 
 
+#: The parts of a suite that listen: each has a setting for its address.
+SERVERS = ("gateway", "jobs", "fetcher", "storage", "storage_http")
+
+
 @contextmanager
 def running_suite(
     data_dir: Path,
@@ -150,7 +154,7 @@ def running_suite(
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir.parent / f"{data_dir.name}.log"
     defaults = {"data_dir": str(data_dir), "auth": "none", "fetcher_allow_networks": SITE_NETWORK}
-    defaults |= {f"{name}_address": "127.0.0.1:0" for name in ("gateway", "jobs", "fetcher", "storage")}
+    defaults |= {f"{name}_address": "127.0.0.1:0" for name in SERVERS}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     if s3 is not None:
         defaults["storage_url"] = s3.storage_url()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from tests.sites.site import Site
-from tests.suite.downloads import wait_for_end
+from tests.suite.downloads import archived_digests, wait_for_end
 from tests.suite.suite import Suite
 
 
@@ -29,6 +29,8 @@ def test_batch(suite: Suite, site: Site) -> None:
         ("SUCCEEDED", "360p"),
         ("SUCCEEDED", "720p"),
     ]
+    digests = [file["sha256"] for job in listing["jobs"] for file in job["files"]]
+    assert archived_digests(suite, f"/api/v1/batch/{batch['batch_id']}/archive") == sorted(digests)
     after = suite.http.get("/api/v1/stats").json()
     assert after["by_status"]["SUCCEEDED"] - before.get("by_status", {}).get("SUCCEEDED", 0) == 2
     assert after["downloaded_bytes"] > before.get("downloaded_bytes", 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner
 from tests.sites.site import Site
-from tests.suite.downloads import create_download, wait_for_end, watch_download
+from tests.suite.downloads import archived_digests, create_download, wait_for_end, watch_download
 from tests.suite.suite import Suite
 
 from reelhaul.cli.commands import reelhaul
@@ -23,6 +23,7 @@ def test_page_with_several_videos(suite: Suite, site: Site) -> None:
     assert any("progress" in message for message in messages)
     digests = {file["sha256"] for child in _children(suite, completed) for file in child["files"]}
     assert digests == {site.digest("/media/720.mp4"), site.digest("/media/360.mp4")}
+    assert archived_digests(suite, f"/api/v1/jobs/{job}/archive") == sorted(digests)
 
 
 def test_feed(suite: Suite, site: Site, tmp_path: Path) -> None:

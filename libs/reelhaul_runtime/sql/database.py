@@ -27,6 +27,13 @@ _SCAN_SECONDS = 15.0
 _POSTGRESQL_WRITERS = 2
 
 
+class DatabaseFull(Unavailable):
+    """The disk of the database is full: writes fail until it has space, reads still work."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"the disk of {name} is full")
+
+
 class Database:
     """One SQLite file or one PostgreSQL database.
 
@@ -134,6 +141,9 @@ class Database:
             return op(connection)
 
     def _raise_if_unavailable(self, error: Exception) -> None:
+        if engines.is_full(error):
+            log.error("the disk is full", extra={"database": self._name, "cause": repr(error)})
+            raise DatabaseFull(self._name) from error
         if engines.is_unavailable(error):
             log.warning("database is unavailable", extra={"database": self._name, "cause": repr(error)})
             raise Unavailable(self._name, f"{self._name} does not answer") from error

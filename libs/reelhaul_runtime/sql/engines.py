@@ -48,6 +48,7 @@ _SQLITE_UNAVAILABLE = {
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION_FAILURES = {"40001", "40P01"}
 _QUERY_CANCELED = "57014"
+_DISK_FULL = "53100"
 
 # SQLite virtual machine instructions between two looks at the clock: about a millisecond.
 _PROGRESS_STEPS = 10_000
@@ -115,6 +116,15 @@ def is_unavailable(error: BaseException) -> bool:
         # The low byte is the primary result code: https://www.sqlite.org/rescode.html
         return code is not None and code & 0xFF in _SQLITE_UNAVAILABLE
     return True
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether *error* means that the disk of the database is full."""
+    if not isinstance(error, OperationalError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return getattr(error.orig, "sqlstate", None) == _DISK_FULL
 
 
 def is_serialization_failure(error: BaseException) -> bool:

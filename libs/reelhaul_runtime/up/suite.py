@@ -18,7 +18,7 @@ import click
 from reelhaul_runtime import listeners, logs, private_files, service
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
-from reelhaul_runtime.settings import ADDRESSES, InvalidSetting, SuiteSettings
+from reelhaul_runtime.settings import LISTENERS, InvalidSetting, SuiteSettings
 from reelhaul_runtime.up import (
     data_dir,
     log_multiplexer,
@@ -234,7 +234,7 @@ def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> S
 
     Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
     """
-    configured = {name: getattr(settings, name) for name in ADDRESSES}
+    configured = {name: getattr(settings, name) for name in LISTENERS}
     reserved: dict[str, str] = {}
     for name, address in configured.items():
         same = [other for other in reserved if configured[other] == address]

@@ -31,6 +31,8 @@ _NATS_AUTHORIZATION = 'authorization {{ token: "{token}" }}\n'
 
 _SERVICES = ("storage", "jobs", "fetcher", "gateway")
 _NATS_CLIENTS = ("jobs", "fetcher")
+# boto3 finds the region and the credentials of the bucket in such variables.
+_AWS_PREFIX = "AWS_"
 # Settings that a service reads although another one's name is in theirs.
 _SHARED_SETTINGS = {
     "fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"}),
@@ -58,7 +60,8 @@ class SuiteProcess:
 def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[SuiteProcess]:
     """Return the four services, configured with each other's addresses; each needs only those before it.
 
-    Each gets the settings that it reads: passwords of proxies and the key of cookies reach the fetcher only.
+    Each gets the settings that it reads: passwords of proxies and the key of cookies reach the fetcher only,
+    the credentials of a bucket storage only.
     """
     environment = {
         "REELHAUL_DATA_DIR": str(settings.data_dir),
@@ -67,6 +70,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         "REELHAUL_JOBS_ADDRESS": settings.jobs_address,
         "REELHAUL_FETCHER_ADDRESS": settings.fetcher_address,
         "REELHAUL_STORAGE_ADDRESS": settings.storage_address,
+        "REELHAUL_STORAGE_HTTP_ADDRESS": settings.storage_http_address,
         # The supervisor holds the ports.
         "REELHAUL_REUSE_PORT": "true",
         # The supervisor parses these lines and renders them in the format of the settings.
@@ -75,9 +79,11 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
 
     def service(name: str, address: str, health: str = "") -> SuiteProcess:
         command = module_command("reelhaul_runtime", "serve", name)
-        broker = {"REELHAUL_NATS_URL": nats_url} if name in _NATS_CLIENTS else {}
+        own = {"REELHAUL_NATS_URL": nats_url} if name in _NATS_CLIENTS else {}
+        if name == "storage":
+            own |= {key: value for key, value in os.environ.items() if key.startswith(_AWS_PREFIX)}
         return SuiteProcess(
-            name, command, address, health, environment=_settings_of(name) | environment | broker
+            name, command, address, health, environment=_settings_of(name) | environment | own
         )
 
     return [

@@ -146,6 +146,11 @@ class StorageHealthProbe:
                 metadata={"resource": artifact.name},
             )
 
+    async def get_status(self) -> storage_service_pb2.StorageStatus:
+        request = storage_service_pb2.GetStorageStatusRequest()
+        with channels.status_as_errors("storage"):
+            return await self._storage.GetStorageStatus(request, timeout=_PROBE_SECONDS)
+
     async def _write(self, content: bytes) -> artifact_pb2.Artifact:
         draft = artifact_pb2.Artifact(
             file_name="health-check.bin", tenant=_PROBE_TENANT, ttl=duration_pb2.Duration(seconds=60)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import orjson
 
+from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send, send_response
@@ -48,7 +49,12 @@ class CheckResult:
     message: str = ""
     #: Seconds that the check took; None if it failed.
     seconds: float | None = None
+    #: Bytes free on its disk, and the size of that; None if it has none.
+    free_bytes: int | None = None
+    total_bytes: int | None = None
 
+
+_BACKEND = "storage.backend"
 
 SERVICES = (
     Component("jobs", "jobs", "reelhaul.jobs.v1.JobService"),
@@ -61,7 +67,7 @@ DEPENDENCIES = (
     Component("jobs.database", "jobs", "jobs.database"),
     Component("nats", "jobs", "jobs.nats"),
     Component("storage.database", "storage", "storage.database"),
-    Component("storage.backend", "storage", "storage.backend"),
+    Component(_BACKEND, "storage", _BACKEND),
     Component("fetcher.nats", "fetcher", "fetcher.nats", critical=False),
     Component("fetcher.engine", "fetcher", "fetcher.engine", critical=False),
     # Not serving while its disk is short of space: jobs wait.
@@ -82,10 +88,13 @@ class HealthChecker(Protocol):
 
 
 class StorageProbe(Protocol):
-    """Tests storage end to end."""
+    """Tests storage end to end, and asks it for its state."""
 
     async def probe(self) -> None:
         """Write a small artifact, read it back and delete it. Raises ReelhaulError."""
+
+    async def get_status(self) -> StorageStatus:
+        """Return the state of the backend. Raises ReelhaulError."""
 
 
 class Health:
@@ -122,8 +131,20 @@ class Health:
 
     async def full_check(self) -> list[CheckResult]:
         """Check all components now, storage with a real write, read and delete."""
-        checks = [self._check(component) for component in (*SERVICES, *DEPENDENCIES)]
-        return list(await asyncio.gather(*checks, self._probe_storage()))
+        checks = asyncio.gather(*(self._check(component) for component in (*SERVICES, *DEPENDENCIES)))
+        results, write, status = await asyncio.gather(
+            checks, self._probe_storage(), self._get_storage_status()
+        )
+        if status is not None:
+            results = [_add_status(each, status) if each.name == _BACKEND else each for each in results]
+            results.append(_check_integrity(status))
+        return [*results, write]
+
+    async def _get_storage_status(self) -> StorageStatus | None:
+        try:
+            return await self._storage_probe.get_status()
+        except ReelhaulError:
+            return None  # the check of storage says why
 
     async def _check(self, component: Component) -> CheckResult:
         start = self._clock()
@@ -141,6 +162,29 @@ class Health:
         except ReelhaulError as error:
             return CheckResult(name, NOT_SERVING, critical=True, message=error.text)
         return CheckResult(name, SERVING, critical=True, seconds=self._clock() - start)
+
+
+def _add_status(result: CheckResult, status: StorageStatus) -> CheckResult:
+    """Return *result* of the backend with the latency, the space and the problem that storage reports."""
+    return replace(
+        result,
+        seconds=status.latency.ToTimedelta().total_seconds() if status.HasField("latency") else None,
+        free_bytes=status.free_bytes if status.HasField("free_bytes") else None,
+        total_bytes=status.total_bytes if status.HasField("total_bytes") else None,
+        message=status.problem or result.message,
+    )
+
+
+def _check_integrity(status: StorageStatus) -> CheckResult:
+    """Return whether all stored bytes are intact, as far as the scrub and reads have found."""
+    name = "storage.integrity"
+    if not status.damaged_count:
+        return CheckResult(name, SERVING, critical=False)
+    message = (
+        f"{status.damaged_count} contents are damaged: ListArtifacts finds their artifacts by the filter "
+        'tenant != "" AND damage_time > 1970-01-02; store them again or delete them'
+    )
+    return CheckResult(name, NOT_SERVING, critical=False, message=message)
 
 
 def overall_status(results: Iterable[CheckResult]) -> ServingStatus.ValueType:

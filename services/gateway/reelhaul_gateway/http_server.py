@@ -21,9 +21,6 @@ from reelhaul_gateway.connections import (
 from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
 
-#: A client that takes no bytes of its response for so long is disconnected by the kernel.
-SEND_TIMEOUT_SECONDS = 60
-_BACKLOG = 2048
 _MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024
 
 
@@ -44,7 +41,7 @@ async def serve_http(
     *drain_seconds* to finish. With *reuse_port* a process of the same user may hold the port. Raises
     AddressUnavailable if the address is in use or not this machine's.
     """
-    listener = _bind(address, reuse_port=reuse_port)
+    listener = listeners.listen(address, reuse_port=reuse_port)
     table = ConnectionTable(limits, overloaded)
     server = _Server(_config(app, table, keep_alive, drain_seconds))
     sweeping = asyncio.create_task(table.sweep())
@@ -96,22 +93,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _bind(address: str, *, reuse_port: bool) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_SECONDS * 1000)
-    try:
-        listener.bind((host, int(port)))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise listeners.AddressUnavailable(listeners.describe(address, error)) from error
-    listener.setblocking(False)
-    return listener

@@ -85,6 +85,8 @@ def _to_component(result: CheckResult) -> pb.ReportHealthResponse.Component:
         latency=None if result.seconds is None else _to_duration(result.seconds),
         message=result.message,
         critical=result.critical,
+        free_bytes=result.free_bytes,
+        total_bytes=result.total_bytes,
     )
 
 

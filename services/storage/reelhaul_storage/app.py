@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from reelhaul.storage.v1 import (
     storage_service_pb2_grpc,
 )
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -28,18 +30,25 @@ from reelhaul_storage.api.storage import StorageServicer
 from reelhaul_storage.backup import describe_data
 from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.http_server import serving_links
+from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
 from reelhaul_storage.ports import BlobStore
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
 from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
+from reelhaul_storage.service.links import LinkedArtifacts, Links
 from reelhaul_storage.service.movable_blobs import MovableBlobStore
+from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings, is_same_location
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
+# A check of S3 costs three requests; one of a disk costs nothing.
+_CHECK_SECONDS = {"local": 0.0, "s3": 5.0}
 _DESTINATION_SERVICE = destination_service_pb2.DESCRIPTOR.services_by_name["DestinationService"].full_name
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -58,11 +67,16 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blobs(settings, catalog))
-        garbage_collector = GarbageCollector(catalog, blobs, now)
+        grace = timedelta(seconds=settings.storage_grace_seconds)
+        garbage_collector = GarbageCollector(catalog, blobs, now, grace)
+        health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
-        # mypy calls it abstract; methods that are not implemented respond with METHOD_UNSUPPORTED.
-        servicer = StorageServicer(  # type: ignore[abstract]
+        keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
+        linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
+        http_address = await stack.enter_async_context(_serving_links(linked, settings))
+        signer = LocalLinkSigner(keys, settings.storage_public_url or f"http://{http_address}")
+        servicer = StorageServicer(
             Uploads(
                 catalog,
                 blobs,
@@ -71,7 +85,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 generation=lambda: blobs.generation,
             ),
             artifacts,
+            Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
+            health,
             page_tokens,
             now,
             backend=lambda: blobs.backend,
@@ -86,6 +102,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
         await stack.enter_async_context(_in_background(blobs.refresh_forever()))
+        if rate := settings.storage_scrub_bytes_per_second:
+            scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
+            await stack.enter_async_context(_in_background(scrubbing))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
@@ -98,11 +117,28 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                     ),
                 ],
                 authenticator=NoAuthentication(settings.suite_token),
-                checks={COMPONENT: catalog.ping, "storage.backend": blobs.check},
+                checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
             )
         )
+
+
+@asynccontextmanager
+async def _serving_links(linked: LinkedArtifacts, settings: Settings) -> AsyncIterator[str]:
+    """Serve links until the block exits; yield the address. Raises InvalidSetting."""
+    serving = serving_links(
+        linked,
+        settings.storage_http_address,
+        drain_seconds=settings.drain_seconds,
+        reuse_port=settings.reuse_port,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            address = await stack.enter_async_context(serving)
+        except AddressUnavailable as error:
+            raise InvalidSetting(f"REELHAUL_STORAGE_HTTP_ADDRESS: {error}") from error
+        yield address
 
 
 @asynccontextmanager

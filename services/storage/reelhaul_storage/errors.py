@@ -83,13 +83,26 @@ class TooLarge(ReelhaulError):
 class BackendUnavailable(ReelhaulError):
     """The disk or the object store is full or does not respond."""
 
-    def __init__(self, backend: str, message: str, *, cause: str = "") -> None:
+    def __init__(self, backend: str, message: str, *, cause: str = "", **metadata: str) -> None:
         """*cause* is the code of S3's answer, such as SlowDown."""
         super().__init__(
             ErrorReason.STORAGE_UNAVAILABLE,
             message,
-            metadata={"backend": backend} | ({"cause": cause} if cause else {}),
+            metadata={"backend": backend} | ({"cause": cause} if cause else {}) | metadata,
             retry_delay=timedelta(seconds=2),
+        )
+
+
+class InsufficientSpace(BackendUnavailable):
+    """The disk has too little space for another upload of this size."""
+
+    def __init__(self, backend: str, free: int, needed: int) -> None:
+        message = f"storage has space for {free} more bytes, and the upload needs {needed}"
+        super().__init__(
+            backend,
+            f"{message}: delete artifacts, or give storage a larger disk",
+            freeBytes=str(free),
+            neededBytes=str(needed),
         )
 
 
@@ -105,6 +118,27 @@ class BlobsMoved(BackendUnavailable):
 
     def __init__(self) -> None:
         super().__init__("", "the artifacts have just been moved to another location: send the request again")
+
+
+class LinkInvalid(ReelhaulError):
+    """A signed link is damaged, expired or revoked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorReason.CREDENTIAL_INVALID, message)
+
+
+class LinkAddressForbidden(ReelhaulError):
+    """A signed link does not work from the client's address."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorReason.ADDRESS_FORBIDDEN, message)
+
+
+class Unsupported(ReelhaulError):
+    """The backend does not support *method*, or not with these arguments."""
+
+    def __init__(self, method: str, message: str) -> None:
+        super().__init__(ErrorReason.METHOD_UNSUPPORTED, message, metadata={"method": method})
 
 
 class DestinationUnavailable(ReelhaulError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound
@@ -12,6 +13,8 @@ from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import Corrupt, EtagMismatch, Expired
+
+Network = IPv4Network | IPv6Network
 
 #: How long an unfinished upload is kept after its last write.
 UPLOAD_LIFETIME = timedelta(hours=24)
@@ -109,6 +112,8 @@ class Upload:
     create_time: datetime
     expire_time: datetime
     total_size: int = 0
+    #: Bytes of disk space that it needs until it is finished.
+    reserved_size: int = 0
     #: SHA-256 that the writer announced, or empty.
     expected_sha256: str = ""
     direct: bool = False
@@ -211,6 +216,18 @@ class DeliveredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkTerms:
+    """What a signed link allows."""
+
+    #: Until when a download may start, in whole seconds.
+    expire_time: datetime
+    #: Whether a browser may show the file in place of saving it.
+    inline: bool = False
+    #: The network from which the link works; None: everywhere.
+    network: Network | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """Filter, order and page of a list of artifacts.
 
@@ -259,6 +276,18 @@ class BlobLocation:
     url: str = ""
     #: Where blobs may still be that are not at *url* yet; empty if all are there.
     previous_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """The space on a disk, in bytes."""
+
+    free: int
+    total: int
+    #: What all unfinished uploads together may take, with what is staged of them already.
+    available: int
+    #: Whether files of the shared folder are adopted by links, which take no space.
+    adopts_by_link: bool
 
 
 @dataclass(frozen=True, slots=True)

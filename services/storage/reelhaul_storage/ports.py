@@ -16,6 +16,8 @@ from reelhaul_storage.model import (
     BlobLocation,
     DeliveredObject,
     Destination,
+    DiskSpace,
+    LinkTerms,
     Query,
     TenantUsage,
     Upload,
@@ -117,7 +119,24 @@ class BlobStore(Protocol):
         """Iterate over the keys published *before*."""
 
     async def check(self) -> None:
-        """Write and read some bytes; return if that works."""
+        """Write, read and delete some bytes; return if that works."""
+
+    async def measure_space(self) -> DiskSpace | None:
+        """Return the space on the disk; None if the store has no limit that it knows."""
+
+
+class LinkSigner(Protocol):
+    """Creates URLs that let whoever knows them read an artifact."""
+
+    @property
+    def revocable(self) -> bool:
+        """Whether a link is refused once ``Artifact.link_generation`` has grown."""
+
+    async def sign(self, artifact: Artifact, terms: LinkTerms) -> str:
+        """Return the URL of *artifact*, under its file name, within *terms*.
+
+        Raises METHOD_UNSUPPORTED if links cannot be bound to the network of *terms*.
+        """
 
 
 class DestinationStore(Protocol):
@@ -205,11 +224,12 @@ class Catalog(Protocol):
     never used again, and its bytes may be deleted at any later time.
     """
 
-    async def add_upload(self, upload: Upload) -> Upload:
+    async def add_upload(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
         """Insert *upload*, or return the earlier one with the same tenant and request_id.
 
-        Raises REQUEST_ID_REUSED if the earlier one was another request, and QUOTA_EXCEEDED if the tenant
-        has ``MAX_UPLOADS_PER_TENANT`` unfinished uploads; then nothing is inserted.
+        Raises REQUEST_ID_REUSED if the earlier one was another request, QUOTA_EXCEEDED if the tenant has
+        ``MAX_UPLOADS_PER_TENANT`` unfinished uploads, and STORAGE_UNAVAILABLE if *space* does not suffice for
+        what this and all unfinished uploads reserve; then nothing is inserted.
         """
 
     async def get_upload(self, id: str) -> Upload:  # noqa: A002
@@ -302,8 +322,8 @@ class Catalog(Protocol):
     async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
         """Doom unreferenced blobs that were claimed *before*: their writers have died."""
 
-    async def list_doomed_keys(self, limit: int) -> list[str]:
-        """Return keys whose bytes may be deleted."""
+    async def list_doomed_keys(self, before: datetime, limit: int) -> list[str]:
+        """Return keys that were doomed at or *before* that time, oldest first."""
 
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         """Remove doomed *keys* whose bytes have been deleted."""

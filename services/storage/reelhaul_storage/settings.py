@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
-from reelhaul_runtime.settings import SuiteSettings, check_database_url, check_folder, split_networks
+from reelhaul_runtime.settings import (
+    SuiteSettings,
+    check_database_url,
+    check_folder,
+    split_addresses,
+    split_networks,
+)
 from reelhaul_storage.s3.location import parse_location
+
+_MIN_KEY_CHARACTERS = 32
 
 
 class Settings(SuiteSettings):
@@ -24,6 +32,10 @@ class Settings(SuiteSettings):
     storage_url: str = ""
     #: Database of the catalog. Empty: ``storage.db`` in the data folder.
     storage_database_url: str = Field(default="", repr=False)
+    #: Where clients reach the HTTP port of storage, in signed links. Empty: http:// and its address.
+    storage_public_url: str = ""
+    #: Secrets that sign links, comma separated: the first signs, all are accepted. Empty: the suite token.
+    storage_link_keys: str = Field(default="", repr=False)
     #: Folder shared with the fetchers; FinishUpload may adopt files from it. Unset: ``work`` in the
     #: data folder.
     storage_adopt_dir: Path | None = None
@@ -31,8 +43,12 @@ class Settings(SuiteSettings):
     storage_default_ttl_days: float = Field(default=7, gt=0)
     #: Maximum size of one artifact.
     storage_max_artifact_bytes: int = Field(default=256 << 30, gt=0)
-    #: Free disk space that storage leaves unused: with less than this free, writes are rejected.
+    #: Free disk space that storage leaves unused: uploads that would take it are refused.
     storage_reserve_bytes: int = Field(default=256 << 20, ge=0)
+    #: Bytes per second that are read again in the background to find damaged ones. 0: none.
+    storage_scrub_bytes_per_second: int = Field(default=8 << 20, ge=0)
+    #: Seconds for which bytes stay after the last artifact with them was deleted or expired.
+    storage_grace_seconds: float = Field(default=0, ge=0)
     #: Seconds between two garbage collections.
     storage_sweep_seconds: float = Field(default=30, gt=0)
     #: Keys that the secrets of destinations are encrypted with, comma separated: the first encrypts, any
@@ -45,6 +61,31 @@ class Settings(SuiteSettings):
     @classmethod
     def _check_url(cls, value: str) -> str:
         return check_storage_url(value) if value else value
+
+    @field_validator("storage_public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        return check_base_url(value)
+
+    @field_validator("storage_link_keys")
+    @classmethod
+    def _check_link_keys(cls, value: str) -> str:
+        if any(len(key) < _MIN_KEY_CHARACTERS for key in split_addresses(value)):
+            raise ValueError(
+                f"each key must have at least {_MIN_KEY_CHARACTERS} characters,"
+                " for example of `openssl rand -hex 32`"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _require_public_url(self) -> Self:
+        host = self.storage_http_address.rpartition(":")[0].strip("[]")
+        if host in ("", "0.0.0.0", "::") and not self.storage_public_url:  # noqa: S104 - compared, not bound
+            raise ValueError(
+                f"REELHAUL_STORAGE_HTTP_ADDRESS={self.storage_http_address} is no address that links can"
+                " have: set REELHAUL_STORAGE_PUBLIC_URL, for example https://media.example.org"
+            )
+        return self
 
     @field_validator("storage_database_url")
     @classmethod
@@ -71,6 +112,11 @@ class Settings(SuiteSettings):
     def url(self) -> str:
         """``storage_url`` or its default."""
         return self.storage_url or f"file://{self.data_dir.resolve()}/artifacts"
+
+    @property
+    def link_keys(self) -> list[str]:
+        """The secrets that sign links; empty if none is set."""
+        return split_addresses(self.storage_link_keys)
 
     @property
     def database_url(self) -> str:
@@ -114,3 +160,12 @@ def _identify(url: str) -> tuple[str, ...]:
         location = parse_location(url)
         return location.endpoint_url.rstrip("/"), location.bucket, location.prefix
     return (str(Path(unquote(urlsplit(url).path)).resolve()),)
+
+
+def check_base_url(value: str) -> str:
+    """Return *value*, the beginning of URLs, without a slash at its end. Raises ValueError."""
+    url = urlsplit(value)
+    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
+    if value and (not plain or "@" in url.netloc):
+        raise ValueError("must be http:// or https:// with a host, and a path if needed")
+    return value.rstrip("/")

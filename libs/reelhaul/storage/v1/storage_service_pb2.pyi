@@ -747,6 +747,7 @@ class StorageStatus(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     DAMAGED_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend, "local" or "s3"."""
     free_bytes: _builtins.int
@@ -755,6 +756,8 @@ class StorageStatus(_message.Message):
     """Size of the disk in bytes; unset if the backend has no such limit."""
     damaged_count: _builtins.int
     """Number of contents whose bytes were found damaged and have not been replaced."""
+    problem: _builtins.str
+    """Why the last check failed; empty if it did not."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Duration of the last write, read and deletion of a few bytes on the backend; unset if
@@ -776,10 +779,11 @@ class StorageStatus(_message.Message):
         total_bytes: _builtins.int | None = ...,
         damaged_count: _builtins.int = ...,
         oldest_verify_time: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "problem", b"problem", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
     _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015

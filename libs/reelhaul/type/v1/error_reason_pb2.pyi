@@ -63,11 +63,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CREDENTIAL_MISSING: _ErrorReason.ValueType  # 20
     """The call has no credential."""
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 21
-    """The credential is malformed, unknown, disabled, deleted or expired."""
+    """The credential is malformed, unknown, disabled, deleted or expired; or a signed
+    link is damaged, expired or revoked.
+    """
     PERMISSION_INSUFFICIENT: _ErrorReason.ValueType  # 22
     """The credential's level is too low, or it lacks a grant."""
     ADDRESS_FORBIDDEN: _ErrorReason.ValueType  # 23
-    """The key may not be used from the caller's address."""
+    """The key, or the signed link, may not be used from the caller's address."""
     RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 30
     """Too many calls in the window; RetryInfo says when to call again."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 31
@@ -231,11 +233,13 @@ the first error.
 CREDENTIAL_MISSING: ErrorReason.ValueType  # 20
 """The call has no credential."""
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 21
-"""The credential is malformed, unknown, disabled, deleted or expired."""
+"""The credential is malformed, unknown, disabled, deleted or expired; or a signed
+link is damaged, expired or revoked.
+"""
 PERMISSION_INSUFFICIENT: ErrorReason.ValueType  # 22
 """The credential's level is too low, or it lacks a grant."""
 ADDRESS_FORBIDDEN: ErrorReason.ValueType  # 23
-"""The key may not be used from the caller's address."""
+"""The key, or the signed link, may not be used from the caller's address."""
 RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 30
 """Too many calls in the window; RetryInfo says when to call again."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 31

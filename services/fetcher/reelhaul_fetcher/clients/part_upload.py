@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,19 +22,51 @@ from reelhaul.storage.v1 import upload_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
 
-# Parts of one file that are sent at the same time; each is in memory meanwhile.
+# Parts of one file that are sent at the same time.
 _PARALLEL_PARTS = 4
 # Of one part, before storage is asked again for the state of the upload.
 _MAX_TRIES = 4
 _MAX_RETRY_AFTER_SECONDS = 30.0
 # Of a response, and of each chunk on its way.
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=None)
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 512 * 1024
 # S3's errors that a repetition of the same request may cure, beside 5xx:
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _RETRYABLE_CODES = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown"})
 _ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _MAX_ERROR_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """*size* bytes of a file; they may be more than fit into memory."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def content_md5(self) -> str:
+        """Return the Content-MD5 of the part (RFC 1864). Blocks."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in self._chunks():
+            digest.update(self._read(chunk))
+        return base64.b64encode(digest.digest()).decode()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the part in chunks."""
+        for chunk in self._chunks():
+            yield await asyncio.to_thread(self._read, chunk)
+
+    def _chunks(self) -> Iterator[range]:
+        end = self.offset + self.size
+        for begin in range(self.offset, end, _CHUNK_BYTES):
+            yield range(begin, min(begin + _CHUNK_BYTES, end))
+
+    def _read(self, chunk: range) -> bytes:
+        # Opened for each chunk: a thread that still reads when the upload is cancelled uses no closed file.
+        with self.path.open("rb") as file:
+            file.seek(chunk.start)
+            return file.read(len(chunk))
 
 
 class PartUploader:
@@ -90,18 +123,18 @@ class PartUploader:
         on_part: Callable[[int, str], None],
     ) -> None:
         for number in numbers:
-            offset, size = (number - 1) * upload.part_size, _part_size(upload, number)
-            content, md5 = await asyncio.to_thread(_read_part, path, offset, size)
-            on_part(number, await self._send_with_retries(upload.part_urls[number - 1], content, md5))
+            part = _Part(path, (number - 1) * upload.part_size, _part_size(upload, number))
+            on_part(number, await self._send_with_retries(upload.part_urls[number - 1], part))
 
-    async def _send_with_retries(self, url: str, content: bytes, md5: str) -> str:
-        """Send one part; return its ETag."""
-        headers = {"content-length": str(len(content)), "content-md5": md5}
+    async def _send_with_retries(self, url: str, part: _Part) -> str:
+        """Send *part*; return its ETag."""
+        md5 = await asyncio.to_thread(part.content_md5)
+        headers = {"content-length": str(part.size), "content-md5": md5}
         backoff, tries = Backoff(jitter=0.5), 0
         while True:
             tries, retryable, longer = tries + 1, True, 0.0
             try:
-                response = await self._client.put(url, content=_split(content), headers=headers)
+                response = await self._client.put(url, content=part.stream(), headers=headers)
             except httpx.TransportError as error:
                 failure = _unavailable(f"S3 does not answer ({type(error).__name__})")
             else:
@@ -116,21 +149,6 @@ class PartUploader:
 
 def _part_size(upload: upload_pb2.Upload, number: int) -> int:
     return min(upload.part_size, upload.total_size - (number - 1) * upload.part_size)
-
-
-def _read_part(path: Path, offset: int, size: int) -> tuple[bytes, str]:
-    """Return *size* bytes of *path* from *offset*, and their Content-MD5. Blocks."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        content = file.read(size)
-    digest = hashlib.md5(content, usedforsecurity=False).digest()
-    return content, base64.b64encode(digest).decode()
-
-
-async def _split(content: bytes) -> AsyncIterator[bytes]:
-    """Yield *content* in chunks: a timeout is that of one chunk, not of a whole part on a slow connection."""
-    for begin in range(0, len(content), _CHUNK_BYTES):
-        yield content[begin : begin + _CHUNK_BYTES]
 
 
 def _error_code(response: httpx.Response) -> str:

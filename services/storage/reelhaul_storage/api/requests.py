@@ -17,7 +17,15 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import Caller
 from reelhaul_storage.api.queries import query_from_proto
-from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact, Query, Upload
+from reelhaul_storage.local_links import parse_network
+from reelhaul_storage.model import (
+    Chunk,
+    ExpectedChecksums,
+    Network,
+    NewArtifact,
+    Query,
+    Upload,
+)
 from reelhaul_storage.service.archives import MAX_MEMBERS
 from reelhaul_storage.service.artifacts import ArtifactChanges
 
@@ -106,6 +114,23 @@ def changes_from_proto(request: pb.UpdateArtifactRequest, now: datetime) -> Arti
         labels=_check_labels(artifact.labels, "artifact.labels") if "labels" in paths else None,
         expire_time=_parse_expire_time(artifact, "artifact", now) if sets_expiry else None,
     )
+
+
+def link_from_proto(request: pb.SignArtifactUrlRequest) -> tuple[timedelta | None, Network | None, bool]:
+    """Return the ttl of SignArtifactUrl, its network, and whether it is inline; None: not set."""
+    try:
+        ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else None
+    except (ValueError, OverflowError):
+        raise FieldInvalid("ttl", "is out of range") from None
+    network = parse_network(request.ip_cidr, "ip_cidr") if request.ip_cidr else None
+    return ttl, network, is_inline(request.disposition)
+
+
+def is_inline(disposition: str) -> bool:
+    """Return whether the field *disposition* asks for a file that a browser shows."""
+    if disposition not in ("", "attachment", "inline"):
+        raise FieldInvalid("disposition", "must be attachment or inline")
+    return disposition == "inline"
 
 
 def range_from_proto(request: pb.ReadArtifactRequest | pb.ArchiveArtifactsRequest) -> tuple[int, int]:

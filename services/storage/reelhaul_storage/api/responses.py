@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,6 +11,7 @@ from reelhaul.storage.v1 import artifact_pb2, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul_storage.model import Artifact, TenantUsage
+from reelhaul_storage.service.backend_health import BackendStatus
 from reelhaul_storage.service.uploads import UploadStatus
 
 _MAX_TENANTS = 1000
@@ -74,6 +75,11 @@ def write_result_to_proto(result: Artifact | int, backend: str) -> pb.WriteArtif
     return pb.WriteArtifactResponse(persisted_size=result)
 
 
+def link_to_proto(url: str, expire_time: datetime) -> pb.SignArtifactUrlResponse:
+    """Convert a signed link."""
+    return pb.SignArtifactUrlResponse(url=url, expire_time=_timestamp(expire_time))
+
+
 def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResponse:
     """Convert what each tenant uses; the totals cover all tenants, the list the largest ones."""
     return pb.SummarizeArtifactsResponse(
@@ -86,6 +92,20 @@ def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResp
             for usage in usages[:_MAX_TENANTS]
         ],
     )
+
+
+def status_to_proto(status: BackendStatus) -> pb.StorageStatus:
+    """Convert the state of the backend."""
+    response = pb.StorageStatus(
+        backend=status.backend, damaged_count=status.blobs.damaged, problem=status.problem
+    )
+    if status.latency is not None:
+        response.latency.FromTimedelta(timedelta(seconds=status.latency))
+    if status.space is not None:
+        response.free_bytes, response.total_bytes = status.space.free, status.space.total
+    if status.blobs.oldest_verify_time is not None:
+        response.oldest_verify_time.FromDatetime(status.blobs.oldest_verify_time)
+    return response
 
 
 def _timestamp(when: datetime) -> Timestamp:

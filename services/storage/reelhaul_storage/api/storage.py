@@ -19,6 +19,8 @@ from reelhaul_storage.digests import crc32c
 from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
+from reelhaul_storage.service.backend_health import BackendHealth
+from reelhaul_storage.service.links import Links
 from reelhaul_storage.service.uploads import Uploads
 
 _UPLOADS = "uploads"
@@ -32,7 +34,9 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self,
         uploads: Uploads,
         artifacts: Artifacts,
+        links: Links,
         archives: Archives,
+        health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
@@ -41,7 +45,9 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
+        self._links = links
         self._archives = archives
+        self._health = health
         self._page_tokens = page_tokens
         self._now = now
         self._backend = backend
@@ -111,8 +117,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: Any
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        if request.disposition not in ("", "attachment", "inline"):
-            raise FieldInvalid("disposition", "must be attachment or inline")
+        requests.is_inline(request.disposition)
         artifact, pieces = await self._artifacts.read(requests.parse_name(request.name, _ARTIFACTS))
         yield httpbody_pb2.HttpBody(content_type=artifact.media_type)
         async for piece in pieces:
@@ -173,6 +178,22 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> empty_pb2.Empty:
         await self._artifacts.delete(requests.parse_names(request.names))
         return empty_pb2.Empty()
+
+    async def SignArtifactUrl(
+        self, request: pb.SignArtifactUrlRequest, context: Any
+    ) -> pb.SignArtifactUrlResponse:
+        ttl, network, inline = requests.link_from_proto(request)
+        id_ = requests.parse_name(request.name, _ARTIFACTS)
+        url, expire_time = await self._links.sign(id_, ttl, network, inline=inline)
+        return responses.link_to_proto(url, expire_time)
+
+    async def RevokeArtifactUrls(
+        self, request: pb.RevokeArtifactUrlsRequest, context: Any
+    ) -> artifact_pb2.Artifact:
+        return self._to_proto(await self._links.revoke(requests.parse_name(request.name, _ARTIFACTS)))
+
+    async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
+        return responses.status_to_proto(await self._health.get_status())
 
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))

@@ -155,8 +155,9 @@ def doom_unused_blobs(connection: Connection, before: datetime, now: datetime, l
     _doom(connection, connection.execute(statement).scalars(), now)
 
 
-def list_doomed_keys(connection: Connection, limit: int) -> list[str]:
-    return list(connection.execute(select(doomed.c.key).order_by(doomed.c.doom_time).limit(limit)).scalars())
+def list_doomed_keys(connection: Connection, before: datetime, limit: int) -> list[str]:
+    keys = select(doomed.c.key).where(doomed.c.doom_time <= before).order_by(doomed.c.doom_time).limit(limit)
+    return list(connection.execute(keys).scalars())
 
 
 def delete_doomed_keys(connection: Connection, keys: Iterable[str]) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from reelhaul_runtime.filters.ast import Node
-from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.database import Database, DatabaseFull
 from reelhaul_storage.catalog import artifacts, blobs, uploads
 from reelhaul_storage.catalog.blob_location import SqlLocationStore
 from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import Artifact, Blob, BlobHealth, Query, TenantUsage, Upload
+from reelhaul_storage.errors import BackendUnavailable
+from reelhaul_storage.model import Artifact, Blob, BlobHealth, DiskSpace, Query, TenantUsage, Upload
 
 COMPONENT = "storage.database"
+
+T = TypeVar("T")
 
 
 class SqlCatalog:
@@ -38,8 +44,8 @@ class SqlCatalog:
         """Return if the database responds."""
         await self._database.ping()
 
-    async def add_upload(self, upload: Upload) -> Upload:
-        return await self._database.write(lambda c: uploads.add_upload(c, upload))
+    async def add_upload(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
+        return await self._write(lambda c: uploads.add_upload(c, upload, space))
 
     async def get_upload(self, id: str) -> Upload:  # noqa: A002
         return await self._database.read(lambda c: uploads.get_upload(c, id))
@@ -50,27 +56,25 @@ class SqlCatalog:
         return await self._database.read(lambda c: uploads.list_uploads(c, tenant, after, limit))
 
     async def extend_upload(self, id: str, until: datetime) -> None:  # noqa: A002
-        await self._database.write(lambda c: uploads.extend_upload(c, id, until))
+        await self._write(lambda c: uploads.extend_upload(c, id, until))
 
     async def delete_uploads(self, ids: Iterable[str]) -> None:
         # A list, because a transaction may run again; likewise in the methods below.
         ids = list(ids)
-        await self._database.write(lambda c: uploads.delete_uploads(c, ids))
+        await self._write(lambda c: uploads.delete_uploads(c, ids))
 
     async def claim_blob(
         self, upload: str, content: Digests, key: str, now: datetime, until: datetime
     ) -> str:
-        return await self._database.write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
+        return await self._write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
 
     async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
-        return await self._database.write(lambda c: uploads.finish_upload(c, upload, artifact, generation))
+        return await self._write(lambda c: uploads.finish_upload(c, upload, artifact, generation))
 
     async def finish_from_stored(
         self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact], generation: int = 0
     ) -> Artifact | None:
-        return await self._database.write(
-            lambda c: uploads.finish_from_stored(c, upload, sha256, make, generation)
-        )
+        return await self._write(lambda c: uploads.finish_from_stored(c, upload, sha256, make, generation))
 
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))
@@ -91,13 +95,13 @@ class SqlCatalog:
         return await self._database.read(lambda c: artifacts.find_by_sha256(c, tenant, digests, now))
 
     async def update_artifact(self, id: str, change: Callable[[Artifact], Artifact]) -> Artifact:  # noqa: A002
-        return await self._database.write(lambda c: artifacts.update_artifact(c, id, change))
+        return await self._write(lambda c: artifacts.update_artifact(c, id, change))
 
     async def delete_artifacts(
         self, ids: Iterable[str], check: Callable[[Artifact], None], now: datetime
     ) -> None:
         ids = list(ids)
-        await self._database.write(lambda c: artifacts.delete_artifacts(c, ids, check, now))
+        await self._write(lambda c: artifacts.delete_artifacts(c, ids, check, now))
 
     async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
         keys = list(keys)
@@ -110,26 +114,26 @@ class SqlCatalog:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))
 
     async def delete_expired_artifacts(self, now: datetime, limit: int) -> int:
-        return await self._database.write(lambda c: artifacts.delete_expired_artifacts(c, now, limit))
+        return await self._write(lambda c: artifacts.delete_expired_artifacts(c, now, limit))
 
     async def doom_unused_blobs(self, before: datetime, now: datetime, limit: int) -> None:
-        await self._database.write(lambda c: artifacts.doom_unused_blobs(c, before, now, limit))
+        await self._write(lambda c: artifacts.doom_unused_blobs(c, before, now, limit))
 
-    async def list_doomed_keys(self, limit: int) -> list[str]:
-        return await self._database.read(lambda c: artifacts.list_doomed_keys(c, limit))
+    async def list_doomed_keys(self, before: datetime, limit: int) -> list[str]:
+        return await self._database.read(lambda c: artifacts.list_doomed_keys(c, before, limit))
 
     async def delete_doomed_keys(self, keys: Iterable[str]) -> None:
         keys = list(keys)
-        await self._database.write(lambda c: artifacts.delete_doomed_keys(c, keys))
+        await self._write(lambda c: artifacts.delete_doomed_keys(c, keys))
 
     async def claim_blob_to_verify(self, verified_before: datetime, now: datetime) -> Blob | None:
-        return await self._database.write(lambda c: blobs.claim_blob_to_verify(c, verified_before, now))
+        return await self._write(lambda c: blobs.claim_blob_to_verify(c, verified_before, now))
 
     async def mark_verified(self, key: str, time: datetime) -> None:
-        await self._database.write(lambda c: blobs.mark_verified(c, key, time))
+        await self._write(lambda c: blobs.mark_verified(c, key, time))
 
     async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
-        await self._database.write(lambda c: blobs.mark_damaged(c, key, since, time))
+        await self._write(lambda c: blobs.mark_damaged(c, key, since, time))
 
     async def get_blob_health(self) -> BlobHealth:
         return await self._database.read(blobs.get_blob_health)
@@ -141,3 +145,10 @@ class SqlCatalog:
     async def find_unfinished_uploads(self, ids: Iterable[str]) -> set[str]:
         ids = list(ids)
         return await self._database.read(lambda c: uploads.find_unfinished_uploads(c, ids))
+
+    async def _write(self, op: Callable[[Connection], T]) -> T:
+        try:
+            return await self._database.write(op)
+        except DatabaseFull as error:
+            text = f"{error.text}: delete artifacts, or give storage a larger disk"
+            raise BackendUnavailable(COMPONENT, text) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, delete, insert, select, text, tuple_, update
+from sqlalchemy import Connection, Select, Table, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -16,11 +16,11 @@ from reelhaul_storage.catalog.blob_location import check_generation
 from reelhaul_storage.catalog.rows import artifact_values, upload_from_row, upload_values
 from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import BackendUnavailable
-from reelhaul_storage.model import MAX_UPLOADS_PER_TENANT, Artifact, Upload
+from reelhaul_storage.errors import BackendUnavailable, InsufficientSpace
+from reelhaul_storage.model import MAX_UPLOADS_PER_TENANT, Artifact, DiskSpace, Upload
 
 
-def add_upload(connection: Connection, upload: Upload) -> Upload:
+def add_upload(connection: Connection, upload: Upload, space: DiskSpace | None) -> Upload:
     inserted = _insert_if_new(connection, uploads, upload_values(upload), ["tenant", "request_id"])
     if not inserted:
         return _get_by_request_id(connection, upload)
@@ -34,6 +34,12 @@ def add_upload(connection: Connection, upload: Upload) -> Upload:
         # The savepoint of this write undoes the insert.
         message = f"a tenant has at most {MAX_UPLOADS_PER_TENANT} unfinished uploads"
         raise QuotaExceeded("unfinished_uploads", message)
+    if space is not None:
+        reserved = select(func.sum(uploads.c.reserved_size)).where(text("uploads.artifact = ''"))
+        by_others = int(connection.execute(reserved).scalar_one()) - upload.reserved_size
+        left = max(0, space.available - by_others)
+        if upload.reserved_size > left:
+            raise InsufficientSpace("local", left, upload.reserved_size)
     return upload
 
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
+from reelhaul_storage.model import DiskSpace
 
 T = TypeVar("T")
 
@@ -139,6 +140,9 @@ class DiskBlobStore:
 
     async def check(self) -> None:
         await self._run(self._files.check)
+
+    async def measure_space(self) -> DiskSpace:
+        return await self._run(self._files.measure_space)
 
     async def _open(self, work: Callable[..., int], *arguments: object) -> int:
         """Return the descriptor that *work* opens; close it if this call is cancelled meanwhile."""

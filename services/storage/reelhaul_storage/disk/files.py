@@ -19,6 +19,7 @@ from reelhaul_storage.disk import fsync
 from reelhaul_storage.disk.link_import import adopt, open_below
 from reelhaul_storage.disk.prehash import PrehashCache
 from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetConflict
+from reelhaul_storage.model import DiskSpace
 
 # A lock on this file, beside the folders of the blobs, pauses deletions.
 _DELETION_LOCK = ".deletion.lock"
@@ -45,8 +46,8 @@ class Files:
 
     def open_for_append(self, upload: str, offset: int) -> int:
         """Open and lock the staged file, whose size must be *offset*; return its descriptor."""
+        self.check_free_space()
         with fsync.os_errors_as_unavailable(BlockingIOError, FileNotFoundError):
-            self.check_free_space()
             try:
                 fd = fsync.lock(self.staging / upload, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             except (BlockingIOError, FileNotFoundError) as error:
@@ -66,6 +67,7 @@ class Files:
             finally:
                 os.close(fd)
             return size
+        self._check_mounted()
         return 0
 
     def hash_staged(self, upload: str) -> Digests:
@@ -79,6 +81,7 @@ class Files:
                         hasher.update(piece)
                     self.keep_hasher(upload, hasher)
             return hasher.digests()
+        self._check_mounted()
         return Hasher().digests()
 
     def can_adopt(self, path: str) -> bool:
@@ -92,8 +95,8 @@ class Files:
     def adopt(self, upload: str, path: str) -> None:
         """Stage the file at *path*: a link if the shared folder is on the same filesystem, else a copy."""
         temporary = self.staging / f"{upload}.adopted"
+        self.check_free_space()
         with fsync.os_errors_as_unavailable():
-            self.check_free_space()
             hasher = adopt(self._adopt_from, path, temporary, partial(self.prehashes.take, upload))
             self._hashers.pop(upload, None)
             temporary.replace(self.staging / upload)
@@ -140,6 +143,7 @@ class Files:
         """Return the size of a published file; None if there is none."""
         with fsync.os_errors_as_unavailable(FileNotFoundError), suppress(FileNotFoundError):
             return (self.blobs / key).stat().st_size
+        self._check_mounted()
         return None
 
     def open(self, key: str) -> int:
@@ -148,7 +152,13 @@ class Files:
             try:
                 return os.open(self.blobs / key, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
+                self._check_mounted()
                 raise KeyError(key) from None
+
+    def _check_mounted(self) -> None:
+        """Raise STORAGE_UNAVAILABLE if the folders are missing, which says nothing about a file in them."""
+        if not (self.staging.is_dir() and self.blobs.is_dir()):
+            raise BackendUnavailable("local", "the folder of the artifacts is missing; is its disk mounted?")
 
     def delete(self, key: str) -> None:
         """Delete a published file. A missing one is not an error. Raises DeletionPaused."""
@@ -162,18 +172,44 @@ class Files:
     def check(self) -> None:
         """Write a probe file and read it back; a full disk fails as well."""
         probe = self.staging / f".probe-{os.getpid()}"
+        self.check_free_space()
         with fsync.os_errors_as_unavailable():
-            self.check_free_space()
             probe.write_bytes(b"reelhaul")
             if probe.read_bytes() != b"reelhaul":
                 raise BackendUnavailable("local", "the disk does not return what was written to it")
             probe.unlink()
 
     def check_free_space(self) -> None:
-        """Raise STORAGE_UNAVAILABLE if less than the reserve is free."""
-        filesystem = os.statvfs(self.staging)
-        if filesystem.f_bavail * filesystem.f_frsize < self._reserve:
-            raise BackendUnavailable("local", "the disk is full: only the reserve is left")
+        """Raise STORAGE_UNAVAILABLE if less than the reserve is free, or the disk is not mounted."""
+        self._check_mounted()
+        with fsync.os_errors_as_unavailable():
+            filesystem = os.statvfs(self.staging)
+        free = filesystem.f_bavail * filesystem.f_frsize
+        if free < self._reserve:
+            message = "the disk is full: only the reserve is left"
+            raise BackendUnavailable("local", message, freeBytes=str(free))
+
+    def measure_space(self) -> DiskSpace:
+        """Return the space on the disk of the staged and published files."""
+        with fsync.os_errors_as_unavailable():
+            filesystem = os.statvfs(self.staging)
+            staged = 0
+            with os.scandir(self.staging) as entries:
+                for entry in entries:
+                    # It may be published or discarded meanwhile.
+                    with suppress(FileNotFoundError):
+                        staged += entry.stat(follow_symlinks=False).st_size
+            free = filesystem.f_bavail * filesystem.f_frsize
+            try:
+                adopts_by_link = self._adopt_from.stat().st_dev == self.staging.stat().st_dev
+            except FileNotFoundError:
+                adopts_by_link = False
+        return DiskSpace(
+            free=free,
+            total=filesystem.f_blocks * filesystem.f_frsize,
+            available=max(0, free - self._reserve) + staged,
+            adopts_by_link=adopts_by_link,
+        )
 
     def take_hasher(self, upload: str, size: int) -> Hasher | None:
         """Return the hasher of the first *size* bytes of *upload*; None if they must be read again."""

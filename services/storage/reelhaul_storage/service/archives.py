@@ -163,6 +163,9 @@ async def _join(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Join small *pieces*: a message for each header would cost more than its bytes."""
     joined = bytearray()
     async for piece in pieces:
+        if not joined and len(piece) >= _MIN_PIECE:
+            yield piece
+            continue
         joined += piece
         if len(joined) >= _MIN_PIECE:
             yield bytes(joined)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NoReturn
@@ -84,7 +84,7 @@ class Artifacts:
         if offset > size or offset == size > 0:
             raise RangeInvalid(size)
         length = min(limit or size, size - offset)
-        return artifact, self._read_verified(artifact, offset, length)
+        return artifact, self.read_verified(artifact, offset, length)
 
     async def list_artifacts(self, query: Query, after: tuple[datetime | int, str] | None) -> list[Artifact]:
         """Return the artifacts that match *query*, follow *after*, and are visible to the caller."""
@@ -131,7 +131,14 @@ class Artifacts:
         ids = await self._catalog.find_by_sha256(tenant, sha256, self._now())
         return {digest: f"artifacts/{id_}" for digest, id_ in ids.items()}
 
-    async def _read_verified(self, artifact: Artifact, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read_verified(
+        self, artifact: Artifact, offset: int, length: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Stream *length* bytes of *artifact* from *offset*.
+
+        Raises ARTIFACT_CORRUPT if bytes are missing, and before the last byte if the whole content is
+        read and does not match its checksum.
+        """
         start_time, read, crc32c = self._now(), 0, 0
         try:
             async for piece in self._blobs.read(artifact.key, offset, length):

@@ -24,10 +24,17 @@ _ORPHAN_SCAN_SECONDS = 3600
 class GarbageCollector:
     """Deletes what has expired. Each method is idempotent and may run on several replicas at once."""
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        now: Callable[[], datetime],
+        grace: timedelta = timedelta(0),
+    ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._now = now
+        self._grace = grace
 
     async def delete_expired(self) -> None:
         """Delete expired artifacts and uploads, and the blobs that lost their last reference."""
@@ -42,9 +49,13 @@ class GarbageCollector:
         await self.delete_doomed_blobs()
 
     async def delete_doomed_blobs(self) -> None:
-        """Delete the bytes of doomed blobs, or leave them to a later call while deletion is paused."""
+        """Delete the bytes of blobs that have been doomed for the grace period.
+
+        They are left to a later call while deletion is paused.
+        """
+        before = self._now() - self._grace
         with suppress(DeletionPaused):
-            while doomed := await self._catalog.list_doomed_keys(_BATCH):
+            while doomed := await self._catalog.list_doomed_keys(before, _BATCH):
                 for key in doomed:
                     await self._blobs.delete(key)
                 failpoints.hit("storage.collect.after_delete")

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import BlobLocation
+from reelhaul_storage.model import BlobLocation, DiskSpace
 from reelhaul_storage.ports import BlobStore, LocationStore, StagedWriter
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,9 @@ class MovableBlobStore:
 
     async def check(self) -> None:
         await self._present.check()
+
+    async def measure_space(self) -> DiskSpace | None:
+        return await self._present.measure_space()
 
     def _stores(self) -> list[BlobStore]:
         return [self._present] if self._previous is None else [self._present, self._previous]

@@ -19,6 +19,7 @@ from reelhaul_storage.model import (
     UPLOAD_LIFETIME,
     Artifact,
     Chunk,
+    DiskSpace,
     ExpectedChecksums,
     NewArtifact,
     Upload,
@@ -65,12 +66,15 @@ class Uploads:
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
-        """Create *upload*; its id, tenant and times are set here.
+        """Create *upload*; its id, tenant, times and reservation are set here.
 
         Starts hashing the file at *adopt_path*, if there is one and its content is not stored yet.
+        Raises STORAGE_UNAVAILABLE if the disk has too little space for it and the other unfinished uploads.
         """
-        status = await self._get_status(await self._add(upload))
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
+        space = await self._measure_space(upload, adoptable=adoptable)
+        upload = replace(upload, reserved_size=upload.total_size if space else 0)
+        status = await self._get_status(await self._add(upload, space))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
@@ -194,14 +198,21 @@ class Uploads:
             raise OffsetConflict("the content has just been deleted: write it", 0)
         return finished
 
-    async def _add(self, upload: Upload) -> Upload:
-        """Insert *upload* with a new id, its tenant and its times."""
+    async def _measure_space(self, upload: Upload, *, adoptable: bool) -> DiskSpace | None:
+        """Return the space that *upload* takes a part of; None if it takes none, or an unknown size."""
+        tenant = _choose_tenant(upload.draft)
+        if not upload.total_size or await self._find_stored(tenant, upload.expected_sha256):
+            return None
+        space = await self._blobs.measure_space()
+        return None if space is not None and adoptable and space.adopts_by_link else space
+
+    async def _add(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
+        """Insert *upload* with a new id, its tenant and its times, if there is *space* for it."""
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
-        added = await self._catalog.add_upload(
-            replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
-        )
+        upload = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
+        added = await self._catalog.add_upload(upload, space)
         failpoints.hit("storage.create.after_commit")
         return added
 

@@ -1,0 +1,76 @@
+"""Health of the backend: checks it by a real write, read and deletion, and reports its state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_storage.model import BlobHealth, DiskSpace
+from reelhaul_storage.ports import BlobStore, Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """The state of the backend and of the bytes in it."""
+
+    backend: str
+    #: Seconds that the last check took; None if it failed.
+    latency: float | None
+    #: Why the last check failed; empty if it did not.
+    problem: str
+    space: DiskSpace | None
+    blobs: BlobHealth
+
+
+class BackendHealth:
+    """Checks the backend at most every *interval* seconds: a check of S3 costs three requests."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._interval = interval
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._check_time = float("-inf")
+        self._latency: float | None = None
+        self._failure: ReelhaulError | None = None
+
+    async def check(self) -> None:
+        """Return if the last check passed. Raises STORAGE_UNAVAILABLE."""
+        async with self._lock:
+            if self._clock() - self._check_time >= self._interval:
+                await self._check_now()
+        if self._failure is not None:
+            raise self._failure
+
+    async def get_status(self) -> BackendStatus:
+        """Return the state of the backend, with the result of the last check."""
+        try:
+            await self.check()
+            space = await self._blobs.measure_space()
+        except ReelhaulError as error:
+            space, problem = None, error.text
+        else:
+            problem = ""
+        return BackendStatus(
+            self._blobs.backend, self._latency, problem, space, await self._catalog.get_blob_health()
+        )
+
+    async def _check_now(self) -> None:
+        start, self._latency = self._clock(), None
+        try:
+            await self._blobs.check()
+        except ReelhaulError as error:
+            self._failure = error
+        else:
+            self._failure, self._latency = None, self._clock() - start
+        self._check_time = self._clock()

@@ -1,0 +1,150 @@
+"""Scrubber: stored bytes are read again, damage is reported, and the same content heals it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.storage.conftest import (
+    StartStorage,
+    StorageService,
+    error_details,
+    random_bytes,
+    wait_until,
+)
+
+from reelhaul.storage.v1 import artifact_pb2
+from reelhaul.storage.v1 import storage_service_pb2 as pb
+
+_WEEK = timedelta(days=7, minutes=1)
+_MIB = 1 << 20
+
+
+def _flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _append_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+async def _get(storage: StorageService, artifact: artifact_pb2.Artifact) -> artifact_pb2.Artifact:
+    return await storage.suite.GetArtifact(pb.GetArtifactRequest(name=artifact.name))
+
+
+async def _is_damaged(storage: StorageService, artifact: artifact_pb2.Artifact) -> bool:
+    return (await _get(storage, artifact)).HasField("damage_time")
+
+
+async def _read_error(storage: StorageService, artifact: artifact_pb2.Artifact, **range_: int) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await storage.read(artifact.name, **range_)
+    details = error_details(failure.value)
+    return f"{details.reason} {details.metadata.get('resource')}"
+
+
+async def _damaged_count(storage: StorageService) -> int:
+    return (await storage.suite.GetStorageStatus(pb.GetStorageStatusRequest())).damaged_count
+
+
+async def test_damage_is_found_and_healed(start_storage: StartStorage):
+    """Bytes are read again after a week; damage fails every read, and heals when they are stored again."""
+    month = {"seconds": 30 * 86_400}
+    contents = [random_bytes(_MIB + n) for n in range(5)]
+    async with start_storage() as storage:
+        intact, *damaged = [await storage.write_artifact(each, ttl=month) for each in contents]
+        for artifact, damage in zip(damaged, (_flip_byte, _append_byte, _truncate, Path.unlink), strict=True):
+            blob = next(path for path in storage.blob_files() if path.name.startswith(_sha256(artifact)))
+            blob.chmod(0o640)
+            damage(blob)
+    async with start_storage(clock_offset=_WEEK, storage_scrub_bytes_per_second=1 << 40) as storage:
+        for artifact in damaged:
+            await wait_until(lambda artifact=artifact: _is_damaged(storage, artifact))
+            assert await _read_error(storage, artifact, read_limit=1) == f"ARTIFACT_CORRUPT {artifact.name}"
+        await wait_until(lambda: _is_verified_again(storage, intact))
+        assert await _damaged_count(storage) == 4
+        request = pb.ListArtifactsRequest(filter="damage_time > 1970-01-02", order_by="create_time")
+        listed = (await storage.suite.ListArtifacts(request)).artifacts
+        assert [each.name for each in listed] == [each.name for each in damaged]
+        for artifact, content in zip(damaged, contents[1:], strict=True):
+            assert not (await storage.create_upload(content)).content_exists
+            again = await storage.write_artifact(content)
+            assert await storage.read(again.name) == await storage.read(artifact.name) == content
+        assert await _damaged_count(storage) == 0
+        assert len(storage.blob_files()) == 5
+
+
+def _sha256(artifact: artifact_pb2.Artifact) -> str:
+    return artifact.checksums.sha256.hex()
+
+
+async def _is_verified_again(storage: StorageService, artifact: artifact_pb2.Artifact) -> bool:
+    return (await _get(storage, artifact)).verify_time.ToDatetime() > artifact.verify_time.ToDatetime()
+
+
+async def test_read_records_damage(storage: StorageService):
+    """A read that finds damage records it: the next one fails before its first byte."""
+    artifact = await storage.write_artifact(random_bytes(_MIB))
+    (blob,) = storage.blob_files()
+    blob.chmod(0o640)
+    _flip_byte(blob)
+    assert await storage.read(artifact.name, read_limit=10)
+    assert (await _read_error(storage, artifact)).startswith("ARTIFACT_CORRUPT")
+    assert (await _read_error(storage, artifact, read_limit=10)).startswith("ARTIFACT_CORRUPT")
+    assert await _damaged_count(storage) == 1
+
+
+async def test_missing_folder_is_no_damage(start_storage: StartStorage):
+    """While the folder is gone, reads and uploads fail, and readiness; afterwards they go on as before."""
+    async with start_storage() as storage:
+        content = random_bytes(1000)
+        artifact = await storage.write_artifact(content)
+        upload = await storage.create_upload(b"half of it")
+        folder = storage.folder / "artifacts"
+        folder.rename(folder.with_name("away"))
+        assert (await _read_error(storage, artifact)).startswith("STORAGE_UNAVAILABLE")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await storage.write_upload(upload.name, b"half ")
+        assert error_details(failure.value).reason == "STORAGE_UNAVAILABLE"
+        await wait_until(lambda: _is_serving(storage, serving=False))
+        status = await storage.suite.GetStorageStatus(pb.GetStorageStatusRequest())
+        assert (bool(status.problem), status.HasField("latency")) == (True, False)
+        folder.with_name("away").rename(folder)
+        await wait_until(lambda: _is_serving(storage, serving=True))
+        assert await storage.read(artifact.name) == content
+        await storage.write_upload(upload.name, b"half of it")
+        assert await storage.read((await storage.finish_upload(upload.name, b"half of it")).name)
+        status = await storage.suite.GetStorageStatus(pb.GetStorageStatusRequest())
+        assert (status.damaged_count, status.problem, status.HasField("latency")) == (0, "", True)
+        assert 0 < status.free_bytes < status.total_bytes
+
+
+async def _is_serving(storage: StorageService, *, serving: bool) -> bool:
+    return await storage.is_serving() is serving
+
+
+async def test_rate(start_storage: StartStorage):
+    """No more bytes per second are read than the setting says, and none at 0."""
+    async with start_storage() as storage:
+        for _ in range(2):
+            await storage.write_artifact(random_bytes(_MIB // 2), ttl={"seconds": 30 * 86_400})
+    async with start_storage(clock_offset=_WEEK, storage_scrub_bytes_per_second=2 * _MIB) as storage:
+        start = asyncio.get_running_loop().time()
+        await wait_until(lambda: _is_everything_verified(storage))
+        assert asyncio.get_running_loop().time() - start > 0.4
+
+
+async def _is_everything_verified(storage: StorageService) -> bool:
+    status = await storage.suite.GetStorageStatus(pb.GetStorageStatusRequest())
+    return status.oldest_verify_time.ToDatetime() > (storage.clock() - timedelta(hours=1)).replace(
+        tzinfo=None
+    )
