@@ -80,7 +80,9 @@ def _find_orphans(list_stored: Callable[[], set[str]], database_url: str) -> lis
 
 def _list_files(folder: Path) -> set[str]:
     """Return the paths of all files, relative to *folder*."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name[0] != "."
+    }
 
 
 def _list_objects(s3: S3Server) -> set[str]:
