@@ -102,5 +102,5 @@ def youtube() -> Iterator[YouTube]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server that the tests of a session share: each uses a prefix or bucket of its own."""
-    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+    with running_s3_server(tmp_path_factory.mktemp("s3"), {"reader": ["Read:media", "List:media"]}) as server:
         yield server

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,9 @@ class S3Server:
     folder: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    #: Users beside the one of the tests: access key to actions, for example ``Read:media``. Their secret
+    #: key is the same.
+    identities: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def endpoint_url(self) -> str:
@@ -101,12 +104,16 @@ class S3Server:
         """Start the process; return when it takes requests and the bucket exists."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "s3.json"
-        identity = {
-            "name": "tests",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        config.write_text(json.dumps({"identities": [identity]}))
+        users = {ACCESS_KEY: ["Admin", "Read", "Write", "List", "Tagging"], **self.identities}
+        identities = [
+            {
+                "name": key,
+                "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}],
+                "actions": list(actions),
+            }
+            for key, actions in users.items()
+        ]
+        config.write_text(json.dumps({"identities": identities}))
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(config), cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -158,9 +165,11 @@ class S3Server:
 
 
 @contextmanager
-def running_s3_server(folder: Path) -> Iterator[S3Server]:
-    """Run an S3 server on *folder* until the end of the block."""
-    server = S3Server(folder)
+def running_s3_server(
+    folder: Path, identities: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[S3Server]:
+    """Run an S3 server on *folder* until the end of the block, with more users if *identities* names any."""
+    server = S3Server(folder, identities=identities or {})
     server.start()
     try:
         yield server

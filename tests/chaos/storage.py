@@ -51,7 +51,7 @@ async def inspect_storage(
         running(settings, now=lambda: datetime.now(UTC) + _CLOCK_OFFSET) as port,
         open_channel(f"127.0.0.1:{port}", [_SERVICE], suite_token=_TOKEN) as channel,
     ):
-        list_stored = partial(_list_objects, s3) if s3 else partial(_list_files, data_dir / "artifacts")
+        list_stored = partial(_list_objects, s3) if s3 else partial(list_files, data_dir / "artifacts")
         orphans = await _wait_for_sweep(list_stored, settings.database_url)
         stub = storage_service_pb2_grpc.StorageServiceStub(channel)
         names = [name for row in rows if not row.deleted for _, name in row.artifacts]
@@ -78,11 +78,10 @@ def _find_orphans(list_stored: Callable[[], set[str]], database_url: str) -> lis
     return sorted(list_stored() - referenced)
 
 
-def _list_files(folder: Path) -> set[str]:
-    """Return the paths of all files, relative to *folder*."""
-    return {
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name[0] != "."
-    }
+def list_files(folder: Path) -> set[str]:
+    """Return the paths of all files, relative to *folder*; without hidden ones, which are locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {str(path.relative_to(folder)) for path in files}
 
 
 def _list_objects(s3: S3Server) -> set[str]:

@@ -20,7 +20,7 @@ from reelhaul_runtime.sql import migrations
 from reelhaul_storage.api.queries import ADMIN_FIELDS, FIELDS
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import BackendUnavailable
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import (
     Artifact,
     BlobHealth,
@@ -74,7 +74,8 @@ async def _finish_artifact(
     content = content or _content(n)
     upload = await catalog.add_upload(_upload(n, **draft))
     key = await catalog.claim_blob(upload.id, content, f"key-{n}", NOW, NOW + HOUR)
-    artifact = build_artifact(upload, content, key, id=_id(1000 + n), now=NOW + timedelta(seconds=n))
+    now = NOW + timedelta(seconds=n)
+    artifact = build_artifact(upload, content, key, id=_id(1000 + n), now=now, verify_time=now)
     return await catalog.finish_upload(upload.id, artifact)
 
 
@@ -112,7 +113,7 @@ async def test_upload_round_trip(catalog: Catalog):
         NOW + 48 * HOUR,
     )
     artifact = await catalog.finish_upload(
-        upload.id, build_artifact(upload, _content(5), key, id=_id(2), now=NOW)
+        upload.id, build_artifact(upload, _content(5), key, id=_id(2), now=NOW, verify_time=NOW)
     )
     assert (await catalog.get_upload(upload.id)).artifact_id == artifact.id
     assert await catalog.find_unfinished_uploads([upload.id]) == set()
@@ -146,7 +147,7 @@ async def test_finish_twice(catalog: Catalog):
     """Finishing a finished upload returns its artifact."""
     artifact = await _finish_artifact(catalog, 1)
     upload = await catalog.get_upload(_id(1))
-    other = build_artifact(upload, _content(1), artifact.key, id=_id(2), now=NOW)
+    other = build_artifact(upload, _content(1), artifact.key, id=_id(2), now=NOW, verify_time=NOW)
     assert await catalog.finish_upload(upload.id, other) == artifact
     assert await catalog.finish_from_stored(upload.id, artifact.content.sha256, lambda *_: other) == artifact
     with pytest.raises(NotFound):
@@ -169,7 +170,7 @@ async def test_finish_from_stored(catalog: Catalog):
     sha256 = artifact.content.sha256
 
     def make(content: Digests, key: str) -> Artifact:
-        return build_artifact(_upload(2), content, key, id=_id(2), now=NOW)
+        return build_artifact(_upload(2), content, key, id=_id(2), now=NOW, verify_time=NOW)
 
     stored = await catalog.finish_from_stored(_id(2), sha256, make)
     assert stored is not None
@@ -205,7 +206,9 @@ async def test_claim_prevents_doom(catalog: Catalog):
     await catalog.doom_unused_blobs(later, later, 10)
     assert await catalog.list_doomed_keys(NOW + 9 * HOUR, 10) == [key]
     with pytest.raises(BackendUnavailable):
-        await catalog.finish_upload(_id(2), build_artifact(_upload(2), _content(5), key, id=_id(3), now=NOW))
+        await catalog.finish_upload(
+            _id(2), build_artifact(_upload(2), _content(5), key, id=_id(3), now=NOW, verify_time=NOW)
+        )
     assert await catalog.claim_blob(_id(2), _content(5), "other-key", later, later + HOUR) == "other-key"
 
 
@@ -289,16 +292,17 @@ async def test_find_by_sha256(catalog: Catalog):
 @pytest.mark.parametrize("order", ["create_time", "expire_time", "size"])
 @pytest.mark.parametrize("descending", [True, False])
 async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
-    """In any order, pages contain each artifact once; equal values are ordered by id."""
+    """In any order, with a filter by job or without, pages contain each artifact once, equal ones by id."""
     for n in range(1, 6):
         await _finish_artifact(
             catalog, n, Digests(7, f"{n:064x}", 0), tenant="two" if n == 5 else "one", epoch=n % 2
         )
     query = Query(limit=3, tenant="one", order=order, descending=descending)
-    first = await catalog.list_artifacts(query)
-    second = await catalog.list_artifacts(replace(query, after=query.cursor(first[-1])))
-    ids = [artifact.id for artifact in (*first, *second)]
-    assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
+    for where in (None, parse('job = "" OR job = "jobs/x"', FIELDS)):
+        first = await catalog.list_artifacts(replace(query, where=where))
+        second = await catalog.list_artifacts(replace(query, where=where, after=query.cursor(first[-1])))
+        ids = [artifact.id for artifact in (*first, *second)]
+        assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
     odd = await catalog.list_artifacts(replace(query, where=parse("epoch = 1", FIELDS)))
     assert {artifact.id for artifact in odd} == {_id(1001), _id(1003)}
     assert len(await catalog.list_artifacts(Query(limit=9))) == 5
@@ -359,6 +363,33 @@ async def test_summarize_artifacts(catalog: Catalog):
     assert await catalog.summarize_artifacts("three", None) == []
 
 
+async def test_claim_new_blob(catalog: Catalog):
+    """A new blob is claimed only while no other upload has its content, and again by the same upload."""
+    until = NOW + HOUR
+    for n in (1, 2):
+        await catalog.add_upload(_upload(n))
+    assert await catalog.claim_new_blob(_id(1), _content(5), "key", NOW, until)
+    assert await catalog.claim_new_blob(_id(1), _content(5), "key", NOW, until)
+    assert not await catalog.claim_new_blob(_id(2), _content(5), "other", NOW, until)
+    assert (await catalog.get_upload(_id(2))).claimed_content is None
+    assert await catalog.claim_blob(_id(2), _content(5), "other", NOW, until) == "key"
+    assert not await catalog.claim_new_blob(_id(1), _content(5), "key", NOW, until)
+
+
+async def test_claim_key_again(catalog: Catalog):
+    """A key that an upload has claimed is not claimed again for other content, or after it was doomed."""
+    await catalog.add_upload(_upload(1))
+    await catalog.claim_blob(_id(1), _content(5), "key", NOW, NOW + HOUR)
+    with pytest.raises(OffsetConflict):
+        await catalog.claim_blob(_id(1), _content(6), "key", NOW, NOW + HOUR)
+    assert await catalog.claim_blob(_id(1), _content(5), "key", NOW, NOW + HOUR) == "key"
+    later = NOW + 2 * HOUR
+    await catalog.doom_unused_blobs(later, later, 10)
+    with pytest.raises(OffsetConflict):
+        await catalog.claim_blob(_id(1), _content(5), "key", later, later + HOUR)
+    assert await catalog.claim_blob(_id(1), _content(5), "fresh", later, later + HOUR) == "fresh"
+
+
 async def test_claim_blobs_to_verify(catalog: Catalog):
     """Blobs that were never verified come first, then the oldest; each once a day, and none too early."""
     artifacts = [await _finish_artifact(catalog, n) for n in (1, 2, 3)]
@@ -398,7 +429,7 @@ async def test_damaged_blob(catalog: Catalog):
     await catalog.add_upload(_upload(2))
 
     def make(content: Digests, key: str) -> Artifact:
-        return build_artifact(_upload(2), content, key, id=_id(2), now=later)
+        return build_artifact(_upload(2), content, key, id=_id(2), now=later, verify_time=later)
 
     assert await catalog.finish_from_stored(_id(2), sha256, make) is None
     key = await catalog.claim_blob(_id(2), artifact.content, "new", NOW, later)

@@ -81,6 +81,8 @@ class FakeGateway(ThreadingHTTPServer):
         self.content = CONTENT
         #: The number of bytes after which each download in turn is aborted.
         self.truncate_after: list[int] = []
+        #: Where downloads are redirected to; empty: nowhere.
+        self.redirect_to = ""
         #: (METHOD path?query, headers, body) of each request.
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.watched = threading.Event()
@@ -158,6 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f": ping\n\nid: t{number}\ndata: {data}\n\n".encode())
 
     def _send_file(self) -> None:
+        if self.server.redirect_to:
+            self.send_response(307)
+            self.send_header("Location", self.server.redirect_to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         content = self.server.content[start:]
         self.send_response(206 if start else 200)

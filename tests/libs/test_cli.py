@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -30,9 +31,10 @@ from tests.libs.fake_gateway import (
 
 from reelhaul.cli.commands import reelhaul
 from reelhaul.cli.display import ProgressBar
-from reelhaul.downloads.v1.download_pb2 import Download
+from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
-from reelhaul.rest import Event
+from reelhaul.rest import CallFailed, Event
+from reelhaul.rest._save import save
 
 
 @pytest.fixture
@@ -168,6 +170,32 @@ def test_interrupted_file_is_resumed(gateway, tmp_path):
     ranges = [h.get("range") for path, h, _ in gateway.requests if "/artifacts/" in path]
     assert ranges == [None, "bytes=300000-", "bytes=500000-"]
     assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
+
+
+def test_redirected_download_is_resumed_from_new_links(gateway, tmp_path):
+    """A gateway may redirect to a signed link: an interrupted one is resumed by Range, from a new link."""
+    with running_gateway() as media:
+        media.truncate_after = [300_000]
+        gateway.redirect_to = f"{media.url}/v1/artifacts/a?signature=abc"
+        assert download(gateway, tmp_path).exit_code == 0
+    for server in (gateway, media):
+        ranges = [h.get("range") for path, h, _ in server.requests if "/artifacts/" in path]
+        assert ranges == [None, "bytes=300000-"]
+    assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
+
+
+def test_redirected_download_sends_no_credential(gateway, tmp_path):
+    """What the client sends to the gateway stays there; a link that redirects again is not followed."""
+    file = File(**{name: value for name, value in FILE.items() if name not in ("kind", "media_type")})
+    headers = {"X-Api-Key": "secret", "Authorization": "Bearer secret", "Cookie": "a=secret"}
+    with running_gateway() as media, httpx.Client(base_url=gateway.url, headers=headers) as http:
+        gateway.redirect_to = f"{media.url}/v1/artifacts/a?signature=abc"
+        save(http, file, tmp_path, False, lambda _: None)
+        assert gateway.requests[0][1]["x-api-key"] == "secret"
+        assert "secret" not in str(media.requests)
+        media.redirect_to = gateway.url
+        with pytest.raises(CallFailed, match="HTTP 307"):
+            save(http, file, tmp_path / "again", False, lambda _: None)
 
 
 def test_corrupt_file_is_not_kept(gateway, tmp_path):

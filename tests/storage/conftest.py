@@ -10,11 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.s3_server import S3Server
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -47,6 +49,22 @@ class StorageService:
     folder: Path
     clock: Clock
     port: int
+    #: The S3 server and prefix that it stores in; None on a disk.
+    bucket: tuple[S3Server, str] | None = None
+
+    def blob_keys(self) -> list[str]:
+        """Return the names of all published blobs."""
+        if self.bucket is None:
+            return [path.name for path in self.blob_files()]
+        server, prefix = self.bucket
+        return server.list_keys(f"{prefix}/blobs/")
+
+    def staged(self) -> list[str]:
+        """Return the names of everything that is stored of unfinished uploads."""
+        if self.bucket is None:
+            return [path.name for path in self.staged_files()]
+        server, prefix = self.bucket
+        return server.list_keys(f"{prefix}/staging/") + server.list_multipart_uploads(f"{prefix}/")
 
     def blob_files(self) -> list[Path]:
         """Return all published files."""
@@ -98,8 +116,24 @@ StartStorage = Callable[..., AbstractAsyncContextManager[StorageService]]
 
 
 @pytest.fixture
-def start_storage(tmp_path: Path) -> StartStorage:
-    """Return a context manager that runs the service; each run uses the same folder."""
+def backend(request: pytest.FixtureRequest) -> str:
+    """Where storage keeps the bytes: ``disk``, or ``s3`` for tests that are parametrized so."""
+    return getattr(request, "param", "disk")
+
+
+@pytest.fixture
+def start_storage(
+    tmp_path: Path, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> StartStorage:
+    """Return a context manager that runs the service; each run uses the same folder, or the same prefix."""
+    bucket: tuple[S3Server, str] | None = None
+    url = ""
+    if backend == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        bucket = server, str(uuid4())
+        url = server.storage_url(*bucket[1:])
+        for name, value in server.credentials().items():
+            monkeypatch.setenv(name, value)
 
     @asynccontextmanager
     async def start(
@@ -110,7 +144,7 @@ def start_storage(tmp_path: Path) -> StartStorage:
             storage_address="127.0.0.1:0",
             suite_token=TOKEN,
             drain_seconds=0,
-            **({"storage_reserve_bytes": 0} | overrides),
+            **({"storage_reserve_bytes": 0, "storage_url": url} | overrides),
         )
         clock = Clock(clock_offset)
         async with (
@@ -119,7 +153,7 @@ def start_storage(tmp_path: Path) -> StartStorage:
             open_channel(f"127.0.0.1:{port}", [SERVICE]) as client,
         ):
             stub = storage_service_pb2_grpc.StorageServiceStub
-            yield StorageService(stub(suite), stub(client), suite, tmp_path, clock, port)
+            yield StorageService(stub(suite), stub(client), suite, tmp_path, clock, port, bucket)
 
     return start
 

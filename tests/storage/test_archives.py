@@ -8,13 +8,14 @@ import random
 import shutil
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes
+from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes, wait_until
 
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -93,6 +94,15 @@ async def test_archive(storage: StorageService, tmp_path: Path):
         assert b"No errors detected" in output
 
 
+async def test_names_stay_in_the_folder(storage: StorageService):
+    """Whatever its writer calls an artifact, its name leads nowhere when the archive is unpacked."""
+    await write_files(storage, ("../../evil", b"1"), ("/etc/passwd", b"2"), ("..\\c:\\x", b"3"), ("..", b"4"))
+    with zipfile.ZipFile(io.BytesIO(await archive(storage))) as opened:
+        names = opened.namelist()
+    assert len(names) == 4
+    assert not [name for name in names if "/" in name or "\\" in name or name.strip(".") == ""]
+
+
 async def test_archive_of_names(storage: StorageService):
     """Only the named artifacts that exist, whatever their job."""
     one, two, _ = await write_files(storage, ("1", b"1"), ("2", b"2"), ("3", b"3"))
@@ -160,6 +170,19 @@ async def test_resume_in_a_file_of_unknown_checksum(storage: StorageService):
     assert whole.endswith(tail)
     with zipfile.ZipFile(io.BytesIO(whole)) as opened:
         assert opened.read("a") == content
+
+
+async def test_scrubber_saves_checksums(start_storage: StartStorage):
+    """Scrubbed files need not be read again to resume within them."""
+    async with start_storage() as storage:
+        month = timedelta(days=30)
+        artifact = await storage.write_artifact(b"video", tenant="local", ttl=month)
+    later = timedelta(days=8)
+    async with start_storage(clock_offset=later, storage_scrub_bytes_per_second=1 << 40) as storage:
+        await wait_until(lambda: saved_crc32s(storage) == [zlib.crc32(b"video")])
+        content = await archive(storage, names=[artifact.name])
+        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+            assert opened.testzip() is None
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(bytes(MIB))])

@@ -24,7 +24,7 @@ from tests.suite.suite import Suite, running_suite
 _PREFIX = "suite-test"
 _VIDEO = "/media/1080.mp4"
 # So many that the upload can be interrupted between two of its parts.
-_LARGE_SIZE = 100_000_000
+_LARGE_SIZE = 60_000_000
 _LARGE_VIDEO = "/media/large.mp4"
 
 

@@ -1,9 +1,14 @@
-"""Saving a file over HTTP: under a safe name, resumed by Range, kept only if verified."""
+"""Saving a file over HTTP: under a safe name, resumed by Range, kept only if verified.
+
+The gateway may redirect a download to a signed link of another server.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import httpx
 
 from reelhaul import file_names
 from reelhaul._core.errors import CallFailed, SaveFailed, connection_lost
+from reelhaul._core.loopback import is_loopback
 from reelhaul._core.part_file import ATTEMPTS, OnProgress, PartFile, find_problem, os_errors_as_save_failed
 from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1.download_pb2 import File
@@ -57,8 +63,8 @@ def _receive(http: httpx.Client, url: str, part: PartFile, on_progress: OnProgre
         try:
             _read_response(http, url, part, on_progress)
             failure = connection_lost("the connection ended too early")
-        except httpx.HTTPError as error:
-            failure = _errors.unreachable(str(http.base_url), error)
+        except httpx.RequestError as error:
+            failure = _errors.unreachable(str(error.request.url.copy_with(path="/", query=None)), error)
         except CallFailed as error:
             failure = error
         if part.received() > received:
@@ -67,11 +73,30 @@ def _receive(http: httpx.Client, url: str, part: PartFile, on_progress: OnProgre
             time.sleep(retries.next_delay(failure))
 
 
+@contextmanager
+def _open(http: httpx.Client, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    """Request *url*; follow one redirect, to a signed link, without what *http* sends to the gateway."""
+    with http.stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
+        if not response.has_redirect_location:
+            yield response
+            return
+        try:
+            link = response.url.join(response.headers["location"])
+        except httpx.InvalidURL as error:
+            raise CallFailed("INTERNAL", "the server redirects to an invalid URL") from error
+    trust_env = not is_loopback(link.host)
+    with (
+        httpx.Client(timeout=_TIMEOUT, trust_env=trust_env) as plain,
+        plain.stream("GET", link, headers=headers) as response,
+    ):
+        yield response
+
+
 def _read_response(http: httpx.Client, url: str, part: PartFile, on_progress: OnProgress) -> None:
     """Append what one connection delivers to the part file. Raises CallFailed, httpx.HTTPError."""
     start = part.received()
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with http.stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
+    with _open(http, url, headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.path.unlink()
             raise connection_lost("the server has fewer bytes than were received")

@@ -32,7 +32,7 @@ from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.http_server import serving_links
 from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
-from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.ports import BlobStore, LinkSigner
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
 from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
@@ -74,8 +74,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         page_tokens = PageTokens(settings.suite_token, now)
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
-        http_address = await stack.enter_async_context(_serving_links(linked, settings))
-        signer = LocalLinkSigner(keys, settings.storage_public_url or f"http://{http_address}")
+        signer = await stack.enter_async_context(_open_link_signer(settings, keys, linked, now))
         servicer = StorageServicer(
             Uploads(
                 catalog,
@@ -122,6 +121,30 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 reuse_port=settings.reuse_port,
             )
         )
+
+
+@asynccontextmanager
+async def _open_link_signer(
+    settings: Settings, keys: LinkKeys, linked: LinkedArtifacts, now: Callable[[], datetime]
+) -> AsyncIterator[LinkSigner]:
+    """Open the signer of the backend's links; those of the disk are served until the block exits."""
+    if not settings.url.startswith("s3:"):
+        async with _serving_links(linked, settings) as address:
+            yield LocalLinkSigner(keys, settings.storage_public_url or f"http://{address}")
+        return
+    from reelhaul_storage.s3.links import CloudFrontLinkSigner, S3LinkSigner, load_private_key
+
+    location, key_file = parse_location(settings.url), settings.storage_cloudfront_key_file
+    if key_file is not None:
+        yield CloudFrontLinkSigner(
+            settings.storage_cloudfront_url,
+            settings.storage_cloudfront_key_pair_id,
+            load_private_key(key_file),
+            location,
+        )
+        return
+    async with S3LinkSigner.open(location, now) as signer:
+        yield signer
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ class Hasher:
         self._sha256 = hashlib.sha256()
         self._crc32c = 0
 
-    def update(self, content: bytes | memoryview) -> None:
+    def update(self, content: bytes) -> None:
         """Add the next piece."""
         self.size += len(content)
         self._sha256.update(content)

@@ -126,6 +126,8 @@ class Upload:
     #: blob, published or about to be. None and empty if there is no claim.
     claimed_content: Digests | None = None
     claimed_key: str = ""
+    #: While it is finished: the generation of the blobs' location when that began.
+    generation: int = 0
 
     @property
     def name(self) -> str:
@@ -153,6 +155,25 @@ class ExpectedChecksums:
     def match(self, content: Digests) -> bool:
         """Return whether *content* has the stated checksums."""
         return self.sha256 in ("", content.sha256) and self.crc32c in (None, content.crc32c)
+
+
+@dataclass(frozen=True, slots=True)
+class PartUrls:
+    """Where a client sends an upload in parts of *part_size* bytes, the last one shorter; one URL per part.
+
+    Whoever knows a URL can send its part: URLs are in no log.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)
+    part_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that a client has sent to its URL, with the ETag that it got for it."""
+
+    number: int
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +329,9 @@ def build_artifact(
     *,
     id: str,  # noqa: A002
     now: datetime,
-    verify_time: datetime | None = None,
+    verify_time: datetime | None,
 ) -> Artifact:
-    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time* or *now*."""
+    """Return the artifact of *upload* with *content* under *key*, verified at *verify_time*."""
     draft = upload.draft
     return Artifact(
         id=id,
@@ -327,5 +348,5 @@ def build_artifact(
         create_time=now,
         update_time=now,
         expire_time=draft.expire_time,
-        verify_time=verify_time or now,
+        verify_time=verify_time,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -18,7 +18,9 @@ from reelhaul_storage.model import (
     Destination,
     DiskSpace,
     LinkTerms,
+    PartUrls,
     Query,
+    SentPart,
     TenantUsage,
     Upload,
 )
@@ -79,6 +81,18 @@ class BlobStore(Protocol):
         folder, through a link, or to anything but a regular file.
         """
 
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        """Return URLs for sending *total_size* bytes of *upload* to the store itself; None if it has none.
+
+        The URLs of an earlier call stay valid until they expire.
+        """
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        """Stage *parts*, which a client has sent to the URLs of ``open_parts``.
+
+        Raises WRITE_OFFSET_CONFLICT unless they are there, with these ETags, and have *total_size* bytes.
+        """
+
     async def choose_key(self, upload: str, sha256: str) -> str:
         """Return the key under which to publish what is staged, unless its content has a blob already.
 
@@ -86,10 +100,10 @@ class BlobStore(Protocol):
         in two calls only if it depends on what is staged.
         """
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         """Move the *size* staged bytes to *key*, atomically and durably; nothing stays staged.
 
-        A blob already published under *key* has the same content and may be replaced.
+        A blob already published under *key* has the same content. Without *replace* it may stay.
         Raises WRITE_OFFSET_CONFLICT if another number of bytes is staged.
         """
 
@@ -255,8 +269,20 @@ class Catalog(Protocol):
         """Claim a blob for *content* of *upload* and return its key.
 
         That is the key of the existing blob with this content, or else *key*. The blob is not
-        doomed before *until* or ``finish_upload``.
+        doomed before *until* or ``finish_upload``. Raises WRITE_OFFSET_CONFLICT if *upload* has claimed
+        *key* before, and it is no blob with this content now: a key is not used again.
         """
+
+    async def claim_new_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> bool:
+        """Claim *key* for *content* of *upload* unless another upload has or had a blob with this content.
+
+        Return whether it is claimed. Raises as ``claim_blob`` does.
+        """
+
+    async def is_intact(self, key: str) -> bool:
+        """Return whether the bytes of blob *key* were verified and not found damaged since."""
 
     async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
         """Insert *artifact*, whose bytes are published, and mark *upload* as finished.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,7 @@ from reelhaul_runtime.settings import (
 from reelhaul_storage.s3.location import parse_location
 
 _MIN_KEY_CHARACTERS = 32
+_KEY_PAIR_ID = re.compile(r"[A-Z0-9]{1,128}")
 
 
 class Settings(SuiteSettings):
@@ -36,6 +38,11 @@ class Settings(SuiteSettings):
     storage_public_url: str = ""
     #: Secrets that sign links, comma separated: the first signs, all are accepted. Empty: the suite token.
     storage_link_keys: str = Field(default="", repr=False)
+    #: A CloudFront distribution in front of the bucket of ``storage_url``, whose signed URLs are the links;
+    #: the id of the public key that it knows, and the PEM file of its private key. Empty: S3 signs the links.
+    storage_cloudfront_url: str = ""
+    storage_cloudfront_key_pair_id: str = ""
+    storage_cloudfront_key_file: Path | None = Field(default=None, repr=False)
     #: Folder shared with the fetchers; FinishUpload may adopt files from it. Unset: ``work`` in the
     #: data folder.
     storage_adopt_dir: Path | None = None
@@ -62,10 +69,14 @@ class Settings(SuiteSettings):
     def _check_url(cls, value: str) -> str:
         return check_storage_url(value) if value else value
 
-    @field_validator("storage_public_url")
+    @field_validator("storage_public_url", "storage_cloudfront_url")
     @classmethod
-    def _check_public_url(cls, value: str) -> str:
-        return check_base_url(value)
+    def _check_base_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
+        if value and (not plain or "@" in url.netloc):
+            raise ValueError("must be http:// or https:// with a host, and a path if needed")
+        return value.rstrip("/")
 
     @field_validator("storage_link_keys")
     @classmethod
@@ -80,7 +91,7 @@ class Settings(SuiteSettings):
     @model_validator(mode="after")
     def _require_public_url(self) -> Self:
         host = self.storage_http_address.rpartition(":")[0].strip("[]")
-        if host in ("", "0.0.0.0", "::") and not self.storage_public_url:  # noqa: S104 - compared, not bound
+        if self.url.startswith("file:") and host in ("", "0.0.0.0", "::") and not self.storage_public_url:  # noqa: S104 - compared, not bound
             raise ValueError(
                 f"REELHAUL_STORAGE_HTTP_ADDRESS={self.storage_http_address} is no address that links can"
                 " have: set REELHAUL_STORAGE_PUBLIC_URL, for example https://media.example.org"
@@ -103,7 +114,37 @@ class Settings(SuiteSettings):
     def _split_destination_networks(cls, value: object) -> object:
         return split_networks(value)
 
-    @field_validator("storage_adopt_dir", mode="before")
+    @field_validator("storage_cloudfront_key_pair_id")
+    @classmethod
+    def _check_key_pair_id(cls, value: str) -> str:
+        if value and not _KEY_PAIR_ID.fullmatch(value):
+            raise ValueError("must be the id of a public key of CloudFront, for example K2JCJMDEHXQW5F")
+        return value
+
+    @field_validator("storage_cloudfront_key_file")
+    @classmethod
+    def _check_key_file(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            from reelhaul_storage.s3.links import load_private_key  # imports botocore
+
+            load_private_key(value)
+        return value
+
+    @model_validator(mode="after")
+    def _require_all_of_cloudfront(self) -> Self:
+        parts = (
+            self.storage_cloudfront_url,
+            self.storage_cloudfront_key_pair_id,
+            self.storage_cloudfront_key_file,
+        )
+        if any(parts) and not (all(parts) and self.url.startswith("s3:")):
+            raise ValueError(
+                "REELHAUL_STORAGE_CLOUDFRONT_URL, REELHAUL_STORAGE_CLOUDFRONT_KEY_PAIR_ID and"
+                " REELHAUL_STORAGE_CLOUDFRONT_KEY_FILE are set together, for an s3:// REELHAUL_STORAGE_URL"
+            )
+        return self
+
+    @field_validator("storage_adopt_dir", "storage_cloudfront_key_file", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -160,12 +201,3 @@ def _identify(url: str) -> tuple[str, ...]:
         location = parse_location(url)
         return location.endpoint_url.rstrip("/"), location.bucket, location.prefix
     return (str(Path(unquote(urlsplit(url).path)).resolve()),)
-
-
-def check_base_url(value: str) -> str:
-    """Return *value*, the beginning of URLs, without a slash at its end. Raises ValueError."""
-    url = urlsplit(value)
-    plain = url.scheme in ("http", "https") and url.hostname and not (url.query or url.fragment)
-    if value and (not plain or "@" in url.netloc):
-        raise ValueError("must be http:// or https:// with a host, and a path if needed")
-    return value.rstrip("/")

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
 from grpc import aio
+from tests.chaos.storage import list_files
 from tests.s3_server import S3Server
 from tests.servers import free_port
 from tests.storage.kills.clients import Clients
@@ -28,28 +30,29 @@ from reelhaul_storage.settings import Settings
 
 #: The failpoints of storage, with probabilities at which a run passes each of them now and then.
 FAILPOINTS: Mapping[str, float] = {
-    "storage.create.after_commit": 0.3,
-    "storage.write.after_chunk": 0.1,
-    "storage.write.after_persist": 0.3,
-    "storage.adopt.after_link": 0.5,
-    "storage.claim.after_commit": 0.3,
-    "storage.publish.before_rename": 0.3,
-    "storage.publish.after_rename": 0.3,
-    "storage.finish.after_commit": 0.3,
-    "storage.delete.after_commit": 0.5,
-    "storage.collect.after_delete": 0.5,
-    "storage.multipart.after_create": 0.5,
-    "storage.part.after_put": 0.3,
-    "storage.tail.after_put": 0.3,
-    "storage.seal.after_marker": 0.7,
-    "storage.seal.after_complete": 0.7,
-    "storage.publish.before_discard": 0.5,
+    "storage.create.after_commit": 0.5,
+    "storage.write.after_chunk": 0.2,
+    "storage.write.after_persist": 0.5,
+    "storage.adopt.after_link": 0.7,
+    "storage.claim.after_commit": 0.5,
+    "storage.publish.before_rename": 0.5,
+    "storage.publish.after_rename": 0.5,
+    "storage.finish.after_commit": 0.5,
+    "storage.delete.after_commit": 0.7,
+    "storage.collect.after_delete": 0.7,
+    "storage.multipart.after_create": 0.7,
+    "storage.part.after_put": 0.5,
+    "storage.parts.after_take": 0.5,
+    "storage.tail.after_put": 0.5,
+    "storage.seal.after_marker": 1,
+    "storage.seal.after_complete": 1,
+    "storage.publish.before_discard": 0.7,
 }
-
 _DISK_ONLY = {"storage.adopt.after_link", "storage.publish.before_rename"}
 _S3_ONLY = {
     "storage.multipart.after_create",
     "storage.part.after_put",
+    "storage.parts.after_take",
     "storage.tail.after_put",
     "storage.seal.after_marker",
     "storage.seal.after_complete",
@@ -63,7 +66,7 @@ _TOKEN = "kills"
 _CLIENTS = 4
 # Every second start is armed with one failpoint; the others are killed after a random time.
 _ARMED = 0.5
-_MAX_SECONDS_TO_KILL, _MAX_SECONDS_TO_FAILPOINT = 0.5, 4.0
+_MAX_SECONDS_TO_KILL = 0.5
 # How often the others are killed before they serve.
 _KILLED_AT_START = 0.1
 # Past the retention of uploads and claims, but not that of the artifacts.
@@ -112,7 +115,9 @@ class KillTest:
         self._folder, self._rng, self._s3 = folder, rng, s3
         self._prefix = f"kills-{rng.randrange(1 << 32):08x}"
         self._port = free_port()
-        self._failpoints = [name for name in FAILPOINTS if name not in (_DISK_ONLY if s3 else _S3_ONLY)]
+        failpoints = [name for name in FAILPOINTS if name not in (_DISK_ONLY if s3 else _S3_ONLY)]
+        rng.shuffle(failpoints)
+        self._failpoints = cycle(failpoints)
         self._environment = {
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,
@@ -125,14 +130,17 @@ class KillTest:
         self._server = StorageServer(self._environment, folder / "storage.log")
         (folder / "work").mkdir(parents=True, exist_ok=True)
 
-    async def run(self, kills: int) -> Result:
-        """Kill the service *kills* times while clients use it; return what is left afterwards."""
+    async def run(self, kills: int, patience: float = 8.0) -> Result:
+        """Kill the service *kills* times while clients use it; return what is left afterwards.
+
+        A service that has not passed its failpoint after *patience* seconds is killed where it is.
+        """
         result = Result(backend="s3" if self._s3 else "disk")
         async with self._open_clients() as clients:
             tasks = [asyncio.create_task(clients.run(direct=self._s3 is not None)) for _ in range(_CLIENTS)]
             try:
                 for _ in range(kills):
-                    await self._run_until_killed(clients)
+                    await self._run_until_killed(clients, patience)
                     result.kills += 1
                     _raise_failures(tasks)
                 self._server.start({})
@@ -147,15 +155,15 @@ class KillTest:
         result.failpoints.update(self._server.failpoints_hit())
         return result
 
-    async def _run_until_killed(self, clients: Clients) -> None:
-        point = self._rng.choice(self._failpoints) if self._rng.random() < _ARMED else ""
+    async def _run_until_killed(self, clients: Clients, patience: float) -> None:
+        point = next(self._failpoints) if self._rng.random() < _ARMED else ""
         self._server.start({point: FAILPOINTS[point]} if point else {})
         reading = asyncio.create_task(clients.read_latest())
         if point:
-            await self._server.wait_until_dead(_MAX_SECONDS_TO_FAILPOINT)
+            await self._server.wait_until_dead(patience)
         else:
             if self._rng.random() >= _KILLED_AT_START:
-                await asyncio.wait([reading], timeout=_MAX_SECONDS_TO_FAILPOINT)
+                await asyncio.wait([reading], timeout=patience)
             await asyncio.sleep(self._rng.uniform(0, _MAX_SECONDS_TO_KILL))
         if self._server.exit_code not in (None, -signal.SIGKILL):
             clients.problems.append(f"the service ended by itself with exit code {self._server.exit_code}")
@@ -208,8 +216,7 @@ class KillTest:
         """Return the names of all stored files or objects."""
         if self._s3 is not None:
             return {key.removeprefix(f"{self._prefix}/") for key in self._s3.list_keys(self._prefix)}
-        folder = self._folder / "artifacts"
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        return list_files(self._folder / "artifacts")
 
     def _query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of the catalog that *statement* selects."""

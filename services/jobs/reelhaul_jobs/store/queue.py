@@ -53,8 +53,20 @@ _ACTIVE_CHILDREN = (
 )
 _EXPIRED = (
     select(jobs.c.id)
-    .where(jobs.c.end_time.is_not(None), jobs.c.delete_time.is_(None), jobs.c.expire_time <= bindparam("now"))
+    .where(
+        jobs.c.end_time.is_not(None),
+        jobs.c.delete_time.is_(None),
+        jobs.c.expire_time <= bindparam("now"),
+        # Deliveries end within a day.
+        jobs.c.delivery_time.is_(None),
+    )
     .order_by(jobs.c.expire_time)
+    .limit(bindparam("most"))
+)
+_DELIVERIES_DUE = (
+    select(jobs.c.id)
+    .where(jobs.c.delivery_time.is_not(None), jobs.c.delivery_time <= bindparam("now"))
+    .order_by(jobs.c.delivery_time)
     .limit(bindparam("most"))
 )
 _MARK_EXPIRY_CONFIRMED = Statement(
@@ -129,6 +141,9 @@ class SqlQueueStore:
 
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
         return await self._list_ids(_EXPIRED, {"now": rows.to_micros(now), "most": limit})
+
+    async def list_deliveries_due(self, now: datetime, limit: int) -> Sequence[str]:
+        return await self._list_ids(_DELIVERIES_DUE, {"now": rows.to_micros(now), "most": limit})
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         values = {"job": job_id, "again": rows.to_micros_or_none(again)}

@@ -24,12 +24,14 @@ from reelhaul_storage.model import (
     Network,
     NewArtifact,
     Query,
+    SentPart,
     Upload,
 )
 from reelhaul_storage.service.archives import MAX_MEMBERS
 from reelhaul_storage.service.artifacts import ArtifactChanges
 
 _MAX_CONTENT = 1 << 20
+_MAX_ETAG = 128
 _MAX_TTL = timedelta(days=3650)
 _JOB = re.compile(r"jobs/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+!#$&^-]{0,62}/[A-Za-z0-9][\w.+!#$&^-]{0,62}")
@@ -164,6 +166,19 @@ def checksums_from_proto(checksums: media_pb2.Checksums, *, required: bool = Tru
     """Return the checksums stated in ``total_checksums``, whose sha256 may be *required*."""
     crc32c = checksums.crc32c if checksums.HasField("crc32c") else None
     return ExpectedChecksums(_parse_sha256(checksums, "total_checksums", required=required), crc32c)
+
+
+def parts_from_proto(request: pb.FinishUploadRequest) -> list[SentPart]:
+    """Return the parts of FinishUpload, which must be numbered from 1 on, by number."""
+    parts = sorted((SentPart(part.number, part.etag) for part in request.parts), key=lambda part: part.number)
+    if [part.number for part in parts] != list(range(1, len(parts) + 1)):
+        raise FieldInvalid("parts", "must have the numbers from 1 on, each once")
+    for part in parts:
+        if not 0 < len(part.etag) <= _MAX_ETAG or not part.etag.isprintable():
+            raise FieldInvalid("parts.etag", f"must have 1 to {_MAX_ETAG} printable characters")
+    if parts and not request.total_checksums.HasField("crc32c"):
+        raise FieldInvalid("total_checksums.crc32c", "is required with parts")
+    return parts
 
 
 async def chunks_from_proto(

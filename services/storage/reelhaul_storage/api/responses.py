@@ -64,6 +64,8 @@ def upload_to_proto(status: UploadStatus) -> upload_pb2.Upload:
         content_exists=status.content_exists,
         expire_time=_timestamp(upload.expire_time),
         direct=upload.direct,
+        part_urls=status.part_urls.urls if status.part_urls else (),
+        part_size=status.part_urls.part_size if status.part_urls else 0,
         adoptable=status.adoptable,
     )
 

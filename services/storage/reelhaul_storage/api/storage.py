@@ -78,7 +78,10 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> artifact_pb2.Artifact:
         id_ = requests.parse_name(request.name, _UPLOADS)
         expected = requests.checksums_from_proto(request.total_checksums, required=not request.adopt_path)
-        return self._to_proto(await self._uploads.finish(id_, expected, request.adopt_path))
+        parts = requests.parts_from_proto(request)
+        if parts and request.adopt_path:
+            raise FieldInvalid("parts", "must be empty with adopt_path")
+        return self._to_proto(await self._uploads.finish(id_, expected, request.adopt_path, parts))
 
     async def WriteArtifact(
         self, request_iterator: AsyncIterator[pb.WriteArtifactRequest], context: Any

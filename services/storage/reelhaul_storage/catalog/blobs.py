@@ -33,6 +33,11 @@ def claim_blob_to_verify(connection: Connection, verified_before: datetime, now:
     return Blob(row["key"], Digests(row["size"], row["sha256"], row["crc32c"]))
 
 
+def is_intact(connection: Connection, key: str) -> bool:
+    verified = (blobs.c.verify_time.is_not(None), blobs.c.damage_time.is_(None))
+    return connection.execute(select(blobs.c.key).where(blobs.c.key == key, *verified)).first() is not None
+
+
 def mark_verified(connection: Connection, key: str, time: datetime) -> None:
     # The blob first, as every transaction locks them.
     values = {"verify_time": time, "damage_time": None}

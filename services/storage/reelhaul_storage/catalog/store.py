@@ -68,6 +68,16 @@ class SqlCatalog:
     ) -> str:
         return await self._write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
 
+    async def claim_new_blob(
+        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+    ) -> bool:
+        return await self._database.write(
+            lambda c: uploads.claim_new_blob(c, upload, content, key, now, until)
+        )
+
+    async def is_intact(self, key: str) -> bool:
+        return await self._database.read(lambda c: blobs.is_intact(c, key))
+
     async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
         return await self._write(lambda c: uploads.finish_upload(c, upload, artifact, generation))
 
@@ -108,7 +118,7 @@ class SqlCatalog:
         return await self._database.read(lambda c: artifacts.find_crc32s(c, keys))
 
     async def set_crc32(self, key: str, crc32: int) -> None:
-        await self._database.write(lambda c: artifacts.set_crc32(c, key, crc32))
+        await self._write(lambda c: artifacts.set_crc32(c, key, crc32))
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))
@@ -150,5 +160,5 @@ class SqlCatalog:
         try:
             return await self._database.write(op)
         except DatabaseFull as error:
-            text = f"{error.text}: delete artifacts, or give storage a larger disk"
+            text = f"{error.text}: free some space, or give it a larger disk"
             raise BackendUnavailable(COMPONENT, text) from error

@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -16,7 +29,7 @@ from reelhaul_storage.catalog.blob_location import check_generation
 from reelhaul_storage.catalog.rows import artifact_values, upload_from_row, upload_values
 from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import BackendUnavailable, InsufficientSpace
+from reelhaul_storage.errors import BackendUnavailable, InsufficientSpace, OffsetConflict
 from reelhaul_storage.model import MAX_UPLOADS_PER_TENANT, Artifact, DiskSpace, Upload
 
 
@@ -74,18 +87,26 @@ def delete_uploads(connection: Connection, ids: Iterable[str]) -> None:
 def claim_blob(
     connection: Connection, upload: str, content: Digests, key: str, now: datetime, until: datetime
 ) -> str:
-    _lock(connection, upload)
-    blob = {"key": key, "size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
-    claimed_key: str | None = None
-    # The select finds nothing if the blob is doomed between the two statements: then insert again.
-    while claimed_key is None:
-        _insert_if_new(connection, blobs, blob | {"create_time": now}, ["sha256"])
-        # Locked: a transaction that wants to doom the blob waits, and then sees the claim.
-        present = select(blobs.c.key).where(blobs.c.sha256 == content.sha256).with_for_update()
-        claimed_key = connection.execute(present).scalar()
+    claimed_key = _find_or_insert_blob(connection, upload, content, key, now)
     values = {"claimed_key": claimed_key, "claimed_until": until}
     connection.execute(update(uploads).where(uploads.c.id == upload).values(values))
     return claimed_key
+
+
+def claim_new_blob(
+    connection: Connection, upload: str, content: Digests, key: str, now: datetime, until: datetime
+) -> bool:
+    used = or_(
+        exists().where(artifacts.c.key == key),
+        exists().where(uploads.c.claimed_key == key, uploads.c.id != upload),
+    )
+    if _find_or_insert_blob(connection, upload, content, key, now) != key:
+        return False
+    if connection.execute(select(blobs.c.key).where(blobs.c.key == key, used)).first() is not None:
+        return False
+    values = {"claimed_key": key, "claimed_until": until}
+    connection.execute(update(uploads).where(uploads.c.id == upload).values(values))
+    return True
 
 
 def finish_upload(connection: Connection, upload: str, artifact: Artifact, generation: int) -> Artifact:
@@ -96,7 +117,9 @@ def finish_upload(connection: Connection, upload: str, artifact: Artifact, gener
     _insert_artifact(connection, upload, artifact)
     state: dict[str, Any] = {"damage_time": None}
     if artifact.verify_time is not None:
-        state["verify_time"] = artifact.verify_time
+        # Size and CRC32C may have been another client's statement until now.
+        content = artifact.content
+        state |= {"verify_time": artifact.verify_time, "size": content.size, "crc32c": content.crc32c}
     connection.execute(update(blobs).where(blobs.c.key == artifact.key).values(state))
     return artifact
 
@@ -142,10 +165,32 @@ def find_unfinished_uploads(connection: Connection, ids: Iterable[str]) -> set[s
     return set(connection.execute(statement).scalars())
 
 
+def _find_or_insert_blob(
+    connection: Connection, upload: str, content: Digests, key: str, now: datetime
+) -> str:
+    """Lock *upload* and the blob with *content*, inserted as *key* if there is none; return its key."""
+    if _lock(connection, upload)["claimed_key"] == key and not _has_content(connection, key, content):
+        raise OffsetConflict("these bytes were claimed before and given up: write them again", 0)
+    blob = {"key": key, "size": content.size, "sha256": content.sha256, "crc32c": content.crc32c}
+    claimed_key: str | None = None
+    # The select finds nothing if the blob is doomed between the two statements: then insert again.
+    while claimed_key is None:
+        _insert_if_new(connection, blobs, blob | {"create_time": now}, ["sha256"])
+        # Locked: a transaction that wants to doom the blob waits, and then sees the claim.
+        present = select(blobs.c.key).where(blobs.c.sha256 == content.sha256).with_for_update()
+        claimed_key = connection.execute(present).scalar()
+    return claimed_key
+
+
+def _has_content(connection: Connection, key: str, content: Digests) -> bool:
+    blob = select(blobs.c.key).where(blobs.c.key == key, blobs.c.sha256 == content.sha256).with_for_update()
+    return connection.execute(blob).first() is not None
+
+
 def _insert_artifact(connection: Connection, upload: str, artifact: Artifact) -> None:
     blob = select(blobs.c.key).where(blobs.c.key == artifact.key).with_for_update()
     if connection.execute(blob).first() is None:
-        raise BackendUnavailable("local", "the bytes were deleted before the finish; write them again")
+        raise BackendUnavailable("", "the bytes were deleted before the finish; write them again")
     connection.execute(insert(artifacts).values(artifact_values(artifact)))
     values = {"artifact": artifact.id, "claimed_key": "", "claimed_until": None}
     connection.execute(update(uploads).where(uploads.c.id == upload).values(values))

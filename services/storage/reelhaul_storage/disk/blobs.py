@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
-from reelhaul_storage.model import DiskSpace
+from reelhaul_storage.model import DiskSpace, PartUrls, SentPart
 
 T = TypeVar("T")
 
@@ -60,7 +61,8 @@ class DiskBlobStore:
     @asynccontextmanager
     async def stage(self, upload: str, offset: int, total_size: int = 0) -> AsyncIterator[StagedFile]:
         fd = await self._open(self._files.open_for_append, upload, offset)
-        staged = StagedFile(fd, offset, self._files.take_hasher(upload, offset), self._threads)
+        hasher = self._files.take_hasher(upload, offset)
+        staged = StagedFile(fd, offset, hasher, self._threads, self._files.check_free_space)
 
         def close() -> None:
             if staged.hasher is not None and staged.hasher.size == os.fstat(fd).st_size:
@@ -88,10 +90,16 @@ class DiskBlobStore:
     async def adopt(self, upload: str, path: str) -> None:
         await self._run(self._files.adopt, upload, path)
 
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        return None
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        raise FieldInvalid("parts", "this storage has no part_urls: use WriteArtifact")
+
     async def choose_key(self, upload: str, sha256: str) -> str:
         return f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{secrets.token_hex(6)}"
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         await self._run(self._files.publish, upload, key, size)
 
     async def discard(self, upload: str) -> None:

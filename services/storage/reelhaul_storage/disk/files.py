@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -170,14 +171,14 @@ class Files:
                 raise DeletionPaused("local") from error
 
     def check(self) -> None:
-        """Write a probe file and read it back; a full disk fails as well."""
-        probe = self.staging / f".probe-{os.getpid()}"
+        """Write a file, read it back and delete it; a full disk fails as well."""
         self.check_free_space()
-        with fsync.os_errors_as_unavailable():
-            probe.write_bytes(b"reelhaul")
-            if probe.read_bytes() != b"reelhaul":
+        # Without a name where the file system allows that: a crash leaves nothing behind.
+        with fsync.os_errors_as_unavailable(), tempfile.TemporaryFile(dir=self.staging) as probe:
+            probe.write(b"reelhaul")
+            probe.seek(0)
+            if probe.read() != b"reelhaul":
                 raise BackendUnavailable("local", "the disk does not return what was written to it")
-            probe.unlink()
 
     def check_free_space(self) -> None:
         """Raise STORAGE_UNAVAILABLE if less than the reserve is free, or the disk is not mounted."""

@@ -18,8 +18,16 @@ _BATCH = 2 << 20
 class StagedFile:
     """Writes to an open file: one batch is written by a thread while the next one is buffered."""
 
-    def __init__(self, fd: int, size: int, hasher: Hasher | None, threads: Executor) -> None:
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        hasher: Hasher | None,
+        threads: Executor,
+        check_free_space: Callable[[], None],
+    ) -> None:
         self._fd = fd
+        self._check_free_space = check_free_space
         self._threads = threads
         self._buffer: list[bytes] = []
         self._buffer_size = 0
@@ -70,6 +78,8 @@ class StagedFile:
             os.fsync(self._fd)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
+        # The reserve keeps the catalog writable, without which nothing could be deleted.
+        self._check_free_space()
         with fsync.os_errors_as_unavailable():
             for piece in pieces:
                 fsync.write_all(self._fd, piece)

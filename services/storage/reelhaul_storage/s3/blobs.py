@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from botocore.exceptions import BotoCoreError
 
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.model import PartUrls, SentPart
 from reelhaul_storage.s3.bucket import Bucket, StagedChanged, create_client
+from reelhaul_storage.s3.checks import build_check_key, check_access
 from reelhaul_storage.s3.location import Location
 from reelhaul_storage.s3.reader import RangeReader
-from reelhaul_storage.s3.staging import Staged, Staging, build_key
+from reelhaul_storage.s3.staging import STAGING, Staged, Staging, build_key
 from reelhaul_storage.s3.writer import PartWriter
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
 
 T = TypeVar("T")
 
@@ -37,12 +45,20 @@ class S3BlobStore:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, location: Location) -> AsyncIterator[S3BlobStore]:
-        """Open the store at *location*; sends nothing yet."""
-        client = await asyncio.to_thread(create_client, location)
+    async def open(
+        cls, location: Location, setting: str = "REELHAUL_STORAGE_URL"
+    ) -> AsyncIterator[S3BlobStore]:
+        """Open the store at *location*, the value of *setting*.
+
+        Raises InvalidSetting for what an operator must change. A server that does not answer now may do so
+        later.
+        """
+        client = await asyncio.to_thread(_create_client, location, setting)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3") as threads:
+            bucket = Bucket(location, client)
             try:
-                yield cls(Staging(Bucket(location, client)), threads)
+                await asyncio.to_thread(check_access, bucket, build_check_key(STAGING), setting)
+                yield cls(Staging(bucket), threads)
             finally:
                 client.close()
 
@@ -86,13 +102,20 @@ class S3BlobStore:
     async def adopt(self, upload: str, path: str) -> None:
         raise FieldInvalid("adopt_path", "storage has no shared folder: send the bytes")
 
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        return await self._run(self._staging.open_parts, upload, total_size)
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        with self._locked(upload):
+            self._staged[upload] = await self._run(self._staging.take_parts, upload, total_size, parts)
+
     async def choose_key(self, upload: str, sha256: str) -> str:
         return (await self._load(upload)).key or build_key(upload)
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         with self._locked(upload), self._changes_as_conflict(upload):
             staged = await self._load(upload)
-            await self._run(self._staging.publish, staged, key, size)
+            await self._run(self._staging.publish, staged, key, size, replace)
             self._staged.pop(upload, None)
 
     async def discard(self, upload: str) -> None:
@@ -194,6 +217,13 @@ class S3BlobStore:
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _create_client(location: Location, setting: str) -> S3Client:
+    try:
+        return create_client(location)
+    except (BotoCoreError, ValueError) as error:
+        raise InvalidSetting(f"{setting}: boto3 cannot use it ({type(error).__name__})") from error
 
 
 def _close_after(batch: asyncio.Future[list[bytes]], reader: RangeReader) -> None:

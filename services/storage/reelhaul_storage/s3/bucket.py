@@ -87,6 +87,19 @@ class Bucket:
         self.client = client
         self._bucket = location.bucket
 
+    def get_server_time(self) -> str:
+        """List an object; return the Date header of the response, empty if it has none."""
+        with errors_as_unavailable():
+            response = self.client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self.location.prefix, MaxKeys=1
+            )
+        return response_date(response)
+
+    def check_exists(self) -> None:
+        """Return if the bucket exists."""
+        with errors_as_unavailable():
+            self.client.head_bucket(Bucket=self._bucket)
+
     # --- objects
 
     def put(self, key: str, content: bytes, metadata: Mapping[str, str] | None = None) -> str:
@@ -162,16 +175,22 @@ class Bucket:
             response = self.client.create_multipart_upload(**self._name(key), **self._encryption)
         return MultipartUpload(key, response["UploadId"])
 
-    def put_part(self, upload: MultipartUpload, number: int, content: bytes | bytearray) -> Part:
+    def put_part(self, upload: MultipartUpload, number: int, content: bytes) -> Part:
         """Store part *number*, which replaces an earlier one. Raises StagedChanged."""
         with _changed_raised(), errors_as_unavailable("NoSuchUpload", "404"):
             response = self.client.upload_part(
                 **self._multipart(upload),
                 PartNumber=number,
                 ContentMD5=_md5(content),
-                Body=content,  # type: ignore[arg-type]  # boto3 takes a bytearray as well
+                Body=content,
             )
         return Part(number, len(content), response["ETag"])
+
+    def sign_part(self, upload: MultipartUpload, number: int, seconds: int) -> str:
+        """Return a URL to which part *number* can be sent for *seconds*. It is a secret."""
+        with errors_as_unavailable():
+            parameters = self._multipart(upload) | {"PartNumber": number}
+            return self.client.generate_presigned_url("upload_part", parameters, ExpiresIn=seconds)
 
     def copy_part(self, upload: MultipartUpload, number: int, source: str, size: int, etag: str) -> Part:
         """Make the object at *source* part *number*. Raises StagedChanged, also if it has changed."""
@@ -188,11 +207,11 @@ class Bucket:
         """Return the parts in order. Raises StagedChanged."""
         paginator = self.client.get_paginator("list_parts")
         with _changed_raised(), errors_as_unavailable("NoSuchUpload", "404"):
-            return [
-                Part(part["PartNumber"], part["Size"], part["ETag"])
-                for page in paginator.paginate(**self._multipart(upload))
-                for part in page.get("Parts", [])
-            ]
+            pages = paginator.paginate(**self._multipart(upload))
+            found = [part for page in pages for part in page.get("Parts", [])]
+        # Some servers list a part that was sent again more than once.
+        latest = {part["PartNumber"]: part for part in sorted(found, key=lambda part: part["LastModified"])}
+        return [Part(number, latest[number]["Size"], latest[number]["ETag"]) for number in sorted(latest)]
 
     def complete(self, upload: MultipartUpload, parts: list[Part]) -> None:
         """Make the object of *parts*. Raises StagedChanged, also if a part has another ETag."""
@@ -255,7 +274,8 @@ def create_client(location: Location) -> S3Client:
         # No proxy is on the way to this machine itself.
         proxies={} if _is_local(location.endpoint_url) else None,
     )
-    return boto3.client(
+    # A session of its own: the default one is not made for several threads.
+    return boto3.Session().client(
         "s3",
         endpoint_url=location.endpoint_url or None,
         region_name=location.region or None,
@@ -286,6 +306,11 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))[:64]
 
 
+def response_date(response: Any) -> str:
+    """Return the Date header of a response of boto3; empty if it has none."""
+    return str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+
+
 @contextmanager
 def _changed_raised() -> Iterator[None]:
     try:
@@ -294,7 +319,7 @@ def _changed_raised() -> Iterator[None]:
         raise StagedChanged(error_code(error)) from error
 
 
-def _md5(content: bytes | bytearray) -> str:
+def _md5(content: bytes) -> str:
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 

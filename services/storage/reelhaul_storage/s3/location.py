@@ -12,6 +12,9 @@ _REGION = re.compile(r"[a-z0-9-]{1,64}")
 _OPTIONS = ("endpoint_url", "region", "path_style", "sse", "sse_kms_key_id")
 _MAX_PREFIX = 256
 
+#: Where blobs are, below the prefix.
+BLOBS = "blobs/"
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -28,6 +31,10 @@ class Location:
     #: Server-side encryption: empty (the default of the bucket), ``AES256`` or ``aws:kms``.
     sse: str = ""
     sse_kms_key_id: str = ""
+
+    def blob_key(self, key: str) -> str:
+        """Return the key of the object of blob *key*."""
+        return f"{self.prefix}{BLOBS}{key}"
 
     @property
     def encryption(self) -> dict[str, str]:

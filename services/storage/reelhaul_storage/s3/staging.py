@@ -13,7 +13,7 @@ published yet.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,16 +22,22 @@ from itertools import takewhile
 from reelhaul_runtime import failpoints
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.errors import OffsetConflict
+from reelhaul_storage.model import PartUrls, SentPart
 from reelhaul_storage.s3.bucket import Bucket, MultipartUpload, Part, StagedChanged
+from reelhaul_storage.s3.checks import build_check_key
+from reelhaul_storage.s3.location import BLOBS
 from reelhaul_storage.s3.reader import RangeReader
 
 #: Parts of a multipart upload, by S3's rules.
 MAX_PARTS = 10_000
 _MIN_PART = 5 << 20
 
-_BLOBS, _STAGING = "blobs/", "staging/"
+_BLOBS, STAGING = BLOBS, "staging/"
 _PART = 8 << 20
 _MIB = 1 << 20
+_MAX_DIRECT_PARTS = 1000
+# Signed URLs are valid for less time than the upload.
+_URL_SECONDS = 12 * 3600
 # Names of the metadata of staging/<upload>.
 _OFFSET, _SEALED_KEY, _SEALED_PARTS = "offset", "sealed-key", "sealed-parts"
 
@@ -93,9 +99,8 @@ class Staging:
     def load(self, upload: str) -> Staged:
         """Return what is staged of *upload*."""
         staged = Staged(upload)
-        small = self._bucket.head(_STAGING + upload)
-        pages = self._bucket.list_multipart_uploads(_own_blobs(upload))
-        uploads = [multipart for page in pages for multipart in page]
+        small = self._bucket.head(STAGING + upload)
+        uploads = self._list_multipart_uploads(upload)
         if small is not None and _SEALED_KEY in small.metadata:
             self._load_sealed(staged, small.metadata, uploads)
             return staged
@@ -114,7 +119,7 @@ class Staging:
             failpoints.hit("storage.multipart.after_create")
         return staged.multipart
 
-    def put_part(self, multipart: MultipartUpload, number: int, content: bytes | bytearray) -> Part:
+    def put_part(self, multipart: MultipartUpload, number: int, content: bytes) -> Part:
         """Store part *number*. Raises StagedChanged."""
         part = self._bucket.put_part(multipart, number, content)
         failpoints.hit("storage.part.after_put")
@@ -124,11 +129,11 @@ class Staging:
         """Return the content of the tail; empty if there is none. Raises StagedChanged."""
         if staged.tail is None:
             return b""
-        return b"".join(self._open(_STAGING + staged.upload, staged.tail.size).read_all())
+        return b"".join(self._open(STAGING + staged.upload, staged.tail.size).read_all())
 
     def write_tail(self, staged: Staged, content: bytes) -> None:
         """Store *content* as what follows the parts."""
-        etag = self._bucket.put(_STAGING + staged.upload, content, {_OFFSET: str(staged.parts_size)})
+        etag = self._bucket.put(STAGING + staged.upload, content, {_OFFSET: str(staged.parts_size)})
         failpoints.hit("storage.tail.after_put")
         staged.tail = Tail(len(content), etag)
 
@@ -141,30 +146,42 @@ class Staging:
         if hasher is None:
             if staged.parts:
                 self._seal(staged)
-            key = _BLOBS + staged.sealed_key if staged.sealed_key else _STAGING + staged.upload
+            key = _BLOBS + staged.sealed_key if staged.sealed_key else STAGING + staged.upload
             hasher = Hasher()
             for piece in self._open(key, staged.size).read_all():
                 hasher.update(piece)
             staged.hashers = {staged.size: hasher}
         return hasher
 
-    def publish(self, staged: Staged, key: str, size: int) -> None:
+    def open_parts(self, upload: str, total_size: int) -> PartUrls:
+        """Return URLs for the parts of *total_size* bytes, which a client may send itself."""
+        multipart = self.open_multipart(self.load(upload))
+        part_size = choose_direct_part_size(total_size)
+        numbers = range(1, -(-total_size // part_size) + 1)
+        urls = tuple(self._bucket.sign_part(multipart, number, _URL_SECONDS) for number in numbers)
+        return PartUrls(urls, part_size)
+
+    def take_parts(self, upload: str, total_size: int, sent: Sequence[SentPart]) -> Staged:
+        """Return what is staged if that is *sent*. Raises WRITE_OFFSET_CONFLICT if it is not."""
+        for multipart in self._list_multipart_uploads(upload):
+            stored = {(part.number, part.etag.strip('"')): part for part in self._list_parts(multipart)}
+            parts = [stored.get((part.number, part.etag.strip('"'))) for part in sent]
+            found = [part for part in parts if part is not None]
+            if len(found) == len(sent) and sum(part.size for part in found) == total_size:
+                return Staged(upload, multipart, found, hashers={})
+        raise OffsetConflict("the parts are not there: ask for part_urls and send them again", 0)
+
+    def publish(self, staged: Staged, key: str, size: int, replace: bool) -> None:
         """Make the *size* staged bytes the blob *key*. Raises WRITE_OFFSET_CONFLICT, StagedChanged.
 
-        A blob of that size at *key* is kept as it is: it has the same content.
+        Without *replace*, a blob of that size at *key* is kept: it has the same content.
         """
         if staged.size != size:
             raise OffsetConflict("the upload was written to while it was finished", staged.size)
-        if self.blob_size(key) != size:
-            if staged.parts and staged.key == key:
-                self._complete(staged)
-            elif staged.parts or staged.sealed_key:
-                self._seal(staged)
-                self._copy(_BLOBS + staged.sealed_key, key)
-            elif staged.tail is not None:
-                self._bucket.copy(_STAGING + staged.upload, _BLOBS + key, staged.tail.etag)
-            else:
-                self._bucket.put(_BLOBS + key, b"")
+        if staged.key == key:
+            self._publish_in_place(staged)
+        elif replace or self.blob_size(key) != size:
+            self._publish_copy(staged, key)
         failpoints.hit("storage.publish.before_discard")
         if staged.sealed_key and staged.sealed_key != key:
             self._bucket.delete(_BLOBS + staged.sealed_key)
@@ -176,10 +193,9 @@ class Staging:
         A sealed object may be published already, for another upload of the same content. If it is not, it is
         an unknown key from now on, which garbage collection deletes.
         """
-        for page in self._bucket.list_multipart_uploads(_own_blobs(upload)):
-            for multipart in page:
-                self._bucket.abort(multipart)
-        self._bucket.delete(_STAGING + upload)
+        for multipart in self._list_multipart_uploads(upload):
+            self._bucket.abort(multipart)
+        self._bucket.delete(STAGING + upload)
 
     def blob_size(self, key: str) -> int | None:
         """Return the size of blob *key*; None if it does not exist."""
@@ -196,8 +212,8 @@ class Staging:
 
     def list_staged(self, before: datetime) -> Iterator[list[str]]:
         """Yield pages of uploads with staged bytes that were stored *before*."""
-        for page in self._bucket.list_objects(_STAGING, before):
-            yield [key.removeprefix(_STAGING) for key in page]
+        for page in self._bucket.list_objects(STAGING, before):
+            yield [key.removeprefix(STAGING) for key in page]
         for uploads in self._bucket.list_multipart_uploads(_BLOBS, before):
             yield [_blob_key(multipart).partition(".")[0] for multipart in uploads]
 
@@ -209,14 +225,14 @@ class Staging:
         before its key is yielded.
         """
         for page in self._bucket.list_objects(_BLOBS, before):
-            pages = self._bucket.list_objects(_STAGING)
-            staged = {key.removeprefix(_STAGING) for keys in pages for key in keys}
+            pages = self._bucket.list_objects(STAGING)
+            staged = {key.removeprefix(STAGING) for keys in pages for key in keys}
             keys = [key.removeprefix(_BLOBS) for key in page]
             yield [key for key in keys if key.partition(".")[0] not in staged]
 
     def check(self) -> None:
         """Write an object, read it and delete it. A crash leaves it like the bytes of an unknown upload."""
-        key, content = f"{_STAGING}check-{secrets.token_hex(6)}", b"reelhaul"
+        key, content = build_check_key(STAGING), b"reelhaul"
         self._bucket.put(key, content)
         try:
             if b"".join(self._open(key, len(content)).read_all()) != content:
@@ -246,23 +262,37 @@ class Staging:
         key, size, multipart = staged.key, staged.size, self.open_multipart(staged)
         parts = self._copy_tail(staged, multipart)
         marker = {_SEALED_KEY: key, _SEALED_PARTS: str(len(parts))}
-        self._bucket.put(_STAGING + staged.upload, b"", marker)
+        self._bucket.put(STAGING + staged.upload, b"", marker)
         failpoints.hit("storage.seal.after_marker")
         self._bucket.complete(multipart, parts)
         failpoints.hit("storage.seal.after_complete")
         staged.multipart, staged.parts, staged.tail = None, [], None
         staged.sealed_key, staged.sealed_size = key, size
 
-    def _complete(self, staged: Staged) -> None:
-        multipart = self.open_multipart(staged)
-        self._bucket.complete(multipart, self._copy_tail(staged, multipart))
+    def _publish_in_place(self, staged: Staged) -> None:
+        """Make the blob at the key of the parts."""
+        if not staged.sealed_key:
+            multipart = self.open_multipart(staged)
+            self._bucket.complete(multipart, self._copy_tail(staged, multipart))
+        elif self.blob_size(staged.sealed_key) != staged.sealed_size:
+            raise StagedChanged(staged.sealed_key)
+
+    def _publish_copy(self, staged: Staged, key: str) -> None:
+        """Make the blob at another key than that of the parts."""
+        if staged.parts or staged.sealed_key:
+            self._seal(staged)
+            self._copy(_BLOBS + staged.sealed_key, key)
+        elif staged.tail is not None:
+            self._bucket.copy(STAGING + staged.upload, _BLOBS + key, staged.tail.etag)
+        else:
+            self._bucket.put(_BLOBS + key, b"")
 
     def _copy_tail(self, staged: Staged, multipart: MultipartUpload) -> list[Part]:
         """Make the tail the last part; return all parts."""
         if staged.tail is None:
             return staged.parts
         number, tail = len(staged.parts) + 1, staged.tail
-        source = _STAGING + staged.upload
+        source = STAGING + staged.upload
         return [*staged.parts, self._bucket.copy_part(multipart, number, source, tail.size, tail.etag)]
 
     def _copy(self, source: str, key: str) -> None:
@@ -270,6 +300,10 @@ class Staging:
         if found is None:
             raise StagedChanged(source)
         self._bucket.copy(source, _BLOBS + key, found.etag)
+
+    def _list_multipart_uploads(self, upload: str) -> list[MultipartUpload]:
+        pages = self._bucket.list_multipart_uploads(f"{_BLOBS}{upload}.")
+        return [multipart for page in pages for multipart in page]
 
     def _list_parts(self, multipart: MultipartUpload) -> list[Part]:
         try:
@@ -303,8 +337,10 @@ def choose_part_size(number: int, total_size: int) -> int:
     return _PART * (1 + number // 1000)
 
 
-def _own_blobs(upload: str) -> str:
-    return f"{_BLOBS}{upload}."
+def choose_direct_part_size(total_size: int) -> int:
+    """Return the size of the parts that a client sends: so few parts that all URLs fit into one response."""
+    smallest = -(-total_size // _MAX_DIRECT_PARTS)
+    return max(_PART, -(-smallest // _MIB) * _MIB)
 
 
 def _blob_key(multipart: MultipartUpload) -> str:

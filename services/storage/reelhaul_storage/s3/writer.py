@@ -67,7 +67,7 @@ class PartWriter:
 
     async def _flush(self) -> None:
         """Start to hash and send the buffer, which has the size of a part."""
-        number, content = self._next_number, self._buffer
+        number, content = self._next_number, bytes(self._buffer)
         if number >= MAX_PARTS:
             raise TooLarge(self._staged.size, self._staged.parts_size)
         if self._hashing is not None:
@@ -82,12 +82,12 @@ class PartWriter:
         self._next_number += 1
         self._part_size = choose_part_size(self._next_number, self._total_size)
 
-    async def _hash(self, content: bytearray, hashed: int) -> None:
+    async def _hash(self, content: bytes, hashed: int) -> None:
         if self._hasher is not None:
-            self._hasher = await self._run(_extend, self._hasher, memoryview(content)[hashed:])
+            self._hasher = await self._run(_extend, self._hasher, content[hashed:])
             self._staged.hashers[self._hasher.size] = self._hasher
 
-    async def _send(self, multipart: MultipartUpload, number: int, content: bytearray) -> None:
+    async def _send(self, multipart: MultipartUpload, number: int, content: bytes) -> None:
         self._arrived[number] = await self._run(self._staging.put_part, multipart, number, content)
         while part := self._arrived.pop(len(self._staged.parts) + 1, None):
             self._staged.add_part(part)
@@ -100,9 +100,8 @@ class PartWriter:
             self._staged.hashers[hasher.size] = hasher
 
 
-def _extend(hasher: Hasher, content: bytes | memoryview) -> Hasher:
+def _extend(hasher: Hasher, content: bytes) -> Hasher:
     """Return the hasher of what *hasher* has and *content* after it."""
     extended = hasher.copy()
-    # A copy: google_crc32c takes neither a memoryview nor a bytearray.
-    extended.update(bytes(content))
+    extended.update(content)
     return extended

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import TypeVar
 
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.model import BlobLocation, DiskSpace
+from reelhaul_storage.model import BlobLocation, DiskSpace, PartUrls, SentPart
 from reelhaul_storage.ports import BlobStore, LocationStore, StagedWriter
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,14 @@ class MovableBlobStore:
     async def choose_key(self, upload: str, sha256: str) -> str:
         return await self._present.choose_key(upload, sha256)
 
-    async def publish(self, upload: str, key: str, size: int) -> None:
-        await self._present.publish(upload, key, size)
+    async def open_parts(self, upload: str, total_size: int) -> PartUrls | None:
+        return await self._present.open_parts(upload, total_size)
+
+    async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        await self._present.take_parts(upload, total_size, parts)
+
+    async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
+        await self._present.publish(upload, key, size, replace=replace)
 
     async def discard(self, upload: str) -> None:
         for store in self._stores():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -41,25 +42,29 @@ class Scrubber:
         blob = await self._catalog.claim_blob_to_verify(now - _MAX_AGE, now)
         if blob is None:
             return False
-        if await self._is_intact(blob):
+        crc32 = await self._read(blob)
+        if crc32 is not None:
             await self._catalog.mark_verified(blob.key, self._now())
+            await self._catalog.set_crc32(blob.key, crc32)
         else:
             log.error("damaged bytes", extra={"key": blob.key})
             await self._catalog.mark_damaged(blob.key, now, self._now())
         return True
 
-    async def _is_intact(self, blob: Blob) -> bool:
-        hasher, size = Hasher(), blob.content.size
+    async def _read(self, blob: Blob) -> int | None:
+        """Return the CRC-32 of *blob*, which archives need; None if the blob is damaged."""
+        hasher, crc32, size = Hasher(), 0, blob.content.size
         try:
             # Published files may also be longer than they were.
             if await self._blobs.size(blob.key) != size:
-                return False
+                return None
             async for piece in self._blobs.read(blob.key, 0, size):
                 await asyncio.to_thread(hasher.update, piece)
+                crc32 = zlib.crc32(piece, crc32)
                 await asyncio.sleep(len(piece) / self._bytes_per_second)
         except (EOFError, KeyError):
-            return False
-        return hasher.digests() == blob.content
+            return None
+        return crc32 if hasher.digests() == blob.content else None
 
 
 async def scrub_forever(scrubber: Scrubber) -> None:

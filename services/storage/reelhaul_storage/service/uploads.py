@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -22,6 +22,8 @@ from reelhaul_storage.model import (
     DiskSpace,
     ExpectedChecksums,
     NewArtifact,
+    PartUrls,
+    SentPart,
     Upload,
     build_artifact,
 )
@@ -43,6 +45,8 @@ class UploadStatus:
     content_exists: bool
     #: Whether storage can adopt the file that CreateUpload named.
     adoptable: bool = False
+    #: Where to send the bytes instead of to storage; None if that is not possible or not wanted.
+    part_urls: PartUrls | None = None
 
 
 class Uploads:
@@ -74,14 +78,14 @@ class Uploads:
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
         space = await self._measure_space(upload, adoptable=adoptable)
         upload = replace(upload, reserved_size=upload.total_size if space else 0)
-        status = await self._get_status(await self._add(upload, space))
+        status = await self._with_part_urls(await self._get_status(await self._add(upload, space)))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
 
     async def get(self, id: str) -> UploadStatus:  # noqa: A002
         """Return the progress of an upload. Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
-        return await self._get_status(await self._get_unexpired(id))
+        return await self._with_part_urls(await self._get_status(await self._get_unexpired(id)))
 
     async def list_unfinished(self, after: tuple[datetime, str] | None, limit: int) -> list[UploadStatus]:
         """Return unfinished uploads, oldest first, that follow (create_time, id) *after*."""
@@ -94,9 +98,10 @@ class Uploads:
         if not await self._catalog.find_unfinished_uploads([id]):
             return
         (await self._catalog.get_upload(id)).check_visible_to(caller())
-        await self._catalog.delete_uploads([id])
-        failpoints.hit("storage.delete_upload.after_commit")
+        # The bytes first: on a full disk the catalog can be written again once they are gone.
         await self._blobs.discard(id)
+        failpoints.hit("storage.delete_upload.after_discard")
+        await self._catalog.delete_uploads([id])
 
     async def write(self, id: str, chunks: AsyncIterator[Chunk]) -> Artifact | int:  # noqa: A002
         """Append *chunks*; return the artifact if the last one finishes, else the durable size.
@@ -130,62 +135,108 @@ class Uploads:
         id: str,  # noqa: A002
         expected: ExpectedChecksums,
         adopt_path: str = "",
+        parts: Sequence[SentPart] = (),
     ) -> Artifact:
         """Verify the content and make the artifact; a repeated call returns the same artifact.
 
-        Raises WRITE_CHECKSUM_MISMATCH (write again from 0), WRITE_OFFSET_CONFLICT (bytes are
-        missing), FIELD_INVALID (adopt_path).
+        The content of *parts*, which the client has sent to the blob store, is verified later: until then
+        its checksums are those that the client stated. Raises WRITE_CHECKSUM_MISMATCH (write again from 0),
+        WRITE_OFFSET_CONFLICT (bytes are missing), FIELD_INVALID (adopt_path, parts).
         """
         async with self._finish_locks.setdefault(id, asyncio.Lock()):
             upload = await self._get_unexpired(id)
             if upload.artifact_id:
                 return await self._catalog.get_artifact(upload.artifact_id)
+            if parts:
+                return await self._finish_parts(upload, expected, parts)
             return await self._finish(upload, expected, adopt_path)
 
+    async def _finish_parts(
+        self, upload: Upload, expected: ExpectedChecksums, parts: Sequence[SentPart]
+    ) -> Artifact:
+        """Make an artifact of *parts*, whose content has the *expected* checksums as the client says."""
+        _check_expected(upload, expected)
+        upload = replace(upload, generation=self._generation())
+        if not upload.direct or not upload.total_size or expected.crc32c is None:
+            raise FieldInvalid("parts", "must be empty: the upload has no part_urls")
+        if await self._is_published(upload, expected):
+            return await self._finish_without_bytes(upload, expected)
+        await self._blobs.take_parts(upload.id, upload.total_size, parts)
+        failpoints.hit("storage.parts.after_take")
+        content = Digests(upload.total_size, expected.sha256, expected.crc32c)
+        return await self._publish(upload, content, is_verified=False)
+
     async def _finish(self, upload: Upload, expected: ExpectedChecksums, adopt_path: str = "") -> Artifact:
-        if upload.expected_sha256 not in ("", expected.sha256):
-            raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
-        # Read before anything is looked for or published.
-        generation = self._generation()
+        _check_expected(upload, expected)
+        upload = replace(upload, generation=self._generation())
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
             failpoints.hit("storage.adopt.after_link")
+        elif upload.total_size and 0 < (size := await self._blobs.staged_size(upload.id)) < upload.total_size:
+            # Before anything is read to be hashed.
+            raise OffsetConflict(f"{upload.total_size - size} bytes are missing", size)
         content = await self._blobs.hash_staged(upload.id)
         if content.size == 0 and not adopt_path and expected.sha256 != EMPTY_SHA256:
-            return await self._finish_without_bytes(upload, expected, generation)
-        return await self._finish_staged(upload, content, expected, generation)
+            return await self._finish_without_bytes(upload, expected)
+        return await self._finish_staged(upload, content, expected)
 
-    async def _finish_staged(
-        self, upload: Upload, content: Digests, expected: ExpectedChecksums, generation: int
-    ) -> Artifact:
+    async def _finish_staged(self, upload: Upload, content: Digests, expected: ExpectedChecksums) -> Artifact:
         self._check_size(content.size)
         if content.size < upload.total_size:
             raise OffsetConflict(f"{upload.total_size - content.size} bytes are missing", content.size)
         if not expected.match(content) or upload.total_size not in (0, content.size):
-            await self._blobs.discard(upload.id)
+            await self._discard_mismatch(upload, content)
             raise ChecksumMismatch(f"the written bytes have sha256 {content.sha256}; write them again", 0)
         if content.size == 0:
             async with self._blobs.stage(upload.id, 0):
                 pass  # creates the empty file that is published below
+        return await self._publish(upload, content, is_verified=True)
+
+    async def _publish(self, upload: Upload, content: Digests, *, is_verified: bool) -> Artifact:
+        """Publish the staged *content* and make the artifact; *is_verified* if storage has hashed it."""
         now = self._now()
         new_key = await self._blobs.choose_key(upload.id, content.sha256)
-        key = await self._catalog.claim_blob(upload.id, content, new_key, now, now + CLAIM_LIFETIME)
+        claim = (new_key, now, now + CLAIM_LIFETIME)
+        try:
+            if not is_verified and not await self._catalog.claim_new_blob(upload.id, content, *claim):
+                # A client that states a digest must not get bytes that others have sent under it.
+                content, is_verified = await self._verify_staged(upload, content), True
+            key = await self._catalog.claim_blob(upload.id, content, *claim) if is_verified else new_key
+        except OffsetConflict:
+            await self._blobs.discard(upload.id)
+            raise
         failpoints.hit("storage.claim.after_commit")
-        await self._blobs.publish(upload.id, key, content.size)
+        is_intact = key != new_key and await self._catalog.is_intact(key)
+        await self._blobs.publish(upload.id, key, content.size, replace=not is_intact)
         failpoints.hit("storage.publish.after_rename")
-        artifact = self._build_artifact(upload, content, key)
-        artifact = await self._catalog.finish_upload(upload.id, artifact, generation)
+        verify_time = self._now() if is_verified else None
+        artifact = self._build_artifact(upload, content, key, verify_time)
+        artifact = await self._catalog.finish_upload(upload.id, artifact, upload.generation)
         failpoints.hit("storage.finish.after_commit")
         return artifact
 
-    async def _finish_without_bytes(
-        self, upload: Upload, expected: ExpectedChecksums, generation: int
-    ) -> Artifact:
+    async def _verify_staged(self, upload: Upload, stated: Digests) -> Digests:
+        """Hash what is staged. Raises WRITE_CHECKSUM_MISMATCH unless it is as *stated*."""
+        content = await self._blobs.hash_staged(upload.id)
+        if content != stated:
+            await self._discard_mismatch(upload, content)
+            raise ChecksumMismatch(f"the sent bytes have sha256 {content.sha256}; send them again", 0)
+        return content
+
+    async def _discard_mismatch(self, upload: Upload, content: Digests) -> None:
+        """Discard the staged *content*; also a blob that hashing has made of it, unless that is claimed."""
+        key = await self._blobs.choose_key(upload.id, content.sha256)
+        await self._blobs.discard(upload.id)
+        if not await self._catalog.find_known_keys([key]):
+            await self._blobs.delete(key)
+
+    async def _finish_without_bytes(self, upload: Upload, expected: ExpectedChecksums) -> Artifact:
         """Finish with the blob of an earlier, interrupted finish, or with one the tenant stores."""
-        claimed, key = upload.claimed_content, upload.claimed_key
-        if claimed and expected.match(claimed) and await self._blobs.size(key) == claimed.size:
-            artifact = self._build_artifact(upload, claimed, key)
-            return await self._catalog.finish_upload(upload.id, artifact, generation)
+        if (claimed := upload.claimed_content) and await self._is_published(upload, expected):
+            # What a client has sent to the blob store was not verified.
+            verify_time = None if upload.direct else self._now()
+            finished = self._build_artifact(upload, claimed, upload.claimed_key, verify_time)
+            return await self._catalog.finish_upload(upload.id, finished, upload.generation)
         stored = await self._find_stored(upload.draft.tenant, expected.sha256)
         if stored is None or not expected.match(stored.content):
             raise OffsetConflict("the content is not stored: write it", 0)
@@ -193,10 +244,22 @@ class Uploads:
         def make(content: Digests, key: str) -> Artifact:
             return self._build_artifact(upload, content, key, stored.verify_time)
 
-        finished = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, generation)
-        if finished is None:
+        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, upload.generation)
+        if artifact is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
-        return finished
+        if upload.direct:
+            # The client has URLs for parts, which it did not need.
+            await self._blobs.discard(upload.id)
+        return artifact
+
+    async def _is_published(self, upload: Upload, expected: ExpectedChecksums) -> bool:
+        """Return whether an interrupted finish of *upload* has published its content."""
+        claimed = upload.claimed_content
+        return (
+            claimed is not None
+            and expected.match(claimed)
+            and await self._blobs.size(upload.claimed_key) == claimed.size
+        )
 
     async def _measure_space(self, upload: Upload, *, adoptable: bool) -> DiskSpace | None:
         """Return the space that *upload* takes a part of; None if it takes none, or an unknown size."""
@@ -247,8 +310,18 @@ class Uploads:
 
     async def _get_status(self, upload: Upload) -> UploadStatus:
         size = await self._blobs.staged_size(upload.id)
-        stored = upload.artifact_id or await self._find_stored(upload.draft.tenant, upload.expected_sha256)
+        stored = (
+            upload.artifact_id
+            or await self._is_published(upload, ExpectedChecksums(upload.expected_sha256))
+            or await self._find_stored(upload.draft.tenant, upload.expected_sha256)
+        )
         return UploadStatus(upload, size, bool(stored))
+
+    async def _with_part_urls(self, status: UploadStatus) -> UploadStatus:
+        upload = status.upload
+        if not upload.direct or not upload.total_size or status.content_exists:
+            return status
+        return replace(status, part_urls=await self._blobs.open_parts(upload.id, upload.total_size))
 
     async def _find_stored(self, tenant: str, sha256: str) -> Artifact | None:
         """Return an unexpired artifact of *tenant* with digest *sha256* whose blob is complete."""
@@ -273,9 +346,14 @@ class Uploads:
             raise TooLarge(size, self._max_bytes)
 
     def _build_artifact(
-        self, upload: Upload, content: Digests, key: str, verify_time: datetime | None = None
+        self, upload: Upload, content: Digests, key: str, verify_time: datetime | None
     ) -> Artifact:
         return build_artifact(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
+
+
+def _check_expected(upload: Upload, expected: ExpectedChecksums) -> None:
+    if upload.expected_sha256 not in ("", expected.sha256):
+        raise ChecksumMismatch("total_checksums differ from expected_checksums", 0)
 
 
 def _require_finish(expected: ExpectedChecksums | None) -> ExpectedChecksums:
