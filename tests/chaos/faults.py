@@ -43,7 +43,7 @@ FAILPOINTS = {
 _FAILPOINT_LOG = re.compile(r'"failpoint": "(\w+)\.')
 
 # How often each service is chosen to be killed.
-_KILL_WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2, "s3": 2}
+_KILL_WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2, "s3": 4}
 # Seconds for which the S3 server is away before it is started again, which takes another three.
 _S3_OUTAGE_SECONDS = 1.0
 

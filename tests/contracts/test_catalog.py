@@ -24,6 +24,7 @@ from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import (
     Artifact,
     BlobHealth,
+    Destination,
     NewArtifact,
     Query,
     TenantUsage,
@@ -292,16 +293,17 @@ async def test_find_by_sha256(catalog: Catalog):
 @pytest.mark.parametrize("order", ["create_time", "expire_time", "size"])
 @pytest.mark.parametrize("descending", [True, False])
 async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
-    """In any order, pages contain each artifact once; equal values are ordered by id."""
+    """In any order, with a filter by job or without, pages contain each artifact once, equal ones by id."""
     for n in range(1, 6):
         await _finish_artifact(
             catalog, n, Digests(7, f"{n:064x}", 0), tenant="two" if n == 5 else "one", epoch=n % 2
         )
     query = Query(limit=3, tenant="one", order=order, descending=descending)
-    first = await catalog.list_artifacts(query)
-    second = await catalog.list_artifacts(replace(query, after=query.cursor(first[-1])))
-    ids = [artifact.id for artifact in (*first, *second)]
-    assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
+    for where in (None, parse('job = "" OR job = "jobs/x"', FIELDS)):
+        first = await catalog.list_artifacts(replace(query, where=where))
+        second = await catalog.list_artifacts(replace(query, where=where, after=query.cursor(first[-1])))
+        ids = [artifact.id for artifact in (*first, *second)]
+        assert ids == sorted(map(_id, range(1001, 1005)), reverse=descending)
     odd = await catalog.list_artifacts(replace(query, where=parse("epoch = 1", FIELDS)))
     assert {artifact.id for artifact in odd} == {_id(1001), _id(1003)}
     assert len(await catalog.list_artifacts(Query(limit=9))) == 5
@@ -457,3 +459,38 @@ async def test_migrations_match_tables(tmp_path: Path):
         context = MigrationContext.configure(connection, opts={"compare_type": False})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+async def test_destinations(catalog: SqlCatalog):
+    """Destinations are kept by tenant and id, with all their fields; a taken id is not overwritten."""
+    store = catalog.destinations
+    first = Destination(
+        tenant="acme",
+        id="media",
+        bucket="acme-media",
+        create_time=NOW,
+        update_time=NOW,
+        display_name="Médias",
+        prefix="in/",
+        endpoint_url="https://s3.example",
+        region="eu-central-1",
+        path_style=True,
+        server_side_encryption="AES256",
+        access_key_id="id",
+        sealed_secret=b"\0sealed",
+    )
+    others = [replace(first, tenant="other"), replace(first, id="archive", role_arn="arn", external_id="x")]
+    for destination in (first, *others):
+        await store.add(destination)
+    with pytest.raises(ReelhaulError) as error:
+        await store.add(replace(first, bucket="another"))
+    assert error.value.metadata == {"resource": "destinations/media"}
+    assert await store.get("acme", "media") == first
+    assert await store.list_page("acme", "", 9) == [others[1], first]
+    assert await store.list_page("acme", "archive", 9) == [first]
+    changed = await store.update("acme", "media", lambda each: replace(each, prefix="", revision=2))
+    assert await store.get("acme", "media") == changed == replace(first, prefix="", revision=2)
+    await store.delete("acme", "media", lambda each: None)
+    with pytest.raises(NotFound):
+        await store.get("acme", "media")
+    assert await store.get("other", "media") == others[0]

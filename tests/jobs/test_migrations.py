@@ -46,14 +46,15 @@ def test_postgresql() -> None:
 
 @pytest.mark.parametrize("side", ["sqlite", "postgresql"])
 async def test_newest_revision_and_back(tmp_path, side):
-    """Lists by end and by update are the same after the newest revision, and after its downgrade."""
+    """Jobs and their lists by end and by update are the same after a downgrade and an upgrade."""
     with fresh_database() if side == "postgresql" else nullcontext(f"sqlite:///{tmp_path}/jobs.db") as url:
-        await asyncio.to_thread(migrate_to, url, "0003")
+        await asyncio.to_thread(migrate_to, url, "head")
         async with Database.open(url) as database:
             ended = [job(n, state=State.FAILED, end_time=NOW + timedelta(seconds=100 - n)) for n in range(9)]
             await SqlJobStore(database).add([*ended, job(9)])
-        for revision in ("head", "0003", "head"):
-            await asyncio.to_thread(migrate_to, url, revision)
+        for older in ("0005", "0003"):
+            await asyncio.to_thread(migrate_to, url, older)
+            await asyncio.to_thread(migrate_to, url, "head")
             async with Database.open(url) as database:
                 for order in (Order.UPDATED, Order.ENDED):
                     page = await SqlJobStore(database).list_page(Query(tenant="acme", limit=20, order=order))

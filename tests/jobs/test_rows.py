@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model.job import Expansion, Job
-from reelhaul_jobs.model.states import Priority, QueueStage, State
+from reelhaul_jobs.model.job import Delivery, Expansion, Job
+from reelhaul_jobs.model.states import DeliveryState, Priority, QueueStage, State
 from reelhaul_jobs.store import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -52,6 +52,19 @@ OTHER = {
     "got": media_pb2.DeliveredMedia(height=1),
     "artifacts": (media_pb2.ArtifactInfo(name="artifacts/1"),),
     "warnings": (media_pb2.Warning(message="!"),),
+    "deliveries": (
+        Delivery(
+            artifact="artifacts/1",
+            state=DeliveryState.RUNNING,
+            uri="s3://a/b",
+            error=status_pb2.Status(code=9),
+            attempt_count=2,
+            due=NOW,
+            deadline=NOW,
+            update_time=NOW,
+        ),
+    ),
+    "delivery_time": NOW,
     "recording_stop_time": NOW,
 }
 # Set once, when the job is created.
@@ -69,6 +82,7 @@ FIXED = {
     "schedule",
     "parent",
     "position",
+    "deliver_to",
 }
 
 
@@ -99,6 +113,9 @@ def test_a_job_is_read_as_it_was_written():
         failures={"NETWORK": 2},
         due=NOW,
         expansion=Expansion(job_count=3),
+        deliver_to="media",
+        deliveries=OTHER["deliveries"],
+        delivery_time=NOW,
     )
     read = rows.job_from_row(rows.row_from_job(job))
     assert read == job

@@ -94,6 +94,15 @@ async def test_archive(storage: StorageService, tmp_path: Path):
         assert b"No errors detected" in output
 
 
+async def test_names_stay_in_the_folder(storage: StorageService):
+    """Whatever its writer calls an artifact, its name leads nowhere when the archive is unpacked."""
+    await write_files(storage, ("../../evil", b"1"), ("/etc/passwd", b"2"), ("..\\c:\\x", b"3"), ("..", b"4"))
+    with zipfile.ZipFile(io.BytesIO(await archive(storage))) as opened:
+        names = opened.namelist()
+    assert len(names) == 4
+    assert not [name for name in names if "/" in name or "\\" in name or name.strip(".") == ""]
+
+
 async def test_archive_of_names(storage: StorageService):
     """Only the named artifacts that exist, whatever their job."""
     one, two, _ = await write_files(storage, ("1", b"1"), ("2", b"2"), ("3", b"3"))

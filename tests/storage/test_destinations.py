@@ -34,6 +34,7 @@ from reelhaul.storage.v1.destination_pb2 import Destination
 from reelhaul_runtime import sealing
 from reelhaul_runtime.addresses import Refused
 from reelhaul_storage.s3.address_guard import AddressGuard, GuardedSession
+from reelhaul_storage.settings import Settings
 
 BUCKET = "deliveries"
 TENANT = "local"
@@ -581,3 +582,12 @@ async def test_assumed_role(
             await delivery.destinations.TestDestination(pb.TestDestinationRequest(name=role.name))
     assert bodies[0]["RoleArn"] == [ROLE.role_arn]
     assert bodies[0]["ExternalId"] == [role.assume_role.external_id]
+
+
+def test_networks_of_the_settings(monkeypatch: pytest.MonkeyPatch):
+    """Storage reads the networks of destinations beside those of fetches, which all services read."""
+    monkeypatch.setenv("REELHAUL_FETCHER_ALLOW_NETWORKS", "127.0.0.2/32,10.0.0.0/8")
+    monkeypatch.setenv("REELHAUL_STORAGE_DESTINATION_NETWORKS", "127.0.0.1/32")
+    settings = Settings()
+    assert list(map(str, settings.fetcher_allow_networks)) == ["127.0.0.2/32", "10.0.0.0/8"]
+    assert list(map(str, settings.storage_destination_networks)) == ["127.0.0.1/32"]

@@ -17,6 +17,7 @@ from tests.storage.conftest import (
     wait_until,
 )
 
+from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.identity import Caller, set_caller
@@ -221,3 +222,15 @@ async def test_runs_in_background(start_storage: StartStorage):
         assert len(storage.blob_files()) == 1
         storage.clock.offset = timedelta(seconds=61)
         await wait_until(lambda: storage.blob_files() == [])
+
+
+async def test_grace_period(start_storage: StartStorage):
+    """Bytes stay for the grace period after their last artifact; stored again, the content has its own."""
+    async with start_storage(storage_sweep_seconds=0.05, storage_grace_seconds=3600) as storage:
+        artifact = await storage.write_artifact(b"x")
+        await storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=artifact.name))
+        again = await storage.write_artifact(b"x")
+        assert len(storage.blob_files()) == 2
+        storage.clock.offset = timedelta(seconds=3601)
+        await wait_until(lambda: len(storage.blob_files()) == 1)
+        assert await storage.read(again.name) == b"x"

@@ -14,6 +14,6 @@ async def test_kills(tmp_path: Path, backend: str, request: pytest.FixtureReques
     """Uploads resume, every artifact keeps its bytes, and garbage collection leaves nothing without owner."""
     s3 = request.getfixturevalue("s3_server") if backend == "s3" else None
     seed = random.randrange(1 << 32)
-    result = await KillTest(tmp_path, random.Random(seed), s3).run(kills=8)
+    result = await KillTest(tmp_path, random.Random(seed), s3).run(kills=6, patience=2)
     assert result.is_clean, (seed, result, result.problems, result.orphans, result.multipart)
     assert result.artifacts > 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import grpc
 import pytest
+from tests.s3_server import BUCKET
 from tests.storage.conftest import (
     StartStorage,
     StorageService,
@@ -23,18 +24,40 @@ _WEEK = timedelta(days=7, minutes=1)
 _MIB = 1 << 20
 
 
-def _flip_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def _flip_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def _append_byte(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"x")
+def _append_byte(content: bytes) -> bytes:
+    return content + b"x"
 
 
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+def _truncate(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def _delete(_: bytes) -> None:
+    return None
+
+
+def _damage(storage: StorageService, key: str, damage: Callable[[bytes], bytes | None]) -> None:
+    """Replace the bytes of blob *key* by what *damage* makes of them; delete them if that is None."""
+    if storage.bucket is not None:
+        client = storage.bucket[0].client()
+        damaged = damage(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        if damaged is None:
+            client.delete_object(Bucket=BUCKET, Key=key)
+        else:
+            client.put_object(Bucket=BUCKET, Key=key, Body=damaged)
+        return
+    path = next(path for path in storage.blob_files() if path.name == key)
+    path.chmod(0o640)
+    damaged = damage(path.read_bytes())
+    if damaged is None:
+        path.unlink()
+    else:
+        path.write_bytes(damaged)
 
 
 async def _get(storage: StorageService, artifact: artifact_pb2.Artifact) -> artifact_pb2.Artifact:
@@ -56,16 +79,18 @@ async def _damaged_count(storage: StorageService) -> int:
     return (await storage.suite.GetStorageStatus(pb.GetStorageStatusRequest())).damaged_count
 
 
+@pytest.mark.parametrize("backend", ["disk", "s3"], indirect=True)
 async def test_damage_is_found_and_healed(start_storage: StartStorage):
     """Bytes are read again after a week; damage fails every read, and heals when they are stored again."""
     month = {"seconds": 30 * 86_400}
     contents = [random_bytes(_MIB + n) for n in range(5)]
     async with start_storage() as storage:
-        intact, *damaged = [await storage.write_artifact(each, ttl=month) for each in contents]
-        for artifact, damage in zip(damaged, (_flip_byte, _append_byte, _truncate, Path.unlink), strict=True):
-            blob = next(path for path in storage.blob_files() if path.name.startswith(_sha256(artifact)))
-            blob.chmod(0o640)
-            damage(blob)
+        intact, damaged = await storage.write_artifact(contents[0], ttl=month), []
+        for content, damage in zip(contents[1:], (_flip_byte, _append_byte, _truncate, _delete), strict=True):
+            before = set(storage.blob_keys())
+            damaged.append(await storage.write_artifact(content, ttl=month))
+            (key,) = set(storage.blob_keys()) - before
+            _damage(storage, key, damage)
     async with start_storage(clock_offset=_WEEK, storage_scrub_bytes_per_second=1 << 40) as storage:
         for artifact in damaged:
             await wait_until(lambda artifact=artifact: _is_damaged(storage, artifact))
@@ -80,11 +105,7 @@ async def test_damage_is_found_and_healed(start_storage: StartStorage):
             again = await storage.write_artifact(content)
             assert await storage.read(again.name) == await storage.read(artifact.name) == content
         assert await _damaged_count(storage) == 0
-        assert len(storage.blob_files()) == 5
-
-
-def _sha256(artifact: artifact_pb2.Artifact) -> str:
-    return artifact.checksums.sha256.hex()
+        assert len(storage.blob_keys()) == 5
 
 
 async def _is_verified_again(storage: StorageService, artifact: artifact_pb2.Artifact) -> bool:
@@ -94,9 +115,7 @@ async def _is_verified_again(storage: StorageService, artifact: artifact_pb2.Art
 async def test_read_records_damage(storage: StorageService):
     """A read that finds damage records it: the next one fails before its first byte."""
     artifact = await storage.write_artifact(random_bytes(_MIB))
-    (blob,) = storage.blob_files()
-    blob.chmod(0o640)
-    _flip_byte(blob)
+    _damage(storage, storage.blob_keys()[0], _flip_byte)
     assert await storage.read(artifact.name, read_limit=10)
     assert (await _read_error(storage, artifact)).startswith("ARTIFACT_CORRUPT")
     assert (await _read_error(storage, artifact, read_limit=10)).startswith("ARTIFACT_CORRUPT")

@@ -249,6 +249,10 @@ def _describe_progress(progress: WatchProgressResponse.Progress) -> str:
 
 
 def _describe_job(job: Download) -> str:
+    unfinished = [each.delivery for each in job.files if each.delivery.status in ("PENDING", "RUNNING")]
+    if unfinished:
+        message = next((each.error.message for each in unfinished if each.error.message), "")
+        return printable(f"delivering to {job.deliver_to}" + (f" ({message})" if message else ""))
     is_busy = job.status == Download.RUNNING or job.job_counts
     if is_busy and job.stage and not job.wait_reason:
         return format_enum(Progress.Stage.Name(job.stage))

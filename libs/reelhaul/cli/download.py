@@ -13,7 +13,7 @@ from reelhaul.cli.commands import FAILED, INTERRUPTED
 from reelhaul.cli.display import Display, create_display, status_name
 from reelhaul.cli.options import CommandFailed, client_command, save_options
 from reelhaul.cli.output import format_enum
-from reelhaul.downloads.v1.download_pb2 import Download
+from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.rest import CallFailed, Client
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -61,6 +61,10 @@ _REQUEST_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--max-entries",), {"type": int, "metavar": "N", "help": "Most entries to take; the default is 100."}),
     (("--live",), {"help": "What to do with a live stream: refuse, wait or record."}),
     (("--cookies",), {"metavar": "NAME", "help": "Name of cookies at the server to send to the site."}),
+    (
+        ("--deliver-to",),
+        {"metavar": "NAME", "help": "Destination at the server that the files are delivered to as well."},
+    ),
     (("--priority",), {"help": "low, normal or high."}),
     (
         ("--label", "labels"),
@@ -145,6 +149,8 @@ def save_files(client: Client, job: Download, folder: Path, overwrite: bool, dis
                 on_progress = partial(display.saving, file)
                 saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
                 display.saved(file, saved)
+                if _show_delivery(file, entry.deliver_to, display) == "FAILED":
+                    code = FAILED
             if entry.status != Download.SUCCEEDED:
                 code = FAILED
                 cause = f": {entry.error.message}" if entry.error.message else ""
@@ -158,6 +164,17 @@ def save_files(client: Client, job: Download, folder: Path, overwrite: bool, dis
     for warning in job.warnings:
         display.say("warning", f"warning: {warning}")
     return code
+
+
+def _show_delivery(file: File, destination: str, display: Display) -> str:
+    """Show how the delivery of *file* ended, if there is one; return its status."""
+    delivery = file.delivery
+    if delivery.status == "DELIVERED":
+        display.say("delivered", f"delivered {delivery.uri}", uri=delivery.uri)
+    elif delivery.status == "FAILED":
+        text = f"not delivered to {destination}: {file.name}: {delivery.error.message}"
+        display.say("not_delivered", text, file=file.name, reason=delivery.error.reason)
+    return delivery.status
 
 
 def is_playlist(job: Download) -> bool:

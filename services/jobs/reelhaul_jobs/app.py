@@ -35,6 +35,7 @@ from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
+from reelhaul_jobs.service.deliveries import Deliverer
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
@@ -120,11 +121,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         replica = _replica_id(settings)
         weights = settings.jobs_tenant_weights
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=replica, hub=hub)
+        deliverer = Deliverer(store, queue, storage, notifier, now)
+        stack.push_async_callback(deliverer.close)
         # The names are those of the rows that the loops are led through.
         loops = [
             Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch_wakeup, dispatcher.republish_outstanding),
             Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
+            Loop("deliverer", deliverer.step, 1.0),
             Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
@@ -132,7 +136,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        creation = JobCreation(jobs, batches, now, retention, rules)
+        creation = JobCreation(jobs, batches, storage, now, retention, rules)
         servicers: list[Servicer] = [
             (
                 job_service_pb2_grpc.add_JobServiceServicer_to_server,
@@ -148,7 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
-                ScheduleServicer(schedules, page_tokens, now, retention, rules),
+                ScheduleServicer(schedules, storage, page_tokens, now, retention, rules),
                 _SCHEDULE_SERVICE,
             ),
             (
@@ -203,6 +207,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
+    # Without those of DestinationService: Deliverer repeats a failed delivery, the channel must not.
     storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
     fetcher = open_channel(
         settings.fetcher_target,

@@ -9,7 +9,13 @@ from google.protobuf import field_mask_pb2
 from grpc import aio
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
-from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, storage_service_pb2_grpc
+from reelhaul.storage.v1 import (
+    artifact_pb2,
+    destination_service_pb2,
+    destination_service_pb2_grpc,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+)
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import identity
@@ -30,6 +36,7 @@ class RemoteStorage:
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = storage_service_pb2_grpc.StorageServiceStub(channel)
+        self._destinations = destination_service_pb2_grpc.DestinationServiceStub(channel)
 
     async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
         message = artifact_pb2.Artifact(name=artifact)
@@ -42,6 +49,27 @@ class RemoteStorage:
         except ReelhaulError as error:
             if error.reason not in _GONE:
                 raise
+
+    async def has_destination(self, tenant: str, destination: str) -> bool:
+        request = destination_service_pb2.GetDestinationRequest(name=destination, tenant=tenant)
+        try:
+            with status_as_errors("storage"):
+                await self._destinations.GetDestination(request, timeout=_STORAGE_SECONDS)
+        except ReelhaulError as error:
+            if error.reason != ErrorReason.RESOURCE_NOT_FOUND:
+                raise
+            return False
+        return True
+
+    async def deliver(self, artifact: str, destination: str, tenant: str, object_name: str) -> str:
+        request = destination_service_pb2.DeliverArtifactRequest(
+            artifact=artifact, destination=destination, tenant=tenant, object_name=object_name
+        )
+        with status_as_errors("storage"):
+            response: destination_service_pb2.DeliverArtifactResponse = (
+                await self._destinations.DeliverArtifact(request)
+            )
+        return response.uri
 
     async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         for artifact in artifacts:

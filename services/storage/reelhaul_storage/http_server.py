@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
 from google.protobuf import json_format
@@ -22,12 +24,9 @@ from reelhaul_storage.service.links import LinkedArtifacts
 log = logging.getLogger(__name__)
 
 _ROUTE = r"/artifacts/{artifact}/{file_name:[^/]+}"
-# A connection is closed after so many seconds without a request, or with an unfinished head.
-_IDLE_SECONDS = 20.0
-# The slowest download: it may take this time, and what its bytes take at this rate.
-_MIN_SECONDS, _MIN_BYTES_PER_SECOND = 60.0, 8 << 10
 _MAX_HEADERS = 64
-_MAX_CONNECTIONS = 1024
+# Each connection needs a descriptor, and one of a file.
+_DESCRIPTORS_PER_CONNECTION = 4
 _STATUSES = {
     ErrorReason.FIELD_INVALID: 400,
     ErrorReason.CREDENTIAL_INVALID: 403,
@@ -51,30 +50,53 @@ _TOO_MANY_CONNECTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class LinkServerLimits:
+    """Limits of connections, and of the time that clients may take."""
+
+    #: Further connections are answered 503. The limit of open files bounds them as well.
+    connections: int = 1024
+    #: A connection is closed after so many seconds without a request, or with an unfinished head.
+    idle_seconds: float = 20.0
+    #: A download may take these seconds, and those that its bytes take at this rate.
+    min_seconds: float = 60.0
+    min_bytes_per_second: int = 8 << 10
+
+    def seconds_for(self, size: int) -> float:
+        """Return how long a download of *size* bytes may take."""
+        return self.min_seconds + size / self.min_bytes_per_second
+
+
 @asynccontextmanager
 async def serving_links(
-    linked: LinkedArtifacts, address: str, *, drain_seconds: float, reuse_port: bool = False
+    linked: LinkedArtifacts,
+    address: str,
+    *,
+    drain_seconds: float,
+    reuse_port: bool = False,
+    limits: LinkServerLimits | None = None,
 ) -> AsyncIterator[str]:
     """Serve links at *address* (host:port; port 0: any free port) until the block exits; yields the address.
 
     At the end, downloads in progress get *drain_seconds* to finish. With *reuse_port* a process of the
     same user may hold the port. Raises AddressUnavailable.
     """
+    limits = limits or LinkServerLimits()
     listener = listeners.listen(address, reuse_port=reuse_port)
     app = web.Application()
     app.on_response_prepare.append(_set_security_headers)
-    app.router.add_get(_ROUTE, _Handler(linked).handle)
+    app.router.add_get(_ROUTE, _Handler(linked, limits).handle)
     runner = web.AppRunner(
         app,
         access_log=None,
-        keepalive_timeout=_IDLE_SECONDS,
+        keepalive_timeout=limits.idle_seconds,
         lingering_time=1,
         max_headers=_MAX_HEADERS,
         shutdown_timeout=drain_seconds,
     )
     await runner.setup()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_limit_connections(runner), sock=listener)
+    server = await loop.create_server(_limit_connections(runner, limits), sock=listener)
     bound = f"{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
     log.info("serving links", extra={"address": bound})
     try:
@@ -87,8 +109,8 @@ async def serving_links(
 class _Handler:
     """Answers the requests for links."""
 
-    def __init__(self, linked: LinkedArtifacts) -> None:
-        self._linked = linked
+    def __init__(self, linked: LinkedArtifacts, limits: LinkServerLimits) -> None:
+        self._linked, self._limits = linked, limits
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -127,7 +149,8 @@ class _Handler:
         if response.content is None or not response.content.length:
             return await _send_empty(request, response)
         pieces = self._linked.read(artifact, response.content.start, response.content.length)
-        return await _send_content(request, artifact, response, pieces)
+        seconds = self._limits.seconds_for(response.content.length)
+        return await _send_content(request, artifact, response, pieces, seconds)
 
 
 async def _send_empty(request: web.Request, response: FileResponse) -> web.StreamResponse:
@@ -138,16 +161,19 @@ async def _send_empty(request: web.Request, response: FileResponse) -> web.Strea
 
 
 async def _send_content(
-    request: web.Request, artifact: Artifact, response: FileResponse, pieces: AsyncGenerator[bytes, None]
+    request: web.Request,
+    artifact: Artifact,
+    response: FileResponse,
+    pieces: AsyncGenerator[bytes, None],
+    seconds: float,
 ) -> web.StreamResponse:
-    """Send the file; only an aborted connection shows a failure after the first byte."""
-    assert response.content is not None
+    """Send *pieces* within *seconds*; only an aborted connection shows a failure after the first byte."""
     stream = web.StreamResponse(status=response.status, headers=_to_text(response.headers))
     async with aclosing(pieces):
         # Starts with the first bytes: an earlier failure still sets the status.
         piece = await anext(pieces)
         try:
-            async with asyncio.timeout(_MIN_SECONDS + response.content.length / _MIN_BYTES_PER_SECOND):
+            async with asyncio.timeout(seconds):
                 await stream.prepare(request)
                 await stream.write(piece)
                 async for piece in pieces:
@@ -188,13 +214,15 @@ def _to_text(headers: list[Header]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in headers}
 
 
-def _limit_connections(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
-    """Return a factory of protocols that refuses connections beyond the limit."""
+def _limit_connections(runner: web.AppRunner, limits: LinkServerLimits) -> Callable[[], asyncio.BaseProtocol]:
+    """Return a factory of protocols that refuses connections beyond *limits*."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    maximum = min(limits.connections, descriptors // _DESCRIPTORS_PER_CONNECTION)
 
     def build_protocol() -> asyncio.BaseProtocol:
         server = runner.server
         assert server is not None
-        return server() if len(server.connections) < _MAX_CONNECTIONS else _Refusal()
+        return server() if len(server.connections) < maximum else _Refusal()
 
     return build_protocol
 

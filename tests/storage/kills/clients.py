@@ -133,8 +133,7 @@ class Clients:
             try:
                 if not upload.content_exists:
                     await self._append(upload.name, content)
-                request = pb.FinishUploadRequest(name=upload.name, total_checksums=_checksums(content))
-                return await self._call(lambda: self._stub.FinishUpload(request, timeout=_CALL_SECONDS))  # noqa: B023
+                return await self._finish(upload.name, content)
             except ReelhaulError as error:
                 # Content that was stored is gone, or bytes that were not synced are.
                 if error.reason != _CONFLICT:
@@ -152,19 +151,35 @@ class Clients:
             file.unlink()
 
     async def _send_parts(self, content: bytes) -> artifact_pb2.Artifact | None:
-        """Send the parts to S3; if the service does not want that, write to it."""
+        """Send the parts to S3, all of them again if the service has lost some."""
         upload = await self._create(content, direct=True)
-        if not upload.part_urls:
-            return await self._write_resumably(content)
+        while True:
+            parts = [] if upload.content_exists else await self._put_parts(upload, content)
+            if self._rng.random() < _ABANDONED:
+                return None
+            try:
+                return await self._finish(upload.name, content, parts)
+            except ReelhaulError as error:
+                if error.reason != _CONFLICT:
+                    raise
+                upload = await self._get(upload.name)
+
+    async def _put_parts(
+        self, upload: upload_pb2.Upload, content: bytes
+    ) -> list[pb.FinishUploadRequest.Part]:
         parts = []
         async with httpx.AsyncClient(trust_env=False, timeout=_CALL_SECONDS) as s3:
             for number, url in enumerate(upload.part_urls, 1):
                 part = content[(number - 1) * upload.part_size : number * upload.part_size]
                 response = (await s3.put(url, content=part)).raise_for_status()
                 parts.append(pb.FinishUploadRequest.Part(number=number, etag=response.headers["etag"]))
-        if self._rng.random() < _ABANDONED:
-            return None
-        request = pb.FinishUploadRequest(name=upload.name, total_checksums=_checksums(content), parts=parts)
+        self.written["parts"] += len(parts)
+        return parts
+
+    async def _finish(
+        self, name: str, content: bytes, parts: Sequence[pb.FinishUploadRequest.Part] = ()
+    ) -> artifact_pb2.Artifact:
+        request = pb.FinishUploadRequest(name=name, total_checksums=_checksums(content), parts=parts)
         return await self._call(lambda: self._stub.FinishUpload(request, timeout=_CALL_SECONDS))
 
     async def _create(

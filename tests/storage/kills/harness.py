@@ -42,6 +42,7 @@ FAILPOINTS: Mapping[str, float] = {
     "storage.collect.after_delete": 0.7,
     "storage.multipart.after_create": 0.7,
     "storage.part.after_put": 0.5,
+    "storage.parts.after_take": 0.5,
     "storage.tail.after_put": 0.5,
     "storage.seal.after_marker": 1,
     "storage.seal.after_complete": 1,
@@ -51,6 +52,7 @@ _DISK_ONLY = {"storage.adopt.after_link", "storage.publish.before_rename"}
 _S3_ONLY = {
     "storage.multipart.after_create",
     "storage.part.after_put",
+    "storage.parts.after_take",
     "storage.tail.after_put",
     "storage.seal.after_marker",
     "storage.seal.after_complete",
@@ -64,7 +66,7 @@ _TOKEN = "kills"
 _CLIENTS = 4
 # Every second start is armed with one failpoint; the others are killed after a random time.
 _ARMED = 0.5
-_MAX_SECONDS_TO_KILL, _MAX_SECONDS_TO_FAILPOINT = 0.5, 8.0
+_MAX_SECONDS_TO_KILL = 0.5
 # How often the others are killed before they serve.
 _KILLED_AT_START = 0.1
 # Past the retention of uploads and claims, but not that of the artifacts.
@@ -120,6 +122,7 @@ class KillTest:
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,
             "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{self._port}",
+            "REELHAUL_STORAGE_HTTP_ADDRESS": "127.0.0.1:0",
             "REELHAUL_STORAGE_URL": s3.storage_url(self._prefix) if s3 else "",
             "REELHAUL_STORAGE_RESERVE_BYTES": "0",
             "REELHAUL_STORAGE_SWEEP_SECONDS": "0.1",
@@ -128,14 +131,17 @@ class KillTest:
         self._server = StorageServer(self._environment, folder / "storage.log")
         (folder / "work").mkdir(parents=True, exist_ok=True)
 
-    async def run(self, kills: int) -> Result:
-        """Kill the service *kills* times while clients use it; return what is left afterwards."""
+    async def run(self, kills: int, patience: float = 8.0) -> Result:
+        """Kill the service *kills* times while clients use it; return what is left afterwards.
+
+        A service that has not passed its failpoint after *patience* seconds is killed where it is.
+        """
         result = Result(backend="s3" if self._s3 else "disk")
         async with self._open_clients() as clients:
             tasks = [asyncio.create_task(clients.run(direct=self._s3 is not None)) for _ in range(_CLIENTS)]
             try:
                 for _ in range(kills):
-                    await self._run_until_killed(clients)
+                    await self._run_until_killed(clients, patience)
                     result.kills += 1
                     _raise_failures(tasks)
                 self._server.start({})
@@ -150,15 +156,15 @@ class KillTest:
         result.failpoints.update(self._server.failpoints_hit())
         return result
 
-    async def _run_until_killed(self, clients: Clients) -> None:
+    async def _run_until_killed(self, clients: Clients, patience: float) -> None:
         point = next(self._failpoints) if self._rng.random() < _ARMED else ""
         self._server.start({point: FAILPOINTS[point]} if point else {})
         reading = asyncio.create_task(clients.read_latest())
         if point:
-            await self._server.wait_until_dead(_MAX_SECONDS_TO_FAILPOINT)
+            await self._server.wait_until_dead(patience)
         else:
             if self._rng.random() >= _KILLED_AT_START:
-                await asyncio.wait([reading], timeout=_MAX_SECONDS_TO_FAILPOINT)
+                await asyncio.wait([reading], timeout=patience)
             await asyncio.sleep(self._rng.uniform(0, _MAX_SECONDS_TO_KILL))
         if self._server.exit_code not in (None, -signal.SIGKILL):
             clients.problems.append(f"the service ended by itself with exit code {self._server.exit_code}")
@@ -174,6 +180,7 @@ class KillTest:
         settings = Settings(
             data_dir=self._folder,
             storage_address=f"127.0.0.1:{self._port}",
+            storage_http_address="127.0.0.1:0",
             storage_url=self._environment["REELHAUL_STORAGE_URL"],
             storage_reserve_bytes=0,
             storage_sweep_seconds=0.1,

@@ -159,6 +159,7 @@ class Download(_message.Message):
     JOB_COUNT_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     JOB_COUNTS_FIELD_NUMBER: _builtins.int
+    DELIVER_TO_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job's id, a lower-case UUID; the same job is jobs/{job_id} in /v1."""
     url: _builtins.str
@@ -212,6 +213,8 @@ class Download(_message.Message):
     """Id shared by all downloads of one batch or playlist; empty otherwise."""
     job_count: _builtins.int
     """Number of jobs created from the playlist so far; 0 for a single media item."""
+    deliver_to: _builtins.str
+    """Destination that the files are delivered to; empty means none."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """Result files, the media first; only when SUCCEEDED."""
@@ -303,10 +306,11 @@ class Download(_message.Message):
         job_count: _builtins.int = ...,
         estimate: Global___Estimate | None = ...,
         job_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        deliver_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "progress_percent", b"progress_percent", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "start_time", b"start_time", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_counts", b"job_counts", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "deliver_to", b"deliver_to", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_counts", b"job_counts", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration: _TypeAlias = _typing.Literal["duration"]  # noqa: Y015
     _WhichOneofArgType__duration: _TypeAlias = _typing.Literal["_duration", b"_duration"]  # noqa: Y015
@@ -344,6 +348,7 @@ class File(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """File name for people, safe on every system."""
     kind: _media_pb2.ArtifactInfo.Kind.ValueType
@@ -361,6 +366,10 @@ class File(_message.Message):
     """
     language: _builtins.str
     """BCP-47 language of a subtitle; empty otherwise."""
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """Delivery to Download.deliver_to; absent if there is none."""
+
     def __init__(
         self,
         *,
@@ -371,14 +380,59 @@ class File(_message.Message):
         sha256: _builtins.str = ...,
         url: _builtins.str = ...,
         language: _builtins.str = ...,
+        delivery: Global___Delivery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "language", b"language", "media_type", b"media_type", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "kind", b"kind", "language", b"language", "media_type", b"media_type", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___File: _TypeAlias = File  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """Delivery is the delivery of a file to a destination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """"PENDING", "RUNNING", "DELIVERED" or "FAILED":
+    reelhaul.jobs.v1.ArtifactDelivery.State by name.
+    """
+    uri: _builtins.str
+    """Where the file is, s3://{bucket}/{key}; only when DELIVERED."""
+    attempts: _builtins.int
+    """Number of tries started."""
+    @_builtins.property
+    def error(self) -> Global___Error:
+        """Why the last try failed; absent if it did not."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the next try; only when PENDING."""
+
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        error: Global___Error | None = ...,
+        attempts: _builtins.int = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "retry_time", b"retry_time", "status", b"status", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):

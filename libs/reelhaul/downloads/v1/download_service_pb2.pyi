@@ -86,6 +86,7 @@ class CreateDownloadRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     COOKIES_FIELD_NUMBER: _builtins.int
+    DELIVER_TO_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Page or media URL, http or https."""
     quality: _builtins.str
@@ -176,6 +177,10 @@ class CreateDownloadRequest(_message.Message):
     """Name of cookies that the operator stores for your tenant, to be sent to the site;
     empty means none.
     """
+    deliver_to: _builtins.str
+    """Id of a destination of your tenant that the files are delivered to once the download
+    has SUCCEEDED; empty means none.
+    """
     @_builtins.property
     def subtitle_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """BCP-47 languages, "original" or "all"; empty means ["original"]. "en-x-forced" and
@@ -238,10 +243,11 @@ class CreateDownloadRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         cookies: _builtins.str = ...,
+        deliver_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "end_seconds", b"end_seconds", "schedule_time", b"schedule_time", "start_seconds", b"start_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "audio_bitrate", b"audio_bitrate", "audio_language", b"audio_language", "audio_only", b"audio_only", "chapters", b"chapters", "cookies", b"cookies", "embed_subtitles", b"embed_subtitles", "end_seconds", b"end_seconds", "format", b"format", "hdr", b"hdr", "info_json", b"info_json", "labels", b"labels", "live", b"live", "max_duration_seconds", b"max_duration_seconds", "max_entries", b"max_entries", "max_fps", b"max_fps", "max_size_bytes", b"max_size_bytes", "min_quality", b"min_quality", "playlist", b"playlist", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "require_subtitles", b"require_subtitles", "schedule_time", b"schedule_time", "sponsorblock", b"sponsorblock", "sponsorblock_categories", b"sponsorblock_categories", "start_seconds", b"start_seconds", "subtitle_formats", b"subtitle_formats", "subtitle_kinds", b"subtitle_kinds", "subtitle_languages", b"subtitle_languages", "subtitles", b"subtitles", "subtitles_only", b"subtitles_only", "thumbnail", b"thumbnail", "translate_to", b"translate_to", "ttl_seconds", b"ttl_seconds", "url", b"url", "validate_only", b"validate_only", "video_codec", b"video_codec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds", "_start_seconds", b"_start_seconds", "audio_bitrate", b"audio_bitrate", "audio_language", b"audio_language", "audio_only", b"audio_only", "chapters", b"chapters", "cookies", b"cookies", "deliver_to", b"deliver_to", "embed_subtitles", b"embed_subtitles", "end_seconds", b"end_seconds", "format", b"format", "hdr", b"hdr", "info_json", b"info_json", "labels", b"labels", "live", b"live", "max_duration_seconds", b"max_duration_seconds", "max_entries", b"max_entries", "max_fps", b"max_fps", "max_size_bytes", b"max_size_bytes", "min_quality", b"min_quality", "playlist", b"playlist", "priority", b"priority", "quality", b"quality", "request_id", b"request_id", "require_subtitles", b"require_subtitles", "schedule_time", b"schedule_time", "sponsorblock", b"sponsorblock", "sponsorblock_categories", b"sponsorblock_categories", "start_seconds", b"start_seconds", "subtitle_formats", b"subtitle_formats", "subtitle_kinds", b"subtitle_kinds", "subtitle_languages", b"subtitle_languages", "subtitles", b"subtitles", "subtitles_only", b"subtitles_only", "thumbnail", b"thumbnail", "translate_to", b"translate_to", "ttl_seconds", b"ttl_seconds", "url", b"url", "validate_only", b"validate_only", "video_codec", b"video_codec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_seconds: _TypeAlias = _typing.Literal["end_seconds"]  # noqa: Y015
     _WhichOneofArgType__end_seconds: _TypeAlias = _typing.Literal["_end_seconds", b"_end_seconds"]  # noqa: Y015

@@ -171,6 +171,7 @@ class Job(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     EXPANSION_FIELD_NUMBER: _builtins.int
+    DELIVER_TO_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
@@ -194,6 +195,7 @@ class Job(_message.Message):
     PARENT_JOB_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     RECORDING_STOP_TIME_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: jobs/{job}, {job} a lower-case UUID (v7 if the server created it)."""
     url: _builtins.str
@@ -204,6 +206,11 @@ class Job(_message.Message):
     """Priority among this tenant's jobs; it does not put them before other tenants' jobs."""
     kind: Global___Job.Kind.ValueType
     """One media item, or a list to expand; unset means SINGLE."""
+    deliver_to: _builtins.str
+    """Destination that the artifacts are delivered to once the job has SUCCEEDED; the
+    caller's tenant must have it. Empty means none. For an EXPANSION: that of each of
+    its jobs. Format: destinations/{destination}, or the bare id
+    """
     state: Global___Job.State.ValueType
     """Current state."""
     attempt_count: _builtins.int
@@ -334,6 +341,12 @@ class Job(_message.Message):
         did, and after RetryJob.
         """
 
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactDelivery]:
+        """Deliveries of the artifacts to deliver_to, one for each, in the same order; empty
+        until SUCCEEDED. The artifacts do not expire before their deliveries have ended.
+        """
+
     def __init__(
         self,
         *,
@@ -349,6 +362,7 @@ class Job(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         kind: Global___Job.Kind.ValueType = ...,
         expansion: Global___Expansion | None = ...,
+        deliver_to: _builtins.str = ...,
         state: Global___Job.State.ValueType = ...,
         progress: _media_pb2.Progress | None = ...,
         error: _status_pb2.Status | None = ...,
@@ -372,16 +386,110 @@ class Job(_message.Message):
         parent_job: _builtins.str = ...,
         estimate: _media_pb2.Estimate | None = ...,
         recording_stop_time: _timestamp_pb2.Timestamp | None = ...,
+        deliveries: _abc.Iterable[Global___ArtifactDelivery] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "media", b"media", "next_attempt_time", b"next_attempt_time", "progress", b"progress", "recording_stop_time", b"recording_stop_time", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "ttl", b"ttl", "update_time", b"update_time", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_count", b"attempt_count", "attempt_deadline", b"attempt_deadline", "batch_id", b"batch_id", "create_time", b"create_time", "deduplicated", b"deduplicated", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "etag", b"etag", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "kind", b"kind", "labels", b"labels", "media", b"media", "name", b"name", "next_attempt_time", b"next_attempt_time", "parent_job", b"parent_job", "priority", b"priority", "progress", b"progress", "recording_stop_time", b"recording_stop_time", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "url", b"url", "wait", b"wait", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_count", b"attempt_count", "attempt_deadline", b"attempt_deadline", "batch_id", b"batch_id", "create_time", b"create_time", "deduplicated", b"deduplicated", "deliver_to", b"deliver_to", "deliveries", b"deliveries", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "etag", b"etag", "expansion", b"expansion", "expiration", b"expiration", "expire_time", b"expire_time", "format", b"format", "got", b"got", "kind", b"kind", "labels", b"labels", "media", b"media", "name", b"name", "next_attempt_time", b"next_attempt_time", "parent_job", b"parent_job", "priority", b"priority", "progress", b"progress", "recording_stop_time", b"recording_stop_time", "retry_policy", b"retry_policy", "revision", b"revision", "schedule", b"schedule", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time", "url", b"url", "wait", b"wait", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_expiration) -> _WhichOneofReturnType_expiration | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class ArtifactDelivery(_message.Message):
+    """ArtifactDelivery is the delivery of one artifact of a job to a destination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ArtifactDelivery._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: ArtifactDelivery._State.ValueType  # 0
+        """Never returned."""
+        PENDING: ArtifactDelivery._State.ValueType  # 1
+        """Not delivered yet; next_attempt_time is the time of the next try."""
+        RUNNING: ArtifactDelivery._State.ValueType  # 2
+        """Being sent."""
+        DELIVERED: ArtifactDelivery._State.ValueType  # 3
+        """Sent, and verified at the destination."""
+        FAILED: ArtifactDelivery._State.ValueType  # 4
+        """Failed for good; RedeliverJob tries again."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """State of a delivery."""
+
+    STATE_UNSPECIFIED: ArtifactDelivery.State.ValueType  # 0
+    """Never returned."""
+    PENDING: ArtifactDelivery.State.ValueType  # 1
+    """Not delivered yet; next_attempt_time is the time of the next try."""
+    RUNNING: ArtifactDelivery.State.ValueType  # 2
+    """Being sent."""
+    DELIVERED: ArtifactDelivery.State.ValueType  # 3
+    """Sent, and verified at the destination."""
+    FAILED: ArtifactDelivery.State.ValueType  # 4
+    """Failed for good; RedeliverJob tries again."""
+
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    artifact: _builtins.str
+    """Format: artifacts/{artifact}"""
+    destination: _builtins.str
+    """Format: destinations/{destination}"""
+    state: Global___ArtifactDelivery.State.ValueType
+    """Current state."""
+    uri: _builtins.str
+    """Where the object is: s3://{bucket}/{key}; only when DELIVERED."""
+    attempt_count: _builtins.int
+    """Number of tries started."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why the last try failed; unset if it did not."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the next try; only when PENDING."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the delivery fails for good unless it has succeeded."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last change."""
+
+    def __init__(
+        self,
+        *,
+        artifact: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        state: Global___ArtifactDelivery.State.ValueType = ...,
+        uri: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+        attempt_count: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "error", b"error", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt_count", b"attempt_count", "deadline", b"deadline", "destination", b"destination", "error", b"error", "next_attempt_time", b"next_attempt_time", "state", b"state", "update_time", b"update_time", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactDelivery: _TypeAlias = ArtifactDelivery  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

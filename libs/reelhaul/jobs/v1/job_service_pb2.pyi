@@ -548,6 +548,32 @@ class BatchCancelJobsResponse(_message.Message):
 Global___BatchCancelJobsResponse: _TypeAlias = BatchCancelJobsResponse  # noqa: Y015
 
 @_typing.final
+class RedeliverJobRequest(_message.Message):
+    """Request of RedeliverJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: jobs/{job}"""
+    etag: _builtins.str
+    """If set, it must match, else ETAG_MISMATCH."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverJobRequest: _TypeAlias = RedeliverJobRequest  # noqa: Y015
+
+@_typing.final
 class PauseJobRequest(_message.Message):
     """Request of PauseJob."""
 

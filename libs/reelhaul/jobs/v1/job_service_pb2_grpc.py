@@ -83,6 +83,11 @@ class JobServiceStub:
                 request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.RedeliverJob = channel.unary_unary(
+                '/reelhaul.jobs.v1.JobService/RedeliverJob',
+                request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RedeliverJobRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
         self.PauseJob = channel.unary_unary(
                 '/reelhaul.jobs.v1.JobService/PauseJob',
                 request_serializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.PauseJobRequest.SerializeToString,
@@ -243,6 +248,16 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RedeliverJob(self, request, context):
+        """Starts the FAILED deliveries of a job again, with a new deadline. A job without any
+        is STATE_CONFLICT.
+
+        Errors: ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseJob(self, request, context):
         """Pauses a job: PAUSED at once, durable when the call returns. A running worker
         learns it at its next renewal, stops, and may keep what it has for a later resume;
@@ -306,7 +321,7 @@ class JobServiceServicer:
         """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
         failure of the job is in job.error; the stream's status is OK nevertheless. For an
         EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
-        have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+        have ended; that of a job with deliver_to when its deliveries have. After the resume_token of a terminal snapshot only OK follows (204 over
         SSE), unless the job was retried.
 
         The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
@@ -398,6 +413,11 @@ def add_JobServiceServicer_to_server(servicer, server):
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
                     request_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'RedeliverJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverJob,
+                    request_deserializer=reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RedeliverJobRequest.FromString,
                     response_serializer=reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
             'PauseJob': grpc.unary_unary_rpc_method_handler(
@@ -678,6 +698,33 @@ class JobService:
             target,
             '/reelhaul.jobs.v1.JobService/RetryJob',
             reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+            reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.jobs.v1.JobService/RedeliverJob',
+            reelhaul_dot_jobs_dot_v1_dot_job__service__pb2.RedeliverJobRequest.SerializeToString,
             reelhaul_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,

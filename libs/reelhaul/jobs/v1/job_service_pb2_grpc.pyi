@@ -102,6 +102,12 @@ class JobServiceStub:
 
     Errors: QUOTA_EXCEEDED, ETAG_MISMATCH, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
+    RedeliverJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RedeliverJobRequest, _job_pb2.Job]
+    """Starts the FAILED deliveries of a job again, with a new deadline. A job without any
+    is STATE_CONFLICT.
+
+    Errors: ETAG_MISMATCH.
+    """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_pb2.Job]
     """Pauses a job: PAUSED at once, durable when the call returns. A running worker
     learns it at its next renewal, stops, and may keep what it has for a later resume;
@@ -141,7 +147,7 @@ class JobServiceStub:
     """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
     failure of the job is in job.error; the stream's status is OK nevertheless. For an
     EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
-    have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+    have ended; that of a job with deliver_to when its deliveries have. After the resume_token of a terminal snapshot only OK follows (204 over
     SSE), unless the job was retried.
 
     The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
@@ -242,6 +248,12 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors: QUOTA_EXCEEDED, ETAG_MISMATCH, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS.
     """
+    RedeliverJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RedeliverJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Starts the FAILED deliveries of a job again, with a new deadline. A job without any
+    is STATE_CONFLICT.
+
+    Errors: ETAG_MISMATCH.
+    """
     PauseJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Pauses a job: PAUSED at once, durable when the call returns. A running worker
     learns it at its next renewal, stops, and may keep what it has for a later resume;
@@ -281,7 +293,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
     failure of the job is in job.error; the stream's status is OK nevertheless. For an
     EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
-    have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+    have ended; that of a job with deliver_to when its deliveries have. After the resume_token of a terminal snapshot only OK follows (204 over
     SSE), unless the job was retried.
 
     The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect
@@ -429,6 +441,18 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RedeliverJob(
+        self,
+        request: _job_service_pb2.RedeliverJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Starts the FAILED deliveries of a job again, with a new deadline. A job without any
+        is STATE_CONFLICT.
+
+        Errors: ETAG_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
     def PauseJob(
         self,
         request: _job_service_pb2.PauseJobRequest,
@@ -508,7 +532,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams one job: a snapshot, then each change, then a terminal snapshot and OK. A
         failure of the job is in job.error; the stream's status is OK nevertheless. For an
         EXPANSION, progress is that of its jobs, and the terminal snapshot is sent when these
-        have ended. After the resume_token of a terminal snapshot only OK follows (204 over
+        have ended; that of a job with deliver_to when its deliveries have. After the resume_token of a terminal snapshot only OK follows (204 over
         SSE), unless the job was retried.
 
         The stream ends with UNAVAILABLE when the server drains, and after 12 h: reconnect

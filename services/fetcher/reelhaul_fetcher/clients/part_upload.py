@@ -137,6 +137,8 @@ class PartUploader:
                 response = await self._client.put(url, content=part.stream(), headers=headers)
             except httpx.TransportError as error:
                 failure = _unavailable(f"S3 does not answer ({type(error).__name__})")
+                # That took long already: whoever watches the upload should hear of it.
+                retryable = not isinstance(error, httpx.TimeoutException)
             else:
                 if response.is_success and (etag := response.headers.get("etag")):
                     return str(etag)

@@ -174,12 +174,12 @@ class ArtifactUploader:
         Gives up if nothing was stored for *patience* seconds.
         """
         now, backoff = asyncio.get_running_loop().time, Backoff()
-        give_up_at, most = now() + patience, 0
+        stored_at, most = now(), 0
 
         def on_stored(size: int) -> None:
-            nonlocal give_up_at, most
+            nonlocal stored_at, most
             if size > most:
-                most, give_up_at = size, now() + patience
+                stored_at, most = now(), size
                 backoff.reset()
             on_progress(size)
 
@@ -197,14 +197,17 @@ class ArtifactUploader:
                     raise
                 if error.reason in _RETRY_FROM_OFFSET:
                     pending.etags.clear()
-                if now() > give_up_at:
+                    # No outage: waiting longer does not help.
+                    patience = self._retry_seconds
+                timed_out = error.reason == ErrorReason.REQUEST_TIMED_OUT
+                text = "storage does not answer in time" if timed_out else error.text
+                if now() - stored_at > patience:
+                    backend = error.metadata.get("backend", "")
                     raise ReelhaulError(
-                        ErrorReason.STORAGE_UNAVAILABLE,
-                        error.text,
-                        metadata={"backend": error.metadata.get("backend", "")},
+                        ErrorReason.STORAGE_UNAVAILABLE, text, metadata={"backend": backend}
                     ) from error
-                log.warning("storing failed; trying again", extra={"job": metadata.job, "cause": error.text})
-                on_wait(error.text)
+                log.warning("storing failed; trying again", extra={"job": metadata.job, "cause": text})
+                on_wait(text)
             await asyncio.sleep(backoff.next_delay())
 
     async def _transfer(

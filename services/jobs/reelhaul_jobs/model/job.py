@@ -12,7 +12,15 @@ from typing import Any
 from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model.states import TRANSITIONS, AttemptState, Kind, Priority, QueueStage, State
+from reelhaul_jobs.model.states import (
+    TRANSITIONS,
+    AttemptState,
+    DeliveryState,
+    Kind,
+    Priority,
+    QueueStage,
+    State,
+)
 from reelhaul_runtime.errors import StateConflict
 from reelhaul_runtime.sites import site_of
 
@@ -51,6 +59,30 @@ class Expansion:
         return self.job_count + self.skipped_count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """The delivery of one artifact of a job to the job's destination."""
+
+    #: Name of the artifact.
+    artifact: str
+    state: DeliveryState = DeliveryState.PENDING
+    #: Where the object is; empty until it is delivered.
+    uri: str = ""
+    #: Why the last try failed.
+    error: status_pb2.Status | None = None
+    attempt_count: int = 0
+    #: When it is tried next; while it runs, when it is taken from a runner that went silent.
+    due: datetime | None = None
+    #: When it fails for good.
+    deadline: datetime
+    update_time: datetime
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a runner holds it, or went silent."""
+        return self.state is DeliveryState.RUNNING
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A requested download and its progress. All times are aware, in UTC."""
@@ -80,6 +112,8 @@ class Job:
     position: int = 0
     #: Set for an EXPANSION only.
     expansion: Expansion | None = None
+    #: Id of the tenant's destination that the artifacts are delivered to; empty if there is none.
+    deliver_to: str = ""
 
     state: State = State.QUEUED
     #: Incremented on every re-queue, charged or not, so that no publication is a duplicate.
@@ -113,6 +147,10 @@ class Job:
     warnings: tuple[media_pb2.Warning, ...] = ()
     #: When a user asked to stop the recording and keep it; None if nobody did.
     recording_stop_time: datetime | None = None
+    #: One for each artifact of a SUCCEEDED job with ``deliver_to``.
+    deliveries: tuple[Delivery, ...] = ()
+    #: When the next delivery is to be tried; None if all have ended.
+    delivery_time: datetime | None = None
     #: When storage is to be told the artifacts' expiry; None once it is told.
     confirm_time: datetime | None = None
     #: Set if the jobs of this expansion are to be cancelled with it.
@@ -154,6 +192,12 @@ class Job:
     def is_leased(self) -> bool:
         """Whether a worker may hold it."""
         return self.state in (State.RUNNING, State.CANCELLING)
+
+    @property
+    def artifacts_expire_time(self) -> datetime | None:
+        """When the artifacts expire: not before their deliveries have ended."""
+        deadlines = [delivery.deadline for delivery in self.deliveries if self.delivery_time is not None]
+        return max([self.expire_time, *deadlines]) if self.expire_time else None
 
     @property
     def next_attempt_time(self) -> datetime | None:

@@ -12,6 +12,9 @@ from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.model.job import Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.states import Kind, Priority
 
+#: What the names of destinations begin with.
+DESTINATIONS = "destinations/"
+
 # A template is no job: the id that it must have means nothing.
 _NO_ID = str(uuid.UUID(int=0))
 
@@ -41,6 +44,7 @@ def template_from_proto(
         ),
         attempt_deadline=message.attempt_deadline.ToTimedelta(),
         ttl=message.ttl.ToTimedelta() if message.HasField("ttl") else retention,
+        deliver_to=message.deliver_to.removeprefix(DESTINATIONS),
         expansion=Expansion(max_entries=expansion.max_entries, new_entries_only=expansion.new_entries_only)
         if message.HasField("expansion")
         else None,
@@ -57,6 +61,7 @@ def template_to_proto(template: Job) -> job_pb2.Job:
         retry_policy=retry_policy_to_proto(template.retry),
         attempt_deadline=_to_duration(template.attempt_deadline),
         ttl=_to_duration(template.ttl),
+        deliver_to=f"{DESTINATIONS}{template.deliver_to}" if template.deliver_to else "",
         kind=cast("job_pb2.Job.Kind.ValueType", template.kind),
     )
     if template.expansion is not None:

@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import rate_limit, retries, transition
+from reelhaul_jobs.model import deliveries, rate_limit, retries, transition
 from reelhaul_jobs.model.job import Attempt, AttemptOutcome, Job
 from reelhaul_jobs.model.playlist_expansion import with_entry_count
 from reelhaul_jobs.model.queue_transitions import complete_cancel, requeue
@@ -269,6 +269,7 @@ def _succeed(job: Job, succeeded: Succeeded, now: datetime) -> Job:
         artifacts=succeeded.artifacts,
         warnings=succeeded.warnings,
         confirm_time=now if succeeded.artifacts else None,
+        **deliveries.start(job, succeeded.artifacts, now),
     )
 
 

@@ -123,6 +123,7 @@ def create_child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, pos
         schedule=parent.schedule,
         parent=parent.id,
         position=entry.position,
+        deliver_to=parent.deliver_to,
         media=_media_of(entry),
     )
     return enqueue(job)

@@ -130,7 +130,7 @@ def check_etag(job: Job, etag: str) -> None:
 def delete(job: Job, now: datetime) -> Transition:
     """Delete *job* for its callers; one that has not ended is cancelled first."""
     ended = job if job.state.is_terminal else cancel(job, now, "deleted by a user").job
-    return Transition(before=job, job=ended.bump(now, delete_time=now, confirm_time=now))
+    return Transition(before=job, job=ended.bump(now, delete_time=now, confirm_time=now, delivery_time=None))
 
 
 def cancel_child(job: Job, parent: Job, now: datetime) -> Transition:

@@ -27,8 +27,9 @@ class JobView:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job, and of an expansion all of its jobs, have ended."""
-        return self.job.state.is_terminal and all(
+        """Whether the job with its deliveries, and of an expansion all of its jobs, have ended."""
+        job_has_ended = self.job.state.is_terminal and self.job.delivery_time is None
+        return job_has_ended and all(
             state.is_terminal or not number for state, number in (self.children or {}).items()
         )
 

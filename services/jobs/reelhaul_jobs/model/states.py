@@ -89,6 +89,15 @@ class Kind(IntEnum):
     EXPANSION = 2
 
 
+class DeliveryState(IntEnum):
+    """State of the delivery of an artifact; numbered as ArtifactDelivery.State."""
+
+    PENDING = 1
+    RUNNING = 2
+    DELIVERED = 3
+    FAILED = 4
+
+
 class AttemptState(IntEnum):
     """State of an attempt; numbered as Attempt.State."""
 

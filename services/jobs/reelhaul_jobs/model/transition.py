@@ -68,6 +68,8 @@ class Transition:
 
         The worker with the lease has to stop; workers with earlier leases delete media kept for an ended job.
         """
+        if self.is_delivery:
+            return False
         has_run_before = self.job.epoch > (1 if self.before.is_leased else 0)
         if self.job.state.is_terminal and has_run_before:
             return True
@@ -77,9 +79,18 @@ class Transition:
         return stopped or self.job.state in (State.CANCELLING, State.PAUSED)
 
     @property
+    def is_delivery(self) -> bool:
+        """Whether a delivery of the job's artifacts changed in a way that callers see, and nothing else."""
+        return (
+            self.job.state is self.before.state
+            and self.job.revision != self.before.revision
+            and self.job.deliveries != self.before.deliveries
+        )
+
+    @property
     def event(self) -> Event | None:
-        """The event for watchers; None if the state did not change."""
-        if self.job.state is self.before.state:
+        """The event for watchers; None if neither the state nor a delivery changed."""
+        if self.job.state is self.before.state and not self.is_delivery:
             return None
         return create_event(self.job, self.before)
 

@@ -96,7 +96,18 @@ class QueueStore(Protocol):
         """Return ids of jobs of the expansion *parent* that have not ended and are not being cancelled."""
 
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
-        """Return ids of ended jobs that are not deleted and whose expire_time has passed."""
+        """Return ids of ended jobs that are not deleted and whose expire_time has passed.
+
+        Without those that have unfinished deliveries.
+        """
+
+    async def list_deliveries_due(
+        self, now: datetime, per_tenant: int, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """Return id and tenant of jobs whose next delivery is to be tried now, the longest overdue first.
+
+        At most *per_tenant* of each tenant.
+        """
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         """Record that storage knows the expiry (*again* is None), or is to be told again at *again*."""

@@ -19,6 +19,16 @@ class Storage(Protocol):
     async def set_expire_time(self, artifact: str, expire_time: datetime) -> None:
         """Keep the artifact (by name) until *expire_time*. A missing artifact is not an error."""
 
+    async def has_destination(self, tenant: str, destination: str) -> bool:
+        """Return whether *tenant* has the destination (by id). Raises SERVICE_UNAVAILABLE."""
+
+    async def deliver(self, artifact: str, destination: str, tenant: str, object_name: str) -> str:
+        """Copy the artifact (by name) of *tenant* to its destination (by id); return the object's URI.
+
+        It may take hours, and returns once the object is verified. A call that is cancelled leaves no
+        incomplete object. Raises why it failed.
+        """
+
     async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         """Delete the artifacts (by name). A missing artifact is not an error."""
 

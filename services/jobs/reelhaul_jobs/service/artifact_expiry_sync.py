@@ -65,9 +65,10 @@ class ArtifactExpirySync:
         return confirmed
 
     async def _keep(self, job: Job) -> bool:
-        assert job.expire_time is not None
+        expire_time = job.artifacts_expire_time
+        assert expire_time is not None
         for artifact in job.artifacts:
-            await self._storage.set_expire_time(artifact.name, job.expire_time)
+            await self._storage.set_expire_time(artifact.name, expire_time)
         await self._queue.mark_expiry_confirmed(job.id, None)
         return True
 

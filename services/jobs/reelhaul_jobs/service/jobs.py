@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reelhaul_jobs.model import preflight, queue_transitions, user_actions
+from reelhaul_jobs.model import deliveries, preflight, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import CountQuery, Summary
 from reelhaul_jobs.model.results import JobView, Owner
@@ -109,6 +109,10 @@ class Jobs:
         return await self._change(
             job_id, owner, etag, lambda job: queue_transitions.retry(job, self._now()), key
         )
+
+    async def redeliver(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
+        """Start the failed deliveries of the job again. STATE_CONFLICT where there are none."""
+        return await self._change(job_id, owner, etag, lambda job: deliveries.redeliver(job, self._now()))
 
     async def pause(self, job_id: str, owner: Owner, *, etag: str = "") -> JobView:
         """Hold the job until it is resumed. STATE_CONFLICT where it has ended."""

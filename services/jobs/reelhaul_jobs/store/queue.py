@@ -53,8 +53,32 @@ _ACTIVE_CHILDREN = (
 )
 _EXPIRED = (
     select(jobs.c.id)
-    .where(jobs.c.end_time.is_not(None), jobs.c.delete_time.is_(None), jobs.c.expire_time <= bindparam("now"))
+    .where(
+        jobs.c.end_time.is_not(None),
+        jobs.c.delete_time.is_(None),
+        jobs.c.expire_time <= bindparam("now"),
+        # Deliveries end within a day.
+        jobs.c.delivery_time.is_(None),
+    )
     .order_by(jobs.c.expire_time)
+    .limit(bindparam("most"))
+)
+_DELIVERIES = (
+    select(
+        jobs.c.id,
+        jobs.c.tenant,
+        jobs.c.delivery_time,
+        func.row_number()
+        .over(partition_by=jobs.c.tenant, order_by=(jobs.c.delivery_time, jobs.c.id))
+        .label("number"),
+    )
+    .where(jobs.c.delivery_time.is_not(None), jobs.c.delivery_time <= bindparam("now"))
+    .subquery()
+)
+_DELIVERIES_DUE = (
+    select(_DELIVERIES.c.id, _DELIVERIES.c.tenant)
+    .where(_DELIVERIES.c.number <= bindparam("per_tenant"))
+    .order_by(_DELIVERIES.c.delivery_time)
     .limit(bindparam("most"))
 )
 _MARK_EXPIRY_CONFIRMED = Statement(
@@ -129,6 +153,15 @@ class SqlQueueStore:
 
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
         return await self._list_ids(_EXPIRED, {"now": rows.to_micros(now), "most": limit})
+
+    async def list_deliveries_due(
+        self, now: datetime, per_tenant: int, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        values = {"now": rows.to_micros(now), "per_tenant": per_tenant, "most": limit}
+        found = await self._database.read(
+            lambda connection: connection.execute(_DELIVERIES_DUE, values).all()
+        )
+        return [(row.id, row.tenant) for row in found]
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         values = {"job": job_id, "again": rows.to_micros_or_none(again)}

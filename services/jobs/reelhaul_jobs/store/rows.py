@@ -14,6 +14,7 @@ from google.rpc import status_pb2
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.model.deliveries import delivery_from_proto, delivery_to_proto
 from reelhaul_jobs.model.job import Attempt, Event, Expansion, Job, RetryPolicy
 from reelhaul_jobs.model.lists import NEVER
 from reelhaul_jobs.model.retries import error_reason
@@ -56,6 +57,7 @@ def row_from_job(job: Job) -> dict[str, Any]:
         "schedule": job.schedule,
         "parent": job.parent,
         "position": job.position,
+        "deliver_to": job.deliver_to,
         "create_time": to_micros(job.create_time),
     } | mutable_columns(job)
 
@@ -86,6 +88,7 @@ def mutable_columns(job: Job) -> dict[str, Any]:
         "end_order": to_micros(job.end_time or NEVER),
         "confirm_time": to_micros_or_none(job.confirm_time),
         "delete_time": to_micros_or_none(job.delete_time),
+        "delivery_time": to_micros_or_none(job.delivery_time),
         "cascade_time": to_micros_or_none(job.cascade_time),
         "expansion": _expansion_to_bytes(job.expansion),
         "error_reason": ErrorReason.Name(error_reason(job.error)) if job.error else "",
@@ -118,6 +121,7 @@ _COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
     "got": ("result",),
     "artifacts": ("result",),
     "warnings": ("result",),
+    "deliveries": ("result",),
     "recording_stop_time": ("result",),
 }
 
@@ -150,6 +154,7 @@ def job_from_row(row: Row) -> Job:
         "got": result.got if result.HasField("got") else None,
         "artifacts": tuple(result.artifacts),
         "warnings": tuple(result.warnings),
+        "deliveries": tuple(map(delivery_from_proto, result.deliveries)),
         "recording_stop_time": _stop_time(result),
     }
     return Job.from_row(row["site"], fields)
@@ -167,6 +172,7 @@ _UNCONVERTED = (
     "schedule",
     "parent",
     "position",
+    "deliver_to",
     "attempt",
     "epoch",
     "charged",
@@ -187,6 +193,7 @@ _TIMES = (
     "avoid_until",
     "confirm_time",
     "delete_time",
+    "delivery_time",
     "cascade_time",
 )
 
@@ -256,9 +263,11 @@ def event_from_row(row: Row) -> Event:
 
 def _result_from_job(job: Job) -> bytes | None:
     stop_time = job.recording_stop_time
-    if job.media is None and job.got is None and not (job.artifacts or job.warnings or stop_time):
+    lists = job.artifacts or job.warnings or job.deliveries
+    if job.media is None and job.got is None and not (lists or stop_time):
         return None
     result = job_pb2.Job(media=job.media, got=job.got, artifacts=job.artifacts, warnings=job.warnings)
+    result.deliveries.extend(delivery_to_proto(job, delivery) for delivery in job.deliveries)
     if stop_time:
         result.recording_stop_time.FromDatetime(stop_time)
     return result.SerializeToString()

@@ -81,6 +81,9 @@ jobs = Table(
     Column("end_order", BigInteger, nullable=False, info={UNSET: NEVER}),
     Column("confirm_time", BigInteger),
     Column("delete_time", BigInteger),
+    # The tenant's destination, and when the next delivery to it is to be tried.
+    Column("deliver_to", String(63), nullable=False, server_default=""),
+    Column("delivery_time", BigInteger),
     # Set if its children are to be cancelled.
     Column("cascade_time", BigInteger),
     # For filters: ErrorInfo.reason of error.
@@ -91,7 +94,7 @@ jobs = Table(
     # Serialized messages.
     Column("progress", LargeBinary),
     Column("error", LargeBinary),
-    # A serialized jobs.v1.Job with media, got, artifacts, warnings and recording_stop_time.
+    # A serialized jobs.v1.Job with media, got, artifacts, warnings, deliveries and recording_stop_time.
     Column("result", LargeBinary),
 )
 
@@ -134,6 +137,7 @@ def _partial(name: str, *columns: Column[Any], only: str, unique: bool = False) 
 # Each entry of a playlist becomes one job.
 _partial("jobs_by_position", jobs.c.parent, jobs.c.position, only="parent <> ''", unique=True)
 _partial("jobs_cascading", jobs.c.cascade_time, only="cascade_time IS NOT NULL")
+_partial("jobs_delivering", jobs.c.delivery_time, only="delivery_time IS NOT NULL")
 _partial(
     "jobs_live_by_schedule",
     jobs.c.tenant,

@@ -6,10 +6,23 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from reelhaul_runtime.errors import NotFound
-from reelhaul_runtime.filters.ast import Node, mentions_field, required_value
+from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Term, mentions_field
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
@@ -59,14 +72,16 @@ def get_artifacts(connection: Connection, ids: Iterable[str]) -> list[Artifact]:
 
 def is_cheap(query: Query) -> bool:
     """Return whether an index finds the artifacts of *query*, rather than a scan of many rows."""
-    if query.where is None:
-        return query.tenant is not None
-    return bool(required_value(query.where, "job"))
+    return query.tenant is not None if query.where is None else _is_selective(query.where)
 
 
 def list_artifacts(connection: Connection, query: Query) -> list[Artifact]:
     statement = _ARTIFACTS.where(*_conditions(query.tenant, query.where))
-    order, id_ = artifacts.c[query.order], artifacts.c.id
+    order: ColumnElement[Any] = artifacts.c[query.order]
+    id_ = artifacts.c.id
+    if query.where is not None and _is_selective(query.where):
+        # Else SQLite reads all artifacts of the tenant in this order, rather than those of the jobs.
+        order = type_coerce(type_coerce(order, BigInteger) + 0, order.type)
     if query.after is not None:
         last_value, last_id = query.after
         if query.descending:
@@ -169,6 +184,19 @@ def find_known_keys(connection: Connection, keys: Iterable[str]) -> set[str]:
     live_keys = select(blobs.c.key).where(blobs.c.key.in_(keys))
     doomed_keys = select(doomed.c.key).where(doomed.c.key.in_(keys))
     return set(connection.execute(live_keys.union(doomed_keys)).scalars())
+
+
+def _is_selective(where: Node) -> bool:
+    """Return whether *where* names the jobs whose artifacts match: an index finds these few."""
+    match where:
+        case And(nodes):
+            return any(map(_is_selective, nodes))
+        case Or(nodes):
+            return all(map(_is_selective, nodes))
+        case Term(field="job", operator=Operator.EQUAL):
+            return True
+        case _:
+            return False
 
 
 def _conditions(tenant: str | None, where: Node | None) -> list[ColumnElement[bool]]:

@@ -115,7 +115,7 @@ class SqlCatalog:
         return await self._database.read(lambda c: artifacts.find_crc32s(c, keys))
 
     async def set_crc32(self, key: str, crc32: int) -> None:
-        await self._database.write(lambda c: artifacts.set_crc32(c, key, crc32))
+        await self._write(lambda c: artifacts.set_crc32(c, key, crc32))
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))

@@ -14,7 +14,7 @@ from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import extend_crc32c
-from reelhaul_storage.errors import Corrupt, RangeInvalid
+from reelhaul_storage.errors import BackendUnavailable, Corrupt, RangeInvalid
 from reelhaul_storage.model import Artifact, Query, TenantUsage
 from reelhaul_storage.ports import BlobStore, Catalog
 from reelhaul_storage.service.garbage_collector import GarbageCollector
@@ -144,12 +144,12 @@ class Artifacts:
             async for piece in self._blobs.read(artifact.key, offset, length):
                 crc32c, read = extend_crc32c(crc32c, piece), read + len(piece)
                 if read == artifact.content.size and crc32c != artifact.content.crc32c:
-                    await self._report_damage(artifact, start_time)
+                    await self.report_damage(artifact, start_time)
                 yield piece
         except (EOFError, KeyError):
-            await self._report_damage(artifact, start_time)
+            await self.report_damage(artifact, start_time)
 
-    async def _report_damage(self, artifact: Artifact, start_time: datetime) -> NoReturn:
+    async def report_damage(self, artifact: Artifact, start_time: datetime) -> NoReturn:
         """Record and raise that a read from *start_time* on found damage. Raises ARTIFACT_CORRUPT.
 
         Raises RESOURCE_NOT_FOUND if the artifact was deleted in the meantime.
@@ -157,7 +157,7 @@ class Artifacts:
         try:
             await self._catalog.get_artifact(artifact.id)
             await self._catalog.mark_damaged(artifact.key, start_time, self._now())
-        except Unavailable:
+        except (Unavailable, BackendUnavailable):
             log.warning("damage could not be recorded", extra={"artifact": artifact.name})
         log.error("damaged bytes", extra={"artifact": artifact.name, "key": artifact.key})
         raise Corrupt(artifact.name)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from reelhaul_runtime.addresses import unmap
 from reelhaul_runtime.errors import FieldInvalid
 from reelhaul_runtime.identity import caller
-from reelhaul_storage.errors import Corrupt, LinkAddressForbidden, LinkInvalid, Unsupported
+from reelhaul_storage.errors import LinkAddressForbidden, LinkInvalid, Unsupported
 from reelhaul_storage.local_links import LinkKeys, LocalLink, Signature
 from reelhaul_storage.model import Artifact, LinkTerms, Network
 from reelhaul_storage.ports import BlobStore, Catalog, LinkSigner
@@ -42,12 +42,14 @@ class Links:
     ) -> tuple[str, datetime]:
         """Return a link and when it expires: after *ttl*, or with the artifact if that is earlier.
 
-        Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED, FIELD_INVALID (ttl), METHOD_UNSUPPORTED (*network*).
+        Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED, ARTIFACT_CORRUPT, FIELD_INVALID (ttl), and
+        METHOD_UNSUPPORTED (*network*).
         """
         ttl = _DEFAULT_TTL if ttl is None else ttl
         if not timedelta(seconds=1) <= ttl <= _MAX_TTL:
             raise FieldInvalid("ttl", "must be from 1 second to 7 days")
         artifact = await self._artifacts.get(id)
+        artifact.check_intact()
         # Links carry whole seconds.
         expire_time = min(self._now() + ttl, artifact.expire_time).replace(microsecond=0)
         return await self._signer.sign(artifact, LinkTerms(expire_time, inline, network)), expire_time
@@ -112,8 +114,9 @@ class LinkedArtifacts:
         artifact.check_not_expired(now)
         if artifact.link_generation != link.generation:
             raise LinkInvalid("the link was revoked: request another one")
+        artifact.check_intact()
         if await self._blobs.size(artifact.key) != artifact.content.size:
-            raise Corrupt(artifact.name)
+            await self._artifacts.report_damage(artifact, now)
         return artifact
 
     def read(self, artifact: Artifact, offset: int, length: int) -> AsyncGenerator[bytes, None]:

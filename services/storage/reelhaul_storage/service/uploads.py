@@ -153,6 +153,7 @@ class Uploads:
         if await self._is_published(upload, expected):
             return await self._finish_without_bytes(upload, expected)
         await self._blobs.take_parts(upload.id, upload.total_size, parts)
+        failpoints.hit("storage.parts.after_take")
         content = Digests(upload.total_size, expected.sha256, expected.crc32c)
         return await self._publish(upload, content, is_verified=False)
 
@@ -198,7 +199,7 @@ class Uploads:
         is_intact = key != new_key and await self._catalog.is_intact(key)
         await self._blobs.publish(upload.id, key, content.size, replace=not is_intact)
         failpoints.hit("storage.publish.after_rename")
-        verify_time = now if is_verified else None
+        verify_time = self._now() if is_verified else None
         artifact = self._build_artifact(upload, content, key, verify_time)
         artifact = await self._catalog.finish_upload(upload.id, artifact)
         failpoints.hit("storage.finish.after_commit")
@@ -236,6 +237,9 @@ class Uploads:
         artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
         if artifact is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
+        if upload.direct:
+            # The client has URLs for parts, which it did not need.
+            await self._blobs.discard(upload.id)
         return artifact
 
     async def _is_published(self, upload: Upload, expected: ExpectedChecksums) -> bool:

@@ -136,6 +136,7 @@ def watch_pace(request: flat.WatchProgressRequest) -> Pace:
 
 def _job(request: flat.CreateDownloadRequest, violations: FieldViolations) -> job_pb2.Job:
     job = job_pb2.Job(url=request.url, format=formats.format_spec(request, violations), labels=request.labels)
+    job.deliver_to = request.deliver_to
     priority = choices.parse_choice(request.priority, choices.PRIORITIES, "priority", violations)
     job.priority = priority or job.priority
     if request.HasField("schedule_time"):

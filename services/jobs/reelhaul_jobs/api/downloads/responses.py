@@ -19,7 +19,7 @@ from reelhaul_jobs.api.jobs.messages import expire_time_of, visible_error
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Summary
 from reelhaul_jobs.model.results import JobView
-from reelhaul_jobs.model.states import Kind, State
+from reelhaul_jobs.model.states import DeliveryState, Kind, State
 from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_jobs.ports.jobs import Page, Query
 from reelhaul_runtime import errors
@@ -45,7 +45,8 @@ def download(view: JobView) -> download_pb2.Download:
         labels=job.labels,
         batch_id=job.batch_id,
         job_count=job.expansion.job_count if job.expansion else 0,
-        files=[_file(artifact) for artifact in job.artifacts],
+        deliver_to=job.deliver_to,
+        files=_files(job),
         warnings=[warning.message for warning in job.warnings],
         schedule_time=fields.to_timestamp(job.schedule_time),
         create_time=fields.to_timestamp(job.create_time),
@@ -163,6 +164,21 @@ def quality_of(width: int, height: int) -> str:
 def wait_reason_name(wait: Wait | None) -> str:
     """Return the name of why a job does not run; empty where it does not wait."""
     return wait.reason.name if wait else ""
+
+
+def _files(job: Job) -> list[download_pb2.File]:
+    """Return the result files with their deliveries."""
+    files = [_file(artifact) for artifact in job.artifacts]
+    # Deliveries are in the order of the artifacts.
+    for file, delivery in zip(files, job.deliveries, strict=False):
+        file.delivery.status = delivery.state.name
+        file.delivery.uri = delivery.uri
+        file.delivery.attempts = delivery.attempt_count
+        if delivery.error is not None:
+            file.delivery.error.CopyFrom(error_from_status(delivery.error))
+        if delivery.state is DeliveryState.PENDING and delivery.due is not None:
+            file.delivery.retry_time.FromDatetime(delivery.due)
+    return files
 
 
 def _file(artifact: media_pb2.ArtifactInfo) -> download_pb2.File:

@@ -18,7 +18,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import Kind
-from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_runtime import identity, logs
@@ -34,7 +34,13 @@ class JobCreation:
     """Validates requests and creates their jobs."""
 
     def __init__(
-        self, jobs: Jobs, batches: Batches, now: Clock, retention: timedelta, rules: Rules | None = None
+        self,
+        jobs: Jobs,
+        batches: Batches,
+        storage: Storage,
+        now: Clock,
+        retention: timedelta,
+        rules: Rules | None = None,
     ) -> None:
         """*retention*: how long a job is kept after its end unless its caller says.
 
@@ -42,6 +48,7 @@ class JobCreation:
         """
         self._jobs = jobs
         self._batches = batches
+        self._storage = storage
         self._now = now
         self._templates = JobTemplateCache(retention, rules)
 
@@ -54,6 +61,7 @@ class JobCreation:
         context = NewJobContext(tenant, now, logs.traceparent.get())
         try:
             job = self._templates.job_of(request.job, request.job_id or ids.new_id(now), context, names)
+            await check_destination(self._storage, job, names("job.deliver_to"))
         except ReelhaulError:
             # A repeated call returns the job of the first one, though its schedule_time has passed since.
             if (created := await self._jobs.find_created(key)) is None:
@@ -74,7 +82,7 @@ class JobCreation:
         key = fields.idempotency_key(request, "BatchCreateJobs", tenant, now)
         context = NewJobContext(tenant, now, logs.traceparent.get(), ids.new_id(now))
         try:
-            batch = self._batch_of(items, context)
+            batch = await self._with_known_destinations(self._batch_of(items, context), items)
         except ReelhaulError:
             # As in create.
             if (created := await self._batches.find_created(key)) is None:
@@ -114,6 +122,25 @@ class JobCreation:
                 raise FieldInvalid(path, "a batch holds no expansions: create each alone")
         return Batch(jobs, failed)
 
+    async def _with_known_destinations(self, batch: Batch, items: BatchItems) -> Batch:
+        """Return *batch*; the jobs whose destination does not exist are moved to ``failed``, or raise."""
+        errors = dict[str, ReelhaulError]()
+        for deliver_to in {job.deliver_to for job in batch.jobs.values()} - {""}:
+            index, job = next(each for each in batch.jobs.items() if each[1].deliver_to == deliver_to)
+            try:
+                await check_destination(self._storage, job, items.error_names(index)("job.deliver_to"))
+            except FieldInvalid as error:
+                if not items.request.return_partial_success:
+                    raise
+                errors[deliver_to] = error
+        if not errors:
+            return batch
+        failed = {
+            i: to_status(errors[job.deliver_to]) for i, job in batch.jobs.items() if job.deliver_to in errors
+        }
+        jobs = {index: job for index, job in batch.jobs.items() if index not in failed}
+        return Batch(jobs, {**batch.failed, **failed})
+
     def _batch_job_of(
         self,
         request: job_service_pb2.CreateJobRequest,
@@ -131,6 +158,15 @@ class JobCreation:
         job = self._templates.job_of(request.job, job_id, context, names)
         used_ids.add(job.id)
         return job
+
+
+async def check_destination(storage: Storage, job: Job, field: str) -> None:
+    """Raise FIELD_INVALID of *field* unless *job* has no destination or its tenant has that one.
+
+    Raises SERVICE_UNAVAILABLE if storage does not respond.
+    """
+    if job.deliver_to and not await storage.has_destination(job.tenant, job.deliver_to):
+        raise FieldInvalid(field, f"there is no destination {job.deliver_to}")
 
 
 def _taken_id(error: ReelhaulError, batch: Batch, items: BatchItems) -> ReelhaulError:

@@ -11,10 +11,11 @@ from google.rpc import status_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.model import ids, wait_reason
-from reelhaul_jobs.model.job import Attempt, Job
-from reelhaul_jobs.model.job_template import retry_policy_to_proto, template_from_proto
+from reelhaul_jobs.model.deliveries import delivery_to_proto
+from reelhaul_jobs.model.job import Attempt, Delivery, Job
+from reelhaul_jobs.model.job_template import DESTINATIONS, retry_policy_to_proto, template_from_proto
 from reelhaul_jobs.model.results import JobView
-from reelhaul_jobs.model.states import State
+from reelhaul_jobs.model.states import DeliveryState, State
 
 _STATES_WITH_ERROR = frozenset({State.RETRYING, State.FAILED, State.CANCELLING, State.CANCELLED})
 
@@ -63,6 +64,8 @@ def job_to_proto(
         error=visible_error(job.state, job.error),
         media=job.media,
         artifacts=job.artifacts,
+        deliver_to=f"{DESTINATIONS}{job.deliver_to}" if job.deliver_to else "",
+        deliveries=[_delivery_to_proto(job, delivery) for delivery in job.deliveries],
         attempt_count=job.charged,
         next_attempt_time=fields.to_timestamp(job.next_attempt_time),
         tenant=job.tenant,
@@ -144,6 +147,14 @@ def attempt_to_proto(attempt: Attempt) -> job_pb2.Attempt:
         epoch=attempt.epoch,
         http_statuses=attempt.http_statuses,
     )
+
+
+def _delivery_to_proto(job: Job, delivery: Delivery) -> job_pb2.ArtifactDelivery:
+    """Return the delivery that callers see: without its lease."""
+    message = delivery_to_proto(job, delivery)
+    if delivery.state is not DeliveryState.PENDING:
+        message.ClearField("next_attempt_time")
+    return message
 
 
 def _expansion_to_proto(view: JobView) -> job_pb2.Expansion | None:

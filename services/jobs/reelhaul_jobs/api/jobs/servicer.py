@@ -80,6 +80,12 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         key = fields.idempotency_key(request, "RetryJob", identity.caller().tenant, self._now())
         return job_to_proto(await self._jobs.retry(job_id, owner, etag=request.etag, key=key))
 
+    async def RedeliverJob(
+        self, request: job_service_pb2.RedeliverJobRequest, context: object
+    ) -> job_pb2.Job:
+        job_id, owner = fields.parse_job_id(request.name), fields.caller_owner()
+        return job_to_proto(await self._jobs.redeliver(job_id, owner, etag=request.etag))
+
     async def PauseJob(self, request: job_service_pb2.PauseJobRequest, context: object) -> job_pb2.Job:
         job_id, owner = fields.parse_job_id(request.name), fields.caller_owner()
         return job_to_proto(await self._jobs.pause(job_id, owner, etag=request.etag))

@@ -15,6 +15,7 @@ from reelhaul_runtime.validation import fields, formats, urls
 from reelhaul_runtime.validation.violations import FieldNames, FieldViolations, same_name
 
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_DESTINATION = re.compile(r"(destinations/)?[a-z][a-z0-9-]{2,62}", re.ASCII)
 _MAX_LABELS = 64
 _MAX_LABEL_VALUE = 256
 _YEAR = timedelta(days=366)
@@ -47,6 +48,8 @@ def validate_and_normalize(
     check_times(normalized, now, violations)
     _check_retry_policy(normalized.retry_policy, violations)
     _check_expansion(normalized, violations)
+    if normalized.deliver_to and not _DESTINATION.fullmatch(normalized.deliver_to):
+        violations.add("job.deliver_to", "must be destinations/ followed by an id")
     violations.raise_if_any()
     _set_defaults(normalized)
     return normalized

@@ -8,16 +8,19 @@ from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2, schedule_service_pb2_grpc
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.jobs.creation import check_destination
 from reelhaul_jobs.api.jobs.messages import job_to_proto
 from reelhaul_jobs.api.schedules import listing, messages
 from reelhaul_jobs.api.schedules.validation import validate_and_normalize
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.schedule import check_etag
-from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_jobs.service.schedules import Schedules, with_first_run
 from reelhaul_runtime import identity
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.page_tokens import PageTokens
+
+_DELIVER_TO = "schedule.job_template.deliver_to"
 
 
 class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
@@ -26,6 +29,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
     def __init__(
         self,
         schedules: Schedules,
+        storage: Storage,
         page_tokens: PageTokens,
         now: Clock,
         retention: timedelta,
@@ -36,6 +40,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         *rules* are those of ``JobCreation``.
         """
         self._schedules = schedules
+        self._storage = storage
         self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
@@ -49,6 +54,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         message = validate_and_normalize(request.schedule, now, now, self._rules)
         schedule_id = messages.new_schedule_id(request.schedule_id)
         schedule = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        await check_destination(self._storage, schedule.template, _DELIVER_TO)
         if request.validate_only:
             return messages.schedule_to_proto(with_first_run(schedule))
         return messages.schedule_to_proto(await self._schedules.create(schedule, key))
@@ -75,6 +81,8 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         merged = messages.merge_update(present, request)
         message = validate_and_normalize(merged, now, present.create_time, self._rules)
         wanted = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        if wanted.template.deliver_to != present.template.deliver_to:
+            await check_destination(self._storage, wanted.template, _DELIVER_TO)
         return messages.schedule_to_proto(await self._schedules.update(present, wanted))
 
     async def DeleteSchedule(

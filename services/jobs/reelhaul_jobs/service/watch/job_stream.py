@@ -136,6 +136,9 @@ class _Cursor:
             return [self.snapshot(reset=True)]
         self._revision = max(self._revision, job.revision)
         messages = [self._sent(event) for event in events]
+        # A delivery is no state of the job: watchers get the whole job.
+        if job.deliveries and job.delivery_time is not None and self._watched.job is job:
+            return [*messages, self.snapshot()]
         # If it was retried meanwhile, there are further events to send first.
         if resumes_at_end and not messages and job.state.is_terminal:
             self._terminal_sent = True

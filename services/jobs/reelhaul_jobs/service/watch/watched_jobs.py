@@ -408,7 +408,7 @@ def _succeeded(task: asyncio.Task[None]) -> bool:
 def _as_deleted(job: Job) -> Job:
     """Return the last state that watchers of a deleted *job* get."""
     if job.state.is_terminal:
-        return job
+        return job.replace_fields(delivery_time=None)
     return job.replace_fields(state=State.CANCELLED, revision=job.revision + 1)
 
 
