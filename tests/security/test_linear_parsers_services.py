@@ -32,6 +32,7 @@ from reelhaul.jobs.v1 import job_pb2, schedule_service_pb2
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.model import cookies, hls_playlist, subtitle_formats
 from reelhaul_fetcher.model.subtitle_formats import charsets, mp4
 from reelhaul_fetcher.model.timing import chapters, cues, cuts
@@ -54,6 +55,7 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.file_responses import build_response
 from reelhaul_runtime.filters.evaluate import matches
 from reelhaul_runtime.filters.parser import parse as parse_filter
+from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
@@ -126,7 +128,8 @@ def _format(spec: FormatSpec) -> None:
 
 
 def _list_artifacts(**arguments: str) -> None:
-    queries.query_from_proto(storage_service_pb2.ListArtifactsRequest(**arguments), 10)
+    caller = Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
+    queries.query_from_proto(storage_service_pb2.ListArtifactsRequest(**arguments), 10, caller)
 
 
 def _new_artifact(**fields_: Any) -> None:
