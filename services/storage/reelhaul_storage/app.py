@@ -64,7 +64,8 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     )
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
-        blobs = await stack.enter_async_context(_open_blob_store(settings))
+        has_blobs = await catalog.has_blobs()
+        blobs = await stack.enter_async_context(_open_blob_store(settings, must_exist=has_blobs))
         grace = timedelta(seconds=settings.storage_grace_seconds)
         garbage_collector = GarbageCollector(catalog, blobs, now, grace)
         health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
@@ -155,14 +156,19 @@ async def _serving_links(linked: LinkedArtifacts, settings: Settings) -> AsyncIt
         yield address
 
 
-def _open_blob_store(settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
+def _open_blob_store(settings: Settings, *, must_exist: bool) -> AbstractAsyncContextManager[BlobStore]:
     if settings.url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
 
         return S3BlobStore.open(parse_location(settings.url))
     folder = Path(unquote(urlsplit(settings.url).path))
-    return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
+    return DiskBlobStore.open(
+        folder,
+        adopt_from=settings.adopt_dir,
+        reserve=settings.storage_reserve_bytes,
+        must_exist=must_exist,
+    )
 
 
 @asynccontextmanager
