@@ -24,6 +24,7 @@ from bench.storage import rivals
 from bench.storage.harness import MemoryMeter, StorageProcess, running_gateway, running_storage
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
+from reelhaul_fetcher.clients.part_upload import PartUploader
 from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.model.engine_requests import Product
 from reelhaul_fetcher.ports import ArtifactMetadata
@@ -156,11 +157,12 @@ async def _measure_s3(report: Report, folder: Path, rounds: int, size: int) -> N
     direct, streamed, boto3_rates = [], [], []
     with running_s3_server(folder / "s3") as server:
         settings = {"REELHAUL_STORAGE_URL": server.storage_url("bench"), **server.credentials()}
-        async with running_storage(folder / "data", settings) as storage:
-            uploader = ArtifactUploader(storage.channel, folder / "nothing-shared")
+        async with running_storage(folder / "data", settings) as storage, PartUploader.open() as parts:
+            uploader = ArtifactUploader(storage.channel, parts, folder / "nothing-shared")
             for number in range(rounds):
                 begin = time.perf_counter()
-                artifact = await uploader.store(_product(source, size), _metadata(), lambda _: None)
+                product, metadata = _product(source, size), _metadata()
+                artifact = await uploader.store(product, metadata, lambda _: None, lambda _: None)
                 direct.append(size / (time.perf_counter() - begin))
                 await storage.delete(artifact.name)
                 boto3_rates.append(size / rivals.time_boto3(server, source, f"rival/{number}"))

@@ -102,30 +102,18 @@ def restore(source: Path) -> None:
 def _operation(description: str) -> Iterator[tuple[Path, Progress]]:
     """Yield the data folder and what shows the progress; report errors without a traceback."""
     import os
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
 
     from reelhaul_runtime import private_files, service
     from reelhaul_runtime.backup.archive import BackupError
+    from reelhaul_runtime.progress_bar import show_progress
     from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     os.umask(private_files.UMASK)
     try:
         service.check_setting_names()
         data_dir = SuiteSettings().data_dir.absolute()
-        with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(description, total=None)
-            yield data_dir, lambda done, total: bar.update(task, completed=done, total=total)
+        with show_progress(description) as progress:
+            yield data_dir, progress
     except ERRORS as error:
         for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)

@@ -22,7 +22,8 @@ from reelhaul_storage.s3.location import parse_location
 
 UPLOAD = "0b8a4f0e-0000-4000-8000-000000000001"
 KEY = "ab/cd/abcd.1"
-CONTENT = bytes(range(256)) * 5000
+# More than a part of a multipart upload.
+CONTENT = bytes(range(256)) * 36_000
 
 
 @dataclass

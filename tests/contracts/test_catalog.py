@@ -24,6 +24,7 @@ from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import (
     Artifact,
     BlobHealth,
+    Destination,
     NewArtifact,
     Query,
     TenantUsage,
@@ -458,3 +459,38 @@ async def test_migrations_match_tables(tmp_path: Path):
         context = MigrationContext.configure(connection, opts={"compare_type": False})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+async def test_destinations(catalog: SqlCatalog):
+    """Destinations are kept by tenant and id, with all their fields; a taken id is not overwritten."""
+    store = catalog.destinations
+    first = Destination(
+        tenant="acme",
+        id="media",
+        bucket="acme-media",
+        create_time=NOW,
+        update_time=NOW,
+        display_name="Médias",
+        prefix="in/",
+        endpoint_url="https://s3.example",
+        region="eu-central-1",
+        path_style=True,
+        server_side_encryption="AES256",
+        access_key_id="id",
+        sealed_secret=b"\0sealed",
+    )
+    others = [replace(first, tenant="other"), replace(first, id="archive", role_arn="arn", external_id="x")]
+    for destination in (first, *others):
+        await store.add(destination)
+    with pytest.raises(ReelhaulError) as error:
+        await store.add(replace(first, bucket="another"))
+    assert error.value.metadata == {"resource": "destinations/media"}
+    assert await store.get("acme", "media") == first
+    assert await store.list_page("acme", "", 9) == [others[1], first]
+    assert await store.list_page("acme", "archive", 9) == [first]
+    changed = await store.update("acme", "media", lambda each: replace(each, prefix="", revision=2))
+    assert await store.get("acme", "media") == changed == replace(first, prefix="", revision=2)
+    await store.delete("acme", "media", lambda each: None)
+    with pytest.raises(NotFound):
+        await store.get("acme", "media")
+    assert await store.get("other", "media") == others[0]

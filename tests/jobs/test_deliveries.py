@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -41,7 +41,7 @@ from reelhaul_jobs.model.playlist_expansion import create_child
 from reelhaul_jobs.model.states import DeliveryState, State
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
-from reelhaul_jobs.service.deliveries import Deliverer
+from reelhaul_jobs.service.deliveries import MAX_PER_TENANT, Deliverer
 from reelhaul_jobs.service.housekeeping import ExpiredJobDeleter
 from reelhaul_runtime.errors import NotFound, ReelhaulError, StateConflict, Unavailable
 from reelhaul_runtime.identity import NoAuthentication
@@ -115,12 +115,25 @@ class Harness(Replica):
         return [delivery.state for delivery in (await self.store.get(job.id)).deliveries]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def harness(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[Harness]:
-    async with sqlite_store(tmp_path) if request.param == "sqlite" else postgresql_store() as store:
+@asynccontextmanager
+async def running_harness(opening: AbstractAsyncContextManager[SqlStore]) -> AsyncIterator[Harness]:
+    async with opening as store:
         harness = Harness(store)
         yield harness
         await harness.deliverer.close()
+
+
+@pytest.fixture
+async def harness(tmp_path) -> AsyncIterator[Harness]:
+    async with running_harness(sqlite_store(tmp_path)) as harness:
+        yield harness
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def any_harness(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[Harness]:
+    opening = sqlite_store(tmp_path) if request.param == "sqlite" else postgresql_store()
+    async with running_harness(opening) as harness:
+        yield harness
 
 
 async def test_artifacts_are_delivered(harness: Harness):
@@ -167,8 +180,9 @@ async def test_object_names(harness: Harness):
     ]
 
 
-async def test_retries(harness: Harness):
+async def test_retries(any_harness: Harness):
     """A delivery that fails is tried again later, and its error is shown until then; others go on."""
+    harness = any_harness
     harness.storage.failures[VIDEO.name] = UNAVAILABLE
     job = await harness.succeed()
     await harness.step()
@@ -262,15 +276,36 @@ async def test_renewal(harness: Harness):
     assert (renewed.revision, renewed.etag) == (claimed.revision, claimed.etag)
 
 
-async def test_two_replicas(harness: Harness):
+async def test_two_replicas(any_harness: Harness):
     """Two replicas that both believe to lead the loop deliver each artifact once."""
-    jobs = [await harness.succeed() for _ in range(3)]
+    harness = any_harness
+    jobs = [await harness.succeed(tenant=tenant) for tenant in ("a", "b", "c")]
     other = harness.new_deliverer()
     await asyncio.gather(harness.deliverer.step(), other.step())
     await asyncio.gather(harness.deliverer.wait(), other.wait())
     assert len(harness.storage.objects) == len(set(harness.storage.objects)) == 6
     for job in jobs:
         assert await harness.states(job) == [DELIVERED, DELIVERED]
+
+
+async def test_tenants_share_the_runners(any_harness: Harness):
+    """A tenant whose bucket does not answer takes few of the runners, and others do not wait for it."""
+    harness = any_harness
+    harness.storage.hold = True
+    for _ in range(20):
+        await harness.succeed(VIDEO, tenant="acme")
+    for _ in range(3):
+        await harness.deliverer.step()
+    await eventually(lambda: len(harness.storage.calls) == MAX_PER_TENANT)
+    harness.storage.hold = False
+    job = await harness.succeed(VIDEO, tenant="other")
+    await harness.deliverer.step()
+
+    async def is_delivered() -> bool:
+        return await harness.states(job) == [DELIVERED]
+
+    await eventually(is_delivered)
+    assert len(harness.storage.calls) == MAX_PER_TENANT + 1
 
 
 async def test_deleted_job(harness: Harness):
@@ -295,8 +330,9 @@ async def test_shutdown(harness: Harness):
     assert await harness.states(job) == [DELIVERED]
 
 
-async def test_expiry_waits_for_deliveries(harness: Harness):
+async def test_expiry_waits_for_deliveries(any_harness: Harness):
     """Artifacts and job are kept until their deliveries have ended, a day at most, then as long as asked."""
+    harness = any_harness
     sync = ArtifactExpirySync(harness.store, harness.storage, harness.now)
     deleter = ExpiredJobDeleter(harness.store, harness.store, harness.now)
     harness.storage.failures[VIDEO.name] = UNAVAILABLE

@@ -95,6 +95,31 @@ def test_json_is_one_object_per_line(gateway, tmp_path):
     assert events[-1]["size_bytes"] == len(CONTENT)
 
 
+@pytest.mark.parametrize(
+    ("delivery", "code", "text"),
+    [
+        ({"status": "DELIVERED", "uri": "s3://b/k"}, 0, "delivered s3://b/k"),
+        (
+            {"status": "FAILED", "error": {"reason": "DESTINATION_REFUSED", "message": "no such bucket"}},
+            1,
+            "not delivered to media: A video.mp4: no such bucket",
+        ),
+    ],
+)
+def test_delivery(gateway, tmp_path, delivery, code, text):
+    """--deliver-to waits for the delivery and shows it; the file is saved in any case."""
+    pending = {"status": "PENDING", "error": {"reason": "DESTINATION_UNAVAILABLE", "message": "SlowDown"}}
+    waiting = {**DONE, "deliver_to": "media", "files": [{**FILE, "delivery": pending}]}
+    done = {**DONE, "deliver_to": "media", "files": [{**FILE, "delivery": delivery}]}
+    gateway.connections = [[{"snapshot": RUNNING}, {"snapshot": waiting}, {"completed": done}]]
+    result = download(gateway, tmp_path, "--deliver-to", "media")
+    assert result.exit_code == code, result.output
+    assert gateway.requests[0][2]["deliver_to"] == "media"
+    assert "delivering to media (SlowDown)" in result.stdout
+    assert text in result.stdout
+    assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
+
+
 def test_watch_survives_disconnects(gateway, tmp_path):
     """A broken stream is resumed with the last token, and no event is repeated."""
     gateway.connections = [

@@ -32,6 +32,7 @@ from reelhaul.jobs.v1 import job_pb2, schedule_service_pb2
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_fetcher.model import cookies, hls_playlist, subtitle_formats
 from reelhaul_fetcher.model.subtitle_formats import charsets, mp4
 from reelhaul_fetcher.model.timing import chapters, cues, cuts
@@ -51,12 +52,15 @@ from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.cron import parse_cron
 from reelhaul_runtime import sites
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.file_responses import build_response
 from reelhaul_runtime.filters.evaluate import matches
 from reelhaul_runtime.filters.parser import parse as parse_filter
+from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 from reelhaul_storage.api import queries, requests
+from reelhaul_storage.local_links import parse_path
 
 # A shorter time says more about the clock than about the parser.
 _MIN_SECONDS = 0.004
@@ -124,7 +128,8 @@ def _format(spec: FormatSpec) -> None:
 
 
 def _list_artifacts(**arguments: str) -> None:
-    queries.query_from_proto(storage_service_pb2.ListArtifactsRequest(**arguments), 10)
+    caller = Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
+    queries.query_from_proto(storage_service_pb2.ListArtifactsRequest(**arguments), 10, caller)
 
 
 def _new_artifact(**fields_: Any) -> None:
@@ -309,6 +314,17 @@ def _marks(count: int) -> str:
     return "a" + "\u0300" * count + "\u0316" * count
 
 
+_LINK = "generation=0&disposition=inline&key=a&signature=b"
+
+
+def _parse_link(query: str) -> object:
+    return parse_path("00000000-0000-4000-8000-000000000000", "a.mp4", query)
+
+
+def _compare_etags(header: bytes) -> object:
+    return build_response("GET", {b"if-none-match": header}, [], 1, b'"x"')
+
+
 CASES = [
     # jobs
     Case("filter: parentheses", lambda n: "(" * n, _filter, 8200),
@@ -346,6 +362,22 @@ CASES = [
         lambda n: FormatSpec(subtitles=FormatSpec.Subtitles(languages=["a-" * n])),
         _format,
     ),
+    # storage
+    Case("link: parameters", lambda n: "a=b&" * n, _parse_link),
+    Case(
+        "link: digits",
+        lambda n: f"expires={'1' * n}&generation=0&disposition=inline&key=a&signature=b",
+        _parse_link,
+    ),
+    Case(
+        "link: network",
+        lambda n: f"expires=1&generation=0&disposition=inline&key=a&signature=b&cidr={'1.' * n}",
+        _parse_link,
+    ),
+    # gateway and storage
+    Case("If-None-Match: entity tags", lambda n: b'W/"a",' * n, _compare_etags),
+    Case("If-None-Match: quotes", lambda n: b'"' * n, _compare_etags),
+    Case("If-None-Match: an open quote", lambda n: b'W/"' + b"W/" * n, _compare_etags),
     # storage
     Case("artifacts: terms", lambda n: {"filter": "epoch=1 AND " * n}, lambda a: _list_artifacts(**a), 170),
     Case("artifacts: spaces", lambda n: {"filter": " " * n}, lambda a: _list_artifacts(**a)),

@@ -230,10 +230,11 @@ def test_nul_in_storage() -> None:
     assert failure.value.reason == ErrorReason.FIELD_INVALID
     artifact.labels["team"] = "ab"
     assert storage_requests.new_artifact_from_proto(artifact, "artifact", NOW, hour).labels == {"team": "ab"}
+    caller = Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
     with pytest.raises(ReelhaulError) as failure:
-        queries.query_from_proto(storage_pb.ListArtifactsRequest(filter=f'job = "{NUL}"'), 1)
+        queries.query_from_proto(storage_pb.ListArtifactsRequest(filter=f'job = "{NUL}"'), 1, caller)
     assert failure.value.reason == ErrorReason.FILTER_INVALID
-    assert queries.query_from_proto(storage_pb.ListArtifactsRequest(filter='job = "ab"'), 1).equal
+    assert queries.query_from_proto(storage_pb.ListArtifactsRequest(filter='job = "ab"'), 1, caller).where
     with pytest.raises(ReelhaulError) as failure:
         storage_requests.sha256_from_proto(storage_pb.FindArtifactsRequest(sha256=[bytes(32)], tenant=NUL))
     assert failure.value.reason == ErrorReason.FIELD_INVALID

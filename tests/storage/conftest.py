@@ -115,6 +115,10 @@ class StorageService:
 StartStorage = Callable[..., AbstractAsyncContextManager[StorageService]]
 
 
+#: For tests that run on a disk and on S3.
+ON_BOTH = pytest.mark.parametrize("backend", ["disk", "s3"], indirect=True)
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
     """Where storage keeps the bytes: ``disk``, or ``s3`` for tests that are parametrized so."""

@@ -39,10 +39,10 @@ class CrashingCatalog(SqlCatalog):
 
     crashes = False
 
-    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
+    async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
         if self.crashes:
             raise RuntimeError("crash")
-        return await super().finish_upload(upload, artifact)
+        return await super().finish_upload(upload, artifact, generation)
 
 
 class Services:

@@ -10,6 +10,7 @@ import google_crc32c
 import grpc
 import pytest
 from tests.storage.conftest import (
+    ON_BOTH,
     StartStorage,
     StorageService,
     checksums,
@@ -24,6 +25,7 @@ from reelhaul.storage.v1 import storage_service_pb2 as pb
 MIB = 1 << 20
 
 
+@ON_BOTH
 async def test_write_artifact(storage: StorageService):
     """Content written in one call can be read back; the response has its size and digests."""
     content = random_bytes(3 * MIB + 17)
@@ -35,9 +37,10 @@ async def test_write_artifact(storage: StorageService):
     assert artifact.checksums.crc32c == google_crc32c.value(content)
     assert (artifact.file_name, artifact.media_type, artifact.epoch) == ("Ä_.._video.mp4", "video/mp4", 3)
     assert await storage.read(artifact.name) == content
-    assert storage.staged_files() == []
+    assert storage.staged() == []
 
 
+@ON_BOTH
 async def test_empty_content(storage: StorageService):
     """An empty file can be stored."""
     artifact = await storage.write_artifact(b"")
@@ -93,6 +96,7 @@ async def test_resume_after_restart(start_storage: StartStorage):
         assert await storage.read(artifact.name) == content
 
 
+@ON_BOTH
 async def test_wrong_offset(storage: StorageService):
     """A write at another offset than the end is rejected with the persisted size."""
     upload = await storage.create_upload()
@@ -143,6 +147,7 @@ async def test_damaged_chunk(storage: StorageService):
     assert (await storage.suite.WriteArtifact(rest)).artifact.size_bytes == 7
 
 
+@ON_BOTH
 async def test_wrong_checksum(storage: StorageService):
     """Content with another digest makes no artifact; the upload can be written again."""
     upload = await storage.create_upload()
@@ -150,7 +155,7 @@ async def test_wrong_checksum(storage: StorageService):
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.finish_upload(upload.name, b"right")
     assert error_details(failure.value).reason == "WRITE_CHECKSUM_MISMATCH"
-    assert storage.blob_files() == []
+    assert storage.blob_keys() == []
     written = await storage.suite.WriteArtifact(write_requests(b"right", upload=upload.name))
     assert await storage.read(written.artifact.name) == b"right"
 
@@ -166,6 +171,7 @@ async def test_missing_bytes(storage: StorageService):
     assert (await storage.suite.WriteArtifact(rest)).artifact.size_bytes == 6
 
 
+@ON_BOTH
 async def test_finish_twice(storage: StorageService):
     """Repeated FinishUpload calls, also concurrent ones, return the same artifact."""
     upload = await storage.create_upload(b"once")
@@ -191,12 +197,13 @@ async def test_repeated_request_id(storage: StorageService):
     assert error_details(failure.value).reason == "REQUEST_ID_REUSED"
 
 
+@ON_BOTH
 async def test_same_content_is_stored_once(storage: StorageService):
     """Concurrent writers of the same content all succeed, and there is one file."""
     content = random_bytes(2 * MIB)
     artifacts = await asyncio.gather(*(storage.write_artifact(content, file_name=f"{n}") for n in range(4)))
     assert len({artifact.name for artifact in artifacts}) == 4
-    assert len(storage.blob_files()) == 1
+    assert len(storage.blob_keys()) == 1
     for artifact in artifacts:
         assert await storage.read(artifact.name) == content
 
@@ -211,6 +218,7 @@ async def test_stored_content_needs_no_bytes(storage: StorageService):
     assert await storage.read(artifact.name) == b"known"
 
 
+@ON_BOTH
 async def test_content_of_another_tenant(storage: StorageService):
     """Another tenant's content cannot be obtained by its digest."""
     await storage.write_artifact(b"secret", tenant="one")
@@ -231,18 +239,20 @@ async def test_blob_lost_from_disk(storage: StorageService):
     assert await storage.read(old.name) == b"lost"
 
 
+@ON_BOTH
 async def test_delete_upload(storage: StorageService):
     """A deleted upload leaves nothing behind; deleting it again is not an error."""
     upload = await storage.create_upload()
     await storage.suite.WriteArtifact(write_requests(b"abc", finish=False, upload=upload.name))
     for _ in range(2):
         await storage.suite.DeleteUpload(pb.DeleteUploadRequest(name=upload.name))
-    assert storage.staged_files() == []
+    assert storage.staged() == []
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await storage.suite.GetUpload(pb.GetUploadRequest(name=upload.name))
     assert error_details(failure.value).reason == "RESOURCE_NOT_FOUND"
 
 
+@ON_BOTH
 async def test_failed_write_artifact(storage: StorageService):
     """A one-shot write that ends early or is damaged leaves no bytes and no upload."""
     attempts = [
@@ -253,7 +263,7 @@ async def test_failed_write_artifact(storage: StorageService):
     for attempt in attempts:
         with pytest.raises(grpc.aio.AioRpcError):
             await storage.suite.WriteArtifact(attempt)
-    assert storage.staged_files() == storage.blob_files() == []
+    assert storage.staged() == storage.blob_keys() == []
     assert not (await storage.suite.ListUploads(pb.ListUploadsRequest())).uploads
 
 

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.postgresql import fresh_database
 from tests.s3_server import S3Server, running_s3_server
@@ -94,6 +95,32 @@ def test_ranged_read(suite: Suite, completed: dict[str, Any], content: bytes) ->
     assert response.status_code == 416
 
 
+def _sign_url(suite: Suite, name: str, ttl: str) -> str:
+    response = suite.http.post(f"/v1/{name}:signUrl", json={"ttl": ttl}).raise_for_status()
+    return str(response.json()["url"])
+
+
+def _altered(url: str) -> str:
+    """Return *url* with another last digit of its signature."""
+    before, signature, after = url.partition("X-Amz-Signature=")
+    assert signature
+    return f"{before}{signature}{'1' if after[0] != '1' else '2'}{after[1:]}"
+
+
+def test_signed_link(suite: Suite, completed: dict[str, Any], content: bytes) -> None:
+    """A link works for a plain HTTP client without a key; altered or expired it is refused."""
+    artifact = _list_artifacts(suite, completed)[0]
+    link = _sign_url(suite, artifact["name"], "60s")
+    with httpx.Client(trust_env=False) as client:
+        response = client.get(link)
+        assert (response.status_code, response.content) == (200, content)
+        assert artifact["fileName"] in response.headers["content-disposition"]
+        assert client.get(link, headers={"range": "bytes=0-9"}).content == content[:10]
+        assert client.get(_altered(link)).status_code == 403
+        short = _sign_url(suite, artifact["name"], "1s")
+        suite.wait_for("expiry of the link", lambda: client.get(short).status_code == 403, 10)
+
+
 def test_archive(suite: Suite, completed: dict[str, Any], content: bytes, tmp_path: Path) -> None:
     """All files of a job come as one zip, which Python and unzip can read."""
     query = f'job = "jobs/{completed["job_id"]}"'
@@ -116,11 +143,13 @@ def test_secrets_are_not_logged(suite: Suite, completed: dict[str, Any]) -> None
 
 
 def test_delete(suite: Suite, s3_server: S3Server, completed: dict[str, Any]) -> None:
-    """After the job is deleted, the bucket has neither objects nor parts of unfinished uploads."""
+    """After the job is deleted, its links are dead, and the bucket has no objects and no open uploads."""
+    link = _sign_url(suite, _list_artifacts(suite, completed)[0]["name"], "60s")
     suite.http.delete(f"/api/v1/jobs/{completed['job_id']}").raise_for_status()
     suite.wait_for("empty bucket", lambda: not s3_server.list_keys(f"{_PREFIX}/"))
     assert not s3_server.list_multipart_uploads(_PREFIX)
     assert suite.http.get(completed["files"][0]["url"]).status_code == 404
+    assert httpx.get(link, trust_env=False).status_code == 404
 
 
 def _create_media(folder: Path, site: Site) -> Media:

@@ -40,9 +40,10 @@ from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.destinations import Destinations
 from reelhaul_storage.service.garbage_collector import GarbageCollector, collect_garbage_forever
 from reelhaul_storage.service.links import LinkedArtifacts, Links
+from reelhaul_storage.service.movable_blobs import MovableBlobStore
 from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
 from reelhaul_storage.service.uploads import Uploads
-from reelhaul_storage.settings import Settings
+from reelhaul_storage.settings import Settings, is_same_location
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
 # A check of S3 costs three requests; one of a disk costs nothing.
@@ -64,8 +65,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
     )
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
-        has_blobs = await catalog.has_blobs()
-        blobs = await stack.enter_async_context(_open_blob_store(settings, must_exist=has_blobs))
+        blobs = await stack.enter_async_context(_open_blobs(settings, catalog))
         grace = timedelta(seconds=settings.storage_grace_seconds)
         garbage_collector = GarbageCollector(catalog, blobs, now, grace)
         health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
@@ -75,14 +75,20 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
         signer = await stack.enter_async_context(_open_link_signer(settings, keys, linked, now))
         servicer = StorageServicer(
-            Uploads(catalog, blobs, now, max_bytes=settings.storage_max_artifact_bytes),
+            Uploads(
+                catalog,
+                blobs,
+                now,
+                max_bytes=settings.storage_max_artifact_bytes,
+                generation=lambda: blobs.generation,
+            ),
             artifacts,
             Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
             health,
             page_tokens,
             now,
-            backend=blobs.backend,
+            backend=lambda: blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),
         )
         buckets = stack.enter_context(
@@ -93,6 +99,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         )
         collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
         await stack.enter_async_context(_in_background(collecting))
+        await stack.enter_async_context(_in_background(blobs.refresh_forever()))
         if rate := settings.storage_scrub_bytes_per_second:
             scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
             await stack.enter_async_context(_in_background(scrubbing))
@@ -156,13 +163,35 @@ async def _serving_links(linked: LinkedArtifacts, settings: Settings) -> AsyncIt
         yield address
 
 
-def _open_blob_store(settings: Settings, *, must_exist: bool) -> AbstractAsyncContextManager[BlobStore]:
-    if settings.url.startswith("s3:"):
+@asynccontextmanager
+async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[MovableBlobStore]:
+    """Open the store of the blobs. Raises InvalidSetting if they were moved, and the setting was not."""
+    location = await catalog.location.get_location()
+    if location.url and not is_same_location(location.url, settings.url):
+        raise InvalidSetting(
+            f"REELHAUL_STORAGE_URL: the artifacts were moved: set it to {location.url}, or move them with"
+            " `reelhaul storage migrate`"
+        )
+    # A catalog with blobs and no folder of them: its disk is not mounted.
+    has_blobs = await catalog.has_blobs()
+
+    def open_store(url: str) -> AbstractAsyncContextManager[BlobStore]:
+        return open_blob_store(url, settings, must_exist=has_blobs and url == settings.url)
+
+    async with MovableBlobStore.open(catalog.location, open_store, settings.url) as blobs:
+        yield blobs
+
+
+def open_blob_store(
+    url: str, settings: Settings, *, must_exist: bool = False
+) -> AbstractAsyncContextManager[BlobStore]:
+    """Open the store at *url*, a value of REELHAUL_STORAGE_URL; a folder is created unless it *must_exist*."""
+    if url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
 
-        return S3BlobStore.open(parse_location(settings.url))
-    folder = Path(unquote(urlsplit(settings.url).path))
+        return S3BlobStore.open(parse_location(url))
+    folder = Path(unquote(urlsplit(url).path))
     return DiskBlobStore.open(
         folder,
         adopt_from=settings.adopt_dir,

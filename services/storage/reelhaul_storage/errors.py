@@ -113,6 +113,13 @@ class DeletionPaused(BackendUnavailable):
         super().__init__(backend, "a backup is being created: nothing is deleted until it has ended")
 
 
+class BlobsMoved(BackendUnavailable):
+    """The blobs were moved to another location since the request began; a repeated request finds them."""
+
+    def __init__(self) -> None:
+        super().__init__("", "the artifacts have just been moved to another location: send the request again")
+
+
 class LinkInvalid(ReelhaulError):
     """A signed link is damaged, expired or revoked."""
 

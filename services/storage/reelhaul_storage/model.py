@@ -126,6 +126,8 @@ class Upload:
     #: blob, published or about to be. None and empty if there is no claim.
     claimed_content: Digests | None = None
     claimed_key: str = ""
+    #: While it is finished: the generation of the blobs' location when that began.
+    generation: int = 0
 
     @property
     def name(self) -> str:
@@ -283,6 +285,18 @@ class Blob:
 
     key: str
     content: Digests
+
+
+@dataclass(frozen=True, slots=True)
+class BlobLocation:
+    """Where the blobs are, as the catalog records it."""
+
+    #: Grows with every change; 0: the blobs were never moved.
+    generation: int = 0
+    #: A value of REELHAUL_STORAGE_URL; empty: the blobs are where that setting says.
+    url: str = ""
+    #: Where blobs may still be that are not at *url* yet; empty if all are there.
+    previous_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -13,6 +13,7 @@ from reelhaul_storage.model import (
     Artifact,
     Blob,
     BlobHealth,
+    BlobLocation,
     DeliveredObject,
     Destination,
     DiskSpace,
@@ -205,6 +206,31 @@ class DestinationBuckets(Protocol):
         """
 
 
+class LocationStore(Protocol):
+    """Stores where the blobs are. Each method is one transaction."""
+
+    async def get_location(self) -> BlobLocation:
+        """Return the location."""
+
+    async def set_location(self, location: BlobLocation) -> None:
+        """Replace the location, whose generation must be the one before. Raises STORAGE_UNAVAILABLE."""
+
+    async def list_blobs(self, after: str, limit: int) -> list[Blob]:
+        """Return blobs that artifacts refer to, by key, that follow the key *after*."""
+
+    async def sum_blobs(self) -> int:
+        """Return the bytes of the blobs that artifacts refer to."""
+
+    async def is_referenced(self, key: str) -> bool:
+        """Return whether an artifact refers to blob *key*."""
+
+    async def end_move(self, location: BlobLocation, moved: Collection[str]) -> bool:
+        """Replace the location if artifacts refer only to blobs with keys in *moved*; return whether.
+
+        Raises as ``set_location`` does.
+        """
+
+
 class Catalog(Protocol):
     """Stores artifacts, uploads, and which blobs they reference.
 
@@ -258,20 +284,24 @@ class Catalog(Protocol):
     async def is_intact(self, key: str) -> bool:
         """Return whether the bytes of blob *key* were verified and not found damaged since."""
 
-    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
+    async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
         """Insert *artifact*, whose bytes are published, and mark *upload* as finished.
+
+        *generation* is that of the blobs' location when the finish began.
 
         The bytes are new, so they are no longer damaged, and as verified as the artifact is.
         Returns the existing artifact if the upload was finished before. Raises
-        STORAGE_UNAVAILABLE if the claim lapsed and the blob is gone: the caller must write again.
+        STORAGE_UNAVAILABLE if the claim lapsed and the blob is gone: the caller must write again; and if
+        the location has another *generation* now: the bytes may be missing there.
         """
 
     async def finish_from_stored(
-        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
+        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact], generation: int = 0
     ) -> Artifact | None:
         """Finish *upload* with an undamaged blob that its tenant already stores under *sha256*.
 
         *make* receives the content and key of that blob. Returns None if there is no such blob.
+        Raises STORAGE_UNAVAILABLE as ``finish_upload`` does.
         """
 
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002

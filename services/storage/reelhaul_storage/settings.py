@@ -67,14 +67,7 @@ class Settings(SuiteSettings):
     @field_validator("storage_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value.startswith("s3:"):
-            parse_location(value)
-        elif value:
-            url = urlsplit(value)
-            if url.scheme != "file" or url.netloc or not url.path.startswith("/"):
-                raise ValueError("must be file:///folder or s3://bucket/prefix")
-            check_folder(Path(unquote(url.path)))
-        return value
+        return check_storage_url(value) if value else value
 
     @field_validator("storage_public_url", "storage_cloudfront_url")
     @classmethod
@@ -184,3 +177,27 @@ class Settings(SuiteSettings):
     def seal_key_path(self) -> Path:
         """The key in the data folder, which is created when it is first needed."""
         return self.data_dir / "storage-seal.key"
+
+
+def check_storage_url(url: str) -> str:
+    """Return *url* if blobs can be stored there. Raises ValueError."""
+    if url.startswith("s3:"):
+        parse_location(url)
+        return url
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+        raise ValueError("must be file:///folder or s3://bucket/prefix")
+    check_folder(Path(unquote(parts.path)))
+    return url
+
+
+def is_same_location(one: str, other: str) -> bool:
+    """Return whether two valid storage URLs name the same place, with whatever options."""
+    return _identify(one) == _identify(other)
+
+
+def _identify(url: str) -> tuple[str, ...]:
+    if url.startswith("s3:"):
+        location = parse_location(url)
+        return location.endpoint_url.rstrip("/"), location.bucket, location.prefix
+    return (str(Path(unquote(urlsplit(url).path)).resolve()),)

@@ -122,6 +122,7 @@ class KillTest:
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,
             "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{self._port}",
+            "REELHAUL_STORAGE_HTTP_ADDRESS": "127.0.0.1:0",
             "REELHAUL_STORAGE_URL": s3.storage_url(self._prefix) if s3 else "",
             "REELHAUL_STORAGE_RESERVE_BYTES": "0",
             "REELHAUL_STORAGE_SWEEP_SECONDS": "0.1",
@@ -179,6 +180,7 @@ class KillTest:
         settings = Settings(
             data_dir=self._folder,
             storage_address=f"127.0.0.1:{self._port}",
+            storage_http_address="127.0.0.1:0",
             storage_url=self._environment["REELHAUL_STORAGE_URL"],
             storage_reserve_bytes=0,
             storage_sweep_seconds=0.1,

@@ -101,8 +101,13 @@ class QueueStore(Protocol):
         Without those that have unfinished deliveries.
         """
 
-    async def list_deliveries_due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Return ids of jobs whose next delivery is to be tried now, the longest overdue first."""
+    async def list_deliveries_due(
+        self, now: datetime, per_tenant: int, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """Return id and tenant of jobs whose next delivery is to be tried now, the longest overdue first.
+
+        At most *per_tenant* of each tenant.
+        """
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         """Record that storage knows the expiry (*again* is None), or is to be told again at *again*."""

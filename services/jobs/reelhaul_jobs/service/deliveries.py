@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from functools import partial
 
 from reelhaul_jobs.model import deliveries
@@ -18,8 +19,10 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-#: Jobs whose artifacts one replica delivers at once.
-MAX_RUNNING = 4
+#: Jobs whose artifacts one replica delivers at once, and of each tenant: a bucket that does not answer takes
+#: half a minute per try, and must not keep other tenants waiting.
+MAX_RUNNING, MAX_PER_TENANT = 8, 2
+_MAX_LISTED = 100
 _RENEWAL_SECONDS = deliveries.LEASE.total_seconds() / 3
 
 
@@ -37,29 +40,32 @@ class Deliverer:
         self._storage = storage
         self._notifier = notifier
         self._now = now
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        # By job, with its tenant.
+        self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     async def step(self) -> bool:
         """Start the deliveries of some jobs; return whether more may be due at once."""
         if len(self._tasks) >= MAX_RUNNING:
             return False
-        # Those that run here may be due for a renewal.
-        due = await self._queue.list_deliveries_due(self._now(), 2 * MAX_RUNNING)
-        for job_id in [job_id for job_id in due if job_id not in self._tasks][
-            : MAX_RUNNING - len(self._tasks)
-        ]:
-            task = self._tasks[job_id] = asyncio.create_task(self._deliver_job(job_id))
+        running = Counter(tenant for tenant, _ in self._tasks.values())
+        # Those that run here may be among them, late with their renewal.
+        due = await self._queue.list_deliveries_due(self._now(), 2 * MAX_PER_TENANT, _MAX_LISTED)
+        for job_id, tenant in due:
+            if job_id in self._tasks or running[tenant] >= MAX_PER_TENANT or running.total() >= MAX_RUNNING:
+                continue
+            running[tenant] += 1
+            task = asyncio.create_task(self._deliver_job(job_id))
+            self._tasks[job_id] = tenant, task
             task.add_done_callback(partial(self._finished, job_id))
         return False
 
     async def wait(self) -> None:
         """Wait until the deliveries that run now have ended."""
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*(task for _, task in self._tasks.values()), return_exceptions=True)
 
     async def close(self) -> None:
         """Stop all deliveries; they are tried again when their leases end."""
-        for task in list(self._tasks.values()):
-            await cancel_and_wait(task)
+        await cancel_and_wait(*(task for _, task in self._tasks.values()))
 
     def _finished(self, job_id: str, task: asyncio.Task[None]) -> None:
         del self._tasks[job_id]

@@ -63,10 +63,22 @@ _EXPIRED = (
     .order_by(jobs.c.expire_time)
     .limit(bindparam("most"))
 )
-_DELIVERIES_DUE = (
-    select(jobs.c.id)
+_DELIVERIES = (
+    select(
+        jobs.c.id,
+        jobs.c.tenant,
+        jobs.c.delivery_time,
+        func.row_number()
+        .over(partition_by=jobs.c.tenant, order_by=(jobs.c.delivery_time, jobs.c.id))
+        .label("number"),
+    )
     .where(jobs.c.delivery_time.is_not(None), jobs.c.delivery_time <= bindparam("now"))
-    .order_by(jobs.c.delivery_time)
+    .subquery()
+)
+_DELIVERIES_DUE = (
+    select(_DELIVERIES.c.id, _DELIVERIES.c.tenant)
+    .where(_DELIVERIES.c.number <= bindparam("per_tenant"))
+    .order_by(_DELIVERIES.c.delivery_time)
     .limit(bindparam("most"))
 )
 _MARK_EXPIRY_CONFIRMED = Statement(
@@ -142,8 +154,14 @@ class SqlQueueStore:
     async def list_expired(self, now: datetime, limit: int) -> Sequence[str]:
         return await self._list_ids(_EXPIRED, {"now": rows.to_micros(now), "most": limit})
 
-    async def list_deliveries_due(self, now: datetime, limit: int) -> Sequence[str]:
-        return await self._list_ids(_DELIVERIES_DUE, {"now": rows.to_micros(now), "most": limit})
+    async def list_deliveries_due(
+        self, now: datetime, per_tenant: int, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        values = {"now": rows.to_micros(now), "per_tenant": per_tenant, "most": limit}
+        found = await self._database.read(
+            lambda connection: connection.execute(_DELIVERIES_DUE, values).all()
+        )
+        return [(row.id, row.tenant) for row in found]
 
     async def mark_expiry_confirmed(self, job_id: str, again: datetime | None) -> None:
         values = {"job": job_id, "again": rows.to_micros_or_none(again)}

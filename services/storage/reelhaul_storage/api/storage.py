@@ -40,7 +40,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         page_tokens: PageTokens,
         now: Callable[[], datetime],
         *,
-        backend: str,
+        backend: Callable[[], str],
         default_ttl: timedelta,
     ) -> None:
         self._uploads = uploads
@@ -97,7 +97,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
             result = await self._uploads.write_artifact(draft, chunks)
         else:
             raise FieldInvalid("target", "is required on the first message")
-        return responses.write_result_to_proto(result, self._backend)
+        return responses.write_result_to_proto(result, self._backend())
 
     async def ReadArtifact(
         self, request: pb.ReadArtifactRequest, context: Any
@@ -203,4 +203,4 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         return pb.FindArtifactsResponse(artifacts=names)
 
     def _to_proto(self, artifact: Artifact) -> artifact_pb2.Artifact:
-        return responses.artifact_to_proto(artifact, self._backend)
+        return responses.artifact_to_proto(artifact, self._backend())

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database, DatabaseFull
 from reelhaul_storage.catalog import artifacts, blobs, uploads
+from reelhaul_storage.catalog.blob_location import SqlLocationStore
 from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
@@ -29,6 +30,8 @@ class SqlCatalog:
         self._database = database
         #: The destinations in the same database.
         self.destinations = SqlDestinationStore(database)
+        #: The location of the blobs, in the same database.
+        self.location = SqlLocationStore(database)
 
     @classmethod
     @asynccontextmanager
@@ -75,13 +78,13 @@ class SqlCatalog:
     async def is_intact(self, key: str) -> bool:
         return await self._database.read(lambda c: blobs.is_intact(c, key))
 
-    async def finish_upload(self, upload: str, artifact: Artifact) -> Artifact:
-        return await self._write(lambda c: uploads.finish_upload(c, upload, artifact))
+    async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
+        return await self._write(lambda c: uploads.finish_upload(c, upload, artifact, generation))
 
     async def finish_from_stored(
-        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
+        self, upload: str, sha256: str, make: Callable[[Digests, str], Artifact], generation: int = 0
     ) -> Artifact | None:
-        return await self._write(lambda c: uploads.finish_from_stored(c, upload, sha256, make))
+        return await self._write(lambda c: uploads.finish_from_stored(c, upload, sha256, make, generation))
 
     async def get_artifact(self, id: str) -> Artifact:  # noqa: A002
         return await self._database.read(lambda c: artifacts.get_artifact(c, id))

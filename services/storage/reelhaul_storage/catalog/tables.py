@@ -163,3 +163,15 @@ destinations = Table(
     Column("update_time", UtcMicroseconds, nullable=False),
     Column("revision", Integer, nullable=False),
 )
+
+#: One row, with id 1: where the blobs are. Its generation grows with every change.
+blob_location = Table(
+    "blob_location",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    # Empty: where REELHAUL_STORAGE_URL says.
+    Column("url", String(2000), nullable=False),
+    # Where blobs may still be while they are moved; empty: nowhere else.
+    Column("previous_url", String(2000), nullable=False),
+)

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError
 from reelhaul_storage.catalog.artifacts import get_artifact
+from reelhaul_storage.catalog.blob_location import check_generation
 from reelhaul_storage.catalog.rows import artifact_values, upload_from_row, upload_values
 from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
 from reelhaul_storage.digests import Digests
@@ -108,10 +109,11 @@ def claim_new_blob(
     return True
 
 
-def finish_upload(connection: Connection, upload: str, artifact: Artifact) -> Artifact:
+def finish_upload(connection: Connection, upload: str, artifact: Artifact, generation: int) -> Artifact:
     finished_as = _lock(connection, upload)["artifact"]
     if finished_as:
         return get_artifact(connection, finished_as)
+    check_generation(connection, generation)
     _insert_artifact(connection, upload, artifact)
     state: dict[str, Any] = {"damage_time": None}
     if artifact.verify_time is not None:
@@ -123,11 +125,16 @@ def finish_upload(connection: Connection, upload: str, artifact: Artifact) -> Ar
 
 
 def finish_from_stored(
-    connection: Connection, upload: str, sha256: str, make: Callable[[Digests, str], Artifact]
+    connection: Connection,
+    upload: str,
+    sha256: str,
+    make: Callable[[Digests, str], Artifact],
+    generation: int,
 ) -> Artifact | None:
     row = _lock(connection, upload)
     if row["artifact"]:
         return get_artifact(connection, row["artifact"])
+    check_generation(connection, generation)
     stored = (
         select(blobs)
         .join(artifacts, artifacts.c.key == blobs.c.key)

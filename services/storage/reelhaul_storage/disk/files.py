@@ -255,9 +255,10 @@ def read_pieces(fd: int, offset: int, length: int) -> list[bytes]:
 
 
 def list_files_before(folder: Path, before: datetime) -> list[Path]:
-    """Return the files below *folder* that were last written *before*, without hidden ones."""
+    """Return the files below *folder*, or itself, that were last written *before*, without hidden ones."""
     files = []
-    for path in folder.rglob("*"):
+    # Keys of a store on S3, from which blobs were moved here, have no folders.
+    for path in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):
             if path.is_file() and path.name[0] != "." and path.stat().st_mtime < before.timestamp():
                 files.append(path)

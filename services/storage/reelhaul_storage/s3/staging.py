@@ -212,10 +212,15 @@ class Staging:
 
     def list_staged(self, before: datetime) -> Iterator[list[str]]:
         """Yield pages of uploads with staged bytes that were stored *before*."""
+        seen: set[str] = set()
         for page in self._bucket.list_objects(STAGING, before):
-            yield [key.removeprefix(STAGING) for key in page]
+            names = [key.removeprefix(STAGING) for key in page]
+            seen.update(names)
+            yield names
         for uploads in self._bucket.list_multipart_uploads(_BLOBS, before):
-            yield [_blob_key(multipart).partition(".")[0] for multipart in uploads]
+            names = [_blob_key(multipart).partition(".")[0] for multipart in uploads]
+            yield sorted(set(names) - seen)
+            seen.update(names)
 
     def list_blobs(self, before: datetime) -> Iterator[list[str]]:
         """Yield pages of keys that were published *before*.

@@ -53,12 +53,20 @@ class Uploads:
     """Use cases of uploads. A caller sees the uploads of its tenant; the suite sees all."""
 
     def __init__(
-        self, catalog: Catalog, blobs: BlobStore, now: Callable[[], datetime], *, max_bytes: int
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        now: Callable[[], datetime],
+        *,
+        max_bytes: int,
+        generation: Callable[[], int] = lambda: 0,
     ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._now = now
         self._max_bytes = max_bytes
+        # Of the location of *blobs*, which changes when they are moved.
+        self._generation = generation
         self._finish_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, upload: Upload, adopt_path: str = "") -> UploadStatus:
@@ -148,6 +156,7 @@ class Uploads:
     ) -> Artifact:
         """Make an artifact of *parts*, whose content has the *expected* checksums as the client says."""
         _check_expected(upload, expected)
+        upload = replace(upload, generation=self._generation())
         if not upload.direct or not upload.total_size or expected.crc32c is None:
             raise FieldInvalid("parts", "must be empty: the upload has no part_urls")
         if await self._is_published(upload, expected):
@@ -159,6 +168,7 @@ class Uploads:
 
     async def _finish(self, upload: Upload, expected: ExpectedChecksums, adopt_path: str = "") -> Artifact:
         _check_expected(upload, expected)
+        upload = replace(upload, generation=self._generation())
         if adopt_path:
             await self._blobs.adopt(upload.id, adopt_path)
             failpoints.hit("storage.adopt.after_link")
@@ -201,7 +211,7 @@ class Uploads:
         failpoints.hit("storage.publish.after_rename")
         verify_time = self._now() if is_verified else None
         artifact = self._build_artifact(upload, content, key, verify_time)
-        artifact = await self._catalog.finish_upload(upload.id, artifact)
+        artifact = await self._catalog.finish_upload(upload.id, artifact, upload.generation)
         failpoints.hit("storage.finish.after_commit")
         return artifact
 
@@ -226,7 +236,7 @@ class Uploads:
             # What a client has sent to the blob store was not verified.
             verify_time = None if upload.direct else self._now()
             finished = self._build_artifact(upload, claimed, upload.claimed_key, verify_time)
-            return await self._catalog.finish_upload(upload.id, finished)
+            return await self._catalog.finish_upload(upload.id, finished, upload.generation)
         stored = await self._find_stored(upload.draft.tenant, expected.sha256)
         if stored is None or not expected.match(stored.content):
             raise OffsetConflict("the content is not stored: write it", 0)
@@ -234,7 +244,7 @@ class Uploads:
         def make(content: Digests, key: str) -> Artifact:
             return self._build_artifact(upload, content, key, stored.verify_time)
 
-        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make)
+        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, upload.generation)
         if artifact is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
         if upload.direct:

@@ -1,0 +1,207 @@
+"""Moving artifacts to another folder or bucket while the service runs: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import CliRunner
+from tests.storage.conftest import (
+    StartStorage,
+    StorageService,
+    error_details,
+    random_bytes,
+    wait_until,
+    write_requests,
+)
+
+from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul_runtime.settings import InvalidSetting
+from reelhaul_storage import commands
+
+_COMMAND = "from reelhaul_storage.commands import storage; storage()"
+_RETRIED = {"STORAGE_UNAVAILABLE", "WRITE_OFFSET_CONFLICT"}
+
+Urls = tuple[str, str]
+
+
+async def _start_move(storage: StorageService, target: str, *options: str, source: str = ""):
+    """Start the command with the settings of *storage*."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+    environment |= {"REELHAUL_DATA_DIR": str(storage.folder), "REELHAUL_STORAGE_URL": source}
+    environment["REELHAUL_STORAGE_RESERVE_BYTES"] = "0"
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _COMMAND, "migrate", "--to", target, *options),
+        env=environment,
+        cwd=storage.folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def _move(storage: StorageService, target: str, *options: str, source: str = "") -> tuple[int, str]:
+    """Run the command to its end; return its exit code and output."""
+    process = await _start_move(storage, target, *options, source=source)
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def _write(storage: StorageService, content: bytes) -> str:
+    """Write *content* as a fetcher does, again if it must; return the artifact's name."""
+    name = (await storage.create_upload(content)).name
+    while True:
+        try:
+            offset = (await storage.suite.GetUpload(pb.GetUploadRequest(name=name))).persisted_size
+            if offset < len(content):
+                requests = write_requests(content[offset:], at=offset, finish=False, upload=name)
+                await storage.suite.WriteArtifact(requests)
+            return (await storage.finish_upload(name, content)).name
+        except grpc.aio.AioRpcError as error:
+            if error_details(error).reason not in _RETRIED:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def _read_all(storage: StorageService, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        assert await storage.read(name) == content
+
+
+def _count_files(url: str) -> int:
+    return sum(path.is_file() for path in (Path(url.removeprefix("file://")) / "blobs").rglob("*"))
+
+
+@pytest.fixture
+def urls(tmp_path: Path) -> Urls:
+    """Two folders: the one in which artifacts are, and the one to move them to."""
+    return f"file://{tmp_path}/one", f"file://{tmp_path}/two"
+
+
+class _Load:
+    """Writes, reads and deletes artifacts until it is stopped."""
+
+    def __init__(self, storage: StorageService) -> None:
+        self._storage = storage
+        self._stopped = False
+        self.written = 0
+        #: What it has not deleted, by artifact.
+        self.contents: dict[str, bytes] = {}
+
+    async def run(self) -> None:
+        while not self._stopped:
+            content = random_bytes(50_000)
+            self.contents[await _write(self._storage, content)] = content
+            self.written += 1
+            name = next(iter(self.contents))
+            assert await self._storage.read(name) == self.contents[name]
+            if self.written % 3 == 0:
+                del self.contents[name]
+                await self._storage.suite.DeleteArtifact(pb.DeleteArtifactRequest(name=name))
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+async def test_the_service_works_during_a_move(start_storage: StartStorage, urls: Urls, tmp_path: Path):
+    """Artifacts are written, read and deleted all the time; all that remain are at the new location."""
+    async with start_storage(storage_url=urls[0]) as storage:
+        contents = {await _write(storage, content): content for content in map(random_bytes, [0, 1, 3 << 20])}
+        load = _Load(storage)
+        loading = asyncio.create_task(load.run())
+        code, output = await _move(storage, urls[1], "--verify", source=urls[0])
+        assert code == 0, output
+        # Until the service has noticed, and for a while longer.
+        written = load.written
+        await wait_until(lambda: load.written > written + 20 or loading.done())
+        load.stop()
+        await loading
+        os.rename(tmp_path / "one", tmp_path / "hidden")
+        await _read_all(storage, contents | load.contents)
+    with pytest.raises(InvalidSetting, match=f"REELHAUL_STORAGE_URL: the artifacts were moved: .*{urls[1]}"):
+        async with start_storage(storage_url=urls[0]):
+            pass
+    async with start_storage(storage_url=urls[1]) as storage:
+        await _read_all(storage, contents | load.contents)
+
+
+async def test_a_killed_move_is_resumed(start_storage: StartStorage, urls: Urls):
+    """After SIGKILL in the middle, the service goes on; run again, the command copies the rest."""
+    async with start_storage(storage_url=urls[0]) as storage:
+        contents = {await _write(storage, content): content for content in map(random_bytes, [200_000] * 30)}
+        moving = await _start_move(storage, urls[1], source=urls[0])
+        await wait_until(lambda: _count_files(urls[1]) > 5)
+        with suppress(ProcessLookupError):
+            moving.send_signal(signal.SIGKILL)
+        await moving.wait()
+        copied = _count_files(urls[1])
+        await _read_all(storage, contents)
+        assert await _write(storage, b"after the kill")
+        code, output = await _move(storage, urls[1], source=urls[0])
+        assert code == 0, output
+        assert copied < 30
+        assert f"{31 - copied} blobs copied" in output
+        await _read_all(storage, contents)
+
+
+async def test_unfinished_uploads_are_sent_again(start_storage: StartStorage, urls: Urls):
+    """An upload that was interrupted by the move continues at 0, and the writer is told so."""
+    content = random_bytes(600_000)
+    async with start_storage(storage_url=urls[0]) as storage:
+        upload = (await storage.create_upload(content)).name
+        await storage.suite.WriteArtifact(write_requests(content[:500_000], finish=False, upload=upload))
+        code, output = await _move(storage, urls[1], source=urls[0])
+        assert code == 0, output
+
+        async def switched() -> bool:
+            status = await storage.suite.GetUpload(pb.GetUploadRequest(name=upload))
+            return status.persisted_size == 0
+
+        await wait_until(switched)
+        rest = write_requests(content[500_000:], at=500_000, whole=content, upload=upload)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await storage.suite.WriteArtifact(rest)
+        details = error_details(failure.value)
+        assert (details.reason, details.metadata["persistedSize"]) == ("WRITE_OFFSET_CONFLICT", "0")
+        response = await storage.suite.WriteArtifact(write_requests(content, upload=upload))
+        assert await storage.read(response.artifact.name) == content
+
+
+async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls):
+    """A damaged blob is not copied and reported; everything else is moved, and the source deleted."""
+    async with start_storage(storage_url=urls[0]) as storage:
+        good, bad = random_bytes(1000), random_bytes(1000)
+        name = await _write(storage, good)
+        await _write(storage, bad)
+        (blob,) = (Path(urls[0].removeprefix("file://")) / "blobs").rglob(
+            f"{hashlib.sha256(bad).hexdigest()}*"
+        )
+        blob.chmod(0o600)
+        blob.write_bytes(b"x" * 1000)
+        code, output = await _move(storage, urls[1], "--delete-source", source=urls[0])
+        assert (code, "1 blobs are missing or damaged" in output) == (3, True)
+        assert await storage.read(name) == good
+        assert (_count_files(urls[0]), _count_files(urls[1])) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file:///{folder}/one", "the artifacts are there already"),
+        ("ftp://host/x", "--to: must be file:///folder or s3://bucket/prefix"),
+        ("s3://b", "--to: the bucket must have"),
+    ],
+)
+def test_wrong_targets(tmp_path: Path, target: str, message: str):
+    """A target that cannot be used is refused with the reason."""
+    environment = {"REELHAUL_DATA_DIR": str(tmp_path), "REELHAUL_STORAGE_URL": f"file://{tmp_path}/one"}
+    arguments = ["migrate", "--to", target.format(folder=str(tmp_path).strip("/"))]
+    result = CliRunner().invoke(commands.storage, arguments, env=environment)
+    assert (result.exit_code, message in result.output) == (2, True), result.output
