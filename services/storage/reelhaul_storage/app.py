@@ -185,7 +185,7 @@ async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[
 def open_blob_store(
     url: str, settings: Settings, *, must_exist: bool = False
 ) -> AbstractAsyncContextManager[BlobStore]:
-    """Open the store at *url*, a value of REELHAUL_STORAGE_URL; a folder is created unless it *must_exist*."""
+    """Open the store at *url*, as in REELHAUL_STORAGE_URL; a folder that is missing is created by default."""
     if url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
