@@ -38,14 +38,17 @@ class DiskBlobStore:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[DiskBlobStore]:
-        """Open the store in *folder*, which is created if it does not exist.
+    async def open(
+        cls, folder: Path, *, adopt_from: Path, reserve: int = 0, must_exist: bool = False
+    ) -> AsyncIterator[DiskBlobStore]:
+        """Open the store in *folder*.
 
-        Files are adopted from *adopt_from*. Writes are rejected while the disk has fewer than
-        *reserve* bytes free.
+        A missing folder is created, unless it *must_exist*: then every call is STORAGE_UNAVAILABLE until
+        it is there. Files are adopted from *adopt_from*. Writes are rejected while the disk has fewer
+        than *reserve* bytes free.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="disk") as threads:
-            files = Files(folder, adopt_from, reserve)
+            files = Files(folder, adopt_from, reserve, must_exist=must_exist)
             try:
                 yield cls(files, threads)
             finally:
