@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 from click.testing import CliRunner
+from tests.s3_server import S3Server
 from tests.storage.conftest import (
     StartStorage,
     StorageService,
@@ -27,6 +30,8 @@ from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage import commands
 
 _COMMAND = "from reelhaul_storage.commands import storage; storage()"
+# Empty, small, and more than a part of S3.
+_SIZES = (0, 1, 9 << 20)
 _RETRIED = {"STORAGE_UNAVAILABLE", "WRITE_OFFSET_CONFLICT"}
 
 Urls = tuple[str, str]
@@ -85,6 +90,14 @@ def urls(tmp_path: Path) -> Urls:
     return f"file://{tmp_path}/one", f"file://{tmp_path}/two"
 
 
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a prefix that is empty."""
+    for name, value in s3_server.credentials().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.storage_url(str(uuid4()))
+
+
 class _Load:
     """Writes, reads and deletes artifacts until it is stopped."""
 
@@ -110,26 +123,38 @@ class _Load:
         self._stopped = True
 
 
-async def test_the_service_works_during_a_move(start_storage: StartStorage, urls: Urls, tmp_path: Path):
-    """Artifacts are written, read and deleted all the time; all that remain are at the new location."""
-    async with start_storage(storage_url=urls[0]) as storage:
-        contents = {await _write(storage, content): content for content in map(random_bytes, [0, 1, 3 << 20])}
+async def _move_under_load(start_storage: StartStorage, source: str, target: str) -> None:
+    async with start_storage(storage_url=source) as storage:
+        contents = {await _write(storage, content): content for content in map(random_bytes, _SIZES)}
         load = _Load(storage)
         loading = asyncio.create_task(load.run())
-        code, output = await _move(storage, urls[1], "--verify", source=urls[0])
+        code, output = await _move(storage, target, "--verify", "--delete-source", source=source)
         assert code == 0, output
-        # Until the service has noticed, and for a while longer.
         written = load.written
-        await wait_until(lambda: load.written > written + 20 or loading.done())
+        await wait_until(lambda: load.written > written + 10 or loading.done())
         load.stop()
         await loading
-        os.rename(tmp_path / "one", tmp_path / "hidden")
         await _read_all(storage, contents | load.contents)
-    with pytest.raises(InvalidSetting, match=f"REELHAUL_STORAGE_URL: the artifacts were moved: .*{urls[1]}"):
-        async with start_storage(storage_url=urls[0]):
+    with pytest.raises(InvalidSetting, match=f"REELHAUL_STORAGE_URL: .* set it to {re.escape(target)},"):
+        async with start_storage(storage_url=source):
             pass
-    async with start_storage(storage_url=urls[1]) as storage:
+    async with start_storage(storage_url=target) as storage:
         await _read_all(storage, contents | load.contents)
+
+
+async def test_the_service_works_during_a_move(start_storage: StartStorage, urls: Urls):
+    """Artifacts are written, read and deleted all the time; all that remain are at the new location."""
+    await _move_under_load(start_storage, *urls)
+    assert _count_files(urls[0]) == 0
+
+
+async def test_to_s3_and_back(start_storage: StartStorage, urls: Urls, bucket: str, s3_server: S3Server):
+    """A move to a bucket and from there to a folder loses nothing, and leaves nothing in the bucket."""
+    await _move_under_load(start_storage, urls[0], bucket)
+    prefix = bucket.partition("?")[0].rpartition("/")[2]
+    assert s3_server.list_keys(prefix)
+    await _move_under_load(start_storage, bucket, urls[1])
+    assert s3_server.list_keys(prefix) == s3_server.list_multipart_uploads(prefix) == []
 
 
 async def test_a_killed_move_is_resumed(start_storage: StartStorage, urls: Urls):
@@ -175,7 +200,7 @@ async def test_unfinished_uploads_are_sent_again(start_storage: StartStorage, ur
 
 
 async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls):
-    """A damaged blob is not copied and reported; everything else is moved, and the source deleted."""
+    """A damaged blob is not copied and reported; everything else is moved."""
     async with start_storage(storage_url=urls[0]) as storage:
         good, bad = random_bytes(1000), random_bytes(1000)
         name = await _write(storage, good)
@@ -185,10 +210,10 @@ async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls
         )
         blob.chmod(0o600)
         blob.write_bytes(b"x" * 1000)
-        code, output = await _move(storage, urls[1], "--delete-source", source=urls[0])
+        code, output = await _move(storage, urls[1], source=urls[0])
         assert (code, "1 blobs are missing or damaged" in output) == (3, True)
         assert await storage.read(name) == good
-        assert (_count_files(urls[0]), _count_files(urls[1])) == (1, 1)
+        assert (_count_files(urls[0]), _count_files(urls[1])) == (2, 1)
 
 
 @pytest.mark.parametrize(
