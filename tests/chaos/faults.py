@@ -39,6 +39,9 @@ FAILPOINTS = {
     "storage.claim.after_commit": 0.02,
     "storage.publish.after_rename": 0.03,
     "storage.finish.after_commit": 0.03,
+    "storage.multipart.after_create": 0.02,
+    "storage.parts.after_take": 0.03,
+    "storage.publish.before_discard": 0.03,
 }
 _FAILPOINT_LOG = re.compile(r'"failpoint": "(\w+)\.')
 

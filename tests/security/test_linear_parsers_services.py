@@ -52,6 +52,7 @@ from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.cron import parse_cron
 from reelhaul_runtime import sites
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.file_responses import build_response
 from reelhaul_runtime.filters.evaluate import matches
 from reelhaul_runtime.filters.parser import parse as parse_filter
 from reelhaul_runtime.identity import Caller
@@ -59,6 +60,7 @@ from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation import formats, urls
 from reelhaul_runtime.validation.violations import FieldViolations
 from reelhaul_storage.api import queries, requests
+from reelhaul_storage.local_links import parse_path
 
 # A shorter time says more about the clock than about the parser.
 _MIN_SECONDS = 0.004
@@ -312,6 +314,17 @@ def _marks(count: int) -> str:
     return "a" + "\u0300" * count + "\u0316" * count
 
 
+_LINK = "generation=0&disposition=inline&key=a&signature=b"
+
+
+def _parse_link(query: str) -> object:
+    return parse_path("00000000-0000-4000-8000-000000000000", "a.mp4", query)
+
+
+def _compare_etags(header: bytes) -> object:
+    return build_response("GET", {b"if-none-match": header}, [], 1, b'"x"')
+
+
 CASES = [
     # jobs
     Case("filter: parentheses", lambda n: "(" * n, _filter, 8200),
@@ -349,6 +362,22 @@ CASES = [
         lambda n: FormatSpec(subtitles=FormatSpec.Subtitles(languages=["a-" * n])),
         _format,
     ),
+    # storage
+    Case("link: parameters", lambda n: "a=b&" * n, _parse_link),
+    Case(
+        "link: digits",
+        lambda n: f"expires={'1' * n}&generation=0&disposition=inline&key=a&signature=b",
+        _parse_link,
+    ),
+    Case(
+        "link: network",
+        lambda n: f"expires=1&generation=0&disposition=inline&key=a&signature=b&cidr={'1.' * n}",
+        _parse_link,
+    ),
+    # gateway and storage
+    Case("If-None-Match: entity tags", lambda n: b'W/"a",' * n, _compare_etags),
+    Case("If-None-Match: quotes", lambda n: b'"' * n, _compare_etags),
+    Case("If-None-Match: an open quote", lambda n: b'W/"' + b"W/" * n, _compare_etags),
     # storage
     Case("artifacts: terms", lambda n: {"filter": "epoch=1 AND " * n}, lambda a: _list_artifacts(**a), 170),
     Case("artifacts: spaces", lambda n: {"filter": " " * n}, lambda a: _list_artifacts(**a)),

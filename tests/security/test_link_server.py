@@ -158,6 +158,18 @@ async def test_slow_reader_is_disconnected_and_its_file_closed():
         assert await server.request_status() == 200
 
 
+async def test_stalled_download_does_not_hold_up_the_end():
+    """When storage stops, a client that takes nothing of its download is disconnected soon."""
+    async with asyncio.timeout(SECONDS):
+        async with running(1 << 30) as server:
+            reader, writer = await server.connect(server.request)
+            assert await read_status(reader) == 200
+            assert server.linked.reads == 1
+        assert server.linked.reads == 0
+    await wait_closed(reader)
+    writer.close()
+
+
 async def test_connections_beyond_the_limit_are_refused_until_others_end():
     """Too many connections are 503 at once; when they end, the next one is served."""
     async with running(connections=3, idle_seconds=60) as server:

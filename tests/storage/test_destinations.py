@@ -91,7 +91,11 @@ async def refused(reason: str, **metadata: str) -> AsyncIterator[None]:
     assert SECRET_KEY not in str(failure.value)
 
 
-@pytest.mark.parametrize("size", [0, 1000, 8 * MIB, 17 * MIB])
+@pytest.mark.parametrize(
+    ("backend", "size"),
+    [("disk", 0), ("disk", 1000), ("disk", 8 * MIB), ("s3", 17 * MIB)],
+    indirect=["backend"],
+)
 async def test_delivery(delivery: Delivery, bucket: S3Server, size: int):
     """An artifact of any size arrives in the bucket with its type and digest, and is sent only once."""
     await delivery.create(**s3_fields(bucket.endpoint_url, prefix=f"in/{size}-"))

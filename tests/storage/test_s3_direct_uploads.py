@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import google_crc32c
 import grpc
 import httpx
@@ -87,6 +89,23 @@ async def test_resume(storage: StorageService):
     assert await refuse_finish(storage, upload, content, etags) == "FIELD_INVALID"
     upload = await storage.suite.GetUpload(pb.GetUploadRequest(name=upload.name))
     assert upload.persisted_size == 8 * MIB
+    etags |= await send(upload, content, 2)
+    artifact = await finish(storage, upload, content, etags)
+    assert await storage.read(artifact.name) == content
+
+
+async def test_killed_server(storage: StorageService, s3_server: S3Server):
+    """Parts survive a kill of S3, and their URLs stay valid."""
+    content = random_bytes(9 * MIB)
+    upload = await create(storage, content)
+    etags = await send(upload, content, 1)
+    s3_server.kill()
+    try:
+        with pytest.raises(httpx.TransportError):
+            await send(upload, content, 2)
+        assert await refuse_finish(storage, upload, content, {1: "x", 2: "y"}) == "STORAGE_UNAVAILABLE"
+    finally:
+        await asyncio.to_thread(s3_server.start)
     etags |= await send(upload, content, 2)
     artifact = await finish(storage, upload, content, etags)
     assert await storage.read(artifact.name) == content

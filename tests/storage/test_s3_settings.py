@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from tests.s3_server import S3Server
@@ -77,12 +81,22 @@ async def test_server_that_is_away():
     assert failure.value.metadata == {"backend": "s3", "cause": "EndpointConnectionError"}
 
 
+Request = tuple[str, dict[str, str]]
+
+
 @contextmanager
-def failing_server(status: int, code: str, clock: timedelta = timedelta()) -> Iterator[str]:
-    """Run a server that answers each request with an error of S3; yield its storage URL."""
+def failing_server(
+    status: int, code: str, clock: timedelta = timedelta(), requests: list[Request] | None = None
+) -> Iterator[str]:
+    """Run a server that answers each request with an error of S3; yield its storage URL.
+
+    It adds method and headers of each request to *requests*.
+    """
+    requests = [] if requests is None else requests
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            requests.append((self.command, dict(self.headers)))
             body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
             self.send_response_only(status)
             self.send_header("Date", format_datetime(datetime.now(UTC) + clock, usegmt=True))
@@ -126,3 +140,33 @@ async def test_throttling():
         await open_store(url)
     assert failure.value.retryable
     assert failure.value.metadata == {"backend": "s3", "cause": "SlowDown"}
+
+
+async def test_encryption():
+    """With sse and sse_kms_key_id, S3 is told with each new object how to encrypt it."""
+    requests: list[Request] = []
+    with failing_server(503, "SlowDown", requests=requests) as url, pytest.raises(BackendUnavailable):
+        await open_store(f"{url}&sse=aws:kms&sse_kms_key_id=alias/media")
+    (headers, *_) = [headers for method, headers in requests if method == "PUT"]
+    assert headers["x-amz-server-side-encryption"] == "aws:kms"
+    assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/media"
+
+
+def test_serve_ends_at_once(s3_server: S3Server, tmp_path: Path):
+    """A wrong bucket ends `reelhaul serve storage` with exit code 2 and one line that names the setting."""
+    result = subprocess.run(
+        [sys.executable, "-m", "reelhaul_runtime", "serve", "storage"],
+        env=os.environ
+        | {
+            "REELHAUL_DATA_DIR": str(tmp_path),
+            "REELHAUL_STORAGE_URL": s3_server.storage_url(bucket="missing"),
+            "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
+            "REELHAUL_SUITE_TOKEN": "secret",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "reelhaul: REELHAUL_STORAGE_URL: the bucket does not exist: create it\n" in result.stderr

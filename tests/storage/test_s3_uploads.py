@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from tests.relay import run_relay
 from tests.s3_server import BUCKET, S3Server
 from tests.storage.conftest import (
     StartStorage,
@@ -223,3 +224,19 @@ async def test_cancelled_writer(stores: Stores):
             await writing
         assert await stores.stage(blobs, CONTENT[8 * MIB :], 8 * MIB) == len(CONTENT)
         assert (await blobs.hash_staged(UPLOAD)).sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+async def test_read_over_bad_connection(stores: Stores):
+    """A read goes on where its connection broke; one that breaks for good fails as unavailable."""
+    async with stores.open() as blobs, run_relay(stores.server.port) as relay:
+        await stores.stage(blobs, CONTENT)
+        await blobs.publish(UPLOAD, "blob", len(CONTENT))
+        url = stores.server.storage_url(stores.prefix).replace(str(stores.server.port), str(relay.port))
+        async with S3BlobStore.open(parse_location(url)) as over_relay:
+            received = b""
+            async for piece in over_relay.read("blob", 0, len(CONTENT)):
+                if len(received) < 2 * MIB <= len(received) + len(piece):
+                    relay.cut()
+                received += piece
+            assert relay.cuts == 1
+            assert received == CONTENT

@@ -147,6 +147,21 @@ async def test_missing_folder_is_no_damage(start_storage: StartStorage):
         assert 0 < status.free_bytes < status.total_bytes
 
 
+async def test_start_without_the_folder(start_storage: StartStorage):
+    """Storage that starts while its disk is not mounted serves again once it is; it does not begin anew."""
+    async with start_storage() as storage:
+        artifact, folder = await storage.write_artifact(b"here"), storage.folder / "artifacts"
+    folder.rename(folder.with_name("away"))
+    async with start_storage() as storage:
+        assert (await _read_error(storage, artifact)).startswith("STORAGE_UNAVAILABLE")
+        await wait_until(lambda: _is_serving(storage, serving=False))
+        assert not folder.exists()
+        folder.with_name("away").rename(folder)
+        await wait_until(lambda: _is_serving(storage, serving=True))
+        assert await storage.read(artifact.name) == b"here"
+        assert await storage.read((await storage.write_artifact(b"more")).name) == b"more"
+
+
 async def _is_serving(storage: StorageService, *, serving: bool) -> bool:
     return await storage.is_serving() is serving
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -45,7 +46,6 @@ async def test_health(storage: StorageService):
 async def test_cancelled_calls(storage: StorageService):
     """Cancelled reads and writes leave no file open."""
     artifact = await storage.write_artifact(random_bytes(8 * MIB))
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
         reading = storage.suite.ReadArtifact(pb.ReadArtifactRequest(name=artifact.name))
         await reading.read()
@@ -55,5 +55,15 @@ async def test_cancelled_calls(storage: StorageService):
         staged = storage.folder / "artifacts" / "staging" / upload.name.partition("/")[2]
         await wait_until(staged.exists)
         writing.cancel()
-    await wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+    await wait_until(lambda: _open_files(storage) == [])
     assert len(await storage.read(artifact.name)) == 8 * MIB
+
+
+def _open_files(storage: StorageService) -> list[str]:
+    """Return the staged and published files that this process has open."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        # The one of the listing is closed by now.
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [link for link in links if link.startswith(f"{storage.folder}/artifacts/")]

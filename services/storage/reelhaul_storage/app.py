@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -173,22 +172,32 @@ async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[
             f"REELHAUL_STORAGE_URL: the artifacts were moved: set it to {location.url}, or move them with"
             " `reelhaul storage migrate`"
         )
-    opening = MovableBlobStore.open(
-        catalog.location, partial(open_blob_store, settings=settings), settings.url
-    )
-    async with opening as blobs:
+    # A catalog with blobs and no folder of them: its disk is not mounted.
+    has_blobs = await catalog.has_blobs()
+
+    def open_store(url: str) -> AbstractAsyncContextManager[BlobStore]:
+        return open_blob_store(url, settings, must_exist=has_blobs and url == settings.url)
+
+    async with MovableBlobStore.open(catalog.location, open_store, settings.url) as blobs:
         yield blobs
 
 
-def open_blob_store(url: str, settings: Settings) -> AbstractAsyncContextManager[BlobStore]:
-    """Open the store at *url*, a value of REELHAUL_STORAGE_URL."""
+def open_blob_store(
+    url: str, settings: Settings, *, must_exist: bool = False
+) -> AbstractAsyncContextManager[BlobStore]:
+    """Open the store at *url*, as in REELHAUL_STORAGE_URL; a folder that is missing is created by default."""
     if url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
 
         return S3BlobStore.open(parse_location(url))
     folder = Path(unquote(urlsplit(url).path))
-    return DiskBlobStore.open(folder, adopt_from=settings.adopt_dir, reserve=settings.storage_reserve_bytes)
+    return DiskBlobStore.open(
+        folder,
+        adopt_from=settings.adopt_dir,
+        reserve=settings.storage_reserve_bytes,
+        must_exist=must_exist,
+    )
 
 
 @asynccontextmanager

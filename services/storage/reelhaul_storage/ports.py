@@ -383,6 +383,9 @@ class Catalog(Protocol):
         Changes nothing if the blob is gone or was verified after that: its bytes were replaced.
         """
 
+    async def has_blobs(self) -> bool:
+        """Return whether there is any blob."""
+
     async def get_blob_health(self) -> BlobHealth:
         """Return how many blobs are damaged, and how recently the others were verified."""
 

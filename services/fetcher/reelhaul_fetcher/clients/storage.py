@@ -46,7 +46,9 @@ class _PendingUpload:
     """An upload and the request that creates it; the request is sent again unchanged, for idempotency."""
 
     request: storage_service_pb2.CreateUploadRequest
-    #: None until storage has answered.
+    #: Name of the upload; empty until storage has answered.
+    name: str = ""
+    #: Storage's answer, unless it is used up: a retry must ask again.
     upload: upload_pb2.Upload | None = None
     #: Checksums of the file; None while only storage needs to know them.
     checksums: Checksums | None = None
@@ -72,16 +74,20 @@ class ArtifactUploader:
     ) -> None:
         self._stub = storage_service_pb2_grpc.StorageServiceStub(channel)
         self._parts, self._shared_dir, self._retry_seconds = parts, shared_dir, retry_seconds
-        self._prepared: dict[Path, tuple[Product, asyncio.Task[_PendingUpload]]] = {}
+        self._prepared: dict[Path, tuple[Product, _PendingUpload, asyncio.Task[None]]] = {}
 
     def prepare(self, product: Product, metadata: ArtifactMetadata) -> None:
         if product.path not in self._prepared:
-            creating = asyncio.create_task(self._create_ahead(product, metadata))
-            self._prepared[product.path] = product, creating
+            pending = self._pending_upload(product, metadata)
+            creating = asyncio.create_task(self._create_ahead(product, pending))
+            self._prepared[product.path] = product, pending, creating
 
     async def cancel_prepared(self, folder: Path) -> None:
         for path in [path for path in self._prepared if path.parent == folder]:
-            await self._abandon(self._prepared.pop(path)[1])
+            _, pending, creating = self._prepared.pop(path)
+            await asyncio.wait({creating}, timeout=_DELETE_TIMEOUT_SECONDS)
+            creating.cancel()
+            await self._delete_upload(pending)
 
     async def store(
         self,
@@ -92,13 +98,13 @@ class ArtifactUploader:
         *,
         irreplaceable: bool = False,
     ) -> ArtifactInfo:
-        uploads: list[str] = []
+        pending = await self._take_prepared(product, metadata)
         patience = math.inf if irreplaceable else self._retry_seconds
         try:
-            return await self._store_with_retries(product, metadata, uploads, on_progress, on_wait, patience)
+            return await self._store_with_retries(product, pending, on_progress, on_wait, patience)
         except BaseException:
             # Cancelled or failed: the staged bytes would remain until they expire.
-            await asyncio.shield(self._delete_uploads(uploads))
+            await asyncio.shield(self._delete_upload(pending))
             raise
 
     async def delete(self, names: Sequence[str]) -> None:
@@ -106,27 +112,18 @@ class ArtifactUploader:
             request = storage_service_pb2.DeleteArtifactRequest(name=name, allow_missing=True)
             await _try_delete(self._stub.DeleteArtifact(request, timeout=_DELETE_TIMEOUT_SECONDS), name)
 
-    async def _delete_uploads(self, uploads: Sequence[str]) -> None:
-        for name in uploads:
-            request = storage_service_pb2.DeleteUploadRequest(name=name)
-            await _try_delete(self._stub.DeleteUpload(request, timeout=_DELETE_TIMEOUT_SECONDS), name)
+    async def _delete_upload(self, pending: _PendingUpload) -> None:
+        if pending.name:
+            request = storage_service_pb2.DeleteUploadRequest(name=pending.name)
+            await _try_delete(self._stub.DeleteUpload(request, timeout=_DELETE_TIMEOUT_SECONDS), pending.name)
 
-    async def _abandon(self, creating: asyncio.Task[_PendingUpload]) -> None:
-        await asyncio.wait({creating}, timeout=_DELETE_TIMEOUT_SECONDS)
-        if not creating.done():
-            creating.cancel()
-        elif creating.exception() is None and (upload := creating.result().upload):
-            await self._delete_uploads([upload.name])
-
-    async def _create_ahead(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
-        pending = self._pending_upload(product, metadata)
+    async def _create_ahead(self, product: Product, pending: _PendingUpload) -> None:
         try:
             pending.upload = await self._create(product, pending)
-        except aio.AioRpcError as error:
-            log.warning(
-                "the upload could not be created ahead", extra={"job": metadata.job, "cause": error.details()}
-            )
-        return pending
+        except (aio.AioRpcError, OSError) as error:
+            cause = error.strerror if isinstance(error, OSError) else error.details()
+            fields = {"job": pending.request.upload.artifact.job, "cause": cause}
+            log.warning("the upload could not be created ahead", extra=fields)
 
     def _pending_upload(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
         request = _create_upload_request(product, metadata)
@@ -136,13 +133,14 @@ class ArtifactUploader:
 
     async def _take_prepared(self, product: Product, metadata: ArtifactMetadata) -> _PendingUpload:
         """Return the upload that was prepared for *product*, else a new one."""
-        prepared, creating = self._prepared.get(product.path, (None, None))
-        if creating is not None and prepared == product:
-            pending = await asyncio.shield(creating)
-            # Only now: until then ``cancel_prepared`` must find it.
-            del self._prepared[product.path]
-            return pending
-        return self._pending_upload(product, metadata)
+        prepared = self._prepared.get(product.path)
+        if prepared is None or prepared[0] != product:
+            return self._pending_upload(product, metadata)
+        _, pending, creating = prepared
+        await asyncio.shield(creating)
+        # Only now: until then ``cancel_prepared`` must find it.
+        del self._prepared[product.path]
+        return pending
 
     async def _create(self, product: Product, pending: _PendingUpload) -> upload_pb2.Upload:
         """Create the upload, or return its present state; the file is hashed unless storage adopts it."""
@@ -151,6 +149,7 @@ class ArtifactUploader:
             checksums = await asyncio.to_thread(_hash_file, product.path, pending)
             request.expected_checksums.sha256 = checksums.sha256
         upload = await self._stub.CreateUpload(request)
+        pending.name = upload.name
         if not (upload.adoptable or upload.content_exists) and pending.checksums is None:
             checksums = await asyncio.to_thread(_hash_file, product.path, pending)
             upload.content_exists = await self._is_stored(checksums, request.upload.artifact.tenant)
@@ -163,16 +162,12 @@ class ArtifactUploader:
     async def _store_with_retries(
         self,
         product: Product,
-        metadata: ArtifactMetadata,
-        uploads: list[str],
+        pending: _PendingUpload,
         on_progress: Callable[[int], None],
         on_wait: Callable[[str], None],
         patience: float,
     ) -> ArtifactInfo:
-        """Store *product*; keep the name of the current upload in *uploads*.
-
-        Gives up if nothing was stored for *patience* seconds.
-        """
+        """Store *product*; give up if nothing was stored for *patience* seconds."""
         now, backoff = asyncio.get_running_loop().time, Backoff()
         stored_at, most = now(), 0
 
@@ -183,13 +178,12 @@ class ArtifactUploader:
                 backoff.reset()
             on_progress(size)
 
-        pending = await self._take_prepared(product, metadata)
         while True:
             try:
                 with status_as_errors("storage"):
                     upload = pending.upload or await self._create(product, pending)
                     # A retry must ask again: the upload's offset or URLs may have changed.
-                    uploads[:], pending.upload = [upload.name], None
+                    pending.upload = None
                     artifact = await self._transfer(product, pending, upload, on_stored)
                     return _artifact_info(artifact, product)
             except ReelhaulError as error:
@@ -206,7 +200,8 @@ class ArtifactUploader:
                     raise ReelhaulError(
                         ErrorReason.STORAGE_UNAVAILABLE, text, metadata={"backend": backend}
                     ) from error
-                log.warning("storing failed; trying again", extra={"job": metadata.job, "cause": text})
+                job = pending.request.upload.artifact.job
+                log.warning("storing failed; trying again", extra={"job": job, "cause": text})
                 on_wait(text)
             await asyncio.sleep(backoff.next_delay())
 

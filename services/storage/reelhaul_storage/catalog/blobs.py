@@ -52,6 +52,10 @@ def mark_damaged(connection: Connection, key: str, since: datetime, time: dateti
     connection.execute(update(blobs).where(blobs.c.key == key, unverified).values(values))
 
 
+def has_blobs(connection: Connection) -> bool:
+    return connection.execute(select(blobs.c.key).limit(1)).first() is not None
+
+
 def get_blob_health(connection: Connection) -> BlobHealth:
     damaged = connection.execute(select(func.count()).where(blobs.c.damage_time.is_not(None))).scalar_one()
     unread = select(blobs.c.key).where(blobs.c.verify_time.is_(None), blobs.c.damage_time.is_(None)).limit(1)

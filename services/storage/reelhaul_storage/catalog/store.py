@@ -163,6 +163,9 @@ class SqlCatalog:
     async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
         await self._write(lambda c: blobs.mark_damaged(c, key, since, time))
 
+    async def has_blobs(self) -> bool:
+        return await self._database.read(blobs.has_blobs)
+
     async def get_blob_health(self) -> BlobHealth:
         return await self._database.read(blobs.get_blob_health)
 

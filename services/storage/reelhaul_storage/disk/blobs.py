@@ -21,14 +21,11 @@ from reelhaul_storage.digests import Digests
 from reelhaul_storage.disk.files import Files, list_files_before, read_pieces
 from reelhaul_storage.disk.staging import StagedFile, call_when_done
 from reelhaul_storage.model import DiskSpace, PartUrls, SentPart
+from reelhaul_storage.read_ahead import ReadAhead
 
 T = TypeVar("T")
 
 _THREADS = 16
-# Each reader holds up to two batches. Handing work to a thread pays only in large ones.
-_READ_AHEAD_BYTES = 64 << 20
-_MAX_READ_BATCH = 2 << 20
-_MIN_READ_BATCH = 128 << 10
 
 
 class DiskBlobStore:
@@ -37,18 +34,21 @@ class DiskBlobStore:
     def __init__(self, files: Files, threads: ThreadPoolExecutor) -> None:
         self._files = files
         self._threads = threads
-        self._readers = 0
+        self._read_ahead = ReadAhead()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, adopt_from: Path, reserve: int = 0) -> AsyncIterator[DiskBlobStore]:
-        """Open the store in *folder*, which is created if it does not exist.
+    async def open(
+        cls, folder: Path, *, adopt_from: Path, reserve: int = 0, must_exist: bool = False
+    ) -> AsyncIterator[DiskBlobStore]:
+        """Open the store in *folder*.
 
-        Files are adopted from *adopt_from*. Writes are rejected while the disk has fewer than
-        *reserve* bytes free.
+        A missing folder is created, unless it *must_exist*: then every call is STORAGE_UNAVAILABLE until
+        it is there. Files are adopted from *adopt_from*. Writes are rejected while the disk has fewer
+        than *reserve* bytes free.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="disk") as threads:
-            files = Files(folder, adopt_from, reserve)
+            files = Files(folder, adopt_from, reserve, must_exist=must_exist)
             try:
                 yield cls(files, threads)
             finally:
@@ -114,27 +114,24 @@ class DiskBlobStore:
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         # The next batch is read while the consumer works on the present one.
         fd = await self._open(self._files.open, key)
-        self._readers += 1
-        next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
-        try:
-            while length:
-                pieces = await asyncio.shield(next_batch)
-                size = sum(map(len, pieces))
-                if not size:
-                    raise EOFError(key)
-                offset, length = offset + size, length - size
-                next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
-                for piece in pieces:
-                    yield piece
-        finally:
-            self._readers -= 1
-            # Not before the thread is done: a closed descriptor may be reused for another file.
-            call_when_done(next_batch, lambda: os.close(fd))
+        with self._read_ahead.reading():
+            next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
+            try:
+                while length:
+                    pieces = await asyncio.shield(next_batch)
+                    size = sum(map(len, pieces))
+                    if not size:
+                        raise EOFError(key)
+                    offset, length = offset + size, length - size
+                    next_batch = asyncio.ensure_future(self._read_batch(fd, offset, length))
+                    for piece in pieces:
+                        yield piece
+            finally:
+                # Not before the thread is done: a closed descriptor may be reused for another file.
+                call_when_done(next_batch, lambda: os.close(fd))
 
     async def _read_batch(self, fd: int, offset: int, length: int) -> list[bytes]:
-        """Read the next pieces: fewer at a time the more readers share the memory."""
-        batch = max(_MIN_READ_BATCH, min(_MAX_READ_BATCH, _READ_AHEAD_BYTES // self._readers))
-        return await self._run(read_pieces, fd, offset, min(length, batch))
+        return await self._run(read_pieces, fd, offset, min(length, self._read_ahead.batch))
 
     async def list_staged(self, before: datetime) -> AsyncIterator[str]:
         for path in await self._run(list_files_before, self._files.staging, before):

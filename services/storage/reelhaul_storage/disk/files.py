@@ -32,7 +32,7 @@ _BUFFER = 1 << 20
 class Files:
     """Staged and published files below *folder*. Every method blocks; any thread may call it."""
 
-    def __init__(self, folder: Path, adopt_from: Path, reserve: int) -> None:
+    def __init__(self, folder: Path, adopt_from: Path, reserve: int, *, must_exist: bool = False) -> None:
         self.staging = folder / "staging"
         self.blobs = folder / "blobs"
         self._folder = folder
@@ -40,10 +40,12 @@ class Files:
         self._reserve = reserve
         # Hashers of recent writes, so that most uploads need not be read again to be finished.
         self._hashers: OrderedDict[str, Hasher] = OrderedDict()
-        for subfolder in (self.staging, self.blobs):
-            subfolder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        fsync.sync_folder(folder)
-        self.prehashes = PrehashCache(adopt_from, self.staging.stat().st_dev, os.cpu_count() or 1)
+        if self.blobs.is_dir() or not must_exist:
+            for subfolder in (self.staging, self.blobs):
+                subfolder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            fsync.sync_folder(folder)
+        device = self.staging.stat().st_dev if self.staging.is_dir() else -1
+        self.prehashes = PrehashCache(adopt_from, device, os.cpu_count() or 1)
 
     def open_for_append(self, upload: str, offset: int) -> int:
         """Open and lock the staged file, whose size must be *offset*; return its descriptor."""

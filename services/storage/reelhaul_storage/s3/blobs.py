@@ -17,6 +17,7 @@ from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import PartUrls, SentPart
+from reelhaul_storage.read_ahead import ReadAhead
 from reelhaul_storage.s3.bucket import Bucket, StagedChanged, create_client
 from reelhaul_storage.s3.checks import build_check_key, check_access
 from reelhaul_storage.s3.location import Location
@@ -42,6 +43,7 @@ class S3BlobStore:
         # What is staged of recent writes, with its hashers: most uploads need not be read to be finished.
         self._staged: OrderedDict[str, Staged] = OrderedDict()
         self._active: set[str] = set()
+        self._read_ahead = ReadAhead()
 
     @classmethod
     @asynccontextmanager
@@ -131,19 +133,20 @@ class S3BlobStore:
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         # The next batch is read while the consumer works on the present one.
         reader = await self._run(self._staging.read_blob, key, offset, length)
-        next_batch = asyncio.ensure_future(self._run(reader.read_batch))
-        try:
-            while length:
-                pieces = await asyncio.shield(next_batch)
-                if not pieces:
-                    raise EOFError(key)
-                length -= sum(map(len, pieces))
-                next_batch = asyncio.ensure_future(self._run(reader.read_batch))
-                for piece in pieces:
-                    yield piece
-        finally:
-            # Not before the thread is done with it.
-            next_batch.add_done_callback(lambda done: _close_after(done, reader))
+        with self._read_ahead.reading():
+            next_batch = asyncio.ensure_future(self._run(reader.read_batch, self._read_ahead.batch))
+            try:
+                while length:
+                    pieces = await asyncio.shield(next_batch)
+                    if not pieces:
+                        raise EOFError(key)
+                    length -= sum(map(len, pieces))
+                    next_batch = asyncio.ensure_future(self._run(reader.read_batch, self._read_ahead.batch))
+                    for piece in pieces:
+                        yield piece
+            finally:
+                # Not before the thread is done with it.
+                next_batch.add_done_callback(lambda done: _close_after(done, reader))
 
     async def list_staged(self, before: datetime) -> AsyncIterator[str]:
         async for page in self._pages(self._staging.list_staged(before)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS, _READ_SECONDS = 5, 60
 _ATTEMPTS = 3
 _CONNECTIONS = 256
+
+# One request copies what a server copies well within the timeout; more is copied in parts.
+_COPY = TransferConfig(multipart_threshold=1 << 30, multipart_chunksize=256 << 20)
 
 _MISSING = ("NoSuchKey", "404")
 _PRECONDITION = ("PreconditionFailed", "412")
@@ -142,7 +146,7 @@ class Bucket:
         """Copy an object of any size within the bucket. Raises StagedChanged unless its ETag is *etag*."""
         arguments = {"MetadataDirective": "REPLACE", "CopySourceIfMatch": etag, **self._encryption}
         with _changed_raised(), errors_as_unavailable(*_MISSING, *_PRECONDITION):
-            self.client.copy(self._name(source), **self._name(target), ExtraArgs=arguments)
+            self.client.copy(self._name(source), **self._name(target), ExtraArgs=arguments, Config=_COPY)
 
     def delete(self, key: str) -> None:
         """Delete an object. A missing one is not an error."""

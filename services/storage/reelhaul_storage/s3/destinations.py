@@ -1,65 +1,41 @@
-"""S3DestinationBuckets: delivers artifacts to the buckets of tenants, with boto3, and verifies them there."""
+"""S3DestinationBuckets: delivers artifacts to the buckets of tenants, in a bounded number of threads."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-import boto3
-import botocore.session
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
-
-from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.addresses import Network, Refused
-from reelhaul_runtime.errors import ReelhaulError, Violation
+from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import Sealer
-from reelhaul_storage.errors import DestinationRefused, DestinationUnavailable
+from reelhaul_storage.errors import DestinationRefused
 from reelhaul_storage.model import Artifact, DeliveredObject, Destination
-from reelhaul_storage.s3.address_guard import TIMEOUT, AddressGuard, GuardedSession
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 T = TypeVar("T")
 
-_RETRIES: Any = {"mode": "standard", "total_max_attempts": 3}
-
 # Deliveries at once; each holds some parts in memory and some connections.
 _THREADS = 8
-_REQUESTS_PER_DELIVERY = 4
 _PART_BYTES = 8 << 20
 # S3 takes at most 10,000 parts.
 _MAX_PARTS = 9_000
-_SHA256 = "sha256"
-_FIELD = "destination.endpoint_url"
-_TRANSIENT_CODES = frozenset(
-    {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestLimitExceeded"}
-)
+# Seconds that a cancelled delivery may take to delete its parts.
+_CANCEL_SECONDS = 60
 
 
 class S3DestinationBuckets:
     """Implements ports.DestinationBuckets; *load_keys* is called when the first secret is sealed or used."""
 
-    def __init__(self, load_keys: Callable[[], tuple[str, ...]], guard: AddressGuard) -> None:
+    def __init__(self, load_keys: Callable[[], tuple[str, ...]], networks: tuple[Network, ...]) -> None:
         self._load_keys = load_keys
         self._sealer: Sealer | None = None
-        self._guard = guard
+        self._networks = networks
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="destinations")
 
     @classmethod
@@ -68,7 +44,7 @@ class S3DestinationBuckets:
         cls, load_keys: Callable[[], tuple[str, ...]], networks: tuple[Network, ...]
     ) -> Iterator[S3DestinationBuckets]:
         """Yield the buckets; *networks* may be reached besides public addresses."""
-        buckets = cls(load_keys, AddressGuard(networks))
+        buckets = cls(load_keys, networks)
         try:
             yield buckets
         finally:
@@ -76,18 +52,9 @@ class S3DestinationBuckets:
 
     async def check_endpoint(self, url: str) -> None:
         def check() -> None:
-            try:
-                self._guard.check_url(url)
-            except Refused as error:
-                raise _forbidden(url, error) from None
-            except OSError:
-                text = "the host of endpoint_url cannot be resolved"
-                raise ReelhaulError(
-                    ErrorReason.URL_INVALID,
-                    text,
-                    metadata={"url": url},
-                    violations=[Violation(_FIELD, "the host cannot be resolved")],
-                ) from None
+            from reelhaul_storage.s3 import destination_client
+
+            destination_client.check_endpoint(url, self._networks)
 
         await self._run(check)
 
@@ -95,18 +62,11 @@ class S3DestinationBuckets:
         return await self._run(lambda: self._loaded_sealer().seal(secret.encode()))
 
     async def check(self, destination: Destination) -> None:
-        key = f"{destination.prefix}.reelhaul-test-{secrets.token_hex(8)}"
-
         def check() -> None:
-            content, bucket = secrets.token_bytes(64), destination.bucket
+            from reelhaul_storage.s3 import destination_client
+
             with self._client(destination) as client:
-                client.put_object(Bucket=bucket, Key=key, Body=content, **_encryption(destination))
-                try:
-                    found = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-                finally:
-                    client.delete_object(Bucket=bucket, Key=key)
-            if found != content:
-                raise DestinationRefused(destination.name, "content", "the bucket returned other bytes")
+                destination_client.write_test_object(client, destination)
 
         await self._run(check)
 
@@ -114,11 +74,13 @@ class S3DestinationBuckets:
         self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
     ) -> DeliveredObject:
         source = _Source(content, artifact.content.size, asyncio.get_running_loop())
-        key = destination.prefix + object_name
 
         def deliver() -> DeliveredObject:
+            from reelhaul_storage.s3 import destination_client
+
             with self._client(destination) as client:
-                return _deliver(client, destination, key, artifact, source)
+                key = destination.prefix + object_name
+                return destination_client.deliver(client, destination, key, artifact, source)
 
         thread = self._pool.submit(deliver)
         delivering = asyncio.wrap_future(thread)
@@ -128,7 +90,7 @@ class S3DestinationBuckets:
             source.cancelled.set()
             # A thread that runs ends at its next read, and deletes the parts that it has sent.
             if not thread.cancel():
-                await asyncio.wait([delivering], timeout=TIMEOUT[1])
+                await asyncio.wait([delivering], timeout=_CANCEL_SECONDS)
             raise
         finally:
             delivering.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -141,77 +103,19 @@ class S3DestinationBuckets:
             self._sealer = Sealer(self._load_keys())
         return self._sealer
 
-    @contextmanager
-    def _client(self, destination: Destination) -> Iterator[S3Client]:
-        """Yield a client of the destination's bucket; failed requests raise the errors of the port."""
-        http = GuardedSession(self._guard)
-        options: dict[str, Any] = {
-            "signature_version": "s3v4",
-            "retries": _RETRIES,
-            "s3": {"addressing_style": "path" if destination.path_style else "virtual"},
-            # Other services than AWS may not know checksums of requests; the ETag is compared in any case.
-            "request_checksum_calculation": "when_required" if destination.endpoint_url else "when_supported",
-            "response_checksum_validation": "when_required",
-            # Those are meant for the operator's own bucket.
-            "ignore_configured_endpoint_urls": True,
-            "proxies": {},
-        }
-        with closing(http), _port_errors(destination):
-            client = self._session(destination).client(
-                "s3",
-                endpoint_url=destination.endpoint_url or None,
-                region_name=destination.region,
-                config=Config(**options),
-            )
-            http.attach(client)
-            yield client
+    def _client(self, destination: Destination) -> AbstractContextManager[S3Client]:
+        from reelhaul_storage.s3 import destination_client
 
-    def _session(self, destination: Destination) -> boto3.Session:
-        if destination.role_arn:
-            resolver = CredentialResolver([_RoleProvider(destination)])
-            session = botocore.session.Session()
-            session.register_component("credential_provider", resolver)
-            return boto3.Session(botocore_session=session)
-        secret = self._loaded_sealer().unseal(destination.sealed_secret)
+        secret: bytes | None = b""
+        if destination.sealed_secret:
+            secret = self._loaded_sealer().unseal(destination.sealed_secret)
         if secret is None:
             text = (
                 "the secret of the destination cannot be decrypted: REELHAUL_STORAGE_SEAL_KEYS must have the"
                 " key that was used when it was registered"
             )
             raise DestinationRefused(destination.name, "seal", text)
-        return boto3.Session(
-            aws_access_key_id=destination.access_key_id, aws_secret_access_key=secret.decode()
-        )
-
-
-class _RoleProvider(CredentialProvider):
-    """Provides the credentials of the destination's role, renewed before they expire."""
-
-    METHOD = "assume-role"
-
-    def __init__(self, destination: Destination) -> None:
-        super().__init__()
-        self._destination = destination
-
-    def load(self) -> DeferredRefreshableCredentials:
-        return DeferredRefreshableCredentials(self._assume, self.METHOD)
-
-    def _assume(self) -> dict[str, str]:
-        config = Config(connect_timeout=TIMEOUT[0], read_timeout=TIMEOUT[1], retries=_RETRIES)
-        client: Any = boto3.Session().client("sts", region_name=self._destination.region, config=config)
-        with _port_errors(self._destination):
-            response = client.assume_role(
-                RoleArn=self._destination.role_arn,
-                ExternalId=self._destination.external_id,
-                RoleSessionName="reelhaul-delivery",
-            )
-        credentials = response["Credentials"]
-        return {
-            "access_key": credentials["AccessKeyId"],
-            "secret_key": credentials["SecretAccessKey"],
-            "token": credentials["SessionToken"],
-            "expiry_time": credentials["Expiration"].isoformat(),
-        }
+        return destination_client.open_client(destination, secret.decode(), self._networks)
 
 
 class _Cancelled(Exception):
@@ -279,127 +183,3 @@ class _Source:
             if self._part_size == self.part_bytes:
                 self._parts.append(self._part.digest())
                 self._part, self._part_size = hashlib.md5(usedforsecurity=False), 0
-
-
-def _deliver(
-    client: S3Client, destination: Destination, key: str, artifact: Artifact, source: _Source
-) -> DeliveredObject:
-    sha256, size = artifact.content.sha256, artifact.content.size
-    found = _find(client, destination, key)
-    if found is None or found["ContentLength"] != size or found["Metadata"].get(_SHA256) != sha256:
-        _upload(client, destination, key, artifact, source)
-        found = client.head_object(Bucket=destination.bucket, Key=key)
-        intact = found["ContentLength"] == size and found["ETag"] == source.etag()
-        # Some services, and KMS, have ETags that are no MD5: then only the bytes themselves show it.
-        if not intact and _read_sha256(client, destination, key) != sha256:
-            client.delete_object(Bucket=destination.bucket, Key=key)
-            raise DestinationUnavailable(destination.name, "the object differs from what was sent")
-    return DeliveredObject(f"s3://{destination.bucket}/{key}", size, found["ETag"])
-
-
-def _find(client: S3Client, destination: Destination, key: str) -> Any:
-    """Return what HeadObject says; None if there is no object, or none that these credentials may see."""
-    try:
-        return client.head_object(Bucket=destination.bucket, Key=key)
-    except ClientError as error:
-        if _status(error) in (403, 404):
-            return None
-        raise
-
-
-def _upload(
-    client: S3Client, destination: Destination, key: str, artifact: Artifact, source: _Source
-) -> None:
-    config = TransferConfig(
-        multipart_threshold=source.part_bytes,
-        multipart_chunksize=source.part_bytes,
-        max_concurrency=_REQUESTS_PER_DELIVERY,
-    )
-    # Bounds the memory of one delivery; boto3 has no parameter for it.
-    config.max_in_memory_upload_chunks = _REQUESTS_PER_DELIVERY
-    try:
-        client.upload_fileobj(
-            source,  # type: ignore[arg-type]
-            destination.bucket,
-            key,
-            ExtraArgs={
-                "ContentType": artifact.media_type,
-                "Metadata": {_SHA256: artifact.content.sha256},
-                **_encryption(destination),
-            },
-            Config=config,
-        )
-    except Exception:
-        if source.failure is not None:
-            raise source.failure from None
-        raise
-
-
-def _read_sha256(client: S3Client, destination: Destination, key: str) -> str:
-    digest = hashlib.sha256()
-    for piece in client.get_object(Bucket=destination.bucket, Key=key)["Body"].iter_chunks(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _encryption(destination: Destination) -> Any:
-    encryption = destination.server_side_encryption
-    return {"ServerSideEncryption": encryption} if encryption else {}
-
-
-@contextmanager
-def _port_errors(destination: Destination) -> Iterator[None]:
-    """Raise what the requests in the block raise as an error of the port."""
-    try:
-        yield
-    except Refused as error:
-        raise _forbidden(destination.endpoint_url, error) from None
-    except ClientError as error:
-        raise _from_client_error(destination, error) from None
-    except (HTTPClientError, BotoConnectionError, IncompleteReadError) as error:
-        text = f"the endpoint of {destination.name} does not respond"
-        raise DestinationUnavailable(destination.name, f"{text} ({type(error).__name__})") from None
-    except BotoCoreError as error:
-        kind = type(error).__name__
-        text = f"{destination.name} cannot be used: {kind}"
-        raise DestinationRefused(destination.name, kind, text) from None
-
-
-def _from_client_error(destination: Destination, error: ClientError) -> ReelhaulError:
-    code = str(error.response.get("Error", {}).get("Code", ""))[:64]
-    operation, status = error.operation_name, _status(error)
-    if status >= 500 or status == 429 or code in _TRANSIENT_CODES:
-        return DestinationUnavailable(
-            destination.name, f"{destination.name} answered {operation} with {code or status}"
-        )
-    text = f"{destination.name} rejected {operation}: {code or status}{_advice(code, status)}"
-    return DestinationRefused(destination.name, code or str(status), text)
-
-
-def _advice(code: str, status: int) -> str:
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId"):
-        return "; check the access key"
-    if code in ("AccessDenied", "403"):
-        return "; the credentials need s3:PutObject, s3:GetObject and s3:DeleteObject below the prefix"
-    if code in ("NoSuchBucket", "404"):
-        return "; create the bucket, or correct its name"
-    if 300 <= status < 400:
-        return "; redirects are not followed: check region and endpoint_url"
-    return ""
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _forbidden(url: str, refused: Refused) -> ReelhaulError:
-    text = (
-        f"endpoint_url may not be used ({refused.reason}): it must be https at port 443 of a public address,"
-        " or in one of the networks of REELHAUL_STORAGE_DESTINATION_NETWORKS"
-    )
-    return ReelhaulError(
-        ErrorReason.URL_FORBIDDEN,
-        text,
-        metadata={"host": urlsplit(url).hostname or ""},
-        violations=[Violation(_FIELD, text.partition(": ")[2])],
-    )

@@ -28,11 +28,11 @@ class RangeReader:
         elif bucket.head(key) is None:
             raise KeyError(key)
 
-    def read_batch(self) -> list[bytes]:
-        """Return the next pieces of at most 512 KiB each; fewer or none at the end of object or range."""
+    def read_batch(self, batch: int = _BATCH) -> list[bytes]:
+        """Return the next *batch* bytes in pieces of at most 512 KiB; less at the end of object or range."""
         pieces: list[bytes] = []
         size = 0
-        while size < _BATCH and self._length and (piece := self._read_piece()):
+        while size < batch and self._length and (piece := self._read_piece(batch - size)):
             pieces.append(piece)
             size += len(piece)
         return pieces
@@ -50,13 +50,13 @@ class RangeReader:
         if self._body is not None:
             self._body.close()
 
-    def _read_piece(self) -> bytes:
+    def _read_piece(self, limit: int) -> bytes:
         for attempt in range(_REOPENINGS + 1):
             try:
                 if self._body is None:
                     self._body = self._open()
                 with errors_as_unavailable():
-                    piece: bytes = self._body.read(min(_PIECE, self._length)) if self._body else b""
+                    piece: bytes = self._body.read(min(_PIECE, limit, self._length)) if self._body else b""
             except BackendUnavailable:
                 self.close()
                 self._body = None

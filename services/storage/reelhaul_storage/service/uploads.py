@@ -159,9 +159,11 @@ class Uploads:
         upload = replace(upload, generation=self._generation())
         if not upload.direct or not upload.total_size or expected.crc32c is None:
             raise FieldInvalid("parts", "must be empty: the upload has no part_urls")
-        if await self._is_published(upload, expected):
-            return await self._finish_without_bytes(upload, expected)
-        await self._blobs.take_parts(upload.id, upload.total_size, parts)
+        try:
+            await self._blobs.take_parts(upload.id, upload.total_size, parts)
+        except OffsetConflict:
+            # After an interrupted finish they are no parts any more: all bytes are there, or published.
+            return await self._finish(upload, expected)
         failpoints.hit("storage.parts.after_take")
         content = Digests(upload.total_size, expected.sha256, expected.crc32c)
         return await self._publish(upload, content, is_verified=False)
