@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import web
 from tests.s3_server import BUCKET, S3Server
 
@@ -56,7 +58,9 @@ async def test_parts_become_the_file(s3_server: S3Server, file: Path):
 
 
 @asynccontextmanager
-async def _failing_server(*failures: web.Response | None) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def _failing_server(
+    *failures: web.Response | None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Serve S3 whose first responses are *failures* (None: the connection breaks); yield URL and bodies."""
     bodies, left = list[bytes](), list(failures)
 
@@ -74,10 +78,13 @@ async def _failing_server(*failures: web.Response | None) -> AsyncIterator[tuple
     app.router.add_put("/part", put)
     runner = web.AppRunner(app)
     await runner.setup()
-    server = web.TCPSite(runner, "127.0.0.1", 0)
+    server = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await server.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/part?X-Amz-Signature=secret", bodies
+        yield (
+            f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/part?X-Amz-Signature=secret",
+            bodies,
+        )
     finally:
         await runner.cleanup()
 
@@ -129,6 +136,25 @@ async def test_refused_part(status: int, code: str, file: Path):
     assert failure.value.retryable
     assert "http" not in failure.value.text
     assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "unknown"])
+async def test_certificate(file: Path, tmp_path: Path, trusted: bool):
+    """A server whose certificate is not trusted gets nothing; REELHAUL_FETCHER_CA_FILE adds certificates."""
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    etags = dict[int, str]()
+    async with (
+        _failing_server(tls=tls) as (url, bodies),
+        PartUploader.open(tmp_path / "ca.pem" if trusted else None) as uploader,
+    ):
+        if trusted:
+            await uploader.send(file, _upload([url], 7, 7), etags, lambda _: None)
+        else:
+            with pytest.raises(ReelhaulError, match="S3 does not answer"):
+                await uploader.send(file, _upload([url], 7, 7), etags, lambda _: None)
+    assert len(bodies) == len(etags) == trusted
 
 
 async def test_s3_is_away(file: Path):

@@ -115,13 +115,14 @@ async def test_wrong_parts(storage: StorageService):
     """A finish with an ETag that S3 does not have, or with bytes missing, is refused and can be repeated."""
     content = random_bytes(9 * MIB)
     upload = await create(storage, content)
-    etags = await send(upload, content)
     await send(upload, random_bytes(9 * MIB), 2)
-    assert await refuse_finish(storage, upload, content, etags) == "WRITE_OFFSET_CONFLICT"
-    assert await refuse_finish(storage, upload, content, {1: etags[1]}) == "WRITE_OFFSET_CONFLICT"
-    assert await refuse_finish(storage, upload, content, {1: etags[1], 2: "x" * 200}) == "FIELD_INVALID"
-    await send(upload, content, 2)
-    assert (await finish(storage, upload, content, etags)).size_bytes == len(content)
+    etags = await send(upload, content)
+    for wrong in (etags | {2: '"0123456789abcdef0123456789abcdef"'}, {1: etags[1]}):
+        assert await refuse_finish(storage, upload, content, wrong) == "WRITE_OFFSET_CONFLICT"
+    for invalid in ({2: etags[2]}, etags | {2: ""}, etags | {2: "x" * 200}):
+        assert await refuse_finish(storage, upload, content, invalid) == "FIELD_INVALID"
+    artifact = await finish(storage, upload, content, etags)
+    assert await storage.read(artifact.name) == content
 
 
 async def test_content_of_another_tenant(storage: StorageService):

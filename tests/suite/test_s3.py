@@ -43,6 +43,8 @@ def suite(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
             jobs_database_url=jobs,
             storage_database_url=catalog,
             storage_sweep_seconds="0.5",
+            # Of the fetcher, only the engine is without a network.
+            fetcher_network_namespace="auto",
         ) as suite,
     ):
         yield suite

@@ -214,7 +214,8 @@ class FinishUploadRequest(_message.Message):
     def total_checksums(self) -> _media_pb2.Checksums:
         """Checksums of the whole content; sha256 is required, except with adopt_path: there
         the artifact's checksums, computed from what storage has read itself, may be the
-        first that anybody learns of.
+        first that anybody learns of. With parts, crc32c is required as well: storage reads
+        and verifies the content later.
         """
 
     @_builtins.property

@@ -63,7 +63,8 @@ class Upload(_message.Message):
     @_builtins.property
     def part_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """URLs to PUT parts to, part_size bytes each except the last, directly to S3; only if
-        requested and possible.
+        requested and possible. They are secrets, valid for 12 hours; GetUpload, and
+        CreateUpload with the same request_id, return new ones for the same parts.
         """
 
     @_builtins.property

@@ -208,14 +208,16 @@ class Bucket:
         return Part(number, size, response["CopyPartResult"]["ETag"])
 
     def list_parts(self, upload: MultipartUpload) -> list[Part]:
-        """Return the parts in order. Raises StagedChanged."""
+        """Return the parts by number, then by age; a server may list a replaced part as well.
+
+        Raises StagedChanged.
+        """
         paginator = self.client.get_paginator("list_parts")
         with _changed_raised(), errors_as_unavailable("NoSuchUpload", "404"):
             pages = paginator.paginate(**self._multipart(upload))
             found = [part for page in pages for part in page.get("Parts", [])]
-        # Some servers list a part that was sent again more than once.
-        latest = {part["PartNumber"]: part for part in sorted(found, key=lambda part: part["LastModified"])}
-        return [Part(number, latest[number]["Size"], latest[number]["ETag"]) for number in sorted(latest)]
+        found.sort(key=lambda part: (part["PartNumber"], part["LastModified"]))
+        return [Part(part["PartNumber"], part["Size"], part["ETag"]) for part in found]
 
     def complete(self, upload: MultipartUpload, parts: list[Part]) -> None:
         """Make the object of *parts*. Raises StagedChanged, also if a part has another ETag."""

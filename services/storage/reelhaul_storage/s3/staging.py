@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import takewhile
+from itertools import count, takewhile
 
 from reelhaul_runtime import failpoints
 from reelhaul_storage.digests import Hasher
@@ -246,13 +246,14 @@ class Staging:
             self._bucket.delete(key)
 
     def _load_sealed(self, staged: Staged, marker: Mapping[str, str], uploads: list[MultipartUpload]) -> None:
-        key, count = marker[_SEALED_KEY], int(marker[_SEALED_PARTS])
+        key, last = marker[_SEALED_KEY], int(marker[_SEALED_PARTS])
         size = self.blob_size(key)
         if size is None:
             # A crash came between the marker and the completion.
             for multipart in uploads:
                 if _blob_key(multipart) == key:
-                    parts = self._list_parts(multipart)[:count]
+                    latest = {part.number: part for part in self._list_parts(multipart)}
+                    parts = [part for number, part in latest.items() if number <= last]
                     with suppress(StagedChanged):
                         self._bucket.complete(multipart, parts)
                         size = sum(part.size for part in parts)
@@ -354,6 +355,5 @@ def _blob_key(multipart: MultipartUpload) -> str:
 
 def _take_full_parts(parts: list[Part]) -> list[Part]:
     """Return the parts before the first gap or short part: a short one is a copy of the tail."""
-    numbered = enumerate(parts, start=1)
-    full = takewhile(lambda item: item[1].number == item[0] and item[1].size >= _MIN_PART, numbered)
-    return [part for _, part in full]
+    latest = {part.number: part for part in parts if part.size >= _MIN_PART}
+    return [latest[number] for number in takewhile(latest.__contains__, count(1))]
