@@ -216,3 +216,16 @@ async def test_check(backend: Backend):
     future = datetime.now(UTC) + timedelta(hours=1)
     assert [upload async for upload in backend.blobs.list_staged(future)] == []
     assert [key async for key in backend.blobs.list_keys(future)] == []
+
+
+async def test_space(blobs: BlobStore):
+    """On a disk, uploads may take what is free and what they have staged; S3 has no limit."""
+    before = await blobs.measure_space()
+    await _stage(blobs)
+    after = await blobs.measure_space()
+    if before is None or after is None:
+        assert blobs.backend == "s3"
+        return
+    assert 0 < after.free < after.total == before.total
+    assert before.adopts_by_link
+    assert after.available - after.free == len(CONTENT)

@@ -296,10 +296,15 @@ async def test_list_artifacts(catalog: Catalog, order: str, descending: bool):
     """In any order, with a filter by job or without, pages contain each artifact once, equal ones by id."""
     for n in range(1, 6):
         await _finish_artifact(
-            catalog, n, Digests(7, f"{n:064x}", 0), tenant="two" if n == 5 else "one", epoch=n % 2
+            catalog,
+            n,
+            Digests(7, f"{n:064x}", 0),
+            tenant="two" if n == 5 else "one",
+            epoch=n % 2,
+            job="jobs/a" if n < 3 else "jobs/b",
         )
     query = Query(limit=3, tenant="one", order=order, descending=descending)
-    for where in (None, parse('job = "" OR job = "jobs/x"', FIELDS)):
+    for where in (None, parse('job = "jobs/a" OR job = "jobs/b"', FIELDS)):
         first = await catalog.list_artifacts(replace(query, where=where))
         second = await catalog.list_artifacts(replace(query, where=where, after=query.cursor(first[-1])))
         ids = [artifact.id for artifact in (*first, *second)]

@@ -93,9 +93,9 @@ class Stepped:
         if name not in _STEPS:
             return method
 
-        async def wait_and_call(*arguments: object) -> object:
+        async def wait_and_call(*arguments: object, **options: object) -> object:
             await self._actor.wait_for_turn()
-            return await method(*arguments)
+            return await method(*arguments, **options)
 
         return wait_and_call
 

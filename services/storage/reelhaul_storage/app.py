@@ -46,8 +46,6 @@ from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings, is_same_location
 
 _DATABASE_SETTING = "REELHAUL_STORAGE_DATABASE_URL"
-# A check of S3 costs three requests; one of a disk costs nothing.
-_CHECK_SECONDS = {"local": 0.0, "s3": 5.0}
 _DESTINATION_SERVICE = destination_service_pb2.DESCRIPTOR.services_by_name["DestinationService"].full_name
 _SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -68,7 +66,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         blobs = await stack.enter_async_context(_open_blobs(settings, catalog))
         grace = timedelta(seconds=settings.storage_grace_seconds)
         garbage_collector = GarbageCollector(catalog, blobs, now, grace)
-        health = BackendHealth(catalog, blobs, _CHECK_SECONDS[blobs.backend])
+        health = BackendHealth(catalog, blobs)
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])

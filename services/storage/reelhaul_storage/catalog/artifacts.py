@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from reelhaul_runtime.errors import NotFound
-from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Term, mentions_field
+from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Pattern, Term, mentions_field
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
@@ -193,8 +193,9 @@ def _is_selective(where: Node) -> bool:
             return any(map(_is_selective, nodes))
         case Or(nodes):
             return all(map(_is_selective, nodes))
-        case Term(field="job", operator=Operator.EQUAL):
-            return True
+        case Term(field="job", operator=Operator.EQUAL, value=Pattern(text=job)):
+            # Those of no job may be many.
+            return job != ""
         case _:
             return False
 

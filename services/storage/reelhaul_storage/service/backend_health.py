@@ -11,6 +11,9 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_storage.model import BlobHealth, DiskSpace
 from reelhaul_storage.ports import BlobStore, Catalog
 
+# A check of S3 costs three requests; one of a disk costs nothing.
+_KEEP_SECONDS = {"local": 0.0, "s3": 5.0}
+
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
@@ -26,18 +29,16 @@ class BackendStatus:
 
 
 class BackendHealth:
-    """Checks the backend at most every *interval* seconds: a check of S3 costs three requests."""
+    """Checks the backend, and keeps the result: for how long depends on the backend."""
 
     def __init__(
         self,
         catalog: Catalog,
         blobs: BlobStore,
-        interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._blobs = blobs
-        self._interval = interval
         self._clock = clock
         self._lock = asyncio.Lock()
         self._check_time = float("-inf")
@@ -47,7 +48,7 @@ class BackendHealth:
     async def check(self) -> None:
         """Return if the last check passed. Raises STORAGE_UNAVAILABLE."""
         async with self._lock:
-            if self._clock() - self._check_time >= self._interval:
+            if self._clock() - self._check_time >= _KEEP_SECONDS[self._blobs.backend]:
                 await self._check_now()
         if self._failure is not None:
             raise self._failure
