@@ -200,7 +200,7 @@ async def _measure_gateway(report: Report, folder: Path, rounds: int, size: int)
         artifact = await storage.write(source, sha256)
         url = f"{origin}/v1/{artifact.name}:download"
         for _ in range(rounds):
-            redirect = ("-L", "-H", "Prefer: redirect", url)
+            redirect = ("-L", f"{url}?redirect=true")
             streamed.append(await asyncio.to_thread(rivals.curl_bytes_per_second, url))
             redirected.append(await asyncio.to_thread(rivals.curl_bytes_per_second, *redirect))
             rate = await asyncio.to_thread(rivals.curl_bytes_per_second, f"{nginx_origin}/file")

@@ -198,7 +198,7 @@ class Uploads:
         """Publish the staged *content* and make the artifact; *is_verified* if storage has hashed it."""
         now = self._now()
         new_key = await self._blobs.choose_key(upload.id, content.sha256)
-        claim = (new_key, now, now + CLAIM_LIFETIME)
+        claim = (new_key, now, now + CLAIM_LIFETIME, upload.generation)
         try:
             if not is_verified and not await self._catalog.claim_new_blob(upload.id, content, *claim):
                 # A client that states a digest must not get bytes that others have sent under it.
