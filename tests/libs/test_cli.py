@@ -422,6 +422,9 @@ def test_progress_while_storage_is_away(gateway):
     gateway.connections = [[{"progress": upload}, away, {"completed": PLAYLIST}]]
     result = run(gateway, "jobs", "watch", JOB)
     assert "uploading (waiting: S3 does not answer)" in result.stdout
+    snapshot = {**PLAYLIST, "status": "RUNNING", **away["progress"]}
+    gateway.connections = [[{"snapshot": snapshot}, {"completed": PLAYLIST}]]
+    assert "uploading (waiting: S3 does not answer)" in run(gateway, "jobs", "watch", JOB).stdout
 
 
 def test_job_id_is_one_path_segment(gateway):

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 from click.testing import CliRunner
+from tests.s3_server import S3Server
 from tests.storage.conftest import (
+    Clock,
     StartStorage,
     StorageService,
     error_details,
@@ -23,10 +29,33 @@ from tests.storage.conftest import (
 )
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.settings import InvalidSetting
+from reelhaul_runtime.sql import migrations
+from reelhaul_runtime.sql.database import Database
 from reelhaul_storage import commands
+from reelhaul_storage.catalog.blob_location import SqlLocationStore
+from reelhaul_storage.catalog.store import SqlCatalog
+from reelhaul_storage.disk.blobs import DiskBlobStore
+from reelhaul_storage.errors import BlobsMoved, OffsetConflict
+from reelhaul_storage.model import (
+    Artifact,
+    Blob,
+    BlobLocation,
+    Chunk,
+    ExpectedChecksums,
+    NewArtifact,
+    Upload,
+)
+from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.service.blob_move import BlobMove
+from reelhaul_storage.service.movable_blobs import MovableBlobStore
+from reelhaul_storage.service.uploads import Uploads
 
 _COMMAND = "from reelhaul_storage.commands import storage; storage()"
+# Empty, small, and more than a part of S3.
+_SIZES = (0, 1, 9 << 20)
 _RETRIED = {"STORAGE_UNAVAILABLE", "WRITE_OFFSET_CONFLICT"}
 
 Urls = tuple[str, str]
@@ -85,6 +114,14 @@ def urls(tmp_path: Path) -> Urls:
     return f"file://{tmp_path}/one", f"file://{tmp_path}/two"
 
 
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a prefix that is empty."""
+    for name, value in s3_server.credentials().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.storage_url(str(uuid4()))
+
+
 class _Load:
     """Writes, reads and deletes artifacts until it is stopped."""
 
@@ -110,26 +147,38 @@ class _Load:
         self._stopped = True
 
 
-async def test_the_service_works_during_a_move(start_storage: StartStorage, urls: Urls, tmp_path: Path):
-    """Artifacts are written, read and deleted all the time; all that remain are at the new location."""
-    async with start_storage(storage_url=urls[0]) as storage:
-        contents = {await _write(storage, content): content for content in map(random_bytes, [0, 1, 3 << 20])}
+async def _move_under_load(start_storage: StartStorage, source: str, target: str) -> None:
+    async with start_storage(storage_url=source) as storage:
+        contents = {await _write(storage, content): content for content in map(random_bytes, _SIZES)}
         load = _Load(storage)
         loading = asyncio.create_task(load.run())
-        code, output = await _move(storage, urls[1], "--verify", source=urls[0])
+        code, output = await _move(storage, target, "--verify", "--delete-source", source=source)
         assert code == 0, output
-        # Until the service has noticed, and for a while longer.
         written = load.written
-        await wait_until(lambda: load.written > written + 20 or loading.done())
+        await wait_until(lambda: load.written > written + 10 or loading.done())
         load.stop()
         await loading
-        os.rename(tmp_path / "one", tmp_path / "hidden")
         await _read_all(storage, contents | load.contents)
-    with pytest.raises(InvalidSetting, match=f"REELHAUL_STORAGE_URL: the artifacts were moved: .*{urls[1]}"):
-        async with start_storage(storage_url=urls[0]):
+    with pytest.raises(InvalidSetting, match=f"REELHAUL_STORAGE_URL: .* set it to {re.escape(target)},"):
+        async with start_storage(storage_url=source):
             pass
-    async with start_storage(storage_url=urls[1]) as storage:
+    async with start_storage(storage_url=target) as storage:
         await _read_all(storage, contents | load.contents)
+
+
+async def test_the_service_works_during_a_move(start_storage: StartStorage, urls: Urls):
+    """Artifacts are written, read and deleted all the time; all that remain are at the new location."""
+    await _move_under_load(start_storage, *urls)
+    assert _count_files(urls[0]) == 0
+
+
+async def test_to_s3_and_back(start_storage: StartStorage, urls: Urls, bucket: str, s3_server: S3Server):
+    """A move to a bucket and from there to a folder loses nothing, and leaves nothing in the bucket."""
+    await _move_under_load(start_storage, urls[0], bucket)
+    prefix = bucket.partition("?")[0].rpartition("/")[2]
+    assert s3_server.list_keys(prefix)
+    await _move_under_load(start_storage, bucket, urls[1])
+    assert s3_server.list_keys(prefix) == s3_server.list_multipart_uploads(prefix) == []
 
 
 async def test_a_killed_move_is_resumed(start_storage: StartStorage, urls: Urls):
@@ -175,7 +224,7 @@ async def test_unfinished_uploads_are_sent_again(start_storage: StartStorage, ur
 
 
 async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls):
-    """A damaged blob is not copied and reported; everything else is moved, and the source deleted."""
+    """A damaged blob is not copied and reported; everything else is moved."""
     async with start_storage(storage_url=urls[0]) as storage:
         good, bad = random_bytes(1000), random_bytes(1000)
         name = await _write(storage, good)
@@ -185,10 +234,10 @@ async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls
         )
         blob.chmod(0o600)
         blob.write_bytes(b"x" * 1000)
-        code, output = await _move(storage, urls[1], "--delete-source", source=urls[0])
+        code, output = await _move(storage, urls[1], source=urls[0])
         assert (code, "1 blobs are missing or damaged" in output) == (3, True)
         assert await storage.read(name) == good
-        assert (_count_files(urls[0]), _count_files(urls[1])) == (1, 1)
+        assert (_count_files(urls[0]), _count_files(urls[1])) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -205,3 +254,129 @@ def test_wrong_targets(tmp_path: Path, target: str, message: str):
     arguments = ["migrate", "--to", target.format(folder=str(tmp_path).strip("/"))]
     result = CliRunner().invoke(commands.storage, arguments, env=environment)
     assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+class _Locations(SqlLocationStore):
+    """A location store that calls ``before_end`` right before the first attempt to end a move."""
+
+    before_end: Callable[[], Awaitable[None]] | None = None
+
+    async def end_move(self, location: BlobLocation, pending: Collection[str]) -> list[Blob]:
+        if (hook := self.before_end) is not None:
+            self.before_end = None
+            await hook()
+        return await super().end_move(location, pending)
+
+
+class _CatalogOvertakenByMove(SqlCatalog):
+    """A catalog in which the location changes right before the first commit of an artifact."""
+
+    moved = False
+
+    async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
+        if not self.moved:
+            self.moved = True
+            url, previous = (artifact.labels["to"], artifact.labels["from"])
+            await self.location.set_location(BlobLocation(1, url, previous))
+        return await super().finish_upload(upload, artifact, generation)
+
+
+class _Objects:
+    """The objects of the service, and the stores of both folders, called step by step."""
+
+    def __init__(
+        self,
+        catalog: SqlCatalog,
+        locations: _Locations,
+        blobs: MovableBlobStore,
+        stores: dict[str, BlobStore],
+    ) -> None:
+        self.catalog, self.blobs = catalog, blobs
+        self.source, self.target = stores.values()
+        self.urls = tuple(stores)
+        self.locations = locations
+        self.uploads = Uploads(
+            catalog, blobs, Clock(), max_bytes=1 << 20, generation=lambda: blobs.generation
+        )
+        self.move = BlobMove(
+            self.locations, self.source, self.target, source_url=self.urls[0], target_url=self.urls[1]
+        )
+
+    async def stage(self, content: bytes) -> str:
+        """Write *content* to a new upload, without finishing it."""
+
+        async def chunks() -> AsyncIterator[Chunk]:
+            yield Chunk(0, content)
+
+        now, labels = Clock()(), {"from": self.urls[0], "to": self.urls[1]}
+        draft = NewArtifact(tenant="one", expire_time=now + timedelta(days=1), labels=labels)
+        upload = (await self.uploads.create(Upload("", draft, now, now))).upload.id
+        await self.uploads.write(upload, chunks())
+        return upload
+
+
+@asynccontextmanager
+async def _open_objects(urls: Urls, catalog_type: type[SqlCatalog] = SqlCatalog) -> AsyncIterator[_Objects]:
+    set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
+    folder = Path(urls[0].removeprefix("file://")).parent
+    url = f"sqlite:///{folder}/storage.db"
+    migrations.migrate_if_behind(url, "reelhaul_storage")
+
+    def open_store(url: str):
+        return DiskBlobStore.open(Path(url.removeprefix("file://")), adopt_from=folder)
+
+    async with (
+        catalog_type.open(url) as catalog,
+        Database.open(url) as database,
+        open_store(urls[0]) as source,
+        open_store(urls[1]) as target,
+        MovableBlobStore.open(catalog.location, open_store, urls[0]) as blobs,
+    ):
+        yield _Objects(catalog, _Locations(database), blobs, {urls[0]: source, urls[1]: target})
+
+
+async def test_a_finish_that_the_move_overtakes(urls: Urls):
+    """An artifact whose bytes went to the old location is refused after the move; a retry finds them."""
+    expected = ExpectedChecksums(hashlib.sha256(b"video").hexdigest())
+    async with _open_objects(urls, _CatalogOvertakenByMove) as objects:
+        upload = await objects.stage(b"video")
+        with pytest.raises(BlobsMoved):
+            await objects.uploads.finish(upload, expected)
+        assert await objects.blobs.refresh()
+        artifact = await objects.uploads.finish(upload, expected)
+        assert await objects.target.size(artifact.key) is None
+        await objects.move.run()
+        assert await objects.target.size(artifact.key) == 5
+
+
+async def test_bytes_that_come_while_the_move_ends(urls: Urls):
+    """Bytes that reach the old location after everything was copied, and are committed, are copied too."""
+    expected = ExpectedChecksums(hashlib.sha256(b"video").hexdigest())
+    async with _open_objects(urls) as objects:
+        upload = await objects.stage(b"video")
+        content, now = await objects.source.hash_staged(upload), Clock()()
+        await objects.catalog.claim_blob(upload, content, "ab/cd/key", now, now + timedelta(hours=1))
+        artifacts = []
+
+        async def finish() -> None:
+            await objects.source.publish(upload, "ab/cd/key", 5)
+            await objects.blobs.refresh()
+            artifacts.append(await objects.uploads.finish(upload, expected))
+
+        objects.locations.before_end = finish
+        await objects.move.run()
+        assert artifacts[0].key == "ab/cd/key"
+        assert await objects.target.size("ab/cd/key") == 5
+
+
+async def test_no_claim_with_an_old_location(urls: Urls):
+    """A replica that has not noticed the move claims no blob: its bytes would go to the old location."""
+    expected = ExpectedChecksums(hashlib.sha256(b"video").hexdigest())
+    async with _open_objects(urls) as objects:
+        upload = await objects.stage(b"video")
+        await objects.move.run()
+        with pytest.raises(BlobsMoved):
+            await objects.uploads.finish(upload, expected)
+        await objects.blobs.refresh()
+        with pytest.raises(OffsetConflict):
+            await objects.uploads.finish(upload, expected)

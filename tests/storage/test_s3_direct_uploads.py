@@ -176,7 +176,7 @@ async def test_written_after_all(storage: StorageService):
 
 
 async def test_false_digest_of_an_interrupted_finish(storage: StorageService):
-    """A client whose finish failed after the claim of a digest neither gets nor replaces what others store."""
+    """A client whose finish failed after it claimed a digest neither gets nor replaces others' bytes."""
     content, false = random_bytes(10 * MIB), bytes(10 * MIB)
     liar = await create(storage, content, tenant="one")
     # S3 does not join parts of less than 5 MiB.

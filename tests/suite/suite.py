@@ -154,6 +154,8 @@ def running_suite(
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir.parent / f"{data_dir.name}.log"
     defaults = {"data_dir": str(data_dir), "auth": "none", "fetcher_allow_networks": SITE_NETWORK}
+    # The S3 servers of tests.
+    defaults["storage_destination_networks"] = "127.0.0.1/32"
     defaults |= {f"{name}_address": "127.0.0.1:0" for name in SERVERS}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     if s3 is not None:

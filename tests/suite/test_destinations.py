@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running_s3_server
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end, watch_download
-from tests.suite.suite import Suite, running_suite
+from tests.suite.suite import Suite
 
 from reelhaul.cli.commands import reelhaul
 
@@ -40,13 +40,10 @@ def _check_object(s3: S3Server, file: dict[str, Any]) -> None:
     assert key.startswith("incoming/")
 
 
-def test_delivery(site: Site, tmp_path: Path) -> None:
+def test_delivery(suite: Suite, site: Site, tmp_path: Path) -> None:
     """A download waits for a bucket that is away, shows why, and is delivered once it is back."""
     url = site.url("/media/360.mp4")
-    with (
-        running_s3_server(tmp_path / "s3") as s3,
-        running_suite(tmp_path / "data", storage_destination_networks="127.0.0.1/32") as suite,
-    ):
+    with running_s3_server(tmp_path / "s3") as s3:
         s3.create_bucket(_BUCKET)
         _register(suite, s3)
         unknown = suite.http.post("/api/v1/download", json={"url": url, "deliver_to": "unknown"})

@@ -179,6 +179,7 @@ def test_s3_server_killed_in_mid_upload(site: Site, tmp_path: Path) -> None:
         messages = watch_download(suite, job, 120)
         details = (message.get("progress", {}).get("detail", "") for message in messages)
         assert next((detail for detail in details if "waiting: " in detail and "S3" in detail), None)
+        assert "waiting: " in suite.http.get(f"/api/v1/status/{job}").json()["detail"]
         s3.start()
         *_, last = messages
         assert "completed" in last, last

@@ -241,11 +241,17 @@ def _format_counts(counts: Mapping[str, int]) -> str:
 
 
 def _describe_progress(progress: WatchProgressResponse.Progress) -> str:
-    reason = format_enum(progress.wait_reason) if progress.wait_reason else ""
-    if progress.stage == Progress.UPLOADING:
-        # Storage is away: the detail says so.
-        reason = printable(progress.detail)
-    return format_enum(Progress.Stage.Name(progress.stage)) + (f" ({reason})" if reason else "")
+    if progress.wait_reason:
+        return f"{format_enum(Progress.Stage.Name(progress.stage))} ({format_enum(progress.wait_reason)})"
+    return _describe_stage(progress)
+
+
+def _describe_stage(message: Download | WatchProgressResponse.Progress) -> str:
+    # The detail of an upload says why it waits for storage.
+    waits = message.stage == Progress.UPLOADING and message.detail
+    return format_enum(Progress.Stage.Name(message.stage)) + (
+        f" ({printable(message.detail)})" if waits else ""
+    )
 
 
 def _describe_job(job: Download) -> str:
@@ -255,7 +261,7 @@ def _describe_job(job: Download) -> str:
         return printable(f"delivering to {job.deliver_to}" + (f" ({message})" if message else ""))
     is_busy = job.status == Download.RUNNING or job.job_counts
     if is_busy and job.stage and not job.wait_reason:
-        return format_enum(Progress.Stage.Name(job.stage))
+        return _describe_stage(job)
     position = f", {job.position} in line" if job.position else ""
     reason = f" ({format_enum(job.wait_reason)}{position})" if job.wait_reason else ""
     return format_enum(status_name(job)) + reason

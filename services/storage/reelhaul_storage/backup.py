@@ -1,6 +1,6 @@
 """Backup of storage: its catalog and blobs, and how a restored catalog is made to match the blobs that exist.
 
-Only tables and columns of the first schema revision are read, because a snapshot may have an older schema.
+Of a snapshot, which may have an older schema, only tables and columns of the first revision are read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from reelhaul_runtime.service import ServiceData, StoredFile
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import engines
 from reelhaul_storage.disk.files import pause_deletion
 from reelhaul_storage.settings import Settings
@@ -26,13 +27,15 @@ _REMOVE_MISSING = """
     DELETE FROM uploads WHERE artifact NOT IN (SELECT id FROM artifacts);
     DELETE FROM blobs WHERE key NOT IN (SELECT key FROM artifacts);
     DELETE FROM doomed;
+    -- The blobs are where the settings say.
+    UPDATE blob_location SET generation = generation + 1, url = '', previous_url = '';
 """
 
 
 def describe_data(data_dir: Path) -> ServiceData:
-    """Return what storage keeps with *data_dir*."""
+    """Return what storage keeps with *data_dir*. Raises InvalidSetting while its blobs are moved."""
     settings = Settings(data_dir=data_dir)
-    url = urlsplit(settings.url)
+    url = urlsplit(_find_location(settings.database_url) or settings.url)
     on_disk = url.scheme == "file"
     blobs = StoredBlobs(Path(unquote(url.path)))
     return ServiceData(
@@ -80,6 +83,22 @@ def remove_missing(database_url: str, blobs: StoredBlobs | None) -> None:
             database.executemany("INSERT INTO missing VALUES (?)", missing)
         for statement in _REMOVE_MISSING.split(";"):
             database.execute(statement)
+
+
+def _find_location(database_url: str) -> str:
+    """Return the URL to which the blobs were moved; empty if they were not, or if there is no catalog."""
+    if not engines.is_sqlite(database_url) or not (path := engines.sqlite_path(database_url)).exists():
+        return ""
+    with closing(sqlite3.connect(path)) as database:
+        try:
+            url, previous_url = database.execute("SELECT url, previous_url FROM blob_location").fetchone()
+        except sqlite3.OperationalError:
+            return ""  # the table came with a later revision
+    if previous_url:
+        raise InvalidSetting(
+            "REELHAUL_STORAGE_URL: the artifacts are being moved: let `reelhaul storage migrate` end first"
+        )
+    return str(url)
 
 
 def _exists(blob: StoredFile) -> bool:

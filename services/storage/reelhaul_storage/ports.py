@@ -216,16 +216,16 @@ class LocationStore(Protocol):
         """Replace the location, whose generation must be the one before. Raises STORAGE_UNAVAILABLE."""
 
     async def list_blobs(self, after: str, limit: int) -> list[Blob]:
-        """Return blobs that artifacts refer to, by key, that follow the key *after*."""
+        """Return blobs by key, also those of unfinished uploads, that follow the key *after*."""
 
     async def sum_blobs(self) -> int:
-        """Return the bytes of the blobs that artifacts refer to."""
+        """Return the bytes of all blobs."""
 
     async def is_referenced(self, key: str) -> bool:
         """Return whether an artifact refers to blob *key*."""
 
-    async def end_move(self, location: BlobLocation, moved: Collection[str]) -> bool:
-        """Replace the location if artifacts refer only to blobs with keys in *moved*; return whether.
+    async def end_move(self, location: BlobLocation, pending: Collection[str]) -> list[Blob]:
+        """Replace the location unless artifacts refer to blobs with keys in *pending*; return those.
 
         Raises as ``set_location`` does.
         """
@@ -264,9 +264,17 @@ class Catalog(Protocol):
         """Delete uploads. Missing ones are not an error."""
 
     async def claim_blob(
-        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+        self,
+        upload: str,
+        content: Digests,
+        key: str,
+        now: datetime,
+        until: datetime,
+        generation: int = 0,
     ) -> str:
         """Claim a blob for *content* of *upload* and return its key.
+
+        Raises STORAGE_UNAVAILABLE if the blobs' location has another *generation* now.
 
         That is the key of the existing blob with this content, or else *key*. A blob that only direct
         uploads of others have claimed is doomed: its bytes are not verified. Otherwise the blob is not
@@ -275,7 +283,13 @@ class Catalog(Protocol):
         """
 
     async def claim_new_blob(
-        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+        self,
+        upload: str,
+        content: Digests,
+        key: str,
+        now: datetime,
+        until: datetime,
+        generation: int = 0,
     ) -> bool:
         """Claim *key* for *content* of *upload* unless another upload has or had a blob with this content.
 

@@ -160,6 +160,7 @@ class Download(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     JOB_COUNTS_FIELD_NUMBER: _builtins.int
     DELIVER_TO_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job's id, a lower-case UUID; the same job is jobs/{job_id} in /v1."""
     url: _builtins.str
@@ -215,6 +216,10 @@ class Download(_message.Message):
     """Number of jobs created from the playlist so far; 0 for a single media item."""
     deliver_to: _builtins.str
     """Destination that the files are delivered to; empty means none."""
+    detail: _builtins.str
+    """Current step of the stage, for people, e.g. "waiting: S3 does not answer" while an
+    upload waits for storage; empty unless RUNNING.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """Result files, the media first; only when SUCCEEDED."""
@@ -307,10 +312,11 @@ class Download(_message.Message):
         estimate: Global___Estimate | None = ...,
         job_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         deliver_to: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "progress_percent", b"progress_percent", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "start_time", b"start_time", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "deliver_to", b"deliver_to", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_counts", b"job_counts", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration", b"_duration", "_eta_seconds", b"_eta_seconds", "_progress_percent", b"_progress_percent", "_speed", b"_speed", "_total_bytes", b"_total_bytes", "attempts", b"attempts", "batch_id", b"batch_id", "create_time", b"create_time", "deliver_to", b"deliver_to", "detail", b"detail", "downloaded_bytes", b"downloaded_bytes", "duration", b"duration", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "eta_seconds", b"eta_seconds", "expire_time", b"expire_time", "files", b"files", "format", b"format", "got_format", b"got_format", "got_quality", b"got_quality", "job_count", b"job_count", "job_counts", b"job_counts", "job_id", b"job_id", "labels", b"labels", "position", b"position", "priority", b"priority", "progress_percent", b"progress_percent", "quality", b"quality", "retry_time", b"retry_time", "schedule_time", b"schedule_time", "speed", b"speed", "stage", b"stage", "start_time", b"start_time", "status", b"status", "thumbnail", b"thumbnail", "title", b"title", "total_bytes", b"total_bytes", "uploader", b"uploader", "url", b"url", "wait_reason", b"wait_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration: _TypeAlias = _typing.Literal["duration"]  # noqa: Y015
     _WhichOneofArgType__duration: _TypeAlias = _typing.Literal["_duration", b"_duration"]  # noqa: Y015

@@ -495,7 +495,8 @@ Global___ArtifactDelivery: _TypeAlias = ArtifactDelivery  # noqa: Y015
 class RetryPolicy(_message.Message):
     """RetryPolicy of a job's attempts. Only failures whose reason is retryable are
     retried; the wait doubles from min_backoff to max_backoff, with jitter, and is
-    never shorter than the site's Retry-After.
+    never shorter than the site's Retry-After. Failures of storage (STORAGE_UNAVAILABLE)
+    are not counted as attempts, up to 60 of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

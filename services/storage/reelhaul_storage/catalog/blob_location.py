@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from sqlalchemy import Connection, exists, func, select, update
 
@@ -12,6 +13,7 @@ from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BlobsMoved
 from reelhaul_storage.model import Blob, BlobLocation
 
+_BATCH = 500
 _REFERENCED = exists().where(artifacts.c.key == blobs.c.key)
 
 
@@ -31,15 +33,15 @@ class SqlLocationStore:
         return await self._database.read(lambda c: _list_blobs(c, after, limit))
 
     async def sum_blobs(self) -> int:
-        total = select(func.coalesce(func.sum(blobs.c.size), 0)).where(_REFERENCED)
+        total = select(func.coalesce(func.sum(blobs.c.size), 0))
         return int(await self._database.read(lambda c: c.execute(total).scalar_one()))
 
     async def is_referenced(self, key: str) -> bool:
         found = select(artifacts.c.id).where(artifacts.c.key == key).limit(1)
         return await self._database.read(lambda c: c.execute(found).first() is not None)
 
-    async def end_move(self, location: BlobLocation, moved: Collection[str]) -> bool:
-        return await self._database.write(lambda c: _end_move(c, location, moved))
+    async def end_move(self, location: BlobLocation, pending: Collection[str]) -> list[Blob]:
+        return await self._database.write(lambda c: _end_move(c, location, pending))
 
 
 def check_generation(connection: Connection, generation: int) -> None:
@@ -66,18 +68,22 @@ def _set_location(connection: Connection, location: BlobLocation) -> None:
 
 
 def _list_blobs(connection: Connection, after: str, limit: int) -> list[Blob]:
-    statement = select(blobs).where(_REFERENCED, blobs.c.key > after).order_by(blobs.c.key).limit(limit)
-    return [
-        Blob(row["key"], Digests(row["size"], row["sha256"], row["crc32c"]))
-        for row in connection.execute(statement).mappings()
-    ]
+    statement = select(blobs).where(blobs.c.key > after).order_by(blobs.c.key).limit(limit)
+    return [_blob_from_row(row) for row in connection.execute(statement).mappings()]
 
 
-def _end_move(connection: Connection, location: BlobLocation, moved: Collection[str]) -> bool:
+def _end_move(connection: Connection, location: BlobLocation, pending: Collection[str]) -> list[Blob]:
     # Locked first: a commit of an artifact waits, and then has another generation than it expects.
     connection.execute(select(blob_location).with_for_update())
-    keys = connection.execute(select(blobs.c.key).where(_REFERENCED)).scalars()
-    if not all(key in moved for key in keys):
-        return False
-    _set_location(connection, location)
-    return True
+    keys, committed = sorted(pending), list[Blob]()
+    for begin in range(0, len(keys), _BATCH):
+        batch = blobs.c.key.in_(keys[begin : begin + _BATCH])
+        rows = connection.execute(select(blobs).where(batch, _REFERENCED)).mappings()
+        committed += map(_blob_from_row, rows)
+    if not committed:
+        _set_location(connection, location)
+    return committed
+
+
+def _blob_from_row(row: Any) -> Blob:
+    return Blob(row["key"], Digests(row["size"], row["sha256"], row["crc32c"]))

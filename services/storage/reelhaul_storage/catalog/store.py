@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.sql.database import Database, DatabaseFull
 from reelhaul_storage.catalog import artifacts, blobs, uploads
-from reelhaul_storage.catalog.blob_location import SqlLocationStore
+from reelhaul_storage.catalog.blob_location import SqlLocationStore, check_generation
 from reelhaul_storage.catalog.destinations import SqlDestinationStore
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable
@@ -64,16 +64,34 @@ class SqlCatalog:
         await self._write(lambda c: uploads.delete_uploads(c, ids))
 
     async def claim_blob(
-        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+        self,
+        upload: str,
+        content: Digests,
+        key: str,
+        now: datetime,
+        until: datetime,
+        generation: int = 0,
     ) -> str:
-        return await self._write(lambda c: uploads.claim_blob(c, upload, content, key, now, until))
+        def claim(connection: Connection) -> str:
+            check_generation(connection, generation)
+            return uploads.claim_blob(connection, upload, content, key, now, until)
+
+        return await self._write(claim)
 
     async def claim_new_blob(
-        self, upload: str, content: Digests, key: str, now: datetime, until: datetime
+        self,
+        upload: str,
+        content: Digests,
+        key: str,
+        now: datetime,
+        until: datetime,
+        generation: int = 0,
     ) -> bool:
-        return await self._database.write(
-            lambda c: uploads.claim_new_blob(c, upload, content, key, now, until)
-        )
+        def claim(connection: Connection) -> bool:
+            check_generation(connection, generation)
+            return uploads.claim_new_blob(connection, upload, content, key, now, until)
+
+        return await self._write(claim)
 
     async def is_intact(self, key: str) -> bool:
         return await self._database.read(lambda c: blobs.is_intact(c, key))

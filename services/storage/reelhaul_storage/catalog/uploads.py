@@ -119,7 +119,7 @@ def finish_upload(connection: Connection, upload: str, artifact: Artifact, gener
     _insert_artifact(connection, upload, artifact)
     state: dict[str, Any] = {"damage_time": None}
     if artifact.verify_time is not None:
-        # Size and CRC32C may have been another client's statement until now, and the CRC-32 that of its bytes.
+        # Until now, these may be what another client stated, and the CRC-32 that of its bytes.
         content = artifact.content
         state |= {"verify_time": artifact.verify_time, "size": content.size, "crc32c": content.crc32c}
         state["crc32"] = case((blobs.c.verify_time.is_(None), None), else_=blobs.c.crc32)

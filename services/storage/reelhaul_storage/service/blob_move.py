@@ -58,6 +58,8 @@ class BlobMove:
         self._verify, self._report = verify, report
         # Keys that need no more work: copied, or not to be had.
         self._done: set[str] = set()
+        # Keys of unfinished uploads, of which no store has the bytes yet.
+        self._pending: set[str] = set()
         self.progress = MoveProgress()
 
     async def run(self) -> MoveProgress:
@@ -70,15 +72,17 @@ class BlobMove:
             await self._copy_all()
             location = BlobLocation(location.generation + 1, self._target_url, self._source_url)
             await self._locations.set_location(location)
-        # From here on artifacts are committed only if their blobs are where readers look for them.
-        end = BlobLocation(location.generation + 1, self._target_url)
+        # From here on, blobs that are new to the catalog are written to the target. Of those that it has,
+        # the source may still get the bytes of pending ones; none is committed after the end of the move.
         await self._copy_all()
-        while not await self._locations.end_move(end, self._done):
-            await self._copy_all()
+        end = BlobLocation(location.generation + 1, self._target_url)
+        while committed := await self._locations.end_move(end, self._pending):
+            for blob in committed:
+                await self._move(blob)
         return self.progress
 
     async def _copy_all(self) -> None:
-        """Copy the blobs that artifacts refer to and that need work."""
+        """Copy the blobs that need work."""
         slots = asyncio.Semaphore(_CONCURRENCY)
         async for batch in self._batches():
             async with asyncio.TaskGroup() as group:
@@ -100,13 +104,15 @@ class BlobMove:
         elif await self._copy(blob):
             self.progress.copied += 1
         elif not await self._locations.is_referenced(blob.key):
-            return  # deleted meanwhile
+            self._pending.add(blob.key)  # or deleted meanwhile
+            return
         elif await self._is_in_target(blob):
             self.progress.skipped += 1  # written by the service meanwhile
         else:
             log.error("blob cannot be copied: it is missing or damaged", extra={"key": blob.key})
             self.progress.damaged.append(blob.key)
         self._done.add(blob.key)
+        self._pending.discard(blob.key)
         self.progress.bytes += blob.content.size
         self._report(self.progress)
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 OpenStore = Callable[[str], AbstractAsyncContextManager[BlobStore]]
 
 #: Seconds between two reads of the location.
-REFRESH_SECONDS = 2.0
+REFRESH_SECONDS = 1.0
 
 
 class MovableBlobStore:

@@ -218,7 +218,7 @@ def _set_progress(job: Job, message: download_pb2.Download) -> None:
     if progress.HasField("total_bytes"):
         message.total_bytes = progress.total_bytes
     if job.state is State.RUNNING:
-        message.stage = progress.stage
+        message.stage, message.detail = progress.stage, progress.detail
         if progress.bytes_per_second:
             message.speed = progress.bytes_per_second
         if progress.HasField("eta"):
