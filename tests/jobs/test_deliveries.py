@@ -152,6 +152,15 @@ async def test_artifacts_are_delivered(harness: Harness):
     assert harness.storage.calls == [VIDEO.name, SUBTITLE.name]
 
 
+async def test_events(harness: Harness):
+    """Each change of a delivery is an event of the job, from SUCCEEDED to SUCCEEDED, with its revision."""
+    job = await harness.succeed(VIDEO)
+    await harness.step()
+    events = await harness.store.list_events(job.id, after=job.revision, limit=10)
+    assert [(event.old_state, event.state) for event in events] == [(State.SUCCEEDED, State.SUCCEEDED)] * 2
+    assert events[-1].revision == (await harness.store.get(job.id)).revision
+
+
 async def test_jobs_without_destination(harness: Harness):
     """Nothing is delivered of a job without a destination, nor of one that failed."""
     job = await harness.succeed(deliver_to="")

@@ -1,4 +1,4 @@
-"""Deleting races with storing the same content: every order of their steps, on SQLite and PostgreSQL.
+"""Deleting races with storing the same content: every order of their steps, on SQLite, PostgreSQL and S3.
 
 A step is a transaction of the catalog or an operation on the blob store. Each test runs the real use cases
 in every order of their steps, one step at a time.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.postgresql import fresh_database
+from tests.s3_server import S3Server
 from tests.storage.conftest import Clock, checksums, random_bytes
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -27,6 +29,9 @@ from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.model import CLAIM_LIFETIME, Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
+from reelhaul_storage.ports import BlobStore
+from reelhaul_storage.s3.blobs import S3BlobStore
+from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.garbage_collector import GarbageCollector
 from reelhaul_storage.service.uploads import Uploads
@@ -93,9 +98,9 @@ class Stepped:
         if name not in _STEPS:
             return method
 
-        async def wait_and_call(*arguments: object, **options: object) -> object:
+        async def wait_and_call(*arguments: object, **keywords: object) -> object:
             await self._actor.wait_for_turn()
-            return await method(*arguments, **options)
+            return await method(*arguments, **keywords)
 
         return wait_and_call
 
@@ -105,8 +110,9 @@ class Storage:
     """The use cases of storage, for one actor or without turns."""
 
     catalog: SqlCatalog
-    blobs: DiskBlobStore
-    folder: Path
+    blobs: BlobStore
+    #: Returns the names of everything that is staged and published.
+    files: Callable[[], list[str]]
     actor: Actor | None = None
     clock: Clock = field(default_factory=Clock)
 
@@ -119,7 +125,7 @@ class Storage:
 
     def as_actor(self, clock_offset: timedelta = timedelta()) -> Storage:
         """Return the same storage as a new actor sees it."""
-        return Storage(self.catalog, self.blobs, self.folder, Actor(), Clock(clock_offset))
+        return Storage(self.catalog, self.blobs, self.files, Actor(), Clock(clock_offset))
 
     async def create_upload(self) -> str:
         now = self.clock()
@@ -141,40 +147,55 @@ class Storage:
         _, pieces = await self.artifacts.read(artifact.id)
         return b"".join([piece async for piece in pieces])
 
-    def files(self) -> list[Path]:
-        """Return all staged and published files."""
-        return [path for path in self.folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    def orders(self, first: int, second: int) -> Iterator[str]:
+        """Yield every order of *first* steps of A and *second* of B, such as AABAB; on S3 every fifth."""
+        total = first + second
+        chosen = islice(combinations(range(total), first), 0, None, 1 if self.blobs.backend == "local" else 5)
+        for positions in chosen:
+            yield "".join("A" if position in positions else "B" for position in range(total))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+@pytest.fixture(params=["sqlite", "postgresql", "s3"])
+async def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Storage]:
     set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
-    if request.param == "sqlite":
-        async with _open(f"sqlite:///{tmp_path}/storage.db", tmp_path) as opened:
-            yield opened
-    else:
-        with fresh_database() as url:
-            async with _open(url, tmp_path) as opened:
-                yield opened
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/storage.db"
+        if request.param == "postgresql":
+            url = stack.enter_context(fresh_database())
+        await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_storage")
+        catalog = await stack.enter_async_context(SqlCatalog.open(url))
+        if request.param == "s3":
+            opening, files = _open_s3(request.getfixturevalue("s3_server"), monkeypatch)
+        else:
+            opening, files = _open_disk(tmp_path)
+        yield Storage(catalog, await stack.enter_async_context(opening), files)
 
 
-@asynccontextmanager
-async def _open(url: str, folder: Path) -> AsyncIterator[Storage]:
-    await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_storage")
-    disk = DiskBlobStore.open(folder / "artifacts", adopt_from=folder / "work")
-    async with SqlCatalog.open(url) as catalog, disk as blobs:
-        yield Storage(catalog, blobs, folder / "artifacts")
+def _open_disk(folder: Path) -> tuple[AbstractAsyncContextManager[BlobStore], Callable[[], list[str]]]:
+    def files() -> list[str]:
+        found = (folder / "artifacts").rglob("*")
+        return [path.name for path in found if path.is_file() and path.name[0] != "."]
+
+    return DiskBlobStore.open(folder / "artifacts", adopt_from=folder / "work"), files
+
+
+def _open_s3(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> tuple[AbstractAsyncContextManager[BlobStore], Callable[[], list[str]]]:
+    for name, value in server.credentials().items():
+        monkeypatch.setenv(name, value)
+    prefix = f"races/{uuid4()}"
+
+    def files() -> list[str]:
+        return server.list_keys(prefix) + server.list_multipart_uploads(prefix)
+
+    return S3BlobStore.open(parse_location(server.storage_url(prefix))), files
 
 
 def _expected(content: bytes) -> ExpectedChecksums:
     return ExpectedChecksums(checksums(content).sha256.hex())
-
-
-def _orders(first: int, second: int) -> Iterator[str]:
-    """Yield every order of *first* steps of A and *second* steps of B, such as AABAB."""
-    total = first + second
-    for positions in combinations(range(total), first):
-        yield "".join("A" if position in positions else "B" for position in range(total))
 
 
 async def _run(order: str, a: tuple[Storage, Awaitable[Any]], b: tuple[Storage, Awaitable[Any]]) -> list[Any]:
@@ -204,7 +225,7 @@ async def _check_nothing_remains(storage: Storage, artifacts: list[Artifact]) ->
     """Delete *artifacts*; check that neither files nor keys are left once orphans are collected."""
     await storage.artifacts.delete([artifact.id for artifact in artifacts])
     if storage.files():
-        late = Storage(storage.catalog, storage.blobs, storage.folder, clock=Clock(timedelta(hours=2)))
+        late = Storage(storage.catalog, storage.blobs, storage.files, clock=Clock(timedelta(hours=2)))
         await late.garbage_collector.delete_orphans()
     assert storage.files() == []
     assert await storage.catalog.list_doomed_keys(storage.clock(), 10) == []
@@ -212,7 +233,7 @@ async def _check_nothing_remains(storage: Storage, artifacts: list[Artifact]) ->
 
 async def test_store_while_the_last_artifact_is_deleted(storage: Storage):
     """Content that is stored again while its only artifact is deleted is readable afterwards."""
-    for order in _orders(3, 4):
+    for order in storage.orders(3, 4):
         content = random_bytes(100)
         first, upload = await storage.store(content), await storage.create_upload()
         await storage.write(upload, content)
@@ -234,7 +255,7 @@ async def test_store_while_the_last_artifact_is_deleted(storage: Storage):
 
 async def test_store_without_bytes_while_the_last_artifact_is_deleted(storage: Storage):
     """A writer that finds its content stored gets an artifact of it, or is told to send the bytes."""
-    for order in _orders(2, 4):
+    for order in storage.orders(2, 4):
         content = random_bytes(100)
         first, upload = await storage.store(content), await storage.create_upload()
         writer, deleter = storage.as_actor(), storage.as_actor()
@@ -255,7 +276,7 @@ async def test_store_without_bytes_while_the_last_artifact_is_deleted(storage: S
 
 async def test_store_the_same_content_twice(storage: Storage):
     """Two writers of the same content get an artifact each, and its bytes are stored once."""
-    for order in _orders(3, 3):
+    for order in storage.orders(3, 3):
         content = random_bytes(100)
         writers, uploads = [storage.as_actor(), storage.as_actor()], []
         for _ in writers:
@@ -274,7 +295,7 @@ async def test_store_the_same_content_twice(storage: Storage):
 async def test_store_while_its_claim_lapses(storage: Storage):
     """A writer that finishes when its claim has lapsed gets an artifact with bytes, or writes them again."""
     late = CLAIM_LIFETIME + timedelta(hours=1)
-    for order in _orders(3, 4):
+    for order in storage.orders(3, 4):
         content = random_bytes(100)
         upload = await storage.create_upload()
         await storage.write(upload, content)

@@ -142,11 +142,14 @@ class Bucket:
                     raise KeyError(key) from None
                 return None
 
-    def copy(self, source: str, target: str, etag: str) -> None:
-        """Copy an object of any size within the bucket. Raises StagedChanged unless its ETag is *etag*."""
-        arguments = {"MetadataDirective": "REPLACE", "CopySourceIfMatch": etag, **self._encryption}
+    def copy(self, source: str, target: str, size: int, etag: str) -> None:
+        """Copy the object of *size* bytes within the bucket. Raises StagedChanged unless it has *etag*."""
+        arguments: Any = {"MetadataDirective": "REPLACE", "CopySourceIfMatch": etag, **self._encryption}
         with _changed_raised(), errors_as_unavailable(*_MISSING, *_PRECONDITION):
-            self.client.copy(self._name(source), **self._name(target), ExtraArgs=arguments, Config=_COPY)
+            if size < _COPY.multipart_threshold:
+                self.client.copy_object(CopySource=self._name(source), **self._name(target), **arguments)
+            else:
+                self.client.copy(self._name(source), **self._name(target), ExtraArgs=arguments, Config=_COPY)
 
     def delete(self, key: str) -> None:
         """Delete an object. A missing one is not an error."""

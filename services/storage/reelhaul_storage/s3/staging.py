@@ -185,7 +185,9 @@ class Staging:
         failpoints.hit("storage.publish.before_discard")
         if staged.sealed_key and staged.sealed_key != key:
             self._bucket.delete(_BLOBS + staged.sealed_key)
-        self.discard(staged.upload)
+        if staged.multipart is not None and staged.key != key:
+            self._bucket.abort(staged.multipart)
+        self._bucket.delete(STAGING + staged.upload)
 
     def discard(self, upload: str) -> None:
         """Delete what is staged of *upload*, but no object among the blobs.
@@ -289,7 +291,8 @@ class Staging:
             self._seal(staged)
             self._copy(_BLOBS + staged.sealed_key, key)
         elif staged.tail is not None:
-            self._bucket.copy(STAGING + staged.upload, _BLOBS + key, staged.tail.etag)
+            tail = staged.tail
+            self._bucket.copy(STAGING + staged.upload, _BLOBS + key, tail.size, tail.etag)
         else:
             self._bucket.put(_BLOBS + key, b"")
 
@@ -305,7 +308,7 @@ class Staging:
         found = self._bucket.head(source)
         if found is None:
             raise StagedChanged(source)
-        self._bucket.copy(source, _BLOBS + key, found.etag)
+        self._bucket.copy(source, _BLOBS + key, found.size, found.etag)
 
     def _list_multipart_uploads(self, upload: str) -> list[MultipartUpload]:
         pages = self._bucket.list_multipart_uploads(f"{_BLOBS}{upload}.")
