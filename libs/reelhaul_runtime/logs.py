@@ -36,8 +36,18 @@ _CONTEXT = {"request_id": request_id, "job": job, "tenant": tenant, "client": cl
 
 # Attributes that logging itself sets on a record; all others came by `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# They log every request at INFO; our own log does that once.
-_VERBOSE_LOGGERS = ("alembic", "httpx", "httpcore", "uvicorn.access", "nats")
+# They log every request at INFO, which our own log does once; those of boto3 log signatures at DEBUG.
+_VERBOSE_LOGGERS = (
+    "alembic",
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "nats",
+    "s3transfer",
+    "urllib3",
+    "uvicorn.access",
+)
 
 # Anything else could inflate the log or break its lines.
 _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)

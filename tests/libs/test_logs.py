@@ -190,3 +190,11 @@ def test_level(out: io.StringIO):
     logging.getLogger("x").debug("no")
     logging.getLogger("httpx").info("GET /")
     assert out.getvalue() == ""
+
+
+def test_no_signatures(out: io.StringIO):
+    """At DEBUG, what boto3 logs of requests, signatures included, is left out."""
+    logs.configure("storage", "json", "DEBUG", stream=out)
+    logging.getLogger("reelhaul_storage").debug("ours")
+    logging.getLogger("botocore.auth").debug("Signature: secret")
+    assert [line["message"] for line in lines(out)] == ["ours"]

@@ -74,9 +74,11 @@ async def _move(settings: Settings, target_url: str, verify: bool, delete_source
         if is_same_location(source_url, target_url):
             raise InvalidSetting("--to: the artifacts are there already")
         async with (
-            open_blob_store(source_url, settings) as source,
-            open_blob_store(target_url, settings) as target,
+            open_blob_store(source_url, settings, must_exist=await catalog.has_blobs()) as source,
+            open_blob_store(target_url, settings, setting="--to") as target,
         ):
+            # Else all blobs of a disk that is not mounted would be taken for lost.
+            await source.check()
             await target.check()
             total = await catalog.location.sum_blobs()
             with show_progress("Moving") as show:

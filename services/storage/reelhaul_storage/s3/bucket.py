@@ -306,7 +306,8 @@ def errors_as_unavailable(*except_for: str) -> Iterator[None]:
         raise BackendUnavailable("s3", message, cause=code) from error
     except (BotoCoreError, OSError) as error:
         cause = type(error).__name__
-        log.warning("S3 does not answer", extra={"cause": cause})
+        # The check of the backend logs the outage.
+        log.debug("S3 does not answer", extra={"cause": cause})
         raise BackendUnavailable("s3", "S3 does not answer", cause=cause) from error
 
 

@@ -268,6 +268,11 @@ class Staging:
         if staged.sealed_key:
             return
         key, size, multipart = staged.key, staged.size, self.open_multipart(staged)
+        if self.blob_size(key) is not None:
+            # An earlier finish claimed the key, and others may use it by now. These parts may differ.
+            if multipart in self._list_multipart_uploads(staged.upload):
+                self.discard(staged.upload)
+            raise StagedChanged(key)
         parts = self._copy_tail(staged, multipart)
         marker = {_SEALED_KEY: key, _SEALED_PARTS: str(len(parts))}
         self._bucket.put(STAGING + staged.upload, b"", marker)

@@ -38,10 +38,10 @@ class PartWriter:
             raise OffsetConflict("the upload is complete", self._staged.size)
         rest = memoryview(content)
         while rest:
-            room = self._part_size - len(self._buffer)
+            room = max(0, self._part_size - len(self._buffer))
             self._buffer += rest[:room]
             rest = rest[room:]
-            if len(self._buffer) == self._part_size:
+            if len(self._buffer) >= self._part_size:
                 await self._flush()
 
     async def persist(self) -> int:

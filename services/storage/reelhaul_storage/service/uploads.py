@@ -78,20 +78,26 @@ class Uploads:
         adoptable = bool(adopt_path) and await self._blobs.can_adopt(adopt_path)
         space = await self._measure_space(upload, adoptable=adoptable)
         upload = replace(upload, reserved_size=upload.total_size if space else 0)
-        status = await self._with_part_urls(await self._get_status(await self._add(upload, space)))
+        upload, is_new = await self._add(upload, space)
+        staged_size = 0 if is_new else await self._blobs.staged_size(upload.id)
+        status = await self._with_part_urls(await self._get_status(upload, staged_size))
         if adoptable and not status.content_exists:
             self._blobs.prehash(status.upload.id, adopt_path)
         return replace(status, adoptable=adoptable)
 
     async def get(self, id: str) -> UploadStatus:  # noqa: A002
         """Return the progress of an upload. Raises RESOURCE_NOT_FOUND, ARTIFACT_EXPIRED."""
-        return await self._with_part_urls(await self._get_status(await self._get_unexpired(id)))
+        upload = await self._get_unexpired(id)
+        staged_size = await self._blobs.staged_size(id)
+        return await self._with_part_urls(await self._get_status(upload, staged_size))
 
     async def list_unfinished(self, after: tuple[datetime, str] | None, limit: int) -> list[UploadStatus]:
         """Return unfinished uploads, oldest first, that follow (create_time, id) *after*."""
         who = caller()
         uploads = await self._catalog.list_uploads(None if who.suite else who.tenant, after, limit)
-        return [await self._get_status(upload) for upload in uploads]
+        return [
+            await self._get_status(upload, await self._blobs.staged_size(upload.id)) for upload in uploads
+        ]
 
     async def delete(self, id: str) -> None:  # noqa: A002
         """Delete an unfinished upload and its bytes. A finished or missing one is not an error."""
@@ -121,7 +127,7 @@ class Uploads:
     async def write_artifact(self, draft: NewArtifact, chunks: AsyncIterator[Chunk]) -> Artifact:
         """Make an artifact of *chunks* in one call; a failed call leaves nothing behind."""
         now = self._now()
-        upload = await self._add(Upload("", draft, now, now))
+        upload, _ = await self._add(Upload("", draft, now, now))
         try:
             _, expected = await self._stage(upload, chunks)
             return await self._finish(upload, _require_finish(expected))
@@ -271,15 +277,18 @@ class Uploads:
         space = await self._blobs.measure_space()
         return None if space is not None and adoptable and space.adopts_by_link else space
 
-    async def _add(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
-        """Insert *upload* with a new id, its tenant and its times, if there is *space* for it."""
+    async def _add(self, upload: Upload, space: DiskSpace | None = None) -> tuple[Upload, bool]:
+        """Insert *upload* with a new id, its tenant and its times, if there is *space* for it.
+
+        Return it, or the earlier one with its request_id, and whether it is new.
+        """
         self._check_size(upload.total_size)
         now = self._now()
         draft = replace(upload.draft, tenant=_choose_tenant(upload.draft))
         upload = replace(upload, id=str(uuid4()), draft=draft, create_time=now, expire_time=_expiry(now))
         added = await self._catalog.add_upload(upload, space)
         failpoints.hit("storage.create.after_commit")
-        return added
+        return added, added.id == upload.id
 
     async def _extend(self, upload: Upload) -> None:
         """Set the expiry of an upload that is being written to, unless it is right already."""
@@ -310,14 +319,13 @@ class Uploads:
                 chunk = await _next_chunk(chunks)
             return await staged.persist(), None
 
-    async def _get_status(self, upload: Upload) -> UploadStatus:
-        size = await self._blobs.staged_size(upload.id)
+    async def _get_status(self, upload: Upload, staged_size: int) -> UploadStatus:
         stored = (
             upload.artifact_id
             or await self._is_published(upload, ExpectedChecksums(upload.expected_sha256))
             or await self._find_stored(upload.draft.tenant, upload.expected_sha256)
         )
-        return UploadStatus(upload, size, bool(stored))
+        return UploadStatus(upload, staged_size, bool(stored))
 
     async def _with_part_urls(self, status: UploadStatus) -> UploadStatus:
         upload = status.upload
