@@ -145,7 +145,7 @@ async def test_throttling():
 async def test_encryption():
     """With sse and sse_kms_key_id, S3 is told with each new object how to encrypt it."""
     requests: list[Request] = []
-    with failing_server(503, "SlowDown", requests=requests) as url, pytest.raises(BackendUnavailable):
+    with failing_server(400, "InvalidRequest", requests=requests) as url, pytest.raises(BackendUnavailable):
         await open_store(f"{url}&sse=aws:kms&sse_kms_key_id=alias/media")
     (headers, *_) = [headers for method, headers in requests if method == "PUT"]
     assert headers["x-amz-server-side-encryption"] == "aws:kms"
