@@ -44,6 +44,7 @@ _PROCESS_MODULES = frozenset(
         "test_end_to_end",
         "test_engine_trial",
         "test_ffmpeg",
+        "test_full_disk",
         "test_guard_process",
         "test_isolation",
         "test_job_states",
@@ -70,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             folder in ("suite", "chaos", "sites")
             or item.path.stem in _PROCESS_MODULES
-            or "postgresql" in parameters
+            or not {"postgresql", "s3"}.isdisjoint(map(str, parameters))
             or not _PROCESS_FIXTURES.isdisjoint(item.fixturenames)
         ):
             item.add_marker("processes")

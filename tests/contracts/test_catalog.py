@@ -275,9 +275,13 @@ async def test_get_artifacts(catalog: Catalog):
 
 async def test_crc32s(catalog: Catalog):
     """The CRC-32 of a blob is unknown until it is saved."""
-    known, unknown = [(await _finish_artifact(catalog, n)).key for n in (1, 2)]
-    await catalog.set_crc32(known, 0xFFFFFFFF)
-    await catalog.set_crc32("missing", 1)
+    artifacts = [await _finish_artifact(catalog, n) for n in (1, 2)]
+    known, unknown = [artifact.key for artifact in artifacts]
+    await catalog.set_crc32(known, artifacts[0].content, 0xFFFFFFFF)
+    await catalog.set_crc32("missing", artifacts[0].content, 1)
+    # Who stated a false size or CRC32C has read other bytes.
+    for false in (replace(artifacts[0].content, size=99), replace(artifacts[0].content, crc32c=99)):
+        await catalog.set_crc32(known, false, 1)
     assert await catalog.find_crc32s([known, unknown, "missing"]) == {known: 0xFFFFFFFF}
 
 
@@ -349,7 +353,7 @@ async def test_filter_artifacts(catalog: Catalog):
     await _finish_artifact(catalog, 2, **audio, job="jobs/a", file_name="1000.mp3", labels={"team": ""})
     await _finish_artifact(catalog, 3, **audio, job="jobs/b", file_name="100%.mp3", labels={}, epoch=5)
     damaged = await _finish_artifact(catalog, 4, **other, tenant="two", epoch=1 << 40, labels={"a-b": "x"})
-    await catalog.mark_damaged(damaged.key, NOW + HOUR, NOW + HOUR)
+    await catalog.mark_damaged(damaged.key, damaged.content, NOW + HOUR, NOW + HOUR)
     for text, expected in _FILTERS.items():
         where = parse(text, ADMIN_FIELDS)
         listed = await catalog.list_artifacts(Query(limit=9, where=where))
@@ -382,6 +386,21 @@ async def test_claim_new_blob(catalog: Catalog):
     assert not await catalog.claim_new_blob(_id(1), _content(5), "key", NOW, until)
 
 
+async def test_claim_of_direct_upload(catalog: Catalog):
+    """A blob that only an unfinished direct upload claims is given up for one whose bytes are verified."""
+    until = NOW + HOUR
+    await catalog.add_upload(replace(_upload(1), direct=True))
+    await catalog.add_upload(_upload(2))
+    await catalog.add_upload(_upload(3))
+    assert await catalog.claim_new_blob(_id(1), _content(5), "stated", NOW, until)
+    assert await catalog.claim_blob(_id(2), _content(5), "verified", NOW, until) == "verified"
+    assert await catalog.list_doomed_keys(NOW, 10) == ["stated"]
+    assert (await catalog.get_upload(_id(1))).claimed_content is None
+    with pytest.raises(OffsetConflict):
+        await catalog.claim_new_blob(_id(1), _content(5), "stated", NOW, until)
+    assert await catalog.claim_blob(_id(3), _content(5), "other", NOW, until) == "verified"
+
+
 async def test_claim_key_again(catalog: Catalog):
     """A key that an upload has claimed is not claimed again for other content, or after it was doomed."""
     await catalog.add_upload(_upload(1))
@@ -402,7 +421,7 @@ async def test_claim_blobs_to_verify(catalog: Catalog):
     week, day = timedelta(days=7), timedelta(days=1)
     assert await catalog.claim_blob_to_verify(NOW, NOW) is None
     later = NOW + week
-    await catalog.mark_damaged(artifacts[2].key, later, later)
+    await catalog.mark_damaged(artifacts[2].key, artifacts[2].content, later, later)
     claims = [await catalog.claim_blob_to_verify(later, later) for _ in range(4)]
     assert [claim and claim.key for claim in claims] == [artifacts[n].key for n in (2, 0, 1)] + [None]
     assert claims[1] is not None
@@ -428,7 +447,11 @@ async def test_damaged_blob(catalog: Catalog):
     artifact = await _finish_artifact(catalog, 1)
     sha256, later = artifact.content.sha256, NOW + HOUR
     assert await catalog.get_blob_health() == BlobHealth(0, artifact.verify_time)
-    await catalog.mark_damaged(artifact.key, later, later)
+    # Found by a reader of an artifact whose size or CRC32C is false.
+    for false in (replace(artifact.content, size=99), replace(artifact.content, crc32c=99)):
+        await catalog.mark_damaged(artifact.key, false, later, later)
+    assert (await catalog.get_artifact(artifact.id)).damage_time is None
+    await catalog.mark_damaged(artifact.key, artifact.content, later, later)
     assert (await catalog.get_artifact(artifact.id)).damage_time == later
     assert await catalog.get_blob_health() == BlobHealth(1, None)
     assert await catalog.find_by_sha256("one", [sha256], NOW) == {}
@@ -444,9 +467,9 @@ async def test_damaged_blob(catalog: Catalog):
     assert (await catalog.get_artifact(artifact.id)).damage_time is None
     assert (await catalog.get_artifact(artifact.id)).verify_time == artifact.verify_time
     # A read that began before the bytes were replaced found the old ones.
-    await catalog.mark_damaged(artifact.key, later - HOUR, later)
+    await catalog.mark_damaged(artifact.key, artifact.content, later - HOUR, later)
     assert await catalog.get_blob_health() == BlobHealth(0, later)
-    await catalog.mark_damaged("deleted meanwhile", later, later)
+    await catalog.mark_damaged("deleted meanwhile", artifact.content, later, later)
 
 
 async def test_migrations_match_tables(tmp_path: Path):

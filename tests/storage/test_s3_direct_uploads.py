@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import zipfile
 
 import google_crc32c
 import grpc
@@ -171,3 +173,43 @@ async def test_written_after_all(storage: StorageService):
     artifact = await storage.finish_upload(upload.name, content)
     assert artifact.HasField("verify_time")
     assert await storage.read(artifact.name) == content
+
+
+async def test_false_digest_of_an_interrupted_finish(storage: StorageService):
+    """A client whose finish failed after it claimed a digest neither gets nor replaces others' bytes."""
+    content, false = random_bytes(10 * MIB), bytes(10 * MIB)
+    liar = await create(storage, content, tenant="one")
+    # S3 does not join parts of less than 5 MiB.
+    parts = false[: 4 * MIB].ljust(8 * MIB, b"\1") + false[: 6 * MIB]
+    small = await send(liar, parts[: 4 * MIB], 1) | await send(liar, parts, 2)
+    assert await refuse_finish(storage, liar, content, small) == "WRITE_OFFSET_CONFLICT"
+    honest = await storage.write_artifact(content, tenant="two")
+    etags = await send(liar, false)
+    for sent in (etags, etags, {}):
+        reason = await refuse_finish(storage, liar, content, sent)
+        assert reason in ("WRITE_OFFSET_CONFLICT", "WRITE_CHECKSUM_MISMATCH")
+    assert await storage.read(honest.name) == content
+
+
+async def test_false_checksums_and_archives(storage: StorageService):
+    """Who states a false size and CRC32C damages neither the artifacts nor the archives of others."""
+    content, false = random_bytes(9 * MIB), random_bytes(8 * MIB)
+    liar = await create(storage, false, tenant="one")
+    request = pb.FinishUploadRequest(name=liar.name, total_checksums=checksums(content))
+    request.total_checksums.crc32c = google_crc32c.value(false)
+    request.parts.add(number=1, etag=(await send(liar, false))[1])
+    lie = await storage.suite.FinishUpload(request)
+    assert await archive(storage, lie)
+    honest = await storage.write_artifact(content, tenant="two")
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await storage.read(lie.name)
+    assert error_details(failure.value).reason == "ARTIFACT_CORRUPT"
+    assert await storage.read(honest.name) == content
+    with zipfile.ZipFile(io.BytesIO(await archive(storage, honest))) as file:
+        assert file.testzip() is None
+
+
+async def archive(storage: StorageService, artifact: artifact_pb2.Artifact) -> bytes:
+    """Return an archive of *artifact*."""
+    pieces = storage.suite.ArchiveArtifacts(pb.ArchiveArtifactsRequest(names=[artifact.name]))
+    return b"".join([piece.data async for piece in pieces])

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from alembic import command
+from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, download, wait_for_end, wait_until_downloading
@@ -27,6 +29,9 @@ from tests.suite.suite import Suite, running_suite
 from reelhaul_runtime.backup.archive import BackupError, Summary
 from reelhaul_runtime.backup.create import choose_target, create
 from reelhaul_runtime.backup.restore import restore
+from reelhaul_runtime.settings import InvalidSetting
+from reelhaul_runtime.sql import engines, migrations
+from reelhaul_storage.commands import storage
 from reelhaul_storage.disk.files import pause_deletion
 
 # Bytes per second: the download is interrupted before its end.
@@ -249,6 +254,61 @@ def test_nothing_is_deleted_during_a_backup(backup: Backup, tmp_path: Path):
     ):
         _create(tmp_path / "data", tmp_path / "new.tar")
     _create(tmp_path / "data", tmp_path / "new.tar")
+
+
+def test_artifacts_that_were_moved(backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Artifacts are backed up from where they were moved to, and restored to where the settings say."""
+    _restore(backup.file, tmp_path / "data")
+    monkeypatch.setenv("REELHAUL_DATA_DIR", str(tmp_path / "data"))
+    target = f"file://{tmp_path}/moved"
+    result = CliRunner().invoke(storage, ["migrate", "--to", target, "--delete-source"])
+    assert result.exit_code == 0, result.output
+    _create(tmp_path / "data", tmp_path / "new.tar")
+    _restore(tmp_path / "new.tar", tmp_path / "restored")
+    assert _artifacts(tmp_path / "restored") == 1
+    with closing(sqlite3.connect(tmp_path / "restored" / "storage.db")) as database, database:
+        assert database.execute("SELECT url, previous_url FROM blob_location").fetchall() == [("", "")]
+        database.execute("UPDATE blob_location SET url = 'file:///b', previous_url = 'file:///a'")
+    with pytest.raises(InvalidSetting, match="the artifacts are being moved"):
+        _create(tmp_path / "restored", tmp_path / "newest.tar")
+
+
+def _copy_to_older_schema(database: Path, older: Path, revision: str) -> None:
+    """Create the catalog *older* of *revision* with the artifacts and blobs of *database*."""
+    engine = engines.create_write_engine(f"sqlite:///{older}")
+    with engine.begin() as connection:
+        command.upgrade(migrations.alembic_config("reelhaul_storage", connection), revision)
+    engine.dispose()
+    with closing(sqlite3.connect(older)) as connection, connection:
+        connection.execute("ATTACH ? AS newer", (str(database),))
+        for table in ("blobs", "artifacts"):
+            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+
+
+def test_an_older_schema_is_migrated(backup: Backup, tmp_path: Path):
+    """A backup that an earlier build created is restored with the schema of this one."""
+    with tarfile.open(backup.file) as source:
+        source.extract("storage/database.db", tmp_path, filter="data")
+        reader = source.extractfile("manifest.json")
+        assert reader
+        manifest = json.load(reader)
+    database = tmp_path / "storage" / "database.db"
+    _copy_to_older_schema(database, tmp_path / "older.db", "0002")
+    content = (tmp_path / "older.db").read_bytes()
+    digest = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["storage/database.db"], manifest["revisions"]["storage"] = digest, "0002"
+
+    def change(name: str, old: bytes) -> bytes:
+        if name == "manifest.json":
+            return json.dumps(manifest).encode()
+        return content if name == "storage/database.db" else old
+
+    _restore(_rewrite(backup, tmp_path / "old.tar", change), tmp_path / "data")
+    assert _artifacts(tmp_path / "data") == 1
+    with closing(sqlite3.connect(tmp_path / "data" / "storage.db")) as restored:
+        revision = restored.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    assert revision == migrations.head("reelhaul_storage")
 
 
 def test_an_empty_folder_cannot_be_backed_up(tmp_path: Path):

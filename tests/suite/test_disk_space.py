@@ -35,6 +35,16 @@ def _disk_status(suite: Suite) -> str:
     return str(statuses["fetcher.disk"])
 
 
+def test_report_of_storage(small_disk_suite: Suite) -> None:
+    """The health report has latency and space of the backend, and whether its bytes are intact."""
+    report = small_disk_suite.http.get("/health/detailed").raise_for_status().json()
+    components = {part["component"]: part for part in report["components"]}
+    backend = components["storage.backend"]
+    assert 0 < int(backend["freeBytes"]) < int(backend["totalBytes"])
+    assert backend["latency"].endswith("s")
+    assert components["storage.integrity"]["status"] == "SERVING_STATUS_SERVING"
+
+
 def test_job_waits_for_space(small_disk_suite: Suite, site: Site) -> None:
     """While the disk is full a job waits with the reason DISK_FULL; when there is space it is fetched."""
     suite, before = small_disk_suite, site.count("/media/360.mp4")

@@ -181,14 +181,17 @@ async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[
 
 
 def open_blob_store(
-    url: str, settings: Settings, *, must_exist: bool = False
+    url: str, settings: Settings, *, must_exist: bool = False, setting: str = "REELHAUL_STORAGE_URL"
 ) -> AbstractAsyncContextManager[BlobStore]:
-    """Open the store at *url*, as in REELHAUL_STORAGE_URL; a folder that is missing is created by default."""
+    """Open the store at *url*, the value of *setting*; a folder that is missing is created by default.
+
+    Raises InvalidSetting.
+    """
     if url.startswith("s3:"):
         # boto3 takes longer to import than everything else, and a store on disk does not need it.
         from reelhaul_storage.s3.blobs import S3BlobStore
 
-        return S3BlobStore.open(parse_location(url))
+        return S3BlobStore.open(parse_location(url), setting)
     folder = Path(unquote(urlsplit(url).path))
     return DiskBlobStore.open(
         folder,

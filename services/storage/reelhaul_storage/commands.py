@@ -61,7 +61,7 @@ async def _move(settings: Settings, target_url: str, verify: bool, delete_source
     from reelhaul_runtime.sql import migrations
     from reelhaul_storage.app import open_blob_store, utc_now
     from reelhaul_storage.catalog.store import SqlCatalog
-    from reelhaul_storage.service.blob_move import BlobMove
+    from reelhaul_storage.service.blob_move import BlobMove, is_same_store
     from reelhaul_storage.service.movable_blobs import REFRESH_SECONDS
     from reelhaul_storage.settings import is_same_location
 
@@ -74,10 +74,15 @@ async def _move(settings: Settings, target_url: str, verify: bool, delete_source
         if is_same_location(source_url, target_url):
             raise InvalidSetting("--to: the artifacts are there already")
         async with (
-            open_blob_store(source_url, settings) as source,
-            open_blob_store(target_url, settings) as target,
+            open_blob_store(source_url, settings, must_exist=await catalog.has_blobs()) as source,
+            open_blob_store(target_url, settings, setting="--to") as target,
         ):
+            # Else all blobs of a disk that is not mounted would be taken for lost.
+            await source.check()
             await target.check()
+            if await is_same_store(target, source):
+                # Deleting the source would delete everything.
+                raise InvalidSetting("--to: the artifacts are there already, under another name of the place")
             total = await catalog.location.sum_blobs()
             with show_progress("Moving") as show:
                 move = BlobMove(

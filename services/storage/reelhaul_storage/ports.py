@@ -276,7 +276,8 @@ class Catalog(Protocol):
 
         Raises STORAGE_UNAVAILABLE if the blobs' location has another *generation* now.
 
-        That is the key of the existing blob with this content, or else *key*. The blob is not
+        That is the key of the existing blob with this content, or else *key*. A blob that only direct
+        uploads of others have claimed is doomed: its bytes are not verified. Otherwise the blob is not
         doomed before *until* or ``finish_upload``. Raises WRITE_OFFSET_CONFLICT if *upload* has claimed
         *key* before, and it is no blob with this content now: a key is not used again.
         """
@@ -350,8 +351,8 @@ class Catalog(Protocol):
     async def find_crc32s(self, keys: Iterable[str]) -> dict[str, int]:
         """Return key -> CRC-32 of the blobs *keys* whose CRC-32 is known."""
 
-    async def set_crc32(self, key: str, crc32: int) -> None:
-        """Save the CRC-32 of blob *key*. A missing blob is not an error."""
+    async def set_crc32(self, key: str, content: Digests, crc32: int) -> None:
+        """Save the CRC-32 of blob *key* if it has *content*."""
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         """Return ids of expired uploads."""
@@ -377,10 +378,11 @@ class Catalog(Protocol):
     async def mark_verified(self, key: str, time: datetime) -> None:
         """Record that blob *key* was read intact, for it and its artifacts. No blob is not an error."""
 
-    async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
-        """Record that blob *key* was found damaged by a read that began at *since*.
+    async def mark_damaged(self, key: str, content: Digests, since: datetime, time: datetime) -> None:
+        """Record that blob *key* was found to differ from *content* by a read that began at *since*.
 
-        Changes nothing if the blob is gone or was verified after that: its bytes were replaced.
+        Changes nothing if the blob is gone, has other content, or was verified after that: its bytes were
+        replaced.
         """
 
     async def has_blobs(self) -> bool:

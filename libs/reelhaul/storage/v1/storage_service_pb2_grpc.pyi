@@ -49,7 +49,9 @@ class StorageServiceStub:
     at all if the content is stored already or is on the shared disk. FinishUpload ends
     it.
 
-    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
+    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED,
+    STORAGE_UNAVAILABLE (also if the disk has too little space for total_size and for
+    what the unfinished uploads still need).
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]
     """Returns how far an upload has progressed: where to continue after an interruption."""
@@ -162,7 +164,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     at all if the content is stored already or is on the shared disk. FinishUpload ends
     it.
 
-    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
+    Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED,
+    STORAGE_UNAVAILABLE (also if the disk has too little space for total_size and for
+    what the unfinished uploads still need).
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """Returns how far an upload has progressed: where to continue after an interruption."""
@@ -278,7 +282,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         at all if the content is stored already or is on the shared disk. FinishUpload ends
         it.
 
-        Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED.
+        Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED,
+        STORAGE_UNAVAILABLE (also if the disk has too little space for total_size and for
+        what the unfinished uploads still need).
         """
 
     @_abc_1.abstractmethod

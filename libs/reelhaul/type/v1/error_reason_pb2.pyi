@@ -134,7 +134,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     stream, not playable. `check` names the check that failed (Job.error only).
     """
     STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 60
-    """The artifact store is full or does not respond."""
+    """The artifact store is full or does not respond. Also in its metadata, where they
+    apply: `freeBytes` (left on the disk, or for new uploads), `neededBytes` (of the
+    upload), `cause` (the error code of S3).
+    """
     WRITE_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 61
     """The bytes written do not match the checksum sent; resume from persisted_size."""
     WRITE_OFFSET_CONFLICT: _ErrorReason.ValueType  # 62
@@ -304,7 +307,10 @@ VERIFICATION_FAILED: ErrorReason.ValueType  # 59
 stream, not playable. `check` names the check that failed (Job.error only).
 """
 STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 60
-"""The artifact store is full or does not respond."""
+"""The artifact store is full or does not respond. Also in its metadata, where they
+apply: `freeBytes` (left on the disk, or for new uploads), `neededBytes` (of the
+upload), `cause` (the error code of S3).
+"""
 WRITE_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 61
 """The bytes written do not match the checksum sent; resume from persisted_size."""
 WRITE_OFFSET_CONFLICT: ErrorReason.ValueType  # 62

@@ -24,8 +24,10 @@ from sqlalchemy import (
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Pattern, Term, mentions_field
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
+from reelhaul_storage.catalog.blobs import has_content
 from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
+from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import Artifact, Query, TenantUsage
 
 _JOINED = artifacts.join(blobs, blobs.c.key == artifacts.c.key)
@@ -154,8 +156,8 @@ def find_crc32s(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
     return {row.key: row.crc32 for row in connection.execute(known)}
 
 
-def set_crc32(connection: Connection, key: str, crc32: int) -> None:
-    connection.execute(update(blobs).where(blobs.c.key == key).values(crc32=crc32))
+def set_crc32(connection: Connection, key: str, content: Digests, crc32: int) -> None:
+    connection.execute(update(blobs).where(*has_content(key, content)).values(crc32=crc32))
 
 
 def delete_expired_artifacts(connection: Connection, now: datetime, limit: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, literal, or_, select, update
 
 from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs
 from reelhaul_storage.digests import Digests
@@ -33,6 +33,14 @@ def claim_blob_to_verify(connection: Connection, verified_before: datetime, now:
     return Blob(row["key"], Digests(row["size"], row["sha256"], row["crc32c"]))
 
 
+def has_content(key: str, content: Digests) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that blob *key* has *content*.
+
+    An artifact may differ from its blob: a client can state a false size and CRC32C for a digest.
+    """
+    return blobs.c.key == key, blobs.c.size == content.size, blobs.c.crc32c == content.crc32c
+
+
 def is_intact(connection: Connection, key: str) -> bool:
     verified = (blobs.c.verify_time.is_not(None), blobs.c.damage_time.is_(None))
     return connection.execute(select(blobs.c.key).where(blobs.c.key == key, *verified)).first() is not None
@@ -45,11 +53,11 @@ def mark_verified(connection: Connection, key: str, time: datetime) -> None:
     connection.execute(update(artifacts).where(artifacts.c.key == key).values(verify_time=time))
 
 
-def mark_damaged(connection: Connection, key: str, since: datetime, time: datetime) -> None:
+def mark_damaged(connection: Connection, key: str, content: Digests, since: datetime, time: datetime) -> None:
     unverified = or_(blobs.c.verify_time.is_(None), blobs.c.verify_time < since)
     first_time = func.coalesce(blobs.c.damage_time, literal(time, UtcMicroseconds))
     values = {"damage_time": first_time, "verify_time": None}
-    connection.execute(update(blobs).where(blobs.c.key == key, unverified).values(values))
+    connection.execute(update(blobs).where(*has_content(key, content), unverified).values(values))
 
 
 def has_blobs(connection: Connection) -> bool:

@@ -135,8 +135,8 @@ class SqlCatalog:
         keys = list(keys)
         return await self._database.read(lambda c: artifacts.find_crc32s(c, keys))
 
-    async def set_crc32(self, key: str, crc32: int) -> None:
-        await self._write(lambda c: artifacts.set_crc32(c, key, crc32))
+    async def set_crc32(self, key: str, content: Digests, crc32: int) -> None:
+        await self._write(lambda c: artifacts.set_crc32(c, key, content, crc32))
 
     async def list_expired_uploads(self, now: datetime, limit: int) -> list[str]:
         return await self._database.read(lambda c: uploads.list_expired_uploads(c, now, limit))
@@ -160,8 +160,8 @@ class SqlCatalog:
     async def mark_verified(self, key: str, time: datetime) -> None:
         await self._write(lambda c: blobs.mark_verified(c, key, time))
 
-    async def mark_damaged(self, key: str, since: datetime, time: datetime) -> None:
-        await self._write(lambda c: blobs.mark_damaged(c, key, since, time))
+    async def mark_damaged(self, key: str, content: Digests, since: datetime, time: datetime) -> None:
+        await self._write(lambda c: blobs.mark_damaged(c, key, content, since, time))
 
     async def has_blobs(self) -> bool:
         return await self._database.read(blobs.has_blobs)

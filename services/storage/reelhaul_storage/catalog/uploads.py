@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    case,
     delete,
     exists,
     func,
@@ -27,7 +28,7 @@ from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError
 from reelhaul_storage.catalog.artifacts import get_artifact
 from reelhaul_storage.catalog.blob_location import check_generation
 from reelhaul_storage.catalog.rows import artifact_values, upload_from_row, upload_values
-from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, uploads
+from reelhaul_storage.catalog.tables import UtcMicroseconds, artifacts, blobs, doomed, uploads
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.errors import BackendUnavailable, InsufficientSpace, OffsetConflict
 from reelhaul_storage.model import MAX_UPLOADS_PER_TENANT, Artifact, DiskSpace, Upload
@@ -87,6 +88,7 @@ def delete_uploads(connection: Connection, ids: Iterable[str]) -> None:
 def claim_blob(
     connection: Connection, upload: str, content: Digests, key: str, now: datetime, until: datetime
 ) -> str:
+    _doom_unverified(connection, upload, content, now)
     claimed_key = _find_or_insert_blob(connection, upload, content, key, now)
     values = {"claimed_key": claimed_key, "claimed_until": until}
     connection.execute(update(uploads).where(uploads.c.id == upload).values(values))
@@ -117,9 +119,10 @@ def finish_upload(connection: Connection, upload: str, artifact: Artifact, gener
     _insert_artifact(connection, upload, artifact)
     state: dict[str, Any] = {"damage_time": None}
     if artifact.verify_time is not None:
-        # Size and CRC32C may have been another client's statement until now.
+        # Until now, these may be what another client stated, and the CRC-32 that of its bytes.
         content = artifact.content
         state |= {"verify_time": artifact.verify_time, "size": content.size, "crc32c": content.crc32c}
+        state["crc32"] = case((blobs.c.verify_time.is_(None), None), else_=blobs.c.crc32)
     connection.execute(update(blobs).where(blobs.c.key == artifact.key).values(state))
     return artifact
 
@@ -180,6 +183,23 @@ def _find_or_insert_blob(
         present = select(blobs.c.key).where(blobs.c.sha256 == content.sha256).with_for_update()
         claimed_key = connection.execute(present).scalar()
     return claimed_key
+
+
+def _doom_unverified(connection: Connection, upload: str, content: Digests, now: datetime) -> None:
+    """Doom the blob with *content* if nobody but direct uploads of others has claimed it so far.
+
+    Their clients state the digest, and can still replace the bytes under its key.
+    """
+    _lock(connection, upload)
+    unverified = (blobs.c.sha256 == content.sha256, blobs.c.verify_time.is_(None))
+    key = connection.execute(select(blobs.c.key).where(*unverified).with_for_update()).scalar()
+    verified_claim = or_(uploads.c.id == upload, uploads.c.direct.is_(False))
+    used = or_(
+        exists().where(artifacts.c.key == key),
+        exists().where(uploads.c.claimed_key == key, verified_claim),
+    )
+    if key is not None and connection.execute(delete(blobs).where(blobs.c.key == key, ~used)).rowcount:
+        connection.execute(insert(doomed).values(key=key, doom_time=now))
 
 
 def _has_content(connection: Connection, key: str, content: Digests) -> bool:

@@ -132,7 +132,7 @@ class Archives:
             yield piece
         if unknown:
             crc32s[artifact.key] = crc32
-            await self._save_crc32(artifact.key, crc32)
+            await self._save_crc32(artifact, crc32)
 
     async def _get_crc32(self, artifact: Artifact, crc32s: dict[str, int]) -> int:
         """Return the CRC-32 of the content, which is read if it is unknown: once in the life of a blob."""
@@ -142,12 +142,12 @@ class Archives:
                 pass
         return crc32s[artifact.key] if size else 0
 
-    async def _save_crc32(self, key: str, crc32: int) -> None:
+    async def _save_crc32(self, artifact: Artifact, crc32: int) -> None:
         try:
-            await self._catalog.set_crc32(key, crc32)
+            await self._catalog.set_crc32(artifact.key, artifact.content, crc32)
         except ReelhaulError as error:
             # The archive is complete without it; the next one computes it again.
-            log.warning("CRC-32 not saved", extra={"key": key, "cause": repr(error)})
+            log.warning("CRC-32 not saved", extra={"key": artifact.key, "cause": repr(error)})
 
 
 def _hash(members: Sequence[Member], artifacts: Sequence[Artifact]) -> str:

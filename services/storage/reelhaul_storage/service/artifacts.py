@@ -156,7 +156,7 @@ class Artifacts:
         """
         try:
             await self._catalog.get_artifact(artifact.id)
-            await self._catalog.mark_damaged(artifact.key, start_time, self._now())
+            await self._catalog.mark_damaged(artifact.key, artifact.content, start_time, self._now())
         except (Unavailable, BackendUnavailable):
             log.warning("damage could not be recorded", extra={"artifact": artifact.name})
         log.error("damaged bytes", extra={"artifact": artifact.name, "key": artifact.key})

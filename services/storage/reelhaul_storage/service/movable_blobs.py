@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import datetime
 from typing import TypeVar
 
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage.digests import Digests
+from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.model import BlobLocation, DiskSpace, PartUrls, SentPart
 from reelhaul_storage.ports import BlobStore, LocationStore, StagedWriter
 
@@ -67,8 +69,11 @@ class MovableBlobStore:
             location = await self._locations.get_location()
             if location.generation == self._location.generation:
                 return False
-            await (await self._open(location.url)).check()
-            await self._use(location)
+            try:
+                await (await self._open(location.url)).check()
+                await self._use(location)
+            except InvalidSetting as error:
+                raise BackendUnavailable("", "storage cannot use the location of the artifacts") from error
         log.info("blobs are at another location", extra={"generation": location.generation})
         return True
 
@@ -79,7 +84,8 @@ class MovableBlobStore:
             try:
                 await self.refresh()
             except Exception as error:
-                log.warning("the location of the blobs cannot be used", extra={"cause": repr(error)})
+                cause = repr(error.__cause__ or error)
+                log.warning("the location of the blobs cannot be used", extra={"cause": cause})
 
     @property
     def backend(self) -> str:

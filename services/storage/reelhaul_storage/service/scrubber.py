@@ -45,10 +45,10 @@ class Scrubber:
         crc32 = await self._read(blob)
         if crc32 is not None:
             await self._catalog.mark_verified(blob.key, self._now())
-            await self._catalog.set_crc32(blob.key, crc32)
+            await self._catalog.set_crc32(blob.key, blob.content, crc32)
         else:
             log.error("damaged bytes", extra={"key": blob.key})
-            await self._catalog.mark_damaged(blob.key, now, self._now())
+            await self._catalog.mark_damaged(blob.key, blob.content, now, self._now())
         return True
 
     async def _read(self, blob: Blob) -> int | None:
