@@ -167,6 +167,14 @@ def test_suite_json(suite: SuiteHarness):
     assert (suite.folder / "run" / "suite.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_fork_handlers_of_grpc_are_off():
+    """gRPC's fork handlers, which crash some children of a process with gRPC's threads, are off."""
+    code = "import os, reelhaul_runtime.up.suite; print(os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout == "0\n"
+
+
 def test_drains_in_reverse_order(suite: SuiteHarness):
     """SIGINT ends the processes one after another, the last one first; exit code 0, no suite.json left."""
     suite.start()

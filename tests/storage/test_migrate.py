@@ -192,6 +192,16 @@ def test_a_bucket_that_does_not_exist(s3_server: S3Server, bucket: str, tmp_path
     assert (result.exit_code, "--to: the bucket does not exist" in result.output) == (2, True), result.output
 
 
+async def test_another_name_of_the_source(start_storage: StartStorage, bucket: str):
+    """A bucket under another name of its server is no target: the move would delete what it has moved."""
+    async with start_storage(storage_url=bucket) as storage:
+        name = await _write(storage, b"video")
+        other = bucket.replace("127.0.0.1", "localhost")
+        code, output = await _move(storage, other, "--delete-source", source=bucket)
+        assert (code, "--to: the artifacts are there already" in output) == (2, True), output
+        assert await storage.read(name) == b"video"
+
+
 async def test_a_disk_that_is_not_mounted(start_storage: StartStorage, urls: Urls, tmp_path: Path):
     """Blobs of a source that is away are not taken for lost: nothing is moved."""
     async with start_storage(storage_url=urls[0]) as storage:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import pytest
-from tests.s3_server import BUCKET
+from tests.s3_server import BUCKET, S3Server
 from tests.storage.conftest import (
+    Clock,
     StartStorage,
     StorageService,
     error_details,
@@ -19,6 +22,16 @@ from tests.storage.conftest import (
 
 from reelhaul.storage.v1 import artifact_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_runtime import identity
+from reelhaul_runtime.sql import migrations
+from reelhaul_storage.catalog.store import SqlCatalog
+from reelhaul_storage.errors import BackendUnavailable
+from reelhaul_storage.model import Chunk, ExpectedChecksums, NewArtifact
+from reelhaul_storage.s3.blobs import S3BlobStore
+from reelhaul_storage.s3.location import parse_location
+from reelhaul_storage.service.scrubber import Scrubber
+from reelhaul_storage.service.uploads import Uploads
 
 _WEEK = timedelta(days=7, minutes=1)
 _MIB = 1 << 20
@@ -182,3 +195,33 @@ async def _is_everything_verified(storage: StorageService) -> bool:
     return status.oldest_verify_time.ToDatetime() > (storage.clock() - timedelta(hours=1)).replace(
         tzinfo=None
     )
+
+
+async def test_missing_bucket_is_no_damage(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A missing bucket, which S3 answers with 404 as a missing object, is no damage; a missing object is."""
+    for name, value in s3_server.credentials().items():
+        monkeypatch.setenv(name, value)
+    s3_server.create_bucket("gone")
+    client, url = s3_server.client(), f"sqlite:///{tmp_path}/storage.db"
+    migrations.migrate(url, "reelhaul_storage", "")
+    location = parse_location(s3_server.storage_url(bucket="gone"))
+    async with SqlCatalog.open(url) as catalog, S3BlobStore.open(location) as blobs:
+        identity.set_caller(identity.Caller("one", PermissionLevel.PERMISSION_LEVEL_ADMIN))
+        uploads = Uploads(catalog, blobs, Clock(), max_bytes=_MIB)
+        draft = NewArtifact(tenant="", expire_time=Clock()() + timedelta(days=30))
+        artifact = await uploads.write_artifact(draft, _chunks(b"video"))
+        client.delete_object(Bucket="gone", Key=f"blobs/{artifact.key}")
+        client.delete_bucket(Bucket="gone")
+        scrubber = Scrubber(catalog, blobs, Clock(timedelta(days=8)), _MIB)
+        with pytest.raises(BackendUnavailable):
+            await scrubber.verify_next()
+        s3_server.create_bucket("gone")
+        scrubber = Scrubber(catalog, blobs, Clock(timedelta(days=10)), _MIB)
+        assert await scrubber.verify_next()
+        assert (await catalog.get_blob_health()).damaged == 1
+
+
+async def _chunks(content: bytes) -> AsyncIterator[Chunk]:
+    yield Chunk(0, content, finish=ExpectedChecksums(hashlib.sha256(content).hexdigest()))

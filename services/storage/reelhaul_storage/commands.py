@@ -61,7 +61,7 @@ async def _move(settings: Settings, target_url: str, verify: bool, delete_source
     from reelhaul_runtime.sql import migrations
     from reelhaul_storage.app import open_blob_store, utc_now
     from reelhaul_storage.catalog.store import SqlCatalog
-    from reelhaul_storage.service.blob_move import BlobMove
+    from reelhaul_storage.service.blob_move import BlobMove, is_same_store
     from reelhaul_storage.service.movable_blobs import REFRESH_SECONDS
     from reelhaul_storage.settings import is_same_location
 
@@ -80,6 +80,9 @@ async def _move(settings: Settings, target_url: str, verify: bool, delete_source
             # Else all blobs of a disk that is not mounted would be taken for lost.
             await source.check()
             await target.check()
+            if await is_same_store(target, source):
+                # Deleting the source would delete everything.
+                raise InvalidSetting("--to: the artifacts are there already, under another name of the place")
             total = await catalog.location.sum_blobs()
             with show_progress("Moving") as show:
                 move = BlobMove(

@@ -202,11 +202,18 @@ class Staging:
     def blob_size(self, key: str) -> int | None:
         """Return the size of blob *key*; None if it does not exist."""
         found = self._bucket.head(_BLOBS + key)
+        if found is None:
+            # 404 may also be the answer for the whole bucket, or of a proxy: no blob is missing then.
+            self._bucket.check_exists()
         return None if found is None else found.size
 
     def read_blob(self, key: str, offset: int, length: int) -> RangeReader:
         """Open a part of blob *key* for reading. Raises KeyError."""
-        return RangeReader(self._bucket, _BLOBS + key, offset, length)
+        try:
+            return RangeReader(self._bucket, _BLOBS + key, offset, length)
+        except KeyError:
+            self._bucket.check_exists()
+            raise
 
     def delete_blob(self, key: str) -> None:
         """Delete blob *key*. A missing one is not an error."""

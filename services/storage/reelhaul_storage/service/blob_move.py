@@ -161,3 +161,15 @@ class BlobMove:
                 await self._source.delete(key)
         async for upload in self._source.list_staged(before):
             await self._source.discard(upload)
+
+
+async def is_same_store(one: BlobStore, other: BlobStore) -> bool:
+    """Return whether both stores are in one place, whose names may differ: two hosts, or two mounts."""
+    upload = str(uuid4())
+    try:
+        async with one.stage(upload, 0) as staged:
+            await staged.write(b"reelhaul")
+            await staged.persist()
+        return await other.staged_size(upload) != 0
+    finally:
+        await one.discard(upload)
