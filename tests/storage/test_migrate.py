@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import google_crc32c
 import grpc
 import pytest
 from click.testing import CliRunner
@@ -22,12 +23,14 @@ from tests.storage.conftest import (
     Clock,
     StartStorage,
     StorageService,
+    checksums,
     error_details,
     random_bytes,
     wait_until,
     write_requests,
 )
 
+from reelhaul.storage.v1 import artifact_pb2, upload_pb2
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.identity import Caller, set_caller
@@ -252,6 +255,52 @@ async def test_unfinished_uploads_are_sent_again(start_storage: StartStorage, ur
         assert await storage.read(response.artifact.name) == content
 
 
+async def _finish_refused(storage: StorageService, request: pb.FinishUploadRequest) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await storage.suite.FinishUpload(request)
+    return error_details(failure.value).reason
+
+
+async def _move_and_wait(storage: StorageService, target: str, backend: str, *, source: str) -> None:
+    """Move everything, and wait until the service has noticed."""
+    name = await _write(storage, random_bytes(100))
+    code, output = await _move(storage, target, source=source)
+    assert code == 0, output
+
+    async def noticed() -> bool:
+        return (await storage.suite.GetArtifact(pb.GetArtifactRequest(name=name))).backend == backend
+
+    await wait_until(noticed)
+
+
+async def test_ways_that_the_new_store_has_not(start_storage: StartStorage, urls: Urls, bucket: str):
+    """A writer that was going to let its file be adopted, or to send parts to S3, sends its bytes instead."""
+    content = random_bytes(100_000)
+    async with start_storage(storage_url=urls[0]) as storage:
+        (storage.folder / "work").mkdir()
+        (storage.folder / "work" / "video").write_bytes(content)
+        upload = await storage.create_upload(content, adopt_path="video")
+        assert upload.adoptable
+        await _move_and_wait(storage, bucket, "s3", source=urls[0])
+        finish = pb.FinishUploadRequest(
+            name=upload.name, total_checksums=checksums(content), adopt_path="video"
+        )
+        assert await _finish_refused(storage, finish) == "WRITE_OFFSET_CONFLICT"
+        assert await storage.write_upload(upload.name, content) == len(content)
+        assert (await storage.finish_upload(upload.name, content)).backend == "s3"
+
+        direct = upload_pb2.Upload(artifact=artifact_pb2.Artifact(), total_size=9, direct=True)
+        upload = await storage.suite.CreateUpload(pb.CreateUploadRequest(upload=direct))
+        assert upload.part_urls
+        await _move_and_wait(storage, urls[1], "local", source=urls[0])
+        finish = pb.FinishUploadRequest(name=upload.name, total_checksums=checksums(b"new video"))
+        finish.total_checksums.crc32c = google_crc32c.value(b"new video")
+        finish.parts.add(number=1, etag='"0"')
+        assert await _finish_refused(storage, finish) == "WRITE_OFFSET_CONFLICT"
+        assert await storage.write_upload(upload.name, b"new video") == 9
+        assert (await storage.finish_upload(upload.name, b"new video")).backend == "local"
+
+
 async def test_damaged_blobs_stay_behind(start_storage: StartStorage, urls: Urls):
     """A damaged blob is not copied and reported; everything else is moved."""
     async with start_storage(storage_url=urls[0]) as storage:
@@ -409,3 +458,27 @@ async def test_no_claim_with_an_old_location(urls: Urls):
         await objects.blobs.refresh()
         with pytest.raises(OffsetConflict):
             await objects.uploads.finish(upload, expected)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+async def test_verify(urls: Urls, verify: bool):
+    """A damaged blob in the target, of the right size, is replaced if the target is verified."""
+    async with _open_objects(urls) as objects:
+        upload = await objects.stage(b"video")
+        artifact = await objects.uploads.finish(
+            upload, ExpectedChecksums(hashlib.sha256(b"video").hexdigest())
+        )
+        async with objects.target.stage("other", 0) as staged:
+            await staged.write(b"wrong")
+            await staged.persist()
+        await objects.target.publish("other", artifact.key, 5)
+        objects.move = BlobMove(
+            *(objects.locations, objects.source, objects.target),
+            source_url=urls[0],
+            target_url=urls[1],
+            verify=verify,
+        )
+        progress = await objects.move.run()
+        assert (progress.copied, progress.skipped) == ((1, 0) if verify else (0, 1))
+        pieces = [piece async for piece in objects.target.read(artifact.key, 0, 5)]
+        assert b"".join(pieces) == (b"video" if verify else b"wrong")

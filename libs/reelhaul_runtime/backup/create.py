@@ -175,6 +175,11 @@ def _keep_stored_files(stack: ExitStack, services: Mapping[str, ServiceData]) ->
                 stack.enter_context(stored.keep())
             except BlockingIOError:
                 raise BackupError("another backup of this suite runs: wait until it has ended") from None
+            except OSError as error:
+                raise BackupError(
+                    f"the artifacts cannot be read ({error.filename}: {error.strerror}): is their disk"
+                    " mounted? --without-artifacts backs up the databases alone"
+                ) from error
 
 
 def _save_small_files(services: Mapping[str, ServiceData], folder: Path) -> dict[str, str]:

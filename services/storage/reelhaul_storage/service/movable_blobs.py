@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import BackendUnavailable
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
 from reelhaul_storage.model import BlobLocation, DiskSpace, PartUrls, SentPart
 from reelhaul_storage.ports import BlobStore, LocationStore, StagedWriter
 
@@ -109,6 +109,7 @@ class MovableBlobStore:
         self._present.prehash(upload, path)
 
     async def adopt(self, upload: str, path: str) -> None:
+        self._refuse_way_of_another_store("local")
         await self._present.adopt(upload, path)
 
     async def choose_key(self, upload: str, sha256: str) -> str:
@@ -118,6 +119,7 @@ class MovableBlobStore:
         return await self._present.open_parts(upload, total_size)
 
     async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
+        self._refuse_way_of_another_store("s3")
         await self._present.take_parts(upload, total_size, parts)
 
     async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
@@ -162,6 +164,14 @@ class MovableBlobStore:
 
     async def measure_space(self) -> DiskSpace | None:
         return await self._present.measure_space()
+
+    def _refuse_way_of_another_store(self, backend: str) -> None:
+        """Raise WRITE_OFFSET_CONFLICT if only a store of *backend* takes bytes so, and they were moved.
+
+        The client has learned before the move how it may send them; it must ask again.
+        """
+        if self.generation and self.backend != backend:
+            raise OffsetConflict("the artifacts were moved: create the upload again and send its bytes", 0)
 
     def _stores(self) -> list[BlobStore]:
         return [self._present] if self._previous is None else [self._present, self._previous]
