@@ -20,10 +20,11 @@ from reelhaul_runtime.sql import migrations
 from reelhaul_storage.api.queries import ADMIN_FIELDS, FIELDS
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.digests import Digests
-from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.errors import BackendUnavailable, BlobsMoved, OffsetConflict
 from reelhaul_storage.model import (
     Artifact,
     BlobHealth,
+    BlobLocation,
     Destination,
     NewArtifact,
     Query,
@@ -522,3 +523,52 @@ async def test_destinations(catalog: SqlCatalog):
     with pytest.raises(NotFound):
         await store.get("acme", "media")
     assert await store.get("other", "media") == others[0]
+
+
+async def test_location(catalog: SqlCatalog):
+    """The location changes by one generation at a time; a change that is based on another is refused."""
+    locations = catalog.location
+    assert await locations.get_location() == BlobLocation()
+    moving = BlobLocation(1, "file:///b", "file:///a")
+    await locations.set_location(moving)
+    with pytest.raises(BlobsMoved):
+        await locations.set_location(moving)
+    assert await locations.get_location() == moving
+
+
+async def test_commits_of_another_generation(catalog: SqlCatalog):
+    """After a change of the location, nothing is claimed or committed under the generation before."""
+    upload, content = await catalog.add_upload(_upload(1)), _content(5)
+    stored = await _finish_artifact(catalog, 3, _content(7))
+    key = await catalog.claim_blob(upload.id, content, "key", NOW, NOW + HOUR)
+    await catalog.location.set_location(BlobLocation(1, "file:///b", "file:///a"))
+    artifact = build_artifact(upload, content, key, id=_id(2), now=NOW, verify_time=NOW)
+    for refused in (
+        catalog.claim_blob(upload.id, content, "other", NOW, NOW + HOUR),
+        catalog.claim_new_blob(upload.id, content, "other", NOW, NOW + HOUR),
+        catalog.finish_upload(upload.id, artifact),
+        catalog.finish_from_stored(upload.id, stored.content.sha256, lambda *_: artifact),
+    ):
+        with pytest.raises(BlobsMoved):
+            await refused
+    assert await catalog.claim_blob(upload.id, content, "other", NOW, NOW + HOUR, 1) == key
+    assert await catalog.finish_upload(upload.id, artifact, 1) == artifact
+
+
+async def test_end_of_a_move(catalog: SqlCatalog):
+    """A move does not end while an artifact refers to a blob that is not copied."""
+    locations = catalog.location
+    artifact = await _finish_artifact(catalog, 1)
+    unfinished = await catalog.add_upload(_upload(2))
+    await catalog.claim_blob(unfinished.id, _content(2), "key-2", NOW, NOW + HOUR)
+    await locations.set_location(BlobLocation(1, "file:///b", "file:///a"))
+    assert [blob.key for blob in await locations.list_blobs("", 10)] == [artifact.key, "key-2"]
+    assert [blob.key for blob in await locations.list_blobs(artifact.key, 10)] == ["key-2"]
+    assert await locations.sum_blobs() == 3
+    assert await locations.is_referenced(artifact.key)
+    assert not await locations.is_referenced("key-2")
+    end = BlobLocation(2, "file:///b")
+    assert [blob.key for blob in await locations.end_move(end, [artifact.key, "key-2"])] == [artifact.key]
+    assert (await locations.get_location()).generation == 1
+    assert await locations.end_move(end, ["key-2"]) == []
+    assert await locations.get_location() == end

@@ -458,3 +458,27 @@ async def test_no_claim_with_an_old_location(urls: Urls):
         await objects.blobs.refresh()
         with pytest.raises(OffsetConflict):
             await objects.uploads.finish(upload, expected)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+async def test_verify(urls: Urls, verify: bool):
+    """A damaged blob in the target, of the right size, is replaced if the target is verified."""
+    async with _open_objects(urls) as objects:
+        upload = await objects.stage(b"video")
+        artifact = await objects.uploads.finish(
+            upload, ExpectedChecksums(hashlib.sha256(b"video").hexdigest())
+        )
+        async with objects.target.stage("other", 0) as staged:
+            await staged.write(b"wrong")
+            await staged.persist()
+        await objects.target.publish("other", artifact.key, 5)
+        objects.move = BlobMove(
+            *(objects.locations, objects.source, objects.target),
+            source_url=urls[0],
+            target_url=urls[1],
+            verify=verify,
+        )
+        progress = await objects.move.run()
+        assert (progress.copied, progress.skipped) == ((1, 0) if verify else (0, 1))
+        pieces = [piece async for piece in objects.target.read(artifact.key, 0, 5)]
+        assert b"".join(pieces) == (b"video" if verify else b"wrong")
