@@ -240,3 +240,28 @@ async def test_read_over_bad_connection(stores: Stores):
                 received += piece
             assert relay.cuts == 1
             assert received == CONTENT
+
+
+async def test_cancelled_hash(stores: Stores):
+    """Content whose hash a caller did not wait for is not read twice: the next caller is told to wait."""
+    async with run_relay(stores.server.port) as relay, stores.open() as blobs:
+        await stores.stage(blobs, CONTENT)
+        url = stores.server.storage_url(stores.prefix).replace(str(stores.server.port), str(relay.port))
+        async with S3BlobStore.open(parse_location(url)) as over_relay:
+            relay.hold()
+            hashing = asyncio.ensure_future(over_relay.hash_staged(UPLOAD))
+            await asyncio.sleep(0)
+            hashing.cancel()
+            await asyncio.wait([hashing])
+            with pytest.raises(OffsetConflict):
+                await over_relay.hash_staged(UPLOAD)
+            relay.resume()
+
+            async def is_hashed() -> bool:
+                try:
+                    digests = await over_relay.hash_staged(UPLOAD)
+                except OffsetConflict:
+                    return False
+                return digests.sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+            await wait_until(is_hashed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -91,9 +91,11 @@ class S3BlobStore:
         return (await self._run(self._staging.load, upload)).size
 
     async def hash_staged(self, upload: str) -> Digests:
-        with self._locked(upload), self._changes_as_conflict(upload):
+        async def hash_staged() -> Digests:
             staged = await self._load(upload)
             return (await self._run(self._staging.hash, staged)).digests()
+
+        return await self._run_locked(upload, hash_staged())
 
     async def can_adopt(self, path: str) -> bool:
         return False
@@ -108,17 +110,21 @@ class S3BlobStore:
         return await self._run(self._staging.open_parts, upload, total_size)
 
     async def take_parts(self, upload: str, total_size: int, parts: Sequence[SentPart]) -> None:
-        with self._locked(upload):
+        async def take_parts() -> None:
             self._staged[upload] = await self._run(self._staging.take_parts, upload, total_size, parts)
+
+        await self._run_locked(upload, take_parts())
 
     async def choose_key(self, upload: str, sha256: str) -> str:
         return (await self._load(upload)).key or build_key(upload)
 
     async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
-        with self._locked(upload), self._changes_as_conflict(upload):
+        async def publish() -> None:
             staged = await self._load(upload)
             await self._run(self._staging.publish, staged, key, size, replace)
             self._staged.pop(upload, None)
+
+        await self._run_locked(upload, publish())
 
     async def discard(self, upload: str) -> None:
         self._staged.pop(upload, None)
@@ -182,14 +188,29 @@ class S3BlobStore:
             raise OffsetConflict("another writer is active", persisted)
         self._active.add(upload)
 
-    @contextmanager
-    def _locked(self, upload: str) -> Iterator[None]:
+    async def _run_locked(self, upload: str, work: Coroutine[None, None, T]) -> T:
+        """Return what *work* returns; it runs to its end, and *upload* is locked until then.
+
+        A caller that is cancelled calls again: the threads of both would do the same, for hours if the upload
+        is large.
+        """
+
+        async def run() -> T:
+            try:
+                with self._changes_as_conflict(upload):
+                    return await work
+            finally:
+                self._active.discard(upload)
+
         staged = self._staged.get(upload)
-        self._lock(upload, staged.size if staged else 0)
         try:
-            yield
-        finally:
-            self._active.discard(upload)
+            self._lock(upload, staged.size if staged else 0)
+        except OffsetConflict:
+            work.close()
+            raise
+        running = asyncio.create_task(run())
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(running)
 
     async def _unlock_when_idle(self, upload: str, writer: PartWriter | None) -> None:
         """Unlock *upload* once *writer* sends nothing: a late part would replace one of the next writer."""
