@@ -188,12 +188,15 @@ async def test_scrubber_saves_checksums(start_storage: StartStorage):
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(bytes(MIB))])
 async def test_damaged_file(storage: StorageService, damage: Callable[[Path], object]):
     """Damaged bytes end the archive with ARTIFACT_CORRUPT, and their checksum is not saved."""
-    await write_files(storage, ("a", random_bytes(MIB)))
+    (artifact,) = await write_files(storage, ("a", random_bytes(MIB)))
     (blob,) = storage.blob_files()
     blob.chmod(0o640)
     damage(blob)
     assert await reason_of(archive(storage)) == "ARTIFACT_CORRUPT"
     assert saved_crc32s(storage) == []
+    # It is known now: no archive with it begins, however it is selected.
+    for selection in ({"filter": FILTER}, {"names": [artifact.name]}):
+        assert await reason_of(describe(storage, **selection)) == "ARTIFACT_CORRUPT"
 
 
 async def test_delete_in_the_middle(storage: StorageService):

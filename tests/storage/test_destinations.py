@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,7 @@ from reelhaul.storage.v1 import destination_service_pb2_grpc
 from reelhaul.storage.v1.destination_pb2 import Destination
 from reelhaul_runtime import sealing
 from reelhaul_runtime.addresses import Refused
+from reelhaul_storage.s3 import destinations
 from reelhaul_storage.s3.address_guard import AddressGuard, GuardedSession
 from reelhaul_storage.settings import Settings
 
@@ -551,6 +552,67 @@ async def test_cancelled_delivery(delivery: Delivery, fake_s3: FakeS3):
     path = f"/{BUCKET}/job/a?uploadId=1"
     await wait_until(lambda: f"DELETE {path}" in fake_s3.requests)
     assert f"POST {path}" not in fake_s3.requests
+
+
+@contextmanager
+def endless_server(body: bool) -> Iterator[str]:
+    """Serve a response without an end: its *body*, as fast as it is read, or its headers, byte by byte."""
+    stopped = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def do_PUT(self) -> None:
+            self.send_response(200)
+            self.send_header("x-a", "b")
+            with suppress(OSError):
+                if body:
+                    self.end_headers()
+                else:
+                    self.flush_headers()
+                while not stopped.wait(0 if body else 0.01):
+                    self.wfile.write(bytes(MIB) if body else b"x")
+
+    with serving(Endless) as url:
+        try:
+            yield url
+        finally:
+            stopped.set()
+
+
+async def test_endless_body(delivery: Delivery):
+    """A response that does not end is not read: it would fill the memory."""
+    with endless_server(body=True) as url:
+        destination = await delivery.create(**s3_fields(url))
+        async with refused("DESTINATION_UNAVAILABLE"):
+            await delivery.destinations.TestDestination(pb.TestDestinationRequest(name=destination.name))
+
+
+async def test_slow_endpoint(delivery: Delivery, bucket: S3Server, monkeypatch: pytest.MonkeyPatch):
+    """Responses that arrive byte by byte take no thread from others for long."""
+    monkeypatch.setattr(destinations, "_TEST_SECONDS", 0.5)
+    with endless_server(body=False) as url:
+        slow = await delivery.create("slow", **s3_fields(url))
+        request = pb.TestDestinationRequest(name=slow.name)
+        calls = [delivery.destinations.TestDestination(request) for _ in range(16)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {error_details(result).reason for result in results} == {"DESTINATION_UNAVAILABLE"}
+        monkeypatch.undo()
+        fast = await delivery.create("fast", **s3_fields(bucket.endpoint_url))
+        await delivery.destinations.TestDestination(pb.TestDestinationRequest(name=fast.name))
+
+
+async def test_slow_delivery(delivery: Delivery, monkeypatch: pytest.MonkeyPatch):
+    """A delivery to such an endpoint ends after a time that its size allows."""
+    monkeypatch.setattr(destinations, "_MIN_SECONDS", 0.5)
+    monkeypatch.setattr(destinations, "_CANCEL_SECONDS", 0.1)
+    artifact = await delivery.storage.write_artifact(b"content", tenant=TENANT)
+    with endless_server(body=False) as url:
+        await delivery.create(**s3_fields(url))
+        calls = [delivery.deliver(artifact.name, f"{n}") for n in range(16)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {error_details(result).reason for result in results} == {"DESTINATION_UNAVAILABLE"}
 
 
 async def test_assumed_role(

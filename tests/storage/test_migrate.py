@@ -395,20 +395,24 @@ class _Objects:
 
 
 @asynccontextmanager
-async def _open_objects(urls: Urls, catalog_type: type[SqlCatalog] = SqlCatalog) -> AsyncIterator[_Objects]:
+async def _open_objects(
+    urls: Urls,
+    catalog_type: type[SqlCatalog] = SqlCatalog,
+    store_type: type[DiskBlobStore] = DiskBlobStore,
+) -> AsyncIterator[_Objects]:
     set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
     folder = Path(urls[0].removeprefix("file://")).parent
     url = f"sqlite:///{folder}/storage.db"
     migrations.migrate_if_behind(url, "reelhaul_storage")
 
-    def open_store(url: str):
-        return DiskBlobStore.open(Path(url.removeprefix("file://")), adopt_from=folder)
+    def open_store(url: str, store_type: type[DiskBlobStore] = store_type):
+        return store_type.open(Path(url.removeprefix("file://")), adopt_from=folder)
 
     async with (
         catalog_type.open(url) as catalog,
         Database.open(url) as database,
-        open_store(urls[0]) as source,
-        open_store(urls[1]) as target,
+        open_store(urls[0], DiskBlobStore) as source,
+        open_store(urls[1], DiskBlobStore) as target,
         MovableBlobStore.open(catalog.location, open_store, urls[0]) as blobs,
     ):
         yield _Objects(catalog, _Locations(database), blobs, {urls[0]: source, urls[1]: target})
@@ -446,6 +450,32 @@ async def test_bytes_that_come_while_the_move_ends(urls: Urls):
         await objects.move.run()
         assert artifacts[0].key == "ab/cd/key"
         assert await objects.target.size("ab/cd/key") == 5
+
+
+class _BrokenStore(DiskBlobStore):
+    """A store whose reads break after a piece, and then find no blob, as those of a bucket may."""
+
+    async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
+        async for piece in super().read(key, offset, length):
+            yield piece
+            if offset == 0:
+                raise KeyError(key)
+
+
+async def test_a_read_that_outlasts_the_move(urls: Urls):
+    """A blob that is deleted at the old location while it is read there is read on at the new one."""
+    content = random_bytes(1 << 20)
+    expected = ExpectedChecksums(hashlib.sha256(content).hexdigest())
+    async with _open_objects(urls, store_type=_BrokenStore) as objects:
+        artifact = await objects.uploads.finish(await objects.stage(content), expected)
+        await objects.locations.set_location(BlobLocation(1, urls[1], urls[0]))
+        await objects.blobs.refresh()
+        reading = objects.blobs.read(artifact.key, 0, len(content))
+        pieces = [await anext(reading)]
+        await objects.move.run()
+        await objects.blobs.refresh()
+        pieces += [piece async for piece in reading]
+        assert b"".join(pieces) == content
 
 
 async def test_no_claim_with_an_old_location(urls: Urls):

@@ -68,7 +68,7 @@ def get_artifact(connection: Connection, id: str) -> Artifact:  # noqa: A002
 
 
 def get_artifacts(connection: Connection, ids: Iterable[str]) -> list[Artifact]:
-    rows = connection.execute(select(artifacts).where(artifacts.c.id.in_(list(ids)))).mappings()
+    rows = connection.execute(_ARTIFACTS.where(artifacts.c.id.in_(list(ids)))).mappings()
     return [artifact_from_row(row) for row in rows]
 
 

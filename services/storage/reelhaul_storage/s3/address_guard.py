@@ -6,6 +6,7 @@ connection goes to an address that was checked, so that no changing DNS answer l
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
@@ -23,14 +24,18 @@ from botocore.awsrequest import (
 )
 from botocore.exceptions import HTTPClientError
 from botocore.httpsession import URLLib3Session
-from urllib3.exceptions import NewConnectionError
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import connection as sockets
 
 from reelhaul_runtime.addresses import Address, Network, Refused, Rules, parse_host
+from reelhaul_storage.s3.connections import Connections
 
 #: Seconds that connecting, and each read and write, may take.
 TIMEOUT = (10, 60)
 _HTTPS_PORT = 443
+# A response without content is short; one with a list of parts is not used here.
+_MAX_BODY = 1 << 20
 
 #: Returns the addresses of a host name. Raises OSError.
 Resolve = Callable[[str], Sequence[Address]]
@@ -71,10 +76,12 @@ class AddressGuard:
 class GuardedSession:
     """Sends the requests of botocore clients, without proxies, to allowed addresses only."""
 
-    def __init__(self, guard: AddressGuard) -> None:
+    def __init__(self, guard: AddressGuard, connections: Connections | None = None) -> None:
         self._session = URLLib3Session(timeout=TIMEOUT)  # type: ignore[arg-type]
+        self._connections = connections or Connections()
         # botocore has no parameter for these classes.
-        self._session._manager.pool_classes_by_scheme = _pool_classes(guard)  # type: ignore[attr-defined]
+        classes = _pool_classes(guard, self._connections)
+        self._session._manager.pool_classes_by_scheme = classes  # type: ignore[attr-defined]
 
     def attach(self, client: Any) -> None:
         """Send all requests of *client*, a boto3 client of S3, through this session."""
@@ -84,15 +91,34 @@ class GuardedSession:
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
+        self._connections.close()
 
     def _send(self, request: AWSPreparedRequest, **kwargs: object) -> AWSResponse:
         """Return the response to *request*: botocore then sends nothing itself."""
+        has_content = request.stream_output
+        # botocore would read all of it, however long it is.
+        request.stream_output = True
         try:
-            return self._session.send(request)
+            response = self._session.send(request)
+            return response if has_content else _read_response(response)
         except HTTPClientError as error:
             # botocore would take it for a broken connection, and try again.
             cause = error.kwargs.get("error")
             raise (cause if isinstance(cause, Refused) else error) from None
+
+
+def _read_response(response: AWSResponse) -> AWSResponse:
+    """Return *response* with its whole body, an answer in XML. Raises HTTPClientError if it is too long."""
+    try:
+        body = response.raw.read(_MAX_BODY + 1)
+    except (HTTPError, OSError) as error:
+        raise HTTPClientError(error=error) from error
+    if len(body) > _MAX_BODY:
+        response.raw.close()
+        raise HTTPClientError(error=ValueError("the response is too long"))
+    response.raw.release_conn()
+    raw = HTTPResponse(body=io.BytesIO(body), preload_content=False)
+    return AWSResponse(response.url, response.status_code, response.headers, raw)  # type: ignore[arg-type]
 
 
 def _disable_region_redirect(context: dict[str, Any], **kwargs: object) -> None:
@@ -103,14 +129,14 @@ def _disable_region_redirect(context: dict[str, Any], **kwargs: object) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _pool_classes(guard: AddressGuard) -> dict[str, type[Any]]:
+def _pool_classes(guard: AddressGuard, connections: Connections) -> dict[str, type[Any]]:
     class HTTPConnection(AWSHTTPConnection):
         def _new_conn(self) -> socket.socket:
-            return _connect(guard, self, secure=False)
+            return _connect(guard, connections, self, secure=False)
 
     class HTTPSConnection(AWSHTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            return _connect(guard, self, secure=True)
+            return _connect(guard, connections, self, secure=True)
 
     class HTTPConnectionPool(AWSHTTPConnectionPool):
         ConnectionCls = HTTPConnection
@@ -121,13 +147,15 @@ def _pool_classes(guard: AddressGuard) -> dict[str, type[Any]]:
     return {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
-def _connect(guard: AddressGuard, connection: Any, *, secure: bool) -> socket.socket:
+def _connect(
+    guard: AddressGuard, connections: Connections, connection: Any, *, secure: bool
+) -> socket.socket:
     """Return a socket connected to one of the addresses of the host of *connection*, all of them checked."""
     failure: OSError | None = None
     try:
         for address in guard.allowed_addresses(connection.host, connection.port, secure):
             try:
-                return sockets.create_connection(
+                connected = sockets.create_connection(
                     (str(address), connection.port),
                     connection.timeout,
                     source_address=connection.source_address,
@@ -135,6 +163,9 @@ def _connect(guard: AddressGuard, connection: Any, *, secure: bool) -> socket.so
                 )
             except OSError as error:
                 failure = error
+            else:
+                connections.add(connected)
+                return connected
     except OSError as error:
         failure = error
     # The kind of error that botocore takes for a failed connection.

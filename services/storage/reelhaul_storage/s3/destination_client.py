@@ -31,6 +31,7 @@ from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_storage.errors import DestinationRefused, DestinationUnavailable
 from reelhaul_storage.model import Artifact, DeliveredObject, Destination
 from reelhaul_storage.s3.address_guard import TIMEOUT, AddressGuard, GuardedSession
+from reelhaul_storage.s3.connections import Connections
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -76,12 +77,14 @@ def check_endpoint(url: str, networks: tuple[Network, ...]) -> None:
 
 
 @contextmanager
-def open_client(destination: Destination, secret: str, networks: tuple[Network, ...]) -> Iterator[S3Client]:
+def open_client(
+    destination: Destination, secret: str, networks: tuple[Network, ...], connections: Connections
+) -> Iterator[S3Client]:
     """Yield a client of the bucket; failed requests raise the errors of ports.DestinationBuckets.
 
-    *secret* is that of the destination's key pair, if it has one.
+    *secret* is that of the destination's key pair, if it has one. It uses *connections*.
     """
-    http = GuardedSession(AddressGuard(networks))
+    http = GuardedSession(AddressGuard(networks), connections)
     options: dict[str, Any] = {
         "signature_version": "s3v4",
         "retries": _RETRIES,
@@ -110,7 +113,7 @@ def write_test_object(client: S3Client, destination: Destination) -> None:
     content, bucket = secrets.token_bytes(64), destination.bucket
     client.put_object(Bucket=bucket, Key=key, Body=content, **_encryption(destination))
     try:
-        found = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        found = client.get_object(Bucket=bucket, Key=key)["Body"].read(len(content) + 1)
     finally:
         client.delete_object(Bucket=bucket, Key=key)
     if found != content:
@@ -128,7 +131,7 @@ def deliver(
         found = client.head_object(Bucket=destination.bucket, Key=key)
         intact = found["ContentLength"] == size and found["ETag"] == source.etag()
         # Some services, and KMS, have ETags that are no MD5: then only the bytes themselves show it.
-        if not intact and _read_sha256(client, destination, key) != sha256:
+        if not intact and _read_sha256(client, destination, key, size) != sha256:
             client.delete_object(Bucket=destination.bucket, Key=key)
             raise DestinationUnavailable(destination.name, "the object differs from what was sent")
     return DeliveredObject(f"s3://{destination.bucket}/{key}", size, found["ETag"])
@@ -209,10 +212,13 @@ def _upload(client: S3Client, destination: Destination, key: str, artifact: Arti
         raise
 
 
-def _read_sha256(client: S3Client, destination: Destination, key: str) -> str:
-    digest = hashlib.sha256()
-    for piece in client.get_object(Bucket=destination.bucket, Key=key)["Body"].iter_chunks(1 << 20):
+def _read_sha256(client: S3Client, destination: Destination, key: str, size: int) -> str:
+    """Return the digest of the object, or of its beginning if it has more than *size* bytes."""
+    digest, rest = hashlib.sha256(), size + 1
+    body = client.get_object(Bucket=destination.bucket, Key=key)["Body"]
+    while rest and (piece := body.read(min(rest, 1 << 20))):
         digest.update(piece)
+        rest -= len(piece)
     return digest.hexdigest()
 
 

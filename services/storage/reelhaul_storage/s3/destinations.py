@@ -7,13 +7,14 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import Sealer
-from reelhaul_storage.errors import DestinationRefused
+from reelhaul_storage.errors import DestinationRefused, DestinationUnavailable
 from reelhaul_storage.model import Artifact, DeliveredObject, Destination
+from reelhaul_storage.s3.connections import Connections
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -25,6 +26,11 @@ _THREADS = 8
 _PART_BYTES = 8 << 20
 # S3 takes at most 10,000 parts.
 _MAX_PARTS = 9_000
+# Registrations and tests at once, which do not wait for deliveries.
+_SHORT_THREADS = 4
+_TEST_SECONDS = 50
+# A delivery may take these seconds, and those that its bytes take at this rate.
+_MIN_SECONDS, _MIN_BYTES_PER_SECOND = 600, 64 << 10
 # Seconds that a cancelled delivery may take to delete its parts.
 _CANCEL_SECONDS = 60
 
@@ -37,6 +43,7 @@ class S3DestinationBuckets:
         self._sealer: Sealer | None = None
         self._networks = networks
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="destinations")
+        self._short_pool = ThreadPoolExecutor(_SHORT_THREADS, thread_name_prefix="destination-tests")
 
     @classmethod
     @contextmanager
@@ -48,7 +55,8 @@ class S3DestinationBuckets:
         try:
             yield buckets
         finally:
-            buckets._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (buckets._pool, buckets._short_pool):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     async def check_endpoint(self, url: str) -> None:
         def check() -> None:
@@ -62,48 +70,55 @@ class S3DestinationBuckets:
         return await self._run(lambda: self._loaded_sealer().seal(secret.encode()))
 
     async def check(self, destination: Destination) -> None:
+        connections = Connections()
+
         def check() -> None:
             from reelhaul_storage.s3 import destination_client
 
-            with self._client(destination) as client:
+            with self._client(destination, connections) as client:
                 destination_client.write_test_object(client, destination)
 
-        await self._run(check)
+        try:
+            async with _limit_time(destination, _TEST_SECONDS):
+                await self._run(check)
+        finally:
+            connections.abort()
 
     async def deliver(
         self, destination: Destination, object_name: str, artifact: Artifact, content: AsyncIterator[bytes]
     ) -> DeliveredObject:
         source = _Source(content, artifact.content.size, asyncio.get_running_loop())
+        connections = Connections()
 
         def deliver() -> DeliveredObject:
             from reelhaul_storage.s3 import destination_client
 
-            with self._client(destination) as client:
+            with self._client(destination, connections) as client:
                 key = destination.prefix + object_name
                 return destination_client.deliver(client, destination, key, artifact, source)
 
         thread = self._pool.submit(deliver)
         delivering = asyncio.wrap_future(thread)
         try:
-            return await asyncio.shield(delivering)
-        except asyncio.CancelledError:
+            async with _limit_time(destination, _MIN_SECONDS + artifact.content.size / _MIN_BYTES_PER_SECOND):
+                return await asyncio.shield(delivering)
+        finally:
             source.cancelled.set()
             # A thread that runs ends at its next read, and deletes the parts that it has sent.
             if not thread.cancel():
                 await asyncio.wait([delivering], timeout=_CANCEL_SECONDS)
-            raise
-        finally:
+            connections.abort()
             delivering.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+        return await asyncio.get_running_loop().run_in_executor(self._short_pool, function)
 
     def _loaded_sealer(self) -> Sealer:
         if self._sealer is None:
             self._sealer = Sealer(self._load_keys())
         return self._sealer
 
-    def _client(self, destination: Destination) -> AbstractContextManager[S3Client]:
+    def _client(self, destination: Destination, connections: Connections) -> AbstractContextManager[S3Client]:
         from reelhaul_storage.s3 import destination_client
 
         secret: bytes | None = b""
@@ -115,7 +130,18 @@ class S3DestinationBuckets:
                 " key that was used when it was registered"
             )
             raise DestinationRefused(destination.name, "seal", text)
-        return destination_client.open_client(destination, secret.decode(), self._networks)
+        return destination_client.open_client(destination, secret.decode(), self._networks, connections)
+
+
+@asynccontextmanager
+async def _limit_time(destination: Destination, seconds: float) -> AsyncIterator[None]:
+    """Raise DESTINATION_UNAVAILABLE after *seconds*."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        text = f"the endpoint of {destination.name} is too slow"
+        raise DestinationUnavailable(destination.name, text) from None
 
 
 class _Cancelled(Exception):

@@ -130,21 +130,24 @@ class MovableBlobStore:
             await store.discard(upload)
 
     async def size(self, key: str) -> int | None:
+        generation = self.generation
         for store in self._stores():
             if (size := await store.size(key)) is not None:
                 return size
-        # Another replica may have switched before this one.
-        return await self.size(key) if await self.refresh() else None
+        return await self.size(key) if await self._has_moved_since(generation) else None
 
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
+        generation = self.generation
         for store in self._stores():
             try:
                 async for piece in store.read(key, offset, length):
+                    # A blob may be deleted at the previous location while it is read there.
+                    offset, length = offset + len(piece), length - len(piece)
                     yield piece
             except KeyError:
                 continue
             return
-        if not await self.refresh():
+        if not await self._has_moved_since(generation):
             raise KeyError(key)
         async for piece in self.read(key, offset, length):
             yield piece
@@ -172,6 +175,10 @@ class MovableBlobStore:
         """
         if self.generation and self.backend != backend:
             raise OffsetConflict("the artifacts were moved: create the upload again and send its bytes", 0)
+
+    async def _has_moved_since(self, generation: int) -> bool:
+        """Return whether the location has another *generation*; another replica may have switched first."""
+        return await self.refresh() or self.generation != generation
 
     def _stores(self) -> list[BlobStore]:
         return [self._present] if self._previous is None else [self._present, self._previous]
