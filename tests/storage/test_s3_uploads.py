@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -23,9 +24,12 @@ from tests.storage.conftest import (
 )
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
-from reelhaul_storage.errors import OffsetConflict
+from reelhaul_storage.digests import Hasher
+from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.s3 import blobs as s3_blobs
 from reelhaul_storage.s3.blobs import S3BlobStore
 from reelhaul_storage.s3.location import parse_location
+from reelhaul_storage.s3.staging import Staged, Staging
 
 MIB = 1 << 20
 UPLOAD = "0b8a4f0e-0000-4000-8000-000000000001"
@@ -253,15 +257,38 @@ async def test_cancelled_hash(stores: Stores):
             await asyncio.sleep(0)
             hashing.cancel()
             await asyncio.wait([hashing])
-            with pytest.raises(OffsetConflict):
+            with pytest.raises(BackendUnavailable):
                 await over_relay.hash_staged(UPLOAD)
             relay.resume()
 
             async def is_hashed() -> bool:
                 try:
                     digests = await over_relay.hash_staged(UPLOAD)
-                except OffsetConflict:
+                except BackendUnavailable:
                     return False
                 return digests.sha256 == hashlib.sha256(CONTENT).hexdigest()
 
             await wait_until(is_hashed)
+
+
+async def test_large_uploads_that_are_hashed(stores: Stores, monkeypatch: pytest.MonkeyPatch):
+    """However many large uploads are hashed, reads and the check of the backend go on."""
+    finished = threading.Event()
+
+    def hash_slowly(self: Staging, staged: Staged) -> Hasher:
+        finished.wait()
+        return Hasher()
+
+    async with stores.open() as blobs:
+        await stores.stage(blobs, CONTENT)
+        await blobs.publish(UPLOAD, "blob", len(CONTENT))
+        monkeypatch.setattr(s3_blobs, "_LARGE", -1)
+        monkeypatch.setattr(Staging, "hash", hash_slowly)
+        hashing = [asyncio.ensure_future(blobs.hash_staged(str(uuid4()))) for _ in range(40)]
+        try:
+            await blobs.check()
+            assert b"".join([piece async for piece in blobs.read("blob", 0, 10)]) == CONTENT[:10]
+            assert not any(each.done() for each in hashing)
+        finally:
+            finished.set()
+        await asyncio.gather(*hashing)

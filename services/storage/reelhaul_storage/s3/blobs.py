@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -31,18 +31,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 32
+# Threads that hash and publish more bytes than these, so that reads and checks need not wait for them.
+_LARGE, _LARGE_THREADS = 64 << 20, 8
 _MAX_STAGED = 1024
 
 
 class S3BlobStore:
     """Implements ports.BlobStore with objects below the prefix of a bucket."""
 
-    def __init__(self, staging: Staging, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, staging: Staging, threads: ThreadPoolExecutor, large_threads: ThreadPoolExecutor
+    ) -> None:
         self._staging = staging
-        self._threads = threads
+        self._threads, self._large_threads = threads, large_threads
         # What is staged of recent writes, with its hashers: most uploads need not be read to be finished.
         self._staged: OrderedDict[str, Staged] = OrderedDict()
         self._active: set[str] = set()
+        self._finishing: set[str] = set()
         self._read_ahead = ReadAhead()
 
     @classmethod
@@ -56,11 +61,14 @@ class S3BlobStore:
         later.
         """
         client = await asyncio.to_thread(_create_client, location, setting)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3") as threads:
+        with (
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="s3") as threads,
+            ThreadPoolExecutor(_LARGE_THREADS, thread_name_prefix="s3-large") as large_threads,
+        ):
             bucket = Bucket(location, client)
             try:
                 await asyncio.to_thread(check_access, bucket, build_check_key(STAGING), setting)
-                yield cls(Staging(bucket), threads)
+                yield cls(Staging(bucket), threads, large_threads)
             finally:
                 client.close()
 
@@ -93,9 +101,9 @@ class S3BlobStore:
     async def hash_staged(self, upload: str) -> Digests:
         async def hash_staged() -> Digests:
             staged = await self._load(upload)
-            return (await self._run(self._staging.hash, staged)).digests()
+            return (await self._run_sized(staged.size, self._staging.hash, staged)).digests()
 
-        return await self._run_locked(upload, hash_staged())
+        return await self._run_locked(upload, hash_staged)
 
     async def can_adopt(self, path: str) -> bool:
         return False
@@ -113,7 +121,7 @@ class S3BlobStore:
         async def take_parts() -> None:
             self._staged[upload] = await self._run(self._staging.take_parts, upload, total_size, parts)
 
-        await self._run_locked(upload, take_parts())
+        await self._run_locked(upload, take_parts)
 
     async def choose_key(self, upload: str, sha256: str) -> str:
         return (await self._load(upload)).key or build_key(upload)
@@ -121,10 +129,10 @@ class S3BlobStore:
     async def publish(self, upload: str, key: str, size: int, *, replace: bool = True) -> None:
         async def publish() -> None:
             staged = await self._load(upload)
-            await self._run(self._staging.publish, staged, key, size, replace)
+            await self._run_sized(size, self._staging.publish, staged, key, size, replace)
             self._staged.pop(upload, None)
 
-        await self._run_locked(upload, publish())
+        await self._run_locked(upload, publish)
 
     async def discard(self, upload: str) -> None:
         self._staged.pop(upload, None)
@@ -184,30 +192,30 @@ class S3BlobStore:
         return self._staged[upload]
 
     def _lock(self, upload: str, persisted: int) -> None:
+        if upload in self._finishing:
+            raise BackendUnavailable("s3", "storage still finishes the upload")
         if upload in self._active:
             raise OffsetConflict("another writer is active", persisted)
         self._active.add(upload)
 
-    async def _run_locked(self, upload: str, work: Coroutine[None, None, T]) -> T:
+    async def _run_locked(self, upload: str, work: Callable[[], Awaitable[T]]) -> T:
         """Return what *work* returns; it runs to its end, and *upload* is locked until then.
 
-        A caller that is cancelled calls again: the threads of both would do the same, for hours if the upload
-        is large.
+        A caller that does not wait for it calls again: without the lock both would do the same, maybe for
+        hours. Raises STORAGE_UNAVAILABLE meanwhile.
         """
 
         async def run() -> T:
             try:
                 with self._changes_as_conflict(upload):
-                    return await work
+                    return await work()
             finally:
                 self._active.discard(upload)
+                self._finishing.discard(upload)
 
         staged = self._staged.get(upload)
-        try:
-            self._lock(upload, staged.size if staged else 0)
-        except OffsetConflict:
-            work.close()
-            raise
+        self._lock(upload, staged.size if staged else 0)
+        self._finishing.add(upload)
         running = asyncio.create_task(run())
         running.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(running)
@@ -241,6 +249,11 @@ class S3BlobStore:
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _run_sized(self, size: int, work: Callable[..., T], *arguments: object) -> T:
+        """Run what may take as long as copying *size* bytes."""
+        threads = self._large_threads if size > _LARGE else self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
 
 
 def _create_client(location: Location, setting: str) -> S3Client:
