@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             folder in ("suite", "chaos", "sites")
             or item.path.stem in _PROCESS_MODULES
-            or not {"postgresql", "s3"}.isdisjoint(map(str, parameters))
+            or not {"postgresql", "s3"}.isdisjoint(p for p in parameters if isinstance(p, str))
             or not _PROCESS_FIXTURES.isdisjoint(item.fixturenames)
         ):
             item.add_marker("processes")
