@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
-from reelhaul_storage.disk.files import pause_deletion
-from reelhaul_storage.errors import BackendUnavailable, OffsetConflict
+from reelhaul_storage.disk.files import Files, pause_deletion
+from reelhaul_storage.errors import BackendUnavailable, DeletionPaused, OffsetConflict
 from reelhaul_storage.model import Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.garbage_collector import GarbageCollector
@@ -164,6 +165,27 @@ async def test_no_deletion_during_a_backup(services: Services, tmp_path: Path):
         assert len(_files(tmp_path)) == 1
     await services.garbage_collector.delete_expired()
     assert _files(tmp_path) == []
+
+
+def test_deletions_while_a_backup_begins(tmp_path: Path):
+    """A backup that begins while files are deleted waits for them: it does not take them for a backup."""
+    files, stopped = Files(tmp_path, tmp_path, 0), threading.Event()
+
+    def delete_missing() -> None:
+        while not stopped.is_set():
+            with suppress(DeletionPaused):
+                files.delete("missing")
+
+    deleting = threading.Thread(target=delete_missing)
+    deleting.start()
+    try:
+        for _ in range(50):
+            with pause_deletion(tmp_path), pytest.raises(DeletionPaused):
+                files.delete("missing")
+    finally:
+        stopped.set()
+        deleting.join()
+        files.prehashes.close()
 
 
 async def test_late_blob_deletion(services: Services, tmp_path: Path):

@@ -6,9 +6,10 @@ import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from reelhaul_storage.model import DiskSpace
 
 # A lock on this file, beside the folders of the blobs, pauses deletions.
 _DELETION_LOCK = ".deletion.lock"
+# How long a pause waits for deletions.
+_PAUSE_SECONDS = 1.0
 _MAX_HASHERS = 1024
 _PIECE = 512 << 10
 _BUFFER = 1 << 20
@@ -229,12 +232,24 @@ class Files:
                 self._hashers.popitem(last=False)
 
 
-def pause_deletion(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def pause_deletion(folder: Path) -> Iterator[None]:
     """Let no process delete a published file of the store in *folder* until the end of the block.
 
     Raises BlockingIOError if deletion is paused already.
     """
-    return _locked_deletion(folder, fcntl.LOCK_EX)
+    end = time.monotonic() + _PAUSE_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(_locked_deletion(folder, fcntl.LOCK_EX))
+                break
+            except BlockingIOError:
+                # It may be that a file is deleted right now, which takes no time.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE_SECONDS / 1000)
+        yield
 
 
 @contextmanager
