@@ -170,6 +170,26 @@ async def test_stalled_download_does_not_hold_up_the_end():
     writer.close()
 
 
+async def test_one_client_leaves_connections_to_others():
+    """Slow downloads of one address are limited, and another request of it is 503 until one of them ends."""
+    async with running(1 << 30, connections=8, downloads_per_client=2) as server:
+        opened = [await server.connect(server.request) for _ in range(2)]
+        assert [await read_status(reader) for reader, _ in opened] == [200] * 2
+        reader, writer = await server.connect(server.request)
+        assert await read_status(reader) == 503
+        assert b"OVERLOADED" in await wait_closed(reader)
+        assert await server.request_status() == 200
+        writer.close()
+        for _, held in opened:
+            held.close()
+        async with asyncio.timeout(SECONDS):
+            while server.linked.reads:  # noqa: ASYNC110 - the server's own task has no Event
+                await asyncio.sleep(0.01)
+        reader, writer = await server.connect(server.request)
+        assert await read_status(reader) == 200
+        writer.close()
+
+
 async def test_connections_beyond_the_limit_are_refused_until_others_end():
     """Too many connections are 503 at once; when they end, the next one is served."""
     async with running(connections=3, idle_seconds=60) as server:

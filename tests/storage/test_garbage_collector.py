@@ -217,6 +217,27 @@ async def test_expired_artifacts_and_uploads(services: Services, tmp_path: Path)
     assert await services.catalog.list_uploads(None, None, 10) == []
 
 
+async def test_bytes_that_cannot_be_deleted(services: Services, tmp_path: Path):
+    """Bytes that cannot be deleted are left to the next run, and keep nothing else from being deleted."""
+    stuck, other, stored = [await services.create_upload() for _ in range(3)]
+    for upload in (stuck, other, stored):
+        await services.write(upload, upload.encode())
+    artifact = await services.uploads.finish(stored, _expected(stored.encode()))
+    # A folder in place of the file cannot be unlinked.
+    path = tmp_path / "artifacts" / "staging" / stuck
+    path.unlink()
+    path.mkdir()
+    services.clock.offset = timedelta(days=2)
+    await services.garbage_collector.delete_expired()
+    assert _files(tmp_path) == []
+    assert [upload.id for upload in await services.catalog.list_uploads(None, None, 10)] == [stuck]
+    with pytest.raises(NotFound):
+        await services.catalog.get_artifact(artifact.id)
+    path.rmdir()
+    await services.garbage_collector.delete_expired()
+    assert await services.catalog.list_uploads(None, None, 10) == []
+
+
 async def test_orphaned_files(services: Services, tmp_path: Path):
     """Files that the catalog does not know are deleted after an hour; known and recent ones stay."""
     upload = await services.create_upload()

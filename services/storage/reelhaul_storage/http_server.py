@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -41,6 +42,7 @@ _STATUSES = {
     ErrorReason.ARTIFACT_EXPIRED: 410,
     ErrorReason.ETAG_MISMATCH: 412,
     ErrorReason.RANGE_INVALID: 416,
+    ErrorReason.OVERLOADED: 503,
     ErrorReason.STORAGE_UNAVAILABLE: 503,
     ErrorReason.SERVICE_UNAVAILABLE: 503,
 }
@@ -62,6 +64,8 @@ class LinkServerLimits:
 
     #: Further connections are answered 503. The limit of open files bounds them as well.
     connections: int = 1024
+    #: Downloads of one address at a time: one client with slow connections leaves room for others.
+    downloads_per_client: int = 256
     #: A connection is closed after so many seconds without a request, or with an unfinished head.
     idle_seconds: float = 20.0
     #: A download may take these seconds, and those that its bytes take at this rate.
@@ -118,6 +122,7 @@ class _Handler:
 
     def __init__(self, linked: LinkedArtifacts, limits: LinkServerLimits) -> None:
         self._linked, self._limits = linked, limits
+        self._downloads: Counter[str] = Counter()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -157,7 +162,24 @@ class _Handler:
             return await _send_empty(request, response)
         pieces = self._linked.read(artifact, response.content.start, response.content.length)
         seconds = self._limits.seconds_for(response.content.length)
-        return await _send_content(request, artifact, response, pieces, seconds)
+        with self._counting(request.remote or ""):
+            return await _send_content(request, artifact, response, pieces, seconds)
+
+    @contextmanager
+    def _counting(self, client: str) -> Iterator[None]:
+        """Count a download of *client* until the block exits. Raises OVERLOADED if it has too many."""
+        if self._downloads[client] >= self._limits.downloads_per_client:
+            raise ReelhaulError(
+                ErrorReason.OVERLOADED,
+                f"this address has {self._downloads[client]} downloads: wait until one ends",
+            )
+        self._downloads[client] += 1
+        try:
+            yield
+        finally:
+            self._downloads[client] -= 1
+            if not self._downloads[client]:
+                del self._downloads[client]
 
 
 async def _send_empty(request: web.Request, response: FileResponse) -> web.StreamResponse:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from reelhaul_runtime import failpoints
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_storage.errors import DeletionPaused
 from reelhaul_storage.ports import BlobStore, Catalog
 
@@ -42,9 +43,10 @@ class GarbageCollector:
         while await self._catalog.delete_expired_artifacts(now, _BATCH) == _BATCH:
             await self.delete_doomed_blobs()
         while uploads := await self._catalog.list_expired_uploads(now, _BATCH):
-            for upload in uploads:
-                await self._blobs.discard(upload)
-            await self._catalog.delete_uploads(uploads)
+            discarded = [upload for upload in uploads if await _try(self._blobs.discard, upload)]
+            await self._catalog.delete_uploads(discarded)
+            if len(discarded) < len(uploads):
+                break
         await self._catalog.doom_unused_blobs(now - _ORPHAN_AGE, now, _BATCH)
         await self.delete_doomed_blobs()
 
@@ -56,23 +58,24 @@ class GarbageCollector:
         before = self._now() - self._grace
         with suppress(DeletionPaused):
             while doomed := await self._catalog.list_doomed_keys(before, _BATCH):
-                for key in doomed:
-                    await self._blobs.delete(key)
+                deleted = [key for key in doomed if await _try(self._blobs.delete, key)]
                 failpoints.hit("storage.collect.after_delete")
-                await self._catalog.delete_doomed_keys(doomed)
+                await self._catalog.delete_doomed_keys(deleted)
+                if len(deleted) < len(doomed):
+                    break
 
     async def delete_orphans(self) -> None:
         """Delete bytes that the catalog does not know; scans the whole blob store."""
         before = self._now() - _ORPHAN_AGE
         async for ids in _batches(self._blobs.list_staged(before)):
             for upload in ids - await self._catalog.find_unfinished_uploads(ids):
-                log.info("orphan removed", extra={"upload": upload})
-                await self._blobs.discard(upload)
+                if await _try(self._blobs.discard, upload):
+                    log.info("orphan removed", extra={"upload": upload})
         with suppress(DeletionPaused):
             async for keys in _batches(self._blobs.list_keys(before)):
                 for key in keys - await self._catalog.find_known_keys(keys):
-                    await self._blobs.delete(key)
-                    log.info("orphan removed", extra={"key": key})
+                    if await _try(self._blobs.delete, key):
+                        log.info("orphan removed", extra={"key": key})
 
 
 async def collect_garbage_forever(garbage_collector: GarbageCollector, seconds: float) -> None:
@@ -90,6 +93,18 @@ async def collect_garbage_forever(garbage_collector: GarbageCollector, seconds: 
         except Exception as error:
             log.warning("garbage collection failed; it will run again", extra={"cause": repr(error)})
         await asyncio.sleep(seconds)
+
+
+async def _try(delete: Callable[[str], Awaitable[None]], name: str) -> bool:
+    """Delete the bytes of *name*; return whether that worked. A failure is left to the next run."""
+    try:
+        await delete(name)
+    except DeletionPaused:
+        raise
+    except ReelhaulError as error:
+        log.warning("bytes could not be deleted", extra={"blob": name, "cause": error.text})
+        return False
+    return True
 
 
 async def _batches(names: AsyncIterator[str]) -> AsyncIterator[set[str]]:
