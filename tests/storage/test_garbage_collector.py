@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,9 +36,16 @@ _TOKEN = "the suite's own"
 
 
 class CrashingCatalog(SqlCatalog):
-    """A catalog that can crash right before it commits an artifact."""
+    """A catalog that can crash right before it commits an artifact, and lose what it has just found."""
 
     crashes = False
+    loses_found = False
+
+    async def find_by_sha256(self, tenant: str, sha256: Iterable[str], now: datetime) -> dict[str, str]:
+        found = await super().find_by_sha256(tenant, sha256, now)
+        if self.loses_found:
+            await self.delete_artifacts(found.values(), lambda _: None, now)
+        return found
 
     async def finish_upload(self, upload: str, artifact: Artifact, generation: int = 0) -> Artifact:
         if self.crashes:
@@ -137,6 +144,18 @@ async def test_finish_after_collection(services: Services, tmp_path: Path):
         await services.uploads.finish(upload, _expected(b"video"))
     await services.write(upload, b"video")
     assert await services.read(await services.uploads.finish(upload, _expected(b"video"))) == b"video"
+
+
+async def test_delete_while_an_upload_is_created(services: Services):
+    """An upload of content whose only artifact is deleted meanwhile is created, and asks for the bytes."""
+    first = await services.create_upload()
+    await services.write(first, b"video")
+    await services.uploads.finish(first, _expected(b"video"))
+    now = services.clock()
+    draft = NewArtifact(tenant="one", expire_time=now + timedelta(days=1))
+    upload = Upload("", draft, now, now, total_size=5, expected_sha256=_expected(b"video").sha256)
+    services.catalog.loses_found = True
+    assert not (await services.uploads.create(upload)).content_exists
 
 
 async def test_delete_while_claimed(services: Services, tmp_path: Path):

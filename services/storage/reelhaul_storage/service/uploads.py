@@ -10,7 +10,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from reelhaul_runtime import failpoints
-from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.errors import FieldInvalid, NotFound
 from reelhaul_runtime.identity import caller
 from reelhaul_storage.digests import EMPTY_SHA256, Digests, crc32c
 from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict, TooLarge
@@ -340,7 +340,10 @@ class Uploads:
         ids = await self._catalog.find_by_sha256(tenant, [sha256], self._now())
         if sha256 not in ids:
             return None
-        artifact = await self._catalog.get_artifact(ids[sha256])
+        try:
+            artifact = await self._catalog.get_artifact(ids[sha256])
+        except NotFound:
+            return None  # it has just been deleted
         complete = await self._blobs.size(artifact.key) == artifact.content.size
         return artifact if complete else None
 
