@@ -92,7 +92,7 @@ class Router(Generic[Target]):
         self._methods[method] = None
 
     def match(self, method: str, raw_path: bytes) -> Match[Target]:
-        """Return the match of *method* and *raw_path* (still encoded, without the query).
+        """Return the match of *method* and *raw_path* (still encoded; a query after it is ignored).
 
         Raises FieldError for malformed escapes, RouteNotFound, or MethodNotAllowed.
         """
@@ -169,7 +169,8 @@ def _for_method(routes: dict[str, _Route[Target]], method: str) -> _Route[Target
 def _decode_path(raw_path: bytes) -> str:
     """Return *raw_path* as text, escapes kept. Raises FieldError if it or its escapes are malformed."""
     try:
-        path = raw_path.decode()
+        # Some servers leave the query in raw_path; a `?` that belongs to the path is encoded.
+        path = raw_path.partition(b"?")[0].decode()
         percent_decode(path)
     except ValueError as error:
         cause = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
