@@ -43,6 +43,7 @@ class QueryBinder:
 
     def bind(self, message: Any, query: bytes) -> None:
         """Set the fields of *message* from *query*. Raises FieldError."""
+        bound_names: set[str] = set()
         for name, values in _parse_parameters(query).items():
             base, key = _split_key(name)
             path = self._resolve(base)
@@ -56,7 +57,10 @@ class QueryBinder:
                     raise FieldError(path.name, "is set by the path or the body, and by a parameter")
             elif key is not None:
                 path.set_map_entry(message, key, values)
+            elif path.name in bound_names and not path.field.is_repeated:
+                raise FieldError(path.name, "is given more than once, by its two names")
             else:
+                bound_names.add(path.name)
                 path.set(message, values)
 
     def _resolve(self, name: str) -> FieldPath | None:

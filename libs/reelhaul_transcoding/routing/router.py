@@ -97,7 +97,7 @@ class Router(Generic[Target]):
         Raises FieldError for malformed escapes, RouteNotFound, or MethodNotAllowed.
         """
         path = _decode_path(raw_path)
-        head, colon, verb = path.rpartition(":")
+        head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and verb in self._verbs:
             if match := self._find(method, verb, head):
                 return match
@@ -112,7 +112,7 @@ class Router(Generic[Target]):
     def allowed_methods(self, raw_path: bytes) -> tuple[str, ...]:
         """Return the methods that are routed at *raw_path*; empty if there is no route."""
         path = _decode_path(raw_path)
-        head, colon, verb = path.rpartition(":")
+        head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and (allowed := self._allowed(verb, head)):
             return allowed
         return self._allowed("", path)
@@ -164,6 +164,12 @@ def _descend(node: _Node[Target], segments: tuple[str, ...]) -> _Node[Target]:
 
 def _for_method(routes: dict[str, _Route[Target]], method: str) -> _Route[Target] | None:
     return routes.get(method) or routes.get(ANY_METHOD)
+
+
+def _split_verb(path: str) -> tuple[str, str, str]:
+    """Return what precedes the last colon of *path*, the colon, and the verb as templates write it."""
+    head, colon, verb = path.rpartition(":")
+    return head, colon, normalize_escapes(verb)
 
 
 def _decode_path(raw_path: bytes) -> str:
