@@ -20,7 +20,6 @@ from reelhaul_transcoding.routing.router import Match, Router
 from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
 
-
 # What a path may contain without an escape (RFC 3986 section 3.3).
 _PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
 
@@ -77,11 +76,10 @@ class Dispatcher:
 
 
 def _raw_path(scope: Scope) -> bytes:
-    """Return the encoded path of a request below the path at which a host mounts this application."""
+    """Return the path below the root path: an application that mounts this one leaves its prefix in both."""
     # raw_path is optional in ASGI, and path is decoded: what decoding would change is encoded again.
     raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_CHARACTERS).encode()
-    root = quote(scope.get("root_path") or "", safe=_PATH_CHARACTERS).encode()
-    return raw_path.removeprefix(root) if raw_path.startswith(root + b"/") else raw_path
+    return raw_path.removeprefix(scope["root_path"].encode()) if scope.get("root_path") else raw_path
 
 
 def _timeout(headers: Mapping[bytes, bytes], maximum: float) -> float:

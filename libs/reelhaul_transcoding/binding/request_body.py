@@ -76,7 +76,7 @@ class BodyReader:
             self._set(request, value, self.field_name)
 
     def set_empty(self, request: Any) -> None:
-        """Set *request* from an empty body: the field that a body sets is an empty message, not an absent one.
+        """Set *request* from an empty body: the field that bodies set becomes an empty message.
 
         As in Envoy. A scalar, a repeated field or a type with a JSON form of its own stays unset.
         """

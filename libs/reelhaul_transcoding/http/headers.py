@@ -118,7 +118,9 @@ def parse_grpc_timeout(header: str) -> float:
     """
     match = _TIMEOUT.fullmatch(header)
     if match is None:
-        raise FieldError("grpc-timeout", "must be one to eight digits and a unit: H, M, S, m (milliseconds), u or n")
+        raise FieldError(
+            "grpc-timeout", "must be one to eight digits and a unit (H M S m u n; m: milliseconds)"
+        )
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
