@@ -151,7 +151,7 @@ class SignallingStream(io.StringIO):
 
 
 async def test_access_log_is_written_in_batches(out: io.StringIO):
-    """Lines of an access log wait at most 50 ms for others; any other line is written at once, behind them."""
+    """Lines of an access log wait at most 50 ms for others; any other is written at once, behind them."""
     stream = SignallingStream()
     logs.configure("gateway", "json", "INFO", stream=stream)
     access = logging.getLogger("reelhaul_gateway.access")
