@@ -12,7 +12,8 @@ from tests.libs import asgi, lab
 from tests.libs.lab import CannedUpstream, EchoUpstream
 
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.errors import ErrorKind
+from reelhaul_transcoding.errors import ErrorKind, FieldError
+from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
 from reelhaul_transcoding.upstream import UnaryResponse
@@ -79,6 +80,39 @@ async def test_unbound_body_is_rejected() -> None:
     assert response.status == 400
 
 
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"path": "/v1/all/a%b", "raw_path": b"/v1/all/a%25b"}, "a%b"),
+        ({"path": "/v1/all/a%b?c"}, "a%b?c"),
+        ({"path": "/v1/all/a?x=1", "raw_path": b"/v1/all/a?x=1"}, "a"),
+    ],
+)
+async def test_servers_differ_in_the_path_that_they_report(scope, expected) -> None:
+    """Without raw_path the decoded path is data; a query in raw_path is not part of the path."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [], **scope}
+    await _app(EchoUpstream())(scope, receive, send)
+    assert json.loads(sent[1]["body"]) == {"s": expected}
+
+
+async def test_repeated_headers_are_combined() -> None:
+    """A second deadline is not ignored, and a binary header may hold several values."""
+    headers = [(b"grpc-timeout", b"5S"), (b"grpc-timeout", b"9S")]
+    with pytest.raises(FieldError, match="grpc-timeout"):
+        parse_grpc_timeout(combine_headers(headers)[b"grpc-timeout"].decode())
+    assert combine_headers([(b"accept", b"a"), (b"te", b"b")]) == {b"accept": b"a", b"te": b"b"}
+    binary = [(b"grpc-metadata-x-bin", b"YQ==,Yg"), (b"grpc-metadata-x-bin", b"Yw==")]
+    assert HeaderPolicy().to_metadata(binary) == [("x-bin", b"a"), ("x-bin", b"b"), ("x-bin", b"c")]
+
+
 async def test_response_metadata() -> None:
     """It selects another 2xx; listed keys keep their names, others get a prefix, gRPC's own are dropped."""
 
@@ -97,6 +131,17 @@ async def test_response_metadata() -> None:
     assert response.headers["location"] == "/v1/x"
     assert response.headers["grpc-metadata-color"] == "red"
     assert not any("grpc-status" in name for name in response.headers)
+
+
+async def test_upstream_selects_no_content() -> None:
+    """A 204 has neither a body nor its headers (RFC 9110)."""
+
+    class EmptyUpstream(EchoUpstream):
+        async def unary(self, call):
+            return UnaryResponse(call.messages[0], [("x-http-code", "204")])
+
+    response = await asgi.request(_app(EmptyUpstream()), "GET", "/foo?i=1")
+    assert (response.status, response.body, response.headers) == (204, b"", {})
 
 
 async def test_retry_after_and_challenge() -> None:
@@ -142,6 +187,61 @@ async def test_silent_stream_starts_and_pings() -> None:
     assert response.status == 200
     assert response.body.count(b": ping\n\n") >= 2
     assert response.body.endswith(b'data: {"i":7}\n\n')
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("image/png", "application/x-ndjson"),
+        ("text/event-stream", "text/event-stream"),
+        ("Text/Event-Stream;charset=utf-8", "text/event-stream"),
+        ("*/*, text/event-stream", "text/event-stream"),
+        ("text/*", "text/event-stream"),
+        ("text/event-stream;q=0.4, application/x-ndjson;q=0.5", "application/x-ndjson"),
+        ("text/event-stream;q=0, */*;q=0.1", "application/x-ndjson"),
+        ("text/event-stream;q=2", "application/x-ndjson"),
+        ("text/event-stream;q=nan", "application/x-ndjson"),
+        ("application/json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("application/json;q=0.9, text/event-stream", "text/event-stream"),
+        ("application/json, application/x-ndjson", "application/x-ndjson"),
+        ("application/*", "application/x-ndjson"),
+        (",;,q=;" * 5000, "application/x-ndjson"),
+    ],
+)
+async def test_accept_selects_the_format_of_a_stream(accept, media_type) -> None:
+    """The highest quality wins, then the type that is named, then NDJSON. (RFC 9110 section 12.5.1)"""
+    app = _app(CannedUpstream([b""]), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": accept})
+    assert (response.status, response.headers["content-type"]) == (200, media_type)
+
+
+async def test_arrays_are_optional() -> None:
+    """Without json_arrays a client that asks for application/json gets lines."""
+    app = _app(CannedUpstream([b""]))
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": "application/json"})
+    assert response.headers["content-type"] == "application/x-ndjson"
+
+
+@pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3]])
+async def test_array_stream(numbers) -> None:
+    """The messages are the elements of one JSON array; a stream that fails never closes it."""
+    chunk = lab.message_class("lab.v1.Chunk")
+    messages = [chunk(i=number).SerializeToString() for number in numbers]
+    accept = {"accept": "application/json"}
+    app = _app(CannedUpstream(messages), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers=accept)
+    assert (response.status, response.complete) == (200, True)
+    assert response.json == [{"i": number} for number in numbers]
+    failing = _app(CannedUpstream(messages, status_pb2.Status(code=5, message="gone")), json_arrays=True)
+    response = await asgi.request(failing, "GET", "/v1/watch/1", headers=accept)
+    if numbers:
+        assert (response.status, response.complete) == (200, False)
+        assert not response.body.endswith(b"]")
+    else:
+        assert (response.status, response.json["message"]) == (404, "gone")
 
 
 async def test_event_id_cannot_inject_sse_fields() -> None:

@@ -93,6 +93,8 @@ class Binding:
             request = self._request_class()
             if has_value:
                 self._body.set(request, value, headers)
+            else:
+                self._body.set_empty(request)
             # Path and query apply to the first message of a client stream.
             if index == 0:
                 self._bind(request, variables, query, headers, value)
