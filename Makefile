@@ -100,7 +100,8 @@ protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  -I$$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(os.path.dirname(list(google.rpc.__path__)[0])))') \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs $(PROTO_SOURCES)
+	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs \
+	  --include_source_info --descriptor_set_out=libs/reelhaul/protos.binpb $(PROTO_SOURCES)
 	@find libs/reelhaul -type d -name v1 -exec touch {}/__init__.py {}/../__init__.py \;
 
 protos-fresh: protos
