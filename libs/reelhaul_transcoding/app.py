@@ -25,7 +25,7 @@ from reelhaul_transcoding.http.headers import http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import HttpRule
-from reelhaul_transcoding.streams import StreamWriter, relay_stream, select_framing
+from reelhaul_transcoding.streams import Framing, StreamWriter, relay_stream, select_framing
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import WebSocketHandler
 
@@ -98,7 +98,7 @@ class Transcoder:
             await self._respond_unary(match.target, call, headers, receive, send)
         elif method == "HEAD":
             # The length is unknown before the stream ends, so only the content type is sent.
-            framing = select_framing(match.target.binding, headers, self.statuses)
+            framing = self._select_framing(match.target, headers)
             content_type = framing.content_type or b"application/octet-stream"
             await send_response(send, 200, [], b"", content_type=content_type)
         else:
@@ -120,7 +120,7 @@ class Transcoder:
     ) -> None:
         writer = StreamWriter(
             send,
-            select_framing(target.binding, headers, self.statuses),
+            self._select_framing(target, headers),
             start_after=self._options.stream_start_seconds,
             ping_every=self._options.ping_seconds,
         )
@@ -132,6 +132,9 @@ class Transcoder:
             writer.close()
         if status is not None:
             await self._finish_stream(call, writer, status, send)
+
+    def _select_framing(self, target: Target, headers: Mapping[bytes, bytes]) -> Framing:
+        return select_framing(target.binding, headers, self.statuses, arrays=self._options.json_arrays)
 
     async def _finish_stream(
         self, call: Call, writer: StreamWriter, status: status_pb2.Status, send: Send

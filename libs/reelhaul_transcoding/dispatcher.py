@@ -75,8 +75,9 @@ class Dispatcher:
 
 
 def _raw_path(scope: Scope) -> bytes:
+    """Return the path below the root path: an application that mounts this one leaves its prefix in both."""
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw_path
+    return raw_path.removeprefix(scope["root_path"].encode()) if scope.get("root_path") else raw_path
 
 
 def _timeout(headers: Mapping[bytes, bytes], maximum: float) -> float:

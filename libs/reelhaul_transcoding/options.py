@@ -62,6 +62,8 @@ class Options:
     compress_from_bytes: int = 2048
     #: Whether the responses of a method include fields without presence at their default.
     emit_defaults: Callable[[MethodDescriptor], bool] = _never
+    #: Send a stream as one JSON array to clients that prefer application/json; otherwise as NDJSON.
+    json_arrays: bool = False
     #: Seconds without a message after which the response of a stream starts, and between pings.
     stream_start_seconds: float = 1.0
     ping_seconds: float = 15.0

@@ -144,6 +144,61 @@ async def test_silent_stream_starts_and_pings() -> None:
     assert response.body.endswith(b'data: {"i":7}\n\n')
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("image/png", "application/x-ndjson"),
+        ("text/event-stream", "text/event-stream"),
+        ("Text/Event-Stream;charset=utf-8", "text/event-stream"),
+        ("*/*, text/event-stream", "text/event-stream"),
+        ("text/*", "text/event-stream"),
+        ("text/event-stream;q=0.4, application/x-ndjson;q=0.5", "application/x-ndjson"),
+        ("text/event-stream;q=0, */*;q=0.1", "application/x-ndjson"),
+        ("text/event-stream;q=2", "application/x-ndjson"),
+        ("text/event-stream;q=nan", "application/x-ndjson"),
+        ("application/json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("application/json;q=0.9, text/event-stream", "text/event-stream"),
+        ("application/json, application/x-ndjson", "application/x-ndjson"),
+        ("application/*", "application/x-ndjson"),
+        (",;,q=;" * 5000, "application/x-ndjson"),
+    ],
+)
+async def test_accept_selects_the_format_of_a_stream(accept, media_type) -> None:
+    """The highest quality wins, then the type that is named, then NDJSON. (RFC 9110 section 12.5.1)"""
+    app = _app(CannedUpstream([b""]), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": accept})
+    assert (response.status, response.headers["content-type"]) == (200, media_type)
+
+
+async def test_arrays_are_optional() -> None:
+    """Without json_arrays a client that asks for application/json gets lines."""
+    app = _app(CannedUpstream([b""]))
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": "application/json"})
+    assert response.headers["content-type"] == "application/x-ndjson"
+
+
+@pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3]])
+async def test_array_stream(numbers) -> None:
+    """The messages are the elements of one JSON array; a stream that fails never closes it."""
+    chunk = lab.message_class("lab.v1.Chunk")
+    messages = [chunk(i=number).SerializeToString() for number in numbers]
+    accept = {"accept": "application/json"}
+    app = _app(CannedUpstream(messages), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers=accept)
+    assert (response.status, response.complete) == (200, True)
+    assert response.json == [{"i": number} for number in numbers]
+    failing = _app(CannedUpstream(messages, status_pb2.Status(code=5, message="gone")), json_arrays=True)
+    response = await asgi.request(failing, "GET", "/v1/watch/1", headers=accept)
+    if numbers:
+        assert (response.status, response.complete) == (200, False)
+        assert not response.body.endswith(b"]")
+    else:
+        assert (response.status, response.json["message"]) == (404, "gone")
+
+
 async def test_event_id_cannot_inject_sse_fields() -> None:
     """An SSE id with line breaks is dropped."""
     chunk = lab.message_class("lab.v1.Chunk")(i=1, resume_token="a\ndata: evil").SerializeToString()

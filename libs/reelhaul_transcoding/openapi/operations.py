@@ -208,7 +208,7 @@ class Operations:
         return {"200": {"description": description or "OK.", "content": {"application/json": media}}}
 
     def _stream_responses(self, rule: HttpRule) -> Object:
-        """Return the responses of a stream: by the Accept header NDJSON or Server-Sent Events."""
+        """Return the responses of a stream: by the Accept header NDJSON, Server-Sent Events, or an array."""
         output_type = rule.method.output_type
         if output_type.full_name == _HTTP_BODY:
             return {"200": {"description": "The content.", "content": {"*/*": {}}}}
@@ -223,11 +223,16 @@ class Operations:
             "A stream of messages. `application/x-ndjson`, the default: each line is a JSON object, whose `result`"
             " is a message. `text/event-stream`, if the Accept header asks for it: the `data` of each event is a"
             " message; an event `stream_error` holds the google.rpc.Status of a stream that failed."
+            " `application/json`, if only that is accepted: one array; a failure aborts the connection."
         )
         return {
             "200": {
                 "description": description,
-                "content": {"application/x-ndjson": {"schema": line}, "text/event-stream": {"schema": message}},
+                "content": {
+                    "application/x-ndjson": {"schema": line},
+                    "text/event-stream": {"schema": message},
+                    "application/json": {"schema": {"type": "array", "items": message}},
+                },
             },
             "204": {
                 "description": "The stream has ended, and has no further messages: an EventSource stops."

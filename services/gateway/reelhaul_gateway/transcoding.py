@@ -89,6 +89,7 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         header_fields={"idempotency-key": "request_id"},
         event_id_field="resume_token",
         event_name_oneof="event",
+        json_arrays=True,
         max_request_bytes=settings.gateway_max_request_bytes,
         compress_from_bytes=settings.gateway_compress_from_bytes,
         challenge='Bearer realm="reelhaul"',
