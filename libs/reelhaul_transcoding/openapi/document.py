@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Mapping
+
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.openapi.operations import Operations
 from reelhaul_transcoding.openapi.options import DocumentOptions, Object
@@ -33,9 +37,11 @@ def build_openapi(transcoder: Transcoder, document: DocumentOptions) -> Object:
             continue
         known = shapes.setdefault(path.shape, path.path)
         paths.setdefault(known, {})[http_method] = operations.write(rule, path.renamed_as(known))
-    for text, path_operations in document.operations.items():
+    # Copied without objects in common, which YAML anchors make.
+    for text, path_operations in json.loads(json.dumps(dict(document.operations))).items():
         paths.setdefault(text, {}).update(path_operations)
-    error = {"description": "Any other error.", "content": operations.error_content()}
+    responses = {"Error": {"description": "Any other error.", "content": operations.error_content()}}
+    responses |= _share_responses(paths)
     return {
         "openapi": "3.1.1",
         "info": dict(document.info),
@@ -44,10 +50,35 @@ def build_openapi(transcoder: Transcoder, document: DocumentOptions) -> Object:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
-            "responses": {"Error": error},
+            "responses": responses,
             "securitySchemes": dict(document.security_schemes),
         },
     }
+
+
+def _share_responses(paths: Mapping[str, Object]) -> Object:
+    """Replace the most frequent response of each error status by a reference; return these responses."""
+    by_status: dict[str, list[Object]] = {}
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if status.startswith(("4", "5")):
+                    by_status.setdefault(status, []).append(response)
+    shared: Object = {}
+    for status, responses in sorted(by_status.items()):
+        most_frequent, count = Counter(map(_to_text, responses)).most_common(1)[0]
+        if count == 1:
+            continue
+        shared[f"Error{status}"] = json.loads(most_frequent)
+        for response in responses:
+            if _to_text(response) == most_frequent:
+                response.clear()
+                response["$ref"] = f"#/components/responses/Error{status}"
+    return shared
+
+
+def _to_text(response: Object) -> str:
+    return json.dumps(response, sort_keys=True)
 
 
 def _tags(transcoder: Transcoder, schemas: Schemas, document: DocumentOptions) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
 from google.api import field_behavior_pb2
@@ -9,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.rpc import status_pb2
 
 from reelhaul_transcoding.binding.field_path import contains_path, resolve_field_path
+from reelhaul_transcoding.binding.request_body import HTTP_BODY
 from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.codec.text_scalars import text_parser
 from reelhaul_transcoding.openapi.comments import split_summary
@@ -18,7 +20,6 @@ from reelhaul_transcoding.openapi.schemas import Schemas, field_behaviors
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import HttpRule
 
-_HTTP_BODY = "google.api.HttpBody"
 # Text parameters that hold JSON.
 _JSON_TEXT = frozenset({"google.protobuf.Struct", "google.protobuf.Value"})
 _PHRASES = {
@@ -39,6 +40,12 @@ _PHRASES = {
     503: "The server is not available.",
     504: "The request took too long.",
 }
+_STREAM = """A stream of messages, whose form the Accept header selects:
+
+- `application/x-ndjson`, the default: each line is an object, whose `result` is a message.
+- `text/event-stream`: the `data` of each event is a message. An event `stream_error` ends a stream that
+  failed, and holds the google.rpc.Status.
+- `application/json`, if nothing else is accepted: an array of messages. A failure aborts the connection."""
 
 
 class Operations:
@@ -46,14 +53,20 @@ class Operations:
 
     def __init__(self, schemas: Schemas, options: Options, document: DocumentOptions) -> None:
         self._schemas, self._options, self._document = schemas, options, document
-        self._ids: set[str] = set()
+        #: Full names of methods by operation ids, and the numbers of their routes so far.
+        self._methods: dict[str, str] = {}
+        self._route_counts: Counter[str] = Counter()
 
     def write(self, rule: HttpRule, path: ExpandedPath) -> Object:
         """Return the operation of *rule* at *path*; each has an id of its own."""
         method = rule.method
-        operation: Object = {"operationId": self._id(rule), "tags": [self._document.tag(method.containing_service)]}
+        operation: Object = {
+            "operationId": self._id(rule),
+            "tags": [self._document.tag(method.containing_service)],
+        }
         summary, description = split_summary(
-            self._schemas.describe(method.full_name, method.containing_service.file.package) or str(method.name)
+            self._schemas.describe(method.full_name, method.containing_service.file.package)
+            or str(method.name)
         )
         operation["summary"] = summary
         if text := "\n\n".join(filter(None, [description, self._document.note(method)])):
@@ -81,14 +94,14 @@ class Operations:
         return {"application/json": {"schema": self._schemas.message(status_pb2.Status.DESCRIPTOR)}}
 
     def _id(self, rule: HttpRule) -> str:
-        """Return getJob for GetJob; for a second route getJob2, for a second service jobServiceGetJob."""
+        """Return getJob for GetJob; for its second route getJob2, for another service's jobServiceGetJob."""
         method = rule.method
-        name = method.name[0].lower() + method.name[1:]
-        if name in self._ids and not any(other.startswith(f"{method.full_name} ") for other in self._ids):
-            name = f"{method.containing_service.name[0].lower()}{method.containing_service.name[1:]}{method.name}"
-        number = sum(other.startswith(f"{method.full_name} ") for other in self._ids)
-        self._ids |= {name, f"{method.full_name} {number}"}
-        return f"{name}{number + 1}" if number else name
+        name = _lower_first(method.name)
+        if self._methods.setdefault(name, method.full_name) != method.full_name:
+            name = _lower_first(method.containing_service.name) + method.name
+        self._route_counts[method.full_name] += 1
+        count = self._route_counts[method.full_name]
+        return name if count == 1 else f"{name}{count}"
 
     def _path_parameters(self, rule: HttpRule, path: ExpandedPath) -> Iterator[Object]:
         for parameter in path.parameters:
@@ -118,7 +131,7 @@ class Operations:
             parameter: Object = {"name": name, "in": "query"}
             if "description" in schema:
                 parameter["description"] = schema.pop("description")
-            if field_behavior_pb2.REQUIRED in field_behaviors(field) and "." not in name:
+            if _is_required(field) and "." not in name:
                 parameter["required"] = True
             if schema.pop("deprecated", False):
                 parameter["deprecated"] = True
@@ -149,40 +162,35 @@ class Operations:
             }
 
     def _request_body(self, rule: HttpRule, path: ExpandedPath) -> Object:
-        method, bound = rule.method, [parameter.field for parameter in path.parameters]
-        examples = self._document.examples.get(method.full_name, {})
-        required = False
-        if rule.body == "*":
-            message_type = method.input_type
-            omitted = [name for name in bound if "." not in name]
-            schema = {} if message_type.full_name == _HTTP_BODY else self._schemas.message(message_type, omit=omitted)
-            required = any(
-                field_behavior_pb2.REQUIRED in field_behaviors(field) and field.name not in omitted
-                for field in message_type.fields
-            )
-        else:
-            field = method.input_type.fields_by_name[rule.body]
-            message_type = field.message_type
-            required = field_behavior_pb2.REQUIRED in field_behaviors(field)
-            if rule.http_method == "PATCH" and message_type is not None and not field.is_repeated:
-                omitted = [name.removeprefix(f"{rule.body}.") for name in bound if contains_path(rule.body, name)]
-                schema = self._schemas.message(message_type, omit=omitted, partial=True)
-            else:
-                schema = self._schemas.field(field)
-                schema.pop("description", None)
+        schema, required = self._body_schema(rule, [parameter.field for parameter in path.parameters])
         media: Object = {"schema": schema}
+        examples = self._document.examples.get(rule.method.full_name, {})
         if "request" in examples:
             media["example"] = examples["request"]
-        if message_type is not None and message_type.full_name == _HTTP_BODY:
-            content: Object = {"*/*": {}}
-        elif method.client_streaming:
-            content = {
-                "application/x-ndjson": media,
-                "application/json": {"schema": {"type": "array", "items": schema}},
-            }
-        else:
-            content = {"application/json": media}
+        content: Object = {"application/json": media}
+        if not schema:
+            # google.api.HttpBody.
+            content = {"*/*": {}}
+        elif rule.method.client_streaming:
+            array = {"type": "array", "items": schema}
+            content = {"application/x-ndjson": media, "application/json": {"schema": array}}
         return {"content": content} | ({"required": True} if required else {})
+
+    def _body_schema(self, rule: HttpRule, bound: Collection[str]) -> tuple[Object, bool]:
+        """Return the schema of the body without the fields that the path sets, and whether it is required."""
+        request_type = rule.method.input_type
+        if rule.body == "*":
+            schema = self._schemas.message(request_type, omit=[name for name in bound if "." not in name])
+            return schema, any(
+                _is_required(field) for field in request_type.fields if field.name not in bound
+            )
+        field = request_type.fields_by_name[rule.body]
+        if rule.http_method == "PATCH" and field.message_type is not None and not field.is_repeated:
+            omitted = [name.removeprefix(f"{rule.body}.") for name in bound if contains_path(rule.body, name)]
+            return self._schemas.message(field.message_type, omit=omitted, partial=True), _is_required(field)
+        schema = self._schemas.field(field)
+        schema.pop("description", None)
+        return schema, _is_required(field)
 
     def _responses(self, rule: HttpRule) -> Object:
         cases = [ErrorCase(400, "", "")]
@@ -194,7 +202,7 @@ class Operations:
 
     def _success(self, rule: HttpRule) -> Object:
         output_type = rule.method.output_type
-        if output_type.full_name == _HTTP_BODY and not rule.response_body:
+        if output_type.full_name == HTTP_BODY and not rule.response_body:
             return {"200": {"description": "The content.", "content": {"*/*": {}}}}
         if rule.response_body:
             schema = self._schemas.field(output_type.fields_by_name[rule.response_body])
@@ -210,7 +218,7 @@ class Operations:
     def _stream_responses(self, rule: HttpRule) -> Object:
         """Return the responses of a stream: by the Accept header NDJSON, Server-Sent Events, or an array."""
         output_type = rule.method.output_type
-        if output_type.full_name == _HTTP_BODY:
+        if output_type.full_name == HTTP_BODY:
             return {"200": {"description": "The content.", "content": {"*/*": {}}}}
         message = self._schemas.message(output_type)
         status = self._schemas.message(status_pb2.Status.DESCRIPTOR)
@@ -219,15 +227,9 @@ class Operations:
             "description": "One line. A line with `error` is the last one, of a stream that failed.",
             "properties": {"result": message, "error": status},
         }
-        description = (
-            "A stream of messages. `application/x-ndjson`, the default: each line is a JSON object, whose `result`"
-            " is a message. `text/event-stream`, if the Accept header asks for it: the `data` of each event is a"
-            " message; an event `stream_error` holds the google.rpc.Status of a stream that failed."
-            " `application/json`, if only that is accepted: one array; a failure aborts the connection."
-        )
         return {
             "200": {
-                "description": description,
+                "description": _STREAM,
                 "content": {
                     "application/x-ndjson": {"schema": line},
                     "text/event-stream": {"schema": message},
@@ -256,27 +258,36 @@ def _query_fields(
 
     A message inside itself is left out: its parameters would be infinitely many.
     """
+    around = (*around, message_type.full_name)
     for field in message_type.fields:
         if any(contains_path(name, proto_prefix + field.name) for name in bound):
             continue
         name = json_prefix + field.json_name
+        inner = field.message_type
         if field_types.is_map(field):
             if all(text_parser(part) is not None for part in field_types.map_entry_fields(field)):
                 yield name, field
         elif text_parser(field) is not None:
             yield name, field
-        elif not field.is_repeated and _has_fields(field.message_type) and field.message_type.full_name not in around:
-            yield from _query_fields(
-                field.message_type,
-                bound,
-                f"{proto_prefix}{field.name}.",
-                f"{name}.",
-                (*around, message_type.full_name, field.message_type.full_name),
-            )
+        elif (
+            inner is not None
+            and not field.is_repeated
+            and _has_fields(inner)
+            and inner.full_name not in around
+        ):
+            yield from _query_fields(inner, bound, f"{proto_prefix}{field.name}.", f"{name}.", around)
+
+
+def _lower_first(name: str) -> str:
+    return name[0].lower() + name[1:]
 
 
 def _has_fields(message_type: Descriptor) -> bool:
-    return message_type.full_name not in field_types.WELL_KNOWN and message_type.full_name != _HTTP_BODY
+    return message_type.full_name not in field_types.WELL_KNOWN and message_type.full_name != HTTP_BODY
+
+
+def _is_required(field: FieldDescriptor) -> bool:
+    return field_behavior_pb2.REQUIRED in field_behaviors(field)
 
 
 def _path_schema(schema: Object, parameter: PathParameter) -> Object:

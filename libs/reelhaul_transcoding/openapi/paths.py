@@ -56,7 +56,7 @@ class ExpandedPath:
 
 
 class PathExpander:
-    """Expands templates; the names of parameters are those of the resources' patterns, else of collections."""
+    """Expands templates; parameters are named as in the patterns of resources, else by their collections."""
 
     def __init__(self, rules: Iterable[HttpRule]) -> None:
         #: Names by the segments before them, e.g. ("jobs",) -> "job".
@@ -108,7 +108,9 @@ def _pattern_names(rules: Iterable[HttpRule]) -> Iterator[tuple[tuple[str, ...],
 
 def _resource_patterns(rules: Iterable[HttpRule]) -> set[str]:
     files = {message.file for rule in rules for message in (rule.method.input_type, rule.method.output_type)}
-    messages: list[Descriptor] = [message for file in files for message in file.message_types_by_name.values()]
+    messages: list[Descriptor] = [
+        message for file in files for message in file.message_types_by_name.values()
+    ]
     messages += [rule.method.output_type for rule in rules]
     return {
         pattern

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from google.api import field_behavior_pb2, field_info_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from reelhaul_transcoding.binding.request_body import HTTP_BODY
 from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.openapi.comments import to_markdown
 from reelhaul_transcoding.openapi.options import DocumentOptions, Object
 from reelhaul_transcoding.routing.rules import HttpRule
-
-_HTTP_BODY = "google.api.HttpBody"
 
 _SCALARS: dict[int, Object] = {
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
@@ -47,7 +46,7 @@ _WELL_KNOWN: dict[str, Object] = {
         "additionalProperties": True,
     },
     "google.protobuf.Empty": {"type": "object", "additionalProperties": False},
-    _HTTP_BODY: {},
+    HTTP_BODY: {},
 }
 
 # Field types whose zero is no valid value of a required field, so that responses always hold it.
@@ -124,8 +123,7 @@ class Schemas:
         schema = self._field_schema(field)
         constraints = self._options.constrain(field, comment)
         (schema["items"] if schema.get("type") == "array" else schema).update(constraints)
-        names = {} if field.name in ("filter", "order_by") else self._field_names.get(field.file.package, {})
-        if text := to_markdown(comment, names):
+        if text := to_markdown(comment, self._names_in_comment(field)):
             schema["description"] = text
         behaviors = field_behaviors(field)
         if field_behavior_pb2.OUTPUT_ONLY in behaviors:
@@ -135,6 +133,12 @@ class Schemas:
         if field.GetOptions().deprecated:
             schema["deprecated"] = True
         return schema
+
+    def _names_in_comment(self, field: FieldDescriptor) -> Mapping[str, str]:
+        # Filters and orders name fields as the protos do.
+        if field.name in ("filter", "order_by") or field.containing_type is None:
+            return {}
+        return self._field_names.get(field.containing_type.file.package, {})
 
     def _field_schema(self, field: FieldDescriptor) -> Object:
         if field_types.is_map(field):
@@ -197,6 +201,7 @@ class Schemas:
 
     def _is_required(self, field: FieldDescriptor) -> bool:
         """Return whether every value of the message holds *field*, in requests and in responses."""
+        assert field.containing_type is not None
         message = field.containing_type.full_name
         if field_behavior_pb2.REQUIRED in field_behaviors(field):
             is_output = message in self._partial_outputs or message in self._full_outputs

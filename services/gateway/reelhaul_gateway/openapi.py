@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.resources
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from reelhaul.type.v1 import method_policy_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -43,7 +43,13 @@ _SITE_REASONS = re.compile(
 )
 _SITE_REPORTS = "what the site reports"
 # What any call may fail with.
-_COMMON_REASONS = ("FIELD_INVALID", "OVERLOADED", "SERVICE_UNAVAILABLE", "REQUEST_TIMED_OUT", "INTERNAL_ERROR")
+_COMMON_REASONS = (
+    "FIELD_INVALID",
+    "OVERLOADED",
+    "SERVICE_UNAVAILABLE",
+    "REQUEST_TIMED_OUT",
+    "INTERNAL_ERROR",
+)
 _CREDENTIAL_REASONS = (
     "CREDENTIAL_MISSING",
     "CREDENTIAL_INVALID",
@@ -51,14 +57,18 @@ _CREDENTIAL_REASONS = (
     "ADDRESS_FORBIDDEN",
     "RATE_LIMIT_EXCEEDED",
 )
+_NOT_FOUND = "RESOURCE_NOT_FOUND"
 _JOB_ONLY = "(Job.error only)"
 
 
 def build_document(transcoder: Transcoder) -> dict[str, Any]:
     """Return the OpenAPI document of everything that the gateway serves."""
     comments = read_comments(importlib.resources.files("reelhaul").joinpath("protos.binpb").read_bytes())
-    written = yaml.safe_load(importlib.resources.files("reelhaul_gateway").joinpath("openapi.yaml").read_bytes())
-    reasons = _Reasons(comments)
+    written = yaml.safe_load(
+        importlib.resources.files("reelhaul_gateway").joinpath("openapi.yaml").read_bytes()
+    )
+    with_resource = {rule.method.full_name for rule in transcoder.rules if rule.parse_template().variables}
+    reasons = _Reasons(comments, with_resource)
     return build_openapi(
         transcoder,
         DocumentOptions(
@@ -96,10 +106,13 @@ def _note(method: MethodDescriptor) -> str:
 
 
 class _Reasons:
-    """The error reasons of methods, as the comments of methods and services list them."""
+    """The error reasons of methods, as the comments of methods and services list them.
 
-    def __init__(self, comments: Mapping[str, str]) -> None:
-        self._comments = comments
+    *with_resource*: full names of the methods whose path names a resource.
+    """
+
+    def __init__(self, comments: Mapping[str, str], with_resource: Collection[str]) -> None:
+        self._comments, self._with_resource = comments, with_resource
         enum = ErrorReason.DESCRIPTOR.full_name
         self._descriptions = {
             name: to_markdown(comments.get(f"{enum}.{name}", ""), {}) for name in ErrorReason.keys()[1:]
@@ -107,7 +120,11 @@ class _Reasons:
 
     def of(self, method: MethodDescriptor) -> list[ErrorCase]:
         """Return the errors of *method*, in the order of ErrorReason."""
-        names = {*_COMMON_REASONS, *self._named(method.containing_service.full_name), *self._of_method(method)}
+        # Services list it for all of their methods, also for those that create or list resources.
+        names = {*_COMMON_REASONS, *self._named(method.containing_service.full_name)} - {_NOT_FOUND}
+        names |= self._of_method(method)
+        if method.full_name in self._with_resource:
+            names.add(_NOT_FOUND)
         names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
         return [
             ErrorCase(_http_status(name), name, description)
