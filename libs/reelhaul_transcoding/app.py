@@ -12,6 +12,7 @@ from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.dispatcher import Dispatcher, Target
 from reelhaul_transcoding.errors import TranscodingError
 from reelhaul_transcoding.http.asgi import (
+    BodyStream,
     ClientDisconnected,
     Receive,
     Scope,
@@ -81,8 +82,13 @@ class Transcoder:
             return
         match = self._dispatcher.match(method, scope)
         headers = dict(scope["headers"])
-        body = await read_body(receive, headers, self._options.max_request_bytes)
-        call = self._dispatcher.build_call(match, scope, headers, body)
+        if match.target.binding.client_streaming:
+            stream = BodyStream(receive)
+            call = self._dispatcher.build_stream_call(match, scope, headers, aiter(stream))
+            receive = stream.receive
+        else:
+            body = await read_body(receive, headers, self._options.max_request_bytes)
+            call = self._dispatcher.build_call(match, scope, headers, body)
         if not match.target.binding.server_streaming:
             await self._respond_unary(match.target, call, headers, receive, send)
         elif method == "HEAD":

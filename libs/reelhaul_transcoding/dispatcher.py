@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -64,10 +64,26 @@ class Dispatcher:
         binding = match.target.binding
         return Call(
             binding.path,
-            binding.build_requests(match.variables, scope["query_string"], headers, body),
-            binding.client_streaming,
+            binding.build_request(match.variables, scope["query_string"], headers, body),
             self._options.headers.to_metadata(scope["headers"]),
             _timeout(headers, binding.max_timeout),
+        )
+
+    def build_stream_call(
+        self,
+        match: Match[Target],
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        chunks: AsyncIterator[bytes],
+    ) -> Call:
+        """Return the upstream call for a client stream of *chunks*. Raises TranscodingError."""
+        binding = match.target.binding
+        return Call(
+            binding.path,
+            b"",
+            self._options.headers.to_metadata(scope["headers"]),
+            _timeout(headers, binding.max_timeout),
+            binding.build_stream(match.variables, scope["query_string"], headers, chunks),
         )
 
 
