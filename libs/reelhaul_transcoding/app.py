@@ -22,7 +22,7 @@ from reelhaul_transcoding.http.asgi import (
     send_response,
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
-from reelhaul_transcoding.http.headers import http_status_from_metadata
+from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.streams import Framing, StreamWriter, relay_stream, select_framing
@@ -81,7 +81,7 @@ class Transcoder:
         if method == "OPTIONS" and await self._respond_to_options(scope, send):
             return
         match = self._dispatcher.match(method, scope)
-        headers = dict(scope["headers"])
+        headers = combine_headers(scope["headers"])
         if match.target.binding.client_streaming:
             stream = BodyStream(receive)
             call = self._dispatcher.build_stream_call(match, scope, headers, aiter(stream))

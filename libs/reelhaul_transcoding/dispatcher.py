@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -18,6 +19,9 @@ from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.router import Match, Router
 from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
+
+# What a path may contain without an escape (RFC 3986 section 3.3).
+_PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Dispatcher:
 
 def _raw_path(scope: Scope) -> bytes:
     """Return the path below the root path: an application that mounts this one leaves its prefix in both."""
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    # raw_path is optional in ASGI, and path is decoded: what decoding would change is encoded again.
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_CHARACTERS).encode()
     return raw_path.removeprefix(scope["root_path"].encode()) if scope.get("root_path") else raw_path
 
 

@@ -15,7 +15,8 @@ from tests.libs.lab import CannedUpstream, EchoUpstream
 
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.codec.json_stream import JsonSplitter
-from reelhaul_transcoding.errors import ErrorKind
+from reelhaul_transcoding.errors import ErrorKind, FieldError
+from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
 from reelhaul_transcoding.upstream import UnaryResponse
@@ -176,6 +177,39 @@ async def test_unbound_body_is_rejected() -> None:
     assert response.status == 400
 
 
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"path": "/v1/all/a%b", "raw_path": b"/v1/all/a%25b"}, "a%b"),
+        ({"path": "/v1/all/a%b?c"}, "a%b?c"),
+        ({"path": "/v1/all/a?x=1", "raw_path": b"/v1/all/a?x=1"}, "a"),
+    ],
+)
+async def test_servers_differ_in_the_path_that_they_report(scope, expected) -> None:
+    """Without raw_path the decoded path is data; a query in raw_path is not part of the path."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [], **scope}
+    await _app(EchoUpstream())(scope, receive, send)
+    assert json.loads(sent[1]["body"]) == {"s": expected}
+
+
+async def test_repeated_headers_are_combined() -> None:
+    """A second deadline is not ignored, and a binary header may hold several values."""
+    headers = [(b"grpc-timeout", b"5S"), (b"grpc-timeout", b"9S")]
+    with pytest.raises(FieldError, match="grpc-timeout"):
+        parse_grpc_timeout(combine_headers(headers)[b"grpc-timeout"].decode())
+    assert combine_headers([(b"accept", b"a"), (b"te", b"b")]) == {b"accept": b"a", b"te": b"b"}
+    binary = [(b"grpc-metadata-x-bin", b"YQ==,Yg"), (b"grpc-metadata-x-bin", b"Yw==")]
+    assert HeaderPolicy().to_metadata(binary) == [("x-bin", b"a"), ("x-bin", b"b"), ("x-bin", b"c")]
+
+
 async def test_response_metadata() -> None:
     """It selects another 2xx; listed keys keep their names, others get a prefix, gRPC's own are dropped."""
 
@@ -194,6 +228,17 @@ async def test_response_metadata() -> None:
     assert response.headers["location"] == "/v1/x"
     assert response.headers["grpc-metadata-color"] == "red"
     assert not any("grpc-status" in name for name in response.headers)
+
+
+async def test_upstream_selects_no_content() -> None:
+    """A 204 has neither a body nor its headers (RFC 9110)."""
+
+    class EmptyUpstream(EchoUpstream):
+        async def unary(self, call):
+            return UnaryResponse(call.message, [("x-http-code", "204")])
+
+    response = await asgi.request(_app(EmptyUpstream()), "GET", "/foo?i=1")
+    assert (response.status, response.body, response.headers) == (204, b"", {})
 
 
 async def test_retry_after_and_challenge() -> None:

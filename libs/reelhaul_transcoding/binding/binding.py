@@ -94,6 +94,8 @@ class Binding:
         request = self._request_class()
         if has_value:
             self._body.set(request, value, headers)
+        else:
+            self._body.set_empty(request)
         self._bind(request, variables, query, headers, value)
         return bytes(request.SerializeToString())
 
@@ -125,6 +127,8 @@ class Binding:
                 request = self._request_class()
                 if has_value:
                     self._body.set(request, value, headers)
+                else:
+                    self._body.set_empty(request)
                 if number == 1:
                     self._bind(request, variables, query, headers, value)
                 yield request.SerializeToString()

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.codec.decoder import Decoder, Setter
 from reelhaul_transcoding.codec.json_stream import JsonSplitter
 from reelhaul_transcoding.codec.strict_json import parse_json
@@ -88,6 +89,17 @@ class BodyReader:
             target.content_type = headers.get(b"content-type", b"").decode("latin-1")
         elif self._set is not None:
             self._set(request, value, self.field_name)
+
+    def set_empty(self, request: Any) -> None:
+        """Set *request* from an empty body: the field that bodies set becomes an empty message.
+
+        As in Envoy. A scalar, a repeated field or a type with a JSON form of its own stays unset.
+        """
+        field = self._field
+        if field is None or field.message_type is None or field.is_repeated:
+            return
+        if field.message_type.full_name not in field_types.WELL_KNOWN:
+            getattr(request, field.name).SetInParent()
 
     def _body_field(self) -> FieldDescriptor | None:
         if self._rule.body in ("", "*"):

@@ -17,6 +17,7 @@ Header = tuple[bytes, bytes]
 # A client that is still sending when we close the connection sees a reset instead of our
 # response: a body up to this factor too large is read to its end before it is rejected.
 _DISCARD_FACTOR = 4
+_STATUSES_WITHOUT_BODY = frozenset({204, 304})
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
@@ -75,9 +76,12 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 async def send_response(
     send: Send, status: int, headers: list[Header], body: bytes, *, content_type: bytes = b"application/json"
 ) -> None:
-    """Send a whole response."""
-    length = str(len(body)).encode()
-    all_headers = [(b"content-type", content_type), (b"content-length", length), *headers]
+    """Send a whole response. *body* is dropped if *status* has none (RFC 9110 section 6.4.1)."""
+    if status in _STATUSES_WITHOUT_BODY:
+        body, all_headers = b"", headers
+    else:
+        length = str(len(body)).encode()
+        all_headers = [(b"content-type", content_type), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
 
