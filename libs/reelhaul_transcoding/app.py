@@ -47,7 +47,10 @@ class Transcoder:
         self._open_streams = OpenStreams()
         #: Writes errors in this transcoder's form, also for the host's own responses.
         self.statuses = StatusWriter(
-            Encoder(), describe=self._options.describe_error, challenge=self._options.challenge
+            Encoder(),
+            describe=self._options.describe_error,
+            challenge=self._options.challenge,
+            http_status=self._options.http_status,
         )
         self._websockets = WebSocketHandler(self._dispatcher, self.statuses, self._open_streams)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from google.protobuf.message import Message
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 
 _MAX_NAME_LENGTH = 300
 
@@ -70,6 +70,8 @@ class TranscodingError(Exception):
 
 #: Returns the details that the host application adds to the Status of an error.
 DescribeError = Callable[[TranscodingError], Sequence[Message]]
+#: Returns the HTTP status of a failure, e.g. by the reason in its details; None: that of its code.
+SelectHttpStatus = Callable[[status_pb2.Status], int | None]
 
 
 class FieldError(TranscodingError):
