@@ -12,6 +12,7 @@ from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.dispatcher import Dispatcher, Target
 from reelhaul_transcoding.errors import TranscodingError
 from reelhaul_transcoding.http.asgi import (
+    BodyStream,
     ClientDisconnected,
     Receive,
     Scope,
@@ -21,7 +22,7 @@ from reelhaul_transcoding.http.asgi import (
     send_response,
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
-from reelhaul_transcoding.http.headers import http_status_from_metadata
+from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import HttpRule
@@ -47,7 +48,10 @@ class Transcoder:
         self._open_streams = OpenStreams()
         #: Writes errors in this transcoder's form, also for the host's own responses.
         self.statuses = StatusWriter(
-            Encoder(), describe=self._options.describe_error, challenge=self._options.challenge
+            Encoder(),
+            describe=self._options.describe_error,
+            challenge=self._options.challenge,
+            http_status=self._options.http_status,
         )
         self._websockets = WebSocketHandler(self._dispatcher, self.statuses, self._open_streams)
 
@@ -91,9 +95,14 @@ class Transcoder:
         if method == "OPTIONS" and await self._respond_to_options(scope, send):
             return
         match = self._dispatcher.match(method, scope)
-        headers = dict(scope["headers"])
-        body = await read_body(receive, headers, self._options.max_request_bytes)
-        call = self._dispatcher.build_call(match, scope, headers, body)
+        headers = combine_headers(scope["headers"])
+        if match.target.binding.client_streaming:
+            stream = BodyStream(receive)
+            call = self._dispatcher.build_stream_call(match, scope, headers, aiter(stream))
+            receive = stream.receive
+        else:
+            body = await read_body(receive, headers, self._options.max_request_bytes)
+            call = self._dispatcher.build_call(match, scope, headers, body)
         if not match.target.binding.server_streaming:
             await self._respond_unary(match.target, call, headers, receive, send)
         elif method == "HEAD":

@@ -14,6 +14,7 @@ from grpc import aio
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.archives import ArchiveDownloads
+from reelhaul_gateway.certificate import Certificate, CertificateError
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.documentation import DocumentationEndpoints
@@ -27,7 +28,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import may_be_several
+from reelhaul_runtime.settings import InvalidSetting, may_be_several
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -88,6 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 keep_alive=settings.gateway_keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                certificate=_load_certificate(settings),
             )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
@@ -153,6 +155,16 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         min_body_rate=settings.gateway_min_body_rate,
         total_body_bytes=settings.gateway_max_total_body_bytes,
     )
+
+
+def _load_certificate(settings: Settings) -> Certificate | None:
+    """Return the certificate of the settings; None without one. Raises InvalidSetting."""
+    if settings.gateway_tls_certificate is None or settings.gateway_tls_key is None:
+        return None
+    try:
+        return Certificate(settings.gateway_tls_certificate, settings.gateway_tls_key)
+    except CertificateError as error:
+        raise InvalidSetting(f"REELHAUL_GATEWAY_TLS_CERTIFICATE: {error}") from error
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
