@@ -1,0 +1,110 @@
+"""Random requests by the OpenAPI document: each response must be one that the document allows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import hypothesis
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+from schemathesis import APIOperation, Case, CheckContext, GenerationMode, Response
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+_TIMEOUT_SECONDS = 20
+
+
+def is_no_server_failure(ctx: CheckContext, response: Response, case: Case) -> bool | None:
+    """Fail for 5xx, other than a 501 that the operation documents."""
+    if response.status_code == 501 and "501" in case.operation.definition.raw["responses"]:
+        return None
+    return not_a_server_error(ctx, response, case)
+
+
+_CHECKS = [
+    is_no_server_failure,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+def load(document: Mapping[str, Any]) -> list[APIOperation]:
+    """Return the operations of *document*, without default responses: each status must be documented itself."""
+    strict = copy.deepcopy(dict(document))
+    for item in strict["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("default", None)
+    schema = schemathesis.openapi.from_dict(strict)
+    return [result.ok() for result in schema.get_all_operations()]
+
+
+def fuzz(
+    operation: APIOperation,
+    base_url: str,
+    session: requests.Session,
+    *,
+    examples: int,
+    seed: int,
+    known: Mapping[str, str],
+) -> list[str]:
+    """Send *examples* valid and as many invalid requests; return what is wrong with the responses.
+
+    *known* are path parameters of resources that exist: as many requests again name these.
+    """
+    names = {parameter.name for parameter in operation.path_parameters}
+    paths: list[dict[str, str] | None] = [None]
+    if names and names <= known.keys():
+        paths.append({name: known[name] for name in names})
+    strategies = [
+        operation.as_strategy(mode, path_parameters=path_parameters)
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        for path_parameters in paths
+    ]
+    # Streams of existing resources do not end by themselves.
+    headers = {"X-Server-Timeout": "0.2"} if _is_stream(operation) else {}
+    failures: dict[str, None] = {}
+
+    def send(case: Case) -> None:
+        try:
+            response = case.call(base_url, session, headers=headers, timeout=_TIMEOUT_SECONDS)
+            case.validate_response(response, checks=_CHECKS)
+        except FailureGroup as group:
+            for failure in group.exceptions:
+                failures[f"{case.as_curl_command()}\n{failure}"] = None
+
+    for strategy in strategies:
+        _run(send, strategy, examples, seed)
+    return list(failures)
+
+
+def _run(send: Callable[[Case], None], strategy: SearchStrategy[Case], examples: int, seed: int) -> None:
+    run = hypothesis.given(strategy)(send)
+    run = settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )(run)
+    # An operation without parameters has no invalid requests.
+    with suppress(Unsatisfiable):
+        hypothesis.seed(seed)(run)()
+
+
+def _is_stream(operation: APIOperation) -> bool:
+    response = operation.definition.raw["responses"].get("200", {})
+    return "text/event-stream" in response.get("content", {})
