@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import hypothesis
 import requests
 import schemathesis
@@ -43,7 +44,7 @@ _CHECKS = [
 
 
 def load(document: Mapping[str, Any]) -> list[APIOperation]:
-    """Return the operations of *document*, without default responses: each status must be documented itself."""
+    """Return the operations of *document*, without default responses: each status must be documented."""
     strict = copy.deepcopy(dict(document))
     for item in strict["paths"].values():
         for operation in item.values():
@@ -108,3 +109,17 @@ def _run(send: Callable[[Case], None], strategy: SearchStrategy[Case], examples:
 def _is_stream(operation: APIOperation) -> bool:
     response = operation.definition.raw["responses"].get("200", {})
     return "text/event-stream" in response.get("content", {})
+
+
+def create_resources(http: httpx.Client) -> dict[str, str]:
+    """Create a job that waits, a schedule and a destination; return the path parameters that name them."""
+    job = {"url": "https://media.example/fuzz", "scheduleTime": "2100-01-01T00:00:00Z"}
+    schedule = {"jobTemplate": {"url": "https://media.example/fuzz"}, "cron": "0 0 1 1 *"}
+    job_id = _create(http, "/v1/jobs", job)
+    return {"job_id": job_id, "job": job_id, "schedule": _create(http, "/v1/schedules", schedule)}
+
+
+def _create(http: httpx.Client, path: str, resource: Mapping[str, Any]) -> str:
+    response = http.post(path, json=resource)
+    response.raise_for_status()
+    return str(response.json()["name"]).rpartition("/")[2]
