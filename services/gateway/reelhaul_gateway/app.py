@@ -66,7 +66,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
-        probes = ProbeEndpoints(health)
+        probes = ProbeEndpoints(health, transcoder.statuses)
         app = RequestMiddleware(
             Endpoints(probes, downloads, archive_downloads, transcoder),
             transcoder.statuses,
