@@ -131,6 +131,19 @@ class BodyTooLarge(TranscodingError):
         )
 
 
+class MessageTooLarge(TranscodingError):
+    """A message of a client stream exceeds the limit: 413."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            ErrorKind.SIZE,
+            code_pb2.INVALID_ARGUMENT,
+            f"a message of the stream is larger than {limit} bytes",
+            subject="body",
+            http_status=413,
+        )
+
+
 class UnsupportedMediaType(TranscodingError):
     """The media type or encoding of the body is not supported: 415."""
 

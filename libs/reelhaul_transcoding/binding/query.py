@@ -20,9 +20,8 @@ _MAX_CACHED_PATHS = 256
 class QueryBinder:
     """Sets fields of messages of one type from query strings.
 
-    Unknown parameters are rejected, or ignored with *ignore_unknown* and those in *ignored*. A
-    parameter never
-    overrides a field that the path or the body sets (*bound*, or all fields with
+    Unknown parameters are rejected; those in *ignored* are ignored, or all with *ignore_unknown*. A
+    parameter never overrides a field that the path or the body sets (*bound*, or all fields with
     *whole_body*): it is ignored, or rejected with *reject_conflicts*.
     """
 

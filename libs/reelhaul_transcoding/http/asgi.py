@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -42,6 +43,24 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
         raise BodyTooLarge(limit)
     body = bytes(buffer)
     return _inflate(body, headers[b"content-encoding"], limit) if b"content-encoding" in headers else body
+
+
+class BodyStream:
+    """A request body as it arrives: an asynchronous iterable of chunks, which raises ClientDisconnected."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in _chunks(self._receive):
+            yield chunk
+        self._ended.set()
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI message after the body; waits for its end."""
+        await self._ended.wait()
+        return await self._receive()
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -12,11 +12,12 @@ from functools import partial
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import archives, files
+from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.certificate import Certificate, CertificateError
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
+from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
@@ -66,9 +67,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
+        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
         probes = ProbeEndpoints(health, transcoder.statuses)
         app = RequestMiddleware(
-            Endpoints(probes, downloads, archive_downloads, transcoder),
+            Endpoints(probes, downloads, archive_downloads, documents, transcoder),
             transcoder.statuses,
             allow_anyone=settings.auth == "none",
             has_effects=partial(has_effects, transcoder),
@@ -99,17 +101,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 
 class Endpoints:
-    """Selects between the probes, downloads of artifacts and archives, and the routes of the protos."""
+    """Selects between the probes, downloads of artifacts and archives, the documentation, and the routes."""
 
     def __init__(
         self,
         probes: ProbeEndpoints,
         downloads: ArtifactDownloads,
         archive_downloads: ArchiveDownloads,
+        documents: DocumentationEndpoints,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
         self._downloads, self._archive_downloads = downloads, archive_downloads
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
@@ -118,6 +122,8 @@ class Endpoints:
             await self._downloads(scope, receive, send)
         elif scope["type"] == "http" and archives.is_archive(scope):
             await self._archive_downloads(scope, receive, send)
+        elif scope["type"] == "http" and documentation.is_documentation(scope):
+            await self._documents(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
 
