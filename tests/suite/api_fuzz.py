@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -112,8 +113,9 @@ def _is_stream(operation: APIOperation) -> bool:
 
 
 def create_resources(http: httpx.Client) -> dict[str, str]:
-    """Create a job that waits, a schedule and a destination; return the path parameters that name them."""
-    job = {"url": "https://media.example/fuzz", "scheduleTime": "2100-01-01T00:00:00Z"}
+    """Create a job that waits and a schedule; return the path parameters that name them."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    job = {"url": "https://media.example/fuzz", "scheduleTime": tomorrow.isoformat()}
     schedule = {"jobTemplate": {"url": "https://media.example/fuzz"}, "cron": "0 0 1 1 *"}
     job_id = _create(http, "/v1/jobs", job)
     return {"job_id": job_id, "job": job_id, "schedule": _create(http, "/v1/schedules", schedule)}

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import deno
@@ -52,15 +53,16 @@ def test_python_client(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyP
         importlib.import_module(f"reelhaul_client.api.downloads.{name}").sync
         for name in ("create_download", "get_download", "list_downloads")
     )
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
     request = models.CreateDownloadRequest.from_dict(
-        {"url": "https://media.example/python", "schedule_time": "2100-01-01T00:00:00Z", "labels": {"a": "b"}}
+        {"url": "https://media.example/python", "schedule_time": tomorrow.isoformat(), "labels": {"a": "b"}}
     )
     client_class = importlib.import_module("reelhaul_client").Client
     with client_class(suite.address("gateway"), httpx_args={"trust_env": False}) as client:
         created = create(client=client, body=request, idempotency_key="of the generated client")
         assert isinstance(created, models.Download), created
         read = get(created.job_id, client=client)
-        assert (read.status, read.schedule_time.year) == (models.DownloadStatus.QUEUED, 2100)
+        assert (read.status, read.schedule_time) == (models.DownloadStatus.QUEUED, tomorrow)
         assert read.labels.additional_properties == {"a": "b"}
         listed = list_(client=client, page_size=100)
         assert created.job_id in [download.job_id for download in listed.jobs]
@@ -74,7 +76,9 @@ def test_typescript_client(suite: Suite, tmp_path: Path) -> None:
     shutil.copytree(_TYPESCRIPT, tmp_path, dirs_exist_ok=True)
     (tmp_path / "openapi.json").write_bytes(suite.http.get("/openapi.json").content)
     # Packages come from the npm registry; --frozen allows only those of deno.lock, with its hashes.
-    _run_deno(tmp_path, "run", "--frozen", "-A", "npm:openapi-typescript@7.13.0", "openapi.json", "-o", "api.ts")
+    _run_deno(
+        tmp_path, "run", "--frozen", "-A", "npm:openapi-typescript@7.13.0", "openapi.json", "-o", "api.ts"
+    )
     output = _run_deno(
         tmp_path, "run", "--frozen", "--check", "--allow-net=127.0.0.1", "client.ts", suite.address("gateway")
     )

@@ -8,7 +8,7 @@ const client = createClient<paths>({ baseUrl: Deno.args[0] });
 const body: CreateDownloadRequest = {
   url: "https://media.example/typescript",
   quality: "1080p",
-  schedule_time: "2100-01-01T00:00:00Z",
+  schedule_time: new Date(Date.now() + 86_400_000).toISOString(),
 };
 const created = await client.POST("/api/v1/download", { body });
 if (created.data === undefined) throw new Error(created.error.message);
