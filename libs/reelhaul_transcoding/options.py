@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import MethodDescriptor
 
-from reelhaul_transcoding.errors import DescribeError
+from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus
 from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.routing.percent import Unescape
 
@@ -31,6 +31,8 @@ class Options:
     max_timeout: Callable[[MethodDescriptor], float] = _default_timeout
     #: Returns details that come first in the Status of an error of the transcoder itself.
     describe_error: DescribeError | None = None
+    #: Returns the HTTP status of a failure; None: that of its code (google/rpc/code.proto).
+    http_status: SelectHttpStatus | None = None
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
     #: Ignore query parameters that match no field, instead of 400.
@@ -62,6 +64,8 @@ class Options:
     compress_from_bytes: int = 2048
     #: Whether the responses of a method include fields without presence at their default.
     emit_defaults: Callable[[MethodDescriptor], bool] = _never
+    #: Send a stream as one JSON array to clients that prefer application/json; otherwise as NDJSON.
+    json_arrays: bool = False
     #: Seconds without a message after which the response of a stream starts, and between pings.
     stream_start_seconds: float = 1.0
     ping_seconds: float = 15.0

@@ -39,30 +39,8 @@ def parse_json(text: bytes) -> Any:
         raise FieldError("", f"the body is not JSON: {error.msg} at {position}") from error
     except ValueError as error:
         raise FieldError("", f"the body is not JSON: {error}") from error
-    _check_values(text, [value])
+    _check_value(text, value)
     return value
-
-
-def parse_json_stream(text: bytes, max_values: int) -> list[Any]:
-    """Parse JSON values that follow each other, e.g. NDJSON; stops after *max_values* + 1.
-
-    As strict as ``parse_json``. Raises FieldError.
-    """
-    _check_size(text)
-    values: list[Any] = []
-    try:
-        decoded = text.decode()
-        position = _skip_whitespace(decoded, 0)
-        while position < len(decoded) and len(values) <= max_values:
-            value, end = _DECODER.raw_decode(decoded, position)
-            values.append(value)
-            position = _skip_whitespace(decoded, end)
-    except RecursionError as error:
-        raise _too_deep() from error
-    except ValueError as error:
-        raise FieldError("", "the body is not a stream of JSON values") from error
-    _check_values(text, values)
-    return values
 
 
 def _parse_one(text: str) -> Any:
@@ -129,19 +107,19 @@ def _has_too_many_values(text: bytes) -> bool:
     return separators > _MAX_VALUES
 
 
-def _check_values(text: bytes, values: list[Any]) -> None:
-    """Raise FieldError if the *values* of *text* are nested too deep, or have lone surrogates."""
+def _check_value(text: bytes, value: Any) -> None:
+    """Raise FieldError if the *value* of *text* is nested too deep, or has lone surrogates."""
     if len(text) > _MAX_DEPTH and text.count(b"{") + text.count(b"[") > _MAX_DEPTH:
-        _check_depth(values)
+        _check_depth(value)
     if b"\\u" in text and _SURROGATE_ESCAPE.search(text):
         try:
-            json.dumps(values, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise FieldError("", "the body contains a lone surrogate") from error
 
 
-def _check_depth(values: list[Any]) -> None:
-    level = [value for value in values if isinstance(value, dict | list)]
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(_MAX_DEPTH):
         level = [
             item

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from reelhaul_gateway.certificate import CertificateError, load_context
 from reelhaul_runtime.settings import SuiteSettings
 
 
@@ -34,3 +35,18 @@ class Settings(SuiteSettings):
     #: How artifacts are downloaded from /v1/artifacts/{artifact}:download unless the request says otherwise:
     #: through the gateway, or by a redirect to a signed link of storage.
     gateway_downloads: Literal["stream", "redirect"] = "stream"
+
+    @model_validator(mode="after")
+    def _check_certificate(self) -> Self:
+        certificate, key = self.gateway_tls_certificate, self.gateway_tls_key
+        if certificate is not None and key is not None:
+            try:
+                load_context(certificate, key)
+            except CertificateError as error:
+                name = "KEY" if error.file == key else "CERTIFICATE"
+                raise ValueError(f"REELHAUL_GATEWAY_TLS_{name}: {error}") from None
+        elif certificate is not None:
+            raise ValueError("REELHAUL_GATEWAY_TLS_KEY is not set: TLS needs that of the certificate")
+        elif key is not None:
+            raise ValueError("REELHAUL_GATEWAY_TLS_CERTIFICATE is not set: TLS needs that of the key")
+        return self
