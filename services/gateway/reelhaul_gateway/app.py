@@ -73,7 +73,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
         documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
-        probes = ProbeEndpoints(health)
+        probes = ProbeEndpoints(health, transcoder.statuses)
         app = RequestMiddleware(
             Endpoints(probes, downloads, archive_downloads, documents, transcoder),
             transcoder.statuses,
