@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
@@ -25,6 +25,7 @@ from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
 from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.routing.rules import HttpRule
 from reelhaul_transcoding.streams import Framing, StreamWriter, relay_stream, select_framing
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import WebSocketHandler
@@ -67,6 +68,16 @@ class Transcoder:
             await self.statuses.send_status(send, error.status, headers)
         except TranscodingError as error:
             await self.statuses.send_error(send, error)
+
+    @property
+    def rules(self) -> Sequence[HttpRule]:
+        """Every HTTP binding that this transcoder serves, in the order of the services."""
+        return self._dispatcher.rules
+
+    @property
+    def options(self) -> Options:
+        """What this transcoder accepts, rejects and writes."""
+        return self._options
 
     def find_method(self, scope: Scope) -> MethodDescriptor | None:
         """Return the RPC that answers the request of *scope*; None if it is rejected without one."""

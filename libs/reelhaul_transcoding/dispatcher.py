@@ -17,7 +17,7 @@ from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.router import Match, Router
-from reelhaul_transcoding.routing.rules import http_rules
+from reelhaul_transcoding.routing.rules import HttpRule, http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
 
 # What a path may contain without an escape (RFC 3986 section 3.3).
@@ -38,10 +38,13 @@ class Dispatcher:
     def __init__(self, services: Iterable[tuple[ServiceDescriptor, Upstream]], options: Options) -> None:
         self._options = options
         self._router: Router[Target] = Router(options.unescape)
+        #: Every rule that is routed, in the order of the services.
+        self.rules: list[HttpRule] = []
         encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
         decoder = Decoder(ignore_unknown_fields=options.ignore_unknown_fields)
         for service, upstream in services:
             for rule in http_rules([service]):
+                self.rules.append(rule)
                 template = rule.parse_template()
                 encoder = encoders[options.emit_defaults(rule.method)]
                 binding = Binding(rule, template, options, decoder, encoder)
