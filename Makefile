@@ -95,16 +95,18 @@ buf: third_party
 	  echo "$(BIN)/buf breaking --against main"; $(BIN)/buf breaking --against "$$old"; \
 	fi
 
-protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 from protos/
+protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 and docs/openapi.json from protos/
 	@find libs/reelhaul -path '*/v1/*' -delete
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  -I$$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(os.path.dirname(list(google.rpc.__path__)[0])))') \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs $(PROTO_SOURCES)
+	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs \
+	  --include_source_info --descriptor_set_out=libs/reelhaul/protos.binpb $(PROTO_SOURCES)
 	@find libs/reelhaul -type d -name v1 -exec touch {}/__init__.py {}/../__init__.py \;
+	$(BIN)/python -m tests.gateway.document docs/openapi.json
 
 protos-fresh: protos
-	@test -z "$$(git status --porcelain libs/reelhaul)" || { git status --short libs/reelhaul; echo 'generated code is stale: run make protos and commit'; exit 1; }
+	@test -z "$$(git status --porcelain libs/reelhaul docs/openapi.json)" || { git status --short libs/reelhaul docs/openapi.json; echo 'generated code is stale: run make protos and commit'; exit 1; }
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)

@@ -27,12 +27,13 @@ class Request:
 
     method: str
     target: str
-    expected: Any
+    expected: Any = None
     body: bytes = b""
+    accept: str = "application/json"
 
     def serialize(self) -> bytes:
         """Return the request as sent over HTTP/1.1."""
-        head = f"{self.method} {self.target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
+        head = f"{self.method} {self.target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {self.accept}\r\n"
         if self.body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
         return head.encode() + b"\r\n" + self.body
@@ -59,16 +60,42 @@ class Target:
     async def load(self, request: Request, connections: int, seconds: float) -> LoadResult:
         """Send *request* over *connections* for *seconds*. Raises RuntimeError if a response is wrong."""
         size = await self._check(request)
+        cpu = self.process.cpu_seconds
+        async with self._client("load", request, str(size), str(connections), str(seconds)) as client:
+            summary = await _read_summary(client)
+        cpu = (self.process.cpu_seconds - cpu) / summary["responses"] * 1e6
+        return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
+
+    async def watch(self, request: Request, watchers: int, seconds: float) -> LoadResult:
+        """Watch with *watchers* for *seconds*; the result counts events.
+
+        Raises RuntimeError if a stream ends, or if an event is missing.
+        """
+        async with self._client("watchers", request, str(watchers), str(seconds)) as client:
+            assert client.stdout is not None
+            await client.stdout.readline()
+            cpu = self.process.cpu_seconds
+            summary = await _read_summary(client)
+            cpu = (self.process.cpu_seconds - cpu) / summary["events"] * 1e6
+        return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
+
+    @asynccontextmanager
+    async def _client(
+        self, module: str, request: Request, *arguments: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run a client process until it ends, or kill it if the block fails."""
         with tempfile.NamedTemporaryFile(prefix="reelhaul-bench-") as file:
             file.write(request.serialize())
             file.flush()
-            arguments = [str(self.port), file.name, str(size), str(connections), str(seconds)]
-            cpu = self.process.cpu_seconds
-            summary = await run_json("bench.gateway.load", *arguments)
-        if summary["errors"]:
-            raise RuntimeError(f"{self.name}: {request.target}: {summary['errors']}")
-        cpu = (self.process.cpu_seconds - cpu) / summary["responses"] * 1e6
-        return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
+            command = python_command("-m", f"bench.gateway.{module}", str(self.port), file.name, *arguments)
+            client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            try:
+                yield client
+            except BaseException:
+                client.kill()
+                raise
+            finally:
+                await client.wait()
 
     async def _check(self, request: Request) -> int:
         """Check one response by value; return the size of its body."""
@@ -83,15 +110,13 @@ class Target:
         return length
 
 
-async def run_json(module: str, *arguments: str) -> Any:
-    """Run a Python module as a process and return the JSON that it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *python_command("-m", module, *arguments), stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{module} exited with {process.returncode}")
-    return json.loads(output)
+async def _read_summary(client: asyncio.subprocess.Process) -> Any:
+    """Return the JSON that *client* prints. Raises RuntimeError if it lists errors."""
+    assert client.stdout is not None
+    summary = json.loads(await client.stdout.readline() or '{"errors": ["the client has failed"]}')
+    if summary["errors"]:
+        raise RuntimeError(f"wrong responses: {summary['errors']}")
+    return summary
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import MethodDescriptor
 
-from reelhaul_transcoding.errors import DescribeError
+from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus
 from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.routing.percent import Unescape
 
@@ -31,6 +31,8 @@ class Options:
     max_timeout: Callable[[MethodDescriptor], float] = _default_timeout
     #: Returns details that come first in the Status of an error of the transcoder itself.
     describe_error: DescribeError | None = None
+    #: Returns the HTTP status of a failure; None: that of its code (google/rpc/code.proto).
+    http_status: SelectHttpStatus | None = None
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
     #: Ignore query parameters that match no field, instead of 400.

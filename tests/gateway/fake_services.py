@@ -23,7 +23,7 @@ from reelhaul.storage.v1 import (
 from reelhaul.type.v1 import media_pb2
 from reelhaul_gateway.app import running
 from reelhaul_gateway.settings import Settings
-from reelhaul_runtime.errors import NotFound, Unavailable
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
@@ -39,6 +39,8 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
 
     def __init__(self) -> None:
         self.stored: dict[str, job_pb2.Job] = {}
+        #: What GetJob raises, by the name of the job.
+        self.failures: dict[str, ReelhaulError] = {}
         self.create_requests: list[job_service_pb2.CreateJobRequest] = []
         self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
         self.metadata: list[dict[str, Any]] = []
@@ -49,6 +51,8 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         if request.name == "jobs/missing":
             raise NotFound(request.name)
+        if request.name in self.failures:
+            raise self.failures[request.name]
         if request.name == "jobs/slow":
             await self._wait_for_cancel()
         return self.stored.get(request.name) or _job(request.name)

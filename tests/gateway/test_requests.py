@@ -7,6 +7,9 @@ import gzip
 import json
 import logging
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.errors import ReelhaulError
+
 
 async def test_job_as_json(client):
     """Names in lowerCamelCase, whole doubles without a fraction, 64-bit integers as strings."""
@@ -103,11 +106,38 @@ async def test_unknown_methods_and_paths(client):
     assert response.status_code == 405
     assert response.headers["allow"] == "GET, POST"
     unknown = (await client.get("/v1/nowhere")).json()
-    assert unknown["details"][0]["reason"] == "METHOD_UNSUPPORTED"
-    assert unknown["details"][0]["metadata"] == {"method": "GET /v1/nowhere"}
+    assert unknown["details"][0]["reason"] == "ROUTE_UNKNOWN"
+    assert unknown["details"][0]["metadata"] == {"path": "/v1/nowhere"}
     assert (await client.options("/v1/jobs/018f")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
     head = await client.head("/v1/jobs/018f")
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_failure_of_a_site_is_no_server_error(client, harness):
+    """An alert on 5xx means this server: a site's trouble is 424, an egress or extractor at fault 502."""
+    expected = {
+        "UPSTREAM_THROTTLED": 424,
+        "UPSTREAM_BLOCKED": 424,
+        "UPSTREAM_STALLED": 424,
+        "UPSTREAM_UNAVAILABLE": 424,
+        "DESTINATION_UNAVAILABLE": 424,
+        "EXTRACTOR_FAILED": 502,
+        "MEDIA_NOT_FOUND": 404,
+        "MEDIA_GEO_BLOCKED": 400,
+        "SERVICE_UNAVAILABLE": 503,
+        "STORAGE_UNAVAILABLE": 503,
+        "POSTPROCESSING_FAILED": 500,
+    }
+    for reason in expected:
+        harness.jobs.failures[f"jobs/{reason}"] = ReelhaulError(ErrorReason.Value(reason), "broken")
+    responses = {reason: await client.get(f"/v1/jobs/{reason}") for reason in expected}
+    assert {reason: response.status_code for reason, response in responses.items()} == expected
+    # gRPC callers, and clients that read the body, see the code as before.
+    assert responses["UPSTREAM_BLOCKED"].json()["code"] == 14
+    harness.jobs.failures["jobs/egress"] = ReelhaulError(
+        ErrorReason.UPSTREAM_UNAVAILABLE, "the egress is down", metadata={"cause": "egress"}
+    )
+    assert (await client.get("/v1/jobs/egress")).status_code == 502
 
 
 async def test_unimplemented_rpc(client):

@@ -29,7 +29,8 @@ from reelhaul_transcoding.binding.update_mask import paths_in_json
 from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
-from reelhaul_transcoding.codec.strict_json import parse_json, parse_json_stream
+from reelhaul_transcoding.codec.json_stream import JsonSplitter
+from reelhaul_transcoding.codec.strict_json import parse_json
 from reelhaul_transcoding.errors import FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import accepts_gzip, read_body
 from reelhaul_transcoding.http.headers import HeaderPolicy, parse_grpc_timeout
@@ -81,6 +82,14 @@ def _router() -> Router[str]:
 
 def _members(count: int) -> bytes:
     return b",".join(b'"%d":0' % number for number in range(count))
+
+
+def _split_json(text: bytes) -> None:
+    """Split *text* in pieces of 16 KiB, as a client stream is."""
+    splitter = JsonSplitter(_BODY)
+    for start in range(0, len(text), 16 << 10):
+        for _ in splitter.split(text[start : start + (16 << 10)]):
+            pass
 
 
 def _receiver(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -166,15 +175,20 @@ CASES = [
     Case(
         "client stream: values",
         lambda n: b"{}\n" * n,
-        lambda text: parse_json_stream(text, _BODY),
+        _split_json,
         _BODY // 3,
     ),
     Case(
         "client stream: whitespace",
         lambda n: b"{}" + b" " * n + b"x",
-        lambda text: parse_json_stream(text, _BODY),
+        _split_json,
         _BODY,
     ),
+    Case("client stream: array of values", lambda n: b"[" + b"{}," * n, _split_json, _BODY // 3),
+    Case("client stream: unfinished string", lambda n: b'"' + b"\\" * n, _split_json, _BODY // 2),
+    Case("client stream: strings", lambda n: b"[[" + b'"",' * n, _split_json, _BODY // 3),
+    Case("client stream: brackets", lambda n: b"[[" + b"[]," * n, _split_json, _BODY // 3),
+    Case("client stream: long number", lambda n: b"1" * n, _split_json, _BODY),
     Case("decoder: double that is no number", lambda n: b'"' + b"1" * n + b'x"', _decode("d"), _BODY),
     Case("decoder: double of many digits", lambda n: b'"0.' + b"1" * n + b'"', _decode("d"), _BODY),
     Case("decoder: base64 that ends badly", lambda n: b'"' + b"A" * n + b'!"', _decode("by"), _BODY),

@@ -43,21 +43,24 @@ class QueryBinder:
 
     def bind(self, message: Any, query: bytes) -> None:
         """Set the fields of *message* from *query*. Raises FieldError."""
+        bound_names: set[str] = set()
         for name, values in _parse_parameters(query).items():
-            base, bracket, key = name.partition("[")
+            base, key = _split_key(name)
             path = self._resolve(base)
-            is_entry = bool(bracket)
-            if path is None:
+            if path is None or (key is not None and not field_types.is_map(path.field)):
                 if not self._ignore_unknown:
-                    raise FieldError(name, "unknown parameter")
-            elif is_entry != field_types.is_map(path.field) or (is_entry and not key.endswith("]")):
-                raise FieldError(path.name, "name[key]=value sets an entry of a map, and only of a map")
+                    raise FieldError(name, _describe_unknown(path))
+            elif key is None and field_types.is_map(path.field):
+                raise FieldError(path.name, f"is a map; {base}[key]=value sets one entry of it")
             elif self._whole_body or any(contains_path(bound, path.name) for bound in self._bound):
                 if self._reject_conflicts:
                     raise FieldError(path.name, "is set by the path or the body, and by a parameter")
-            elif is_entry:
-                path.set_map_entry(message, key[:-1], values)
+            elif key is not None:
+                path.set_map_entry(message, key, values)
+            elif path.name in bound_names and not path.field.is_repeated:
+                raise FieldError(path.name, "is given more than once, by its two names")
             else:
+                bound_names.add(path.name)
                 path.set(message, values)
 
     def _resolve(self, name: str) -> FieldPath | None:
@@ -68,6 +71,23 @@ class QueryBinder:
         if path is not None and len(self._paths) < _MAX_CACHED_PATHS:
             self._paths[name] = path
         return path
+
+
+def _split_key(name: str) -> tuple[str, str | None]:
+    """Return the field path and the key of ``labels[team]``; a name of another form has no key."""
+    base, bracket, rest = name.partition("[")
+    key = rest.removesuffix("]")
+    if not bracket or key == rest or "[" in key or "]" in key:
+        return name, None
+    return base, key
+
+
+def _describe_unknown(path: FieldPath | None) -> str:
+    if path is None:
+        return "unknown parameter"
+    if path.field.is_repeated:
+        return f"unknown parameter; repeat {path.name}=value for each element"
+    return f"unknown parameter; only a map has keys in brackets, and {path.name} is none"
 
 
 def _parse_parameters(query: bytes) -> dict[str, list[str]]:

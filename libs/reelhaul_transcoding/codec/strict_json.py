@@ -21,7 +21,6 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _DEPTH_CHANGES = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_WHITESPACE = re.compile(r"\s*")
 
 
 def parse_json(text: bytes) -> Any:
@@ -42,31 +41,6 @@ def parse_json(text: bytes) -> Any:
         raise FieldError("", f"the body is not JSON: {error}") from error
     _check_surrogates(text, value)
     return value
-
-
-def parse_json_stream(text: bytes, max_values: int) -> list[Any]:
-    """Parse JSON values that follow each other, e.g. NDJSON; stops after *max_values* + 1.
-
-    As strict as ``parse_json``. Raises FieldError.
-    """
-    _check_depth(text)
-    values: list[Any] = []
-    try:
-        decoded = text.decode()
-        position = _skip_whitespace(decoded, 0)
-        while position < len(decoded) and len(values) <= max_values:
-            value, end = _DECODER.raw_decode(decoded, position)
-            values.append(value)
-            position = _skip_whitespace(decoded, end)
-    except ValueError as error:
-        raise FieldError("", "the body is not a stream of JSON values") from error
-    _check_surrogates(text, values)
-    return values
-
-
-def _skip_whitespace(text: str, position: int) -> int:
-    match = _WHITESPACE.match(text, position)
-    return match.end() if match else position
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from functools import partial
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import archives, files
+from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.archives import ArchiveDownloads
+from reelhaul_gateway.certificate import Certificate, CertificateError
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
+from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
@@ -28,7 +30,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import may_be_several
+from reelhaul_runtime.settings import InvalidSetting, may_be_several
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -67,6 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
+        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
         probes = ProbeEndpoints(health)
         with_middleware = partial(
             RequestMiddleware,
@@ -76,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             proxies=TrustedProxies(settings.gateway_trusted_proxies),
             has_effects=partial(has_effects, transcoder),
         )
-        app = with_middleware(Endpoints(probes, downloads, archive_downloads, transcoder))
+        app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
         overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
         port = await stack.enter_async_context(
             serve_http(
@@ -87,6 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 keep_alive=settings.gateway_keep_alive_seconds,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                certificate=_load_certificate(settings),
             )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
@@ -98,17 +102,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 
 class Endpoints:
-    """Selects between the probes, downloads of artifacts and archives, and the routes of the protos."""
+    """Selects between the probes, downloads of artifacts and archives, the documentation, and the routes."""
 
     def __init__(
         self,
         probes: ProbeEndpoints,
         downloads: ArtifactDownloads,
         archive_downloads: ArchiveDownloads,
+        documents: DocumentationEndpoints,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
         self._downloads, self._archive_downloads = downloads, archive_downloads
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
@@ -117,6 +123,8 @@ class Endpoints:
             await self._downloads(scope, receive, send)
         elif scope["type"] == "http" and archives.is_archive(scope):
             await self._archive_downloads(scope, receive, send)
+        elif scope["type"] == "http" and documentation.is_documentation(scope):
+            await self._documents(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
 
@@ -161,6 +169,16 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         min_body_rate=settings.gateway_min_body_rate,
         total_body_bytes=settings.gateway_max_total_body_bytes,
     )
+
+
+def _load_certificate(settings: Settings) -> Certificate | None:
+    """Return the certificate of the settings; None without one. Raises InvalidSetting."""
+    if settings.gateway_tls_certificate is None or settings.gateway_tls_key is None:
+        return None
+    try:
+        return Certificate(settings.gateway_tls_certificate, settings.gateway_tls_key)
+    except CertificateError as error:
+        raise InvalidSetting(f"REELHAUL_GATEWAY_TLS_CERTIFICATE: {error}") from error
 
 
 def _addresses(settings: Settings) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2
 from reelhaul.downloads.v1 import download_service_pb2
@@ -66,12 +66,15 @@ _READS_WITH_EFFECTS = frozenset(
     }
 )
 
+# The `cause` of an UPSTREAM_UNAVAILABLE that is the fault of the suite's own egress.
+_EGRESS = "egress"
+
 _REASONS: dict[ErrorKind, ErrorReason.ValueType] = {
     ErrorKind.FIELD: ErrorReason.FIELD_INVALID,
     ErrorKind.MEDIA_TYPE: ErrorReason.FIELD_INVALID,
     ErrorKind.SIZE: ErrorReason.FIELD_INVALID,
     # Distinguishes an unknown path from a missing resource, which is RESOURCE_NOT_FOUND.
-    ErrorKind.ROUTE: ErrorReason.METHOD_UNSUPPORTED,
+    ErrorKind.ROUTE: ErrorReason.ROUTE_UNKNOWN,
     ErrorKind.METHOD: ErrorReason.METHOD_UNSUPPORTED,
     ErrorKind.DRAINING: ErrorReason.OVERLOADED,
     ErrorKind.INTERNAL: ErrorReason.INTERNAL_ERROR,
@@ -84,6 +87,7 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         headers=HEADERS,
         max_timeout=_max_timeout,
         describe_error=_describe_error,
+        http_status=http_status,
         emit_defaults=_emit_defaults,
         ignore_unknown_fields=False,
         header_fields={"idempotency-key": "request_id"},
@@ -122,6 +126,8 @@ def _describe_error(error: TranscodingError) -> list[Message]:
     if reason == ErrorReason.FIELD_INVALID:
         field = error.violations[0].field if error.violations else error.subject
         metadata["field"] = field or "body"
+    elif reason == ErrorReason.ROUTE_UNKNOWN:
+        metadata["path"] = error.subject.partition(" ")[2]
     elif reason == ErrorReason.METHOD_UNSUPPORTED:
         metadata["method"] = error.subject
     elif reason == ErrorReason.INTERNAL_ERROR:
@@ -129,6 +135,17 @@ def _describe_error(error: TranscodingError) -> list[Message]:
     return [
         error_details_pb2.ErrorInfo(reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=metadata)
     ]
+
+
+def http_status(status: status_pb2.Status) -> int | None:
+    """Return the HTTP status of a failure if its reason has another than its code.
+
+    A failure of a site is no 5xx, on which operators set alerts; one of the suite's own egress is 502.
+    """
+    error = errors.from_status(status)
+    if error.metadata.get("cause") == _EGRESS:
+        return 502
+    return errors.error_spec(error.reason).http_status or None
 
 
 def _emit_defaults(method: MethodDescriptor) -> bool:
