@@ -197,6 +197,8 @@ class GatewayHarness:
     url: str
     jobs: FakeJobs
     storage: FakeStorage
+    #: Where the fake services listen: the settings of a gateway before them.
+    addresses: dict[str, str]
     #: Closing a stack stops that service: ``jobs``, ``storage``, ``fetcher``, ``gateway``.
     stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
 
@@ -249,7 +251,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
         }
         stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
         port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
-        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, stacks)
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks)
 
 
 async def _pass() -> None:

@@ -10,6 +10,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import health
 from reelhaul_gateway.health import Health, overall_status
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
+from reelhaul_runtime.up.ports import find_free_port
 
 
 class FakeHealthChecker:
@@ -66,6 +67,20 @@ async def test_probes_follow_the_services(client, harness):
     assert "127.0.0.1" not in down.text
     assert (await client.get("/healthz")).json() == {"status": "SERVING"}
     assert (await client.post("/healthz")).status_code == 405
+
+
+async def test_worker_that_does_not_answer_degrades_only(harness):
+    """A gateway with a dead worker is ready; the report says how many workers answer."""
+    alive, dead = harness.url.removeprefix("http://"), f"127.0.0.1:{find_free_port()}"
+    for others, message, status in (
+        ([alive], "2 of 2 workers answer", health.SERVING),
+        ([alive, dead], "2 of 3 workers answer", health.NOT_SERVING),
+    ):
+        checks = Health(FakeHealthChecker(), FakeStorageProbe(), other_workers=others)
+        assert await checks.is_ready()
+        assert (checks.ready_workers, checks.wanted_workers) == (2, 1 + len(others))
+        (result,) = [each for each in await checks.full_check() if each.name == "gateway.workers"]
+        assert (result.message, result.status, result.critical) == (message, status, False)
 
 
 async def test_detailed_health_probes_storage(client, harness):

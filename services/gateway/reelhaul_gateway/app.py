@@ -30,7 +30,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import InvalidSetting, may_be_several
+from reelhaul_runtime.settings import InvalidSetting, may_be_several, split_addresses
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -58,7 +58,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token
             )
         )
-        health = Health(GrpcHealthChecker(raw_channels), StorageHealthProbe(trusted_storage))
+        own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]
+        health = Health(
+            GrpcHealthChecker(raw_channels),
+            StorageHealthProbe(trusted_storage),
+            other_workers=other_workers,
+        )
         system = SystemServicer(health, authentication_required=settings.auth != "none")
         upstreams = _upstreams(raw_channels, system)
         transcoder = build_transcoder(settings, upstreams)
@@ -81,17 +86,18 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
         overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
+        serve = partial(
+            serve_http,
+            overloaded=overloaded,
+            limits=_connection_limits(settings),
+            keep_alive=settings.gateway_keep_alive_seconds,
+            drain_seconds=settings.drain_seconds,
+            reuse_port=settings.reuse_port,
+        )
+        if own_probes:
+            await stack.enter_async_context(serve(overloaded, own_probes))
         port = await stack.enter_async_context(
-            serve_http(
-                app,
-                settings.gateway_address,
-                overloaded=overloaded,
-                limits=_connection_limits(settings),
-                keep_alive=settings.gateway_keep_alive_seconds,
-                drain_seconds=settings.drain_seconds,
-                reuse_port=settings.reuse_port,
-                certificate=_load_certificate(settings),
-            )
+            serve(app, settings.gateway_address, certificate=_load_certificate(settings))
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
@@ -160,14 +166,15 @@ def _cors_policy(settings: Settings) -> CorsPolicy:
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    total = min(settings.gateway_max_connections, max(1, descriptors - _RESERVED_DESCRIPTORS))
+    workers = settings.gateway_workers
+    total = min(settings.gateway_max_connections // workers, descriptors - _RESERVED_DESCRIPTORS)
     return ConnectionLimits(
-        total=total,
-        per_peer=settings.gateway_max_connections_per_peer,
+        total=max(1, total),
+        per_peer=max(1, settings.gateway_max_connections_per_peer // workers),
         head_seconds=settings.gateway_head_seconds,
         body_seconds=settings.gateway_body_seconds,
         min_body_rate=settings.gateway_min_body_rate,
-        total_body_bytes=settings.gateway_max_total_body_bytes,
+        total_body_bytes=settings.gateway_max_total_body_bytes // workers,
     )
 
 
@@ -202,4 +209,9 @@ async def _running_from_env() -> AsyncIterator[None]:
         yield
 
 
-service = Service("gateway", running=_running_from_env)
+def _count_workers() -> int:
+    settings = Settings()
+    return 1 if settings.gateway_worker_addresses else settings.gateway_workers
+
+
+service = Service("gateway", running=_running_from_env, count_workers=_count_workers)

@@ -29,6 +29,11 @@ class Settings(SuiteSettings):
     gateway_max_request_bytes: int = Field(default=4 << 20, gt=0)
     #: Smallest response in bytes that is compressed for clients that accept gzip; 0: never.
     gateway_compress_from_bytes: int = Field(default=2048, ge=0)
+    #: Processes that share the address. Each has an equal part of the limits below that are for all together.
+    gateway_workers: int = Field(default=1, gt=0, le=64)
+    #: host:port where each worker answers probes, comma separated, this worker's first. `serve` sets it for
+    #: the workers that it starts.
+    gateway_worker_addresses: str = ""
     #: Seconds that a connection may be idle between two requests.
     gateway_keep_alive_seconds: int = Field(default=75, gt=0)
     #: Connections in total, and of one peer (an IPv4 address or an IPv6 /64). The file descriptors of the
