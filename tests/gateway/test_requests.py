@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import uuid
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
@@ -44,6 +45,20 @@ async def test_body_and_idempotency_key(client, harness):
     assert response.status_code == 200
     assert harness.jobs.create_requests[0].request_id == key
     assert harness.jobs.create_requests[0].job.labels["team"] == "red"
+
+
+async def test_any_string_is_an_idempotency_key(client, harness):
+    """As in other APIs, up to 255 characters; the same string is the same request_id, another is another."""
+    for key in ("order 17", "order 17", "Order 17", "k" * 255):
+        response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": key})
+        assert response.status_code == 200, response.text
+    first, repeated, *others = [str(uuid.UUID(r.request_id)) for r in harness.jobs.create_requests]
+    assert first == repeated == "50d1f704-8239-54ec-94b9-a6978d83cdd4"
+    assert len({first, *others}) == 3
+    response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": "k" * 256})
+    assert response.status_code == 400
+    assert response.json()["message"] == "idempotency-key: must have at most 255 characters, not 256"
+    assert len(harness.jobs.create_requests) == 4
 
 
 async def test_conflicting_idempotency_key_is_rejected(client, harness):

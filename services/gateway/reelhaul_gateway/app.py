@@ -75,7 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
         documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
-        probes = ProbeEndpoints(health)
+        probes = ProbeEndpoints(health, transcoder.statuses)
         with_middleware = partial(
             RequestMiddleware,
             statuses=transcoder.statuses,

@@ -148,4 +148,5 @@ class _Reasons:
 
 
 def _http_status(reason: str) -> int:
-    return http_status_of(error_spec(ErrorReason.Value(reason)).code)
+    spec = error_spec(ErrorReason.Value(reason))
+    return spec.http_status or http_status_of(spec.code)
