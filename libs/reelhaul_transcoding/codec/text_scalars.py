@@ -121,7 +121,7 @@ def _set_field_mask(target: Any, text: str) -> None:
 
 
 def _set_struct(target: Any, text: str) -> None:
-    structs.SETTERS[target.DESCRIPTOR.full_name](target, parse_json(text.encode()), "")
+    structs.SETTERS[target.DESCRIPTOR.full_name](target, parse_json(text.encode()))
 
 
 _SETTERS: dict[str, Callable[[Any, str], None]] = {
