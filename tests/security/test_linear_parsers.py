@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import ipaddress
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ import pytest
 from tests.libs import lab
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
-from reelhaul_gateway import middleware
+from reelhaul_gateway import origins, request_head
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_runtime import logs
 from reelhaul_transcoding.binding.query import QueryBinder
@@ -135,6 +136,7 @@ def _download(query: bytes = b"", header: tuple[bytes, bytes] | None = None, **f
 
 _ROUTER = _router()
 
+PROXIES = request_head.TrustedProxies([ipaddress.ip_network("127.0.0.0/8")])
 CASES = [
     Case(
         "JSON: unterminated string of escapes",
@@ -291,20 +293,30 @@ CASES = [
     Case(
         "Host: brackets",
         lambda n: b"[" + b":" * n,
-        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+        lambda host: origins.check_host([host], local_only=True),
     ),
     Case(
         "Host: dots",
         lambda n: b"a." * n + b"localhost:",
-        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+        lambda host: origins.check_host([host], local_only=True),
         _HEAD // 2,
     ),
     Case(
         "Origin",
         lambda n: b"http://" + b"[" * n,
-        lambda origin: middleware.check_origin([(b"origin", origin), (b"host", b"a")]),
+        lambda origin: origins.check_origin([origin], [], [b"a"]),
     ),
-    Case("X-Request-Id", lambda n: b"a" * n + b" ", middleware._REQUEST_ID.fullmatch),
+    Case("X-Request-Id", lambda n: "a" * n + " ", lambda value: logs.begin_request(value, "")),
+    Case(
+        "X-Forwarded-For",
+        lambda n: b"127.0.0.1," * n,
+        lambda value: PROXIES.find_client("127.0.0.1", [value]),
+        _HEAD // 10,
+    ),
+    Case("X-Forwarded-For: one entry", lambda n: b":" * n, lambda value: PROXIES.find_client("::1", [value])),
+    Case(
+        "path with a job", lambda n: "/jobs/" + "a" * 35 + "/jobs/a" * n, request_head._JOB.search, _HEAD // 7
+    ),
     Case("traceparent", lambda n: "00-" + "0" * n, logs.is_traceparent),
 ]
 
