@@ -213,11 +213,25 @@ async def test_security_headers_request_id_and_access_log(client, harness, caplo
     assert response.headers["referrer-policy"] == "no-referrer"
     assert response.headers["x-frame-options"] == "DENY"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    assert response.headers["permissions-policy"] == "camera=(), geolocation=(), microphone=()"
+    assert "strict-transport-security" not in response.headers
     (record,) = caplog.records
     assert (record.path, record.status) == ("/v1/jobs/018f", 400)
     assert "secret" not in str(vars(record))
     await client.get("/v1/jobs/018f", headers={"x-request-id": "bad id\tof mine"})
     assert harness.jobs.metadata[-1]["x-request-id"] != "bad id\tof mine"
+
+
+async def test_long_paths_are_logged_in_part(client, caplog):
+    """A line of the access log has at most 512 characters of the path."""
+    with caplog.at_level(logging.INFO, "reelhaul_gateway.access"):
+        for path in ("/v1/jobs/" + "a" * 500, "/v1/jobs/" + "a" * 5000):
+            await client.get(path)
+    whole, cut = (record.path for record in caplog.records)
+    assert whole == "/v1/jobs/" + "a" * 500
+    assert cut == "/v1/jobs/" + "a" * 503 + "…"
 
 
 async def test_other_origins_are_rejected(client, harness):
