@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import random
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,6 +28,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.suite.suite import running_suite
 
 _TIMEOUT_SECONDS = 20
 
@@ -54,7 +59,9 @@ def load(document: Mapping[str, Any]) -> list[APIOperation]:
         for operation in item.values():
             operation["responses"].pop("default", None)
     operations = [result.ok() for result in schemathesis.openapi.from_dict(strict).get_all_operations()]
-    return [each for each in operations if "Not implemented" not in each.definition.raw.get("description", "")]
+    return [
+        each for each in operations if "Not implemented" not in each.definition.raw.get("description", "")
+    ]
 
 
 def fuzz(
@@ -131,3 +138,38 @@ def _create(http: httpx.Client, path: str, resource: Mapping[str, Any]) -> str:
     response = http.post(path, json=resource)
     response.raise_for_status()
     return str(response.json()["name"]).rpartition("/")[2]
+
+
+def main() -> int:
+    """Fuzz a suite of its own, each operation with more requests than the tests send; return the exit code."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--examples", type=int, default=100, help="valid and invalid requests per operation")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--only", default="", help="part of an operation, e.g. 'GET /v1/jobs'")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    count = 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_suite(Path(folder) / "data") as suite,
+        requests.Session() as session,
+    ):
+        session.trust_env = False
+        known = create_resources(suite.http)
+        for operation in load(suite.http.get("/openapi.json").json()):
+            if arguments.only in operation.label:
+                failures = fuzz(
+                    operation,
+                    suite.address("gateway"),
+                    session,
+                    examples=arguments.examples,
+                    seed=arguments.seed,
+                    known=known,
+                )
+                count += len(failures)
+                print(f"{operation.label}: {len(failures)} failures", *failures, sep="\n\n", flush=True)
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
