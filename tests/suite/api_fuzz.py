@@ -141,7 +141,7 @@ def _create(http: httpx.Client, path: str, resource: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Fuzz a suite of its own, each operation with more requests than the tests send; return the exit code."""
+    """Fuzz a suite of its own with more requests than the tests send; return the exit code."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--examples", type=int, default=100, help="valid and invalid requests per operation")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
