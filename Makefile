@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack fuzz-api audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ demo: $(VENV)/$(if $(findstring --s3,$(ARGS)),dev,run).stamp  ## Start the suite
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite
 	$(BIN)/reelhaul download '$(URL)' $(ARGS)
 
-# Tests mostly wait: one worker per core. Files are not reordered, so that the long ones start first.
+# Tests mostly wait: one worker per core. xdist keeps the order of tests/conftest.py, which starts the long files first.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
 	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
@@ -95,16 +95,18 @@ buf: third_party
 	  echo "$(BIN)/buf breaking --against main"; $(BIN)/buf breaking --against "$$old"; \
 	fi
 
-protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 from protos/
+protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 and docs/openapi.json from protos/
 	@find libs/reelhaul -path '*/v1/*' -delete
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  -I$$($(BIN)/python -c 'import google.rpc, os; print(os.path.dirname(os.path.dirname(list(google.rpc.__path__)[0])))') \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs $(PROTO_SOURCES)
+	  --python_out=libs --grpc_python_out=libs --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs \
+	  --include_source_info --descriptor_set_out=libs/reelhaul/protos.binpb $(PROTO_SOURCES)
 	@find libs/reelhaul -type d -name v1 -exec touch {}/__init__.py {}/../__init__.py \;
+	$(BIN)/python -m tests.gateway.document docs/openapi.json
 
 protos-fresh: protos
-	@test -z "$$(git status --porcelain libs/reelhaul)" || { git status --short libs/reelhaul; echo 'generated code is stale: run make protos and commit'; exit 1; }
+	@test -z "$$(git status --porcelain libs/reelhaul docs/openapi.json)" || { git status --short libs/reelhaul docs/openapi.json; echo 'generated code is stale: run make protos and commit'; exit 1; }
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)
@@ -118,13 +120,16 @@ kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (
 attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a running suite, for minutes
 	$(BIN)/python -m tests.security $(ARGS)
 
+fuzz-api: $(VENV)/dev.stamp  ## Send random requests by the OpenAPI document to a running suite (ARGS="--examples 1000")
+	$(BIN)/python -m tests.suite.api_fuzz $(ARGS)
+
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
 	$(BIN)/python -m tests.audit $(ARGS)
 
-bench: bench-jobs bench-watch bench-fetch bench-storage  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
+bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
 
-bench-%: $(VENV)/bench.stamp  ## Run one benchmark: jobs, watch, fetch, storage
+bench-%: $(VENV)/bench.stamp  ## Run one benchmark: jobs, watch, fetch, storage, gateway
 	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

@@ -32,6 +32,16 @@ class Process:
         """Resident memory."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    @property
+    def proportional_megabytes(self) -> float:
+        """Resident memory, of which pages shared with other processes count by their share (PSS)."""
+        line = next(
+            line
+            for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+            if line.startswith("Pss:")
+        )
+        return int(line.split()[1]) * 1024 / 1e6
+
 
 class CpuMeter:
     """Measures the CPU time of process trees from its construction on, also on a busy machine."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import os
 import re
 import secrets
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
+
+import orjson
 
 from reelhaul.backoff import Backoff
 from reelhaul_runtime.redaction import redact_urls
@@ -55,20 +58,36 @@ _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+#: The end of the names of loggers whose records are written in batches: one for each request is many.
+ACCESS_LOGGER_SUFFIX = ".access"
+# Seconds that records wait for others, and the characters of them that do not wait.
+_BATCH_SECONDS = 0.05
+_MAX_BATCH_CHARACTERS = 64 << 10
+
+# As json.dumps writes them: what only orjson knows becomes text.
+_JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
 # An outage is logged at once, again after so many seconds, and then at intervals that double.
 _FIRST_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS = 10.0, 600.0
 # Processes start in any order: what is missing for so long is no reason to warn.
 _START_SECONDS = 10.0
 
 
-def begin_request(request_id_header: str, traceparent_header: str, client_address: str = "") -> None:
-    """Set id, trace and client of the request; an invalid id is replaced, an invalid trace dropped."""
+def begin_request(request_id_header: str, traceparent_header: str, client_address: str = "") -> str:
+    """Set id, trace and client of the request; return the id.
+
+    An invalid id is replaced, an invalid trace dropped.
+    """
     tenant.set("")
     job.set("")
     client.set(client_address)
-    valid_id = _REQUEST_ID.fullmatch(request_id_header)
-    request_id.set(request_id_header if valid_id else new_request_id())
-    traceparent.set(traceparent_header if is_traceparent(traceparent_header) else "")
+    valid_id = request_id_header and _REQUEST_ID.fullmatch(request_id_header)
+    new_id = request_id_header if valid_id else new_request_id()
+    request_id.set(new_id)
+    valid_trace = traceparent_header and is_traceparent(traceparent_header)
+    traceparent.set(traceparent_header if valid_trace else "")
+    return new_id
 
 
 def is_traceparent(value: str) -> bool:
@@ -115,11 +134,59 @@ def configure(
     service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
 ) -> None:
     """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _BatchHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _BatchHandler(logging.StreamHandler["SupportsWrite[str]"]):
+    """Writes records at once, except those of access logs: a batch of them, at most 50 ms late.
+
+    Records stay in order. The batch is also written at the end of the process, but lost if it is killed.
+    """
+
+    def __init__(self, stream: SupportsWrite[str]) -> None:
+        super().__init__(stream)
+        self._batch: list[str] = []
+        self._batch_characters = 0
+        self._batch_start = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_access = record.name.endswith(ACCESS_LOGGER_SUFFIX)
+        if not is_access or not (self._batch or self._start_batch(record.created)):
+            self.flush()
+            super().emit(record)
+            return
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._batch.append(line)
+        self._batch_characters += len(line)
+        # The timer does not fire if its event loop has stopped.
+        is_late = record.created - self._batch_start >= _BATCH_SECONDS
+        if is_late or self._batch_characters >= _MAX_BATCH_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            batch, self._batch, self._batch_characters = self._batch, [], 0
+            if batch:
+                self.stream.write("\n".join(batch) + self.terminator)
+        super().flush()
+
+    def _start_batch(self, now: float) -> bool:
+        """Write the records from *now* on after a while; return False if no event loop runs here."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        loop.call_later(_BATCH_SECONDS, self.flush)
+        self._batch_start = now
+        return True
 
 
 class _JsonFormatter(logging.Formatter):
@@ -128,21 +195,30 @@ class _JsonFormatter(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "service": self._service,
-            "pid": os.getpid(),
+            "pid": record.process,
             "logger": record.name,
             "message": record.getMessage(),
         }
-        fields |= _request_fields()
+        for name, variable in _CONTEXT.items():
+            if value := variable.get():
+                fields[name] = value
         if trace := traceparent.get():
             fields["trace_id"] = trace.split("-")[1] if trace.count("-") == 3 else trace
         fields |= _extra(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(_redact(fields), default=lambda value: redact_urls(str(value)), ensure_ascii=False)
+        for key, field in fields.items():
+            if type(field) is not int and type(field) is not float:
+                fields[key] = _redact(field)
+        try:
+            return orjson.dumps(fields, default=_to_text, option=_JSON_OPTIONS).decode()
+        except TypeError:
+            # Names of files that are no UTF-8, integers of more than 64 bits, keys that are no strings.
+            return json.dumps(fields, default=_to_text)
 
 
 class _TextFormatter(logging.Formatter):
@@ -153,6 +229,10 @@ class _TextFormatter(logging.Formatter):
         extra = " ".join(f"{key}={value}" for key, value in (_request_fields() | _extra(record)).items())
         text = super().format(record)
         return redact_urls(f"{text} {extra}" if extra else text)
+
+
+def _to_text(value: object) -> str:
+    return redact_urls(str(value))
 
 
 def _redact(value: object) -> object:

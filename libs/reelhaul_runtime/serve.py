@@ -24,6 +24,7 @@ from reelhaul_runtime import failpoints, logs, private_files, service
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,21 @@ def _run(names: Sequence[str]) -> int:
         return _report_unknown_service(error)
     except ImportError as error:
         return _report_missing_package(", ".join(names), error)
+    if (count := _count_workers(services)) > 1:
+        return workers.run(services[0].name, count, settings)
     _raise_descriptor_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(services, settings))
+
+
+def _count_workers(services: Sequence[service.Service]) -> int:
+    """Return how many processes *services* need. Raises InvalidSetting if they cannot have so many."""
+    counts = [each.count_workers() for each in services if each.count_workers is not None]
+    if max(counts, default=1) > 1 and len(services) > 1:
+        name = next(each.name for each in services if each.count_workers is not None)
+        raise InvalidSetting(f"REELHAUL_{name.upper()}_WORKERS: to have several workers, serve {name} alone")
+    return max(counts, default=1)
 
 
 async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -> int:

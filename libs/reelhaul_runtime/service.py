@@ -79,6 +79,8 @@ class Service:
     running: Callable[[], AbstractAsyncContextManager[None]]
     #: Migrates the service's database to this build's schema; None if it has no database.
     migrate: Callable[[], None] | None = None
+    #: Returns how many processes are to share the service's address by its settings; None: it needs one.
+    count_workers: Callable[[], int] | None = None
     #: Returns what the service keeps if the data folder is the given one; None if it keeps nothing.
     describe_data: Callable[[Path], ServiceData] | None = None
 

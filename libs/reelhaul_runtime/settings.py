@@ -59,6 +59,9 @@ class SuiteSettings(BaseSettings):
     #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
     #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
     reuse_port: bool = False
+    #: PEM files of the gateway's certificate chain and its key: it then serves HTTPS. Unset: HTTP.
+    gateway_tls_certificate: Path | None = None
+    gateway_tls_key: Path | None = None
     #: The credential of the services for internal RPCs. ``reelhaul up`` creates one.
     suite_token: str = Field(default="", repr=False)
     log_format: Literal["json", "text"] = "json"
@@ -74,6 +77,11 @@ class SuiteSettings(BaseSettings):
     @classmethod
     def _check_data_dir(cls, value: Path) -> Path:
         return check_folder(value)
+
+    @field_validator("gateway_tls_certificate", "gateway_tls_key", mode="before")
+    @classmethod
+    def _unset_empty_tls_file(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator(*LISTENERS)
     @classmethod

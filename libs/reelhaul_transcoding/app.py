@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
@@ -12,6 +12,7 @@ from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.dispatcher import Dispatcher, Target
 from reelhaul_transcoding.errors import TranscodingError
 from reelhaul_transcoding.http.asgi import (
+    BodyStream,
     ClientDisconnected,
     Receive,
     Scope,
@@ -21,10 +22,11 @@ from reelhaul_transcoding.http.asgi import (
     send_response,
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
-from reelhaul_transcoding.http.headers import http_status_from_metadata
+from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
-from reelhaul_transcoding.streams import StreamWriter, relay_stream, select_framing
+from reelhaul_transcoding.routing.rules import HttpRule
+from reelhaul_transcoding.streams import Framing, StreamWriter, relay_stream, select_framing
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import WebSocketHandler
 
@@ -46,7 +48,10 @@ class Transcoder:
         self._open_streams = OpenStreams()
         #: Writes errors in this transcoder's form, also for the host's own responses.
         self.statuses = StatusWriter(
-            Encoder(), describe=self._options.describe_error, challenge=self._options.challenge
+            Encoder(),
+            describe=self._options.describe_error,
+            challenge=self._options.challenge,
+            http_status=self._options.http_status,
         )
         self._websockets = WebSocketHandler(self._dispatcher, self.statuses, self._open_streams)
 
@@ -64,6 +69,16 @@ class Transcoder:
         except TranscodingError as error:
             await self.statuses.send_error(send, error)
 
+    @property
+    def rules(self) -> Sequence[HttpRule]:
+        """Every HTTP binding that this transcoder serves, in the order of the services."""
+        return self._dispatcher.rules
+
+    @property
+    def options(self) -> Options:
+        """What this transcoder accepts, rejects and writes."""
+        return self._options
+
     def find_method(self, scope: Scope) -> MethodDescriptor | None:
         """Return the RPC that answers the request of *scope*; None if it is rejected without one."""
         try:
@@ -80,14 +95,19 @@ class Transcoder:
         if method == "OPTIONS" and await self._respond_to_options(scope, send):
             return
         match = self._dispatcher.match(method, scope)
-        headers = dict(scope["headers"])
-        body = await read_body(receive, headers, self._options.max_request_bytes)
-        call = self._dispatcher.build_call(match, scope, headers, body)
+        headers = combine_headers(scope["headers"])
+        if match.target.binding.client_streaming:
+            stream = BodyStream(receive)
+            call = self._dispatcher.build_stream_call(match, scope, headers, aiter(stream))
+            receive = stream.receive
+        else:
+            body = await read_body(receive, headers, self._options.max_request_bytes)
+            call = self._dispatcher.build_call(match, scope, headers, body)
         if not match.target.binding.server_streaming:
             await self._respond_unary(match.target, call, headers, receive, send)
         elif method == "HEAD":
             # The length is unknown before the stream ends, so only the content type is sent.
-            framing = select_framing(match.target.binding, headers, self.statuses)
+            framing = self._select_framing(match.target, headers)
             content_type = framing.content_type or b"application/octet-stream"
             await send_response(send, 200, [], b"", content_type=content_type)
         else:
@@ -109,7 +129,7 @@ class Transcoder:
     ) -> None:
         writer = StreamWriter(
             send,
-            select_framing(target.binding, headers, self.statuses),
+            self._select_framing(target, headers),
             start_after=self._options.stream_start_seconds,
             ping_every=self._options.ping_seconds,
         )
@@ -117,10 +137,17 @@ class Transcoder:
             status = await relay_stream(
                 target.upstream, call, receive, self._open_streams, self.statuses, writer.write
             )
+        except TranscodingError as error:
+            if not writer.started:
+                raise
+            status = self.statuses.status_of(error)
         finally:
             writer.close()
         if status is not None:
             await self._finish_stream(call, writer, status, send)
+
+    def _select_framing(self, target: Target, headers: Mapping[bytes, bytes]) -> Framing:
+        return select_framing(target.binding, headers, self.statuses, arrays=self._options.json_arrays)
 
     async def _finish_stream(
         self, call: Call, writer: StreamWriter, status: status_pb2.Status, send: Send

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -16,8 +17,11 @@ from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.router import Match, Router
-from reelhaul_transcoding.routing.rules import http_rules
+from reelhaul_transcoding.routing.rules import HttpRule, http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
+
+# What a path may contain without an escape (RFC 3986 section 3.3).
+_PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,16 @@ class Dispatcher:
     def __init__(self, services: Iterable[tuple[ServiceDescriptor, Upstream]], options: Options) -> None:
         self._options = options
         self._router: Router[Target] = Router(options.unescape)
+        #: Every rule that is routed, in the order of the services.
+        self.rules: list[HttpRule] = []
         encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
-        decoder = Decoder(ignore_unknown_fields=options.ignore_unknown_fields)
+        decoder = Decoder(
+            ignore_unknown_fields=options.ignore_unknown_fields,
+            case_insensitive_enums=options.case_insensitive_enums,
+        )
         for service, upstream in services:
             for rule in http_rules([service]):
+                self.rules.append(rule)
                 template = rule.parse_template()
                 encoder = encoders[options.emit_defaults(rule.method)]
                 binding = Binding(rule, template, options, decoder, encoder)
@@ -64,16 +74,34 @@ class Dispatcher:
         binding = match.target.binding
         return Call(
             binding.path,
-            binding.build_requests(match.variables, scope["query_string"], headers, body),
-            binding.client_streaming,
+            binding.build_request(match.variables, scope["query_string"], headers, body),
             self._options.headers.to_metadata(scope["headers"]),
             _timeout(headers, binding.max_timeout),
         )
 
+    def build_stream_call(
+        self,
+        match: Match[Target],
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        chunks: AsyncIterator[bytes],
+    ) -> Call:
+        """Return the upstream call for a client stream of *chunks*. Raises TranscodingError."""
+        binding = match.target.binding
+        return Call(
+            binding.path,
+            b"",
+            self._options.headers.to_metadata(scope["headers"]),
+            _timeout(headers, binding.max_timeout),
+            binding.build_stream(match.variables, scope["query_string"], headers, chunks),
+        )
+
 
 def _raw_path(scope: Scope) -> bytes:
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw_path
+    """Return the path below the root path: an application that mounts this one leaves its prefix in both."""
+    # raw_path is optional in ASGI, and path is decoded: what decoding would change is encoded again.
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_CHARACTERS).encode()
+    return raw_path.removeprefix(scope["root_path"].encode()) if scope.get("root_path") else raw_path
 
 
 def _timeout(headers: Mapping[bytes, bytes], maximum: float) -> float:

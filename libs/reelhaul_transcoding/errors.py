@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from google.protobuf.message import Message
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 
 _MAX_NAME_LENGTH = 300
 
@@ -70,6 +70,8 @@ class TranscodingError(Exception):
 
 #: Returns the details that the host application adds to the Status of an error.
 DescribeError = Callable[[TranscodingError], Sequence[Message]]
+#: Returns the HTTP status of a failure, e.g. by the reason in its details; None: that of its code.
+SelectHttpStatus = Callable[[status_pb2.Status], int | None]
 
 
 class FieldError(TranscodingError):
@@ -126,6 +128,19 @@ class BodyTooLarge(TranscodingError):
             http_status=413,
             # The unread rest of the body must not be parsed as the next request.
             headers=[(b"connection", b"close")],
+        )
+
+
+class MessageTooLarge(TranscodingError):
+    """A message of a client stream exceeds the limit: 413."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            ErrorKind.SIZE,
+            code_pb2.INVALID_ARGUMENT,
+            f"a message of the stream is larger than {limit} bytes",
+            subject="body",
+            http_status=413,
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -20,11 +22,12 @@ class Call:
     """A call to make: ``path`` is /package.Service/Method, ``timeout`` is in seconds."""
 
     path: str
-    #: One serialized message, or all messages of a client stream.
-    messages: Sequence[bytes]
-    client_streaming: bool
+    #: The serialized request; empty for a client stream.
+    message: bytes
     metadata: Metadata
     timeout: float
+    #: The serialized messages of a client stream, as they arrive.
+    messages: AsyncGenerator[bytes, None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,11 @@ class GrpcUpstream:
     async def unary(self, call: Call) -> UnaryResponse:
         rpc = self._start(call, server_streaming=False)
         try:
-            message = await rpc
+            if call.messages is None:
+                message = await rpc
+            else:
+                async with _uploading(rpc, call.messages):
+                    message = await rpc
             return UnaryResponse(message, await rpc.initial_metadata())
         except aio.AioRpcError as error:
             _raise_upstream_error(error)
@@ -72,8 +79,9 @@ class GrpcUpstream:
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         rpc = self._start(call, server_streaming=True)
         try:
-            async for message in rpc:
-                yield message
+            async with _uploading(rpc, call.messages):
+                async for message in rpc:
+                    yield message
         except aio.AioRpcError as error:
             _raise_upstream_error(error)
         finally:
@@ -87,11 +95,12 @@ class GrpcUpstream:
                 (False, True): self._channel.unary_stream,
                 (True, False): self._channel.stream_unary,
                 (True, True): self._channel.stream_stream,
-            }[call.client_streaming, server_streaming]
+            }[call.messages is not None, server_streaming]
             # Without serializers bytes pass through unchanged. Multicallables are costly to create: cache.
             multicallable = self._callables[call.path] = factory(call.path)
-        request = _iterate(call.messages) if call.client_streaming else call.messages[0]
-        return multicallable(request, timeout=call.timeout, metadata=call.metadata)
+        if call.messages is not None:
+            return multicallable(timeout=call.timeout, metadata=call.metadata)
+        return multicallable(call.message, timeout=call.timeout, metadata=call.metadata)
 
 
 #: Handles one RPC in this process: takes the request and its metadata. Raises UpstreamError.
@@ -105,11 +114,11 @@ class InProcessUpstream:
         self._handlers = handlers
 
     async def unary(self, call: Call) -> UnaryResponse:
-        if call.path not in self._handlers:
+        if call.path not in self._handlers or call.messages is not None:
             message = f"{call.path.removeprefix('/')} is not implemented"
             raise UpstreamError(status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message=message))
         request_class, handler = self._handlers[call.path]
-        response = await handler(request_class.FromString(call.messages[0]), call.metadata)
+        response = await handler(request_class.FromString(call.message), call.metadata)
         return UnaryResponse(response.SerializeToString())
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
@@ -117,9 +126,41 @@ class InProcessUpstream:
         yield (await self.unary(call)).message
 
 
-async def _iterate(messages: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
+@asynccontextmanager
+async def _uploading(rpc: Any, messages: AsyncGenerator[bytes, None] | None) -> AsyncIterator[None]:
+    """Write *messages* to *rpc* while the block waits for its response.
+
+    If *messages* fails, the RPC is cancelled, and the failure raised from the block: the upstream
+    must not take a part of a stream for the whole. If the RPC ends first, the rest is not read.
+    """
+    if messages is None:
+        yield
+        return
+    upload = asyncio.create_task(_upload(rpc, messages))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if upload.done() and not upload.cancelled() and (failure := upload.exception()) is not None:
+            raise failure from None
+        raise
+    finally:
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)
+
+
+async def _upload(rpc: Any, messages: AsyncGenerator[bytes, None]) -> None:
+    try:
+        async with aclosing(messages):
+            async for message in messages:
+                # Returns when flow control has let the message pass.
+                await rpc.write(message)
+        await rpc.done_writing()
+    except (aio.AioRpcError, asyncio.InvalidStateError):
+        # The RPC has ended, and its response says how.
+        return
+    except BaseException:
+        rpc.cancel()
+        raise
 
 
 def _raise_upstream_error(error: aio.AioRpcError) -> NoReturn:

@@ -8,6 +8,7 @@ from reelhaul_transcoding.dispatcher import Dispatcher
 from reelhaul_transcoding.errors import RouteNotFound, TranscodingError
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.cancellation import OpenStreams
+from reelhaul_transcoding.http.headers import combine_headers
 from reelhaul_transcoding.http.status import StatusWriter, http_status_of
 from reelhaul_transcoding.streams import relay_stream
 
@@ -45,7 +46,7 @@ class WebSocketHandler:
         binding = match.target.binding
         if not binding.server_streaming or binding.raw_response:
             raise RouteNotFound("WEBSOCKET", scope["path"])
-        call = self._dispatcher.build_call(match, scope, dict(scope["headers"]), b"")
+        call = self._dispatcher.build_call(match, scope, combine_headers(scope["headers"]), b"")
 
         async def write(message: bytes) -> None:
             await send({"type": "websocket.send", "text": binding.stream_event(message).data.decode()})

@@ -23,7 +23,7 @@ from reelhaul.storage.v1 import (
 from reelhaul.type.v1 import media_pb2
 from reelhaul_gateway.app import running
 from reelhaul_gateway.settings import Settings
-from reelhaul_runtime.errors import NotFound, Unavailable
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
@@ -32,13 +32,24 @@ CONTENT = bytes(range(256)) * 8192
 #: The link that the fake storage signs.
 LINK = "https://media.example/artifacts/video/%C3%9Cber.mp4?expires=1&signature=secret"
 _CHUNK_BYTES = 512 * 1024
+#: The size of a message of a watch of ``flood``, and their number: 1 GiB in total.
+FLOOD_BYTES, FLOOD_MESSAGES = 32 << 10, 32 << 10
 
 
 class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
-    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``; and ``stored``."""
+    """Jobs that behave as their IDs say, and those that are stored.
+
+    The IDs are ``missing``, ``breaks``, and ``slow``, ``endless`` and ``flood`` with any suffix.
+    """
 
     def __init__(self) -> None:
+        #: The jobs of the calls in progress that end only when they are cancelled.
+        self.waiting: set[str] = set()
+        #: Messages that the watches of ``flood`` could send, of FLOOD_BYTES each.
+        self.flooded = 0
         self.stored: dict[str, job_pb2.Job] = {}
+        #: What GetJob raises, by the name of the job.
+        self.failures: dict[str, ReelhaulError] = {}
         self.create_requests: list[job_service_pb2.CreateJobRequest] = []
         self.watch_requests: list[job_service_pb2.WatchJobRequest] = []
         self.metadata: list[dict[str, Any]] = []
@@ -49,8 +60,10 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         if request.name == "jobs/missing":
             raise NotFound(request.name)
-        if request.name == "jobs/slow":
-            await self._wait_for_cancel()
+        if request.name in self.failures:
+            raise self.failures[request.name]
+        if request.name.startswith("jobs/slow"):
+            await self._wait_for_cancel(request.name)
         return self.stored.get(request.name) or _job(request.name)
 
     async def CreateJob(self, request, context):
@@ -78,17 +91,33 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
         yield _snapshot(1, _job(request.name))
         if request.name == "jobs/breaks":
             raise Unavailable("jobs", "the database went away")
-        if request.name == "jobs/endless":
-            await self._wait_for_cancel()
+        if request.name.startswith("jobs/flood"):
+            async for message in self._flood(request.name):
+                yield message
+        if request.name.startswith("jobs/endless"):
+            await self._wait_for_cancel(request.name)
         yield _snapshot(2, _job(request.name), terminal=True)
 
-    async def _wait_for_cancel(self):
+    async def _wait_for_cancel(self, name):
+        self.waiting.add(name)
         self.started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+        finally:
+            self.waiting.discard(name)
+
+    async def _flood(self, name):
+        self.waiting.add(name)
+        message = _snapshot(1, job_pb2.Job(name=name, labels={"x": "x" * FLOOD_BYTES}))
+        try:
+            for _ in range(FLOOD_MESSAGES):
+                yield message
+                self.flooded += 1
+        finally:
+            self.waiting.discard(name)
 
 
 def _job(name: str) -> job_pb2.Job:
@@ -193,6 +222,8 @@ class GatewayHarness:
     url: str
     jobs: FakeJobs
     storage: FakeStorage
+    #: Where the fake services listen: the settings of a gateway before them.
+    addresses: dict[str, str]
     #: Closing a stack stops that service: ``jobs``, ``storage``, ``fetcher``, ``gateway``.
     stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
 
@@ -245,7 +276,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
         }
         stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
         port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
-        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, stacks)
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks)
 
 
 async def _pass() -> None:

@@ -10,6 +10,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import health
 from reelhaul_gateway.health import Health, overall_status
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
+from reelhaul_runtime.up.ports import find_free_port
 
 
 class FakeHealthChecker:
@@ -52,6 +53,16 @@ async def _poll(client, path, status):
     return response
 
 
+async def test_probes_accept_parameters_of_their_callers(client):
+    """Load balancers add parameters of their own; elsewhere an unknown one is an error."""
+    for path in ("/healthz", "/readyz", "/health", "/health/detailed"):
+        assert (await client.get(f"{path}?probe=1&check[]=db")).status_code == 200, path
+    assert (await client.get("/v1:describeServer?probe=1")).status_code == 400
+    response = await client.post("/healthz")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert response.json()["details"][0]["reason"] == "METHOD_UNSUPPORTED"
+
+
 async def test_probes_follow_the_services(client, harness):
     """/readyz follows all services, /healthz none, /health tells critical services from others."""
     await _poll(client, "/readyz", 200)
@@ -66,6 +77,20 @@ async def test_probes_follow_the_services(client, harness):
     assert "127.0.0.1" not in down.text
     assert (await client.get("/healthz")).json() == {"status": "SERVING"}
     assert (await client.post("/healthz")).status_code == 405
+
+
+async def test_worker_that_does_not_answer_degrades_only(harness):
+    """A gateway with a dead worker is ready; the report says how many workers answer."""
+    alive, dead = harness.url.removeprefix("http://"), f"127.0.0.1:{find_free_port()}"
+    for others, message, status in (
+        ([alive], "2 of 2 workers answer", health.SERVING),
+        ([alive, dead], "2 of 3 workers answer", health.NOT_SERVING),
+    ):
+        checks = Health(FakeHealthChecker(), FakeStorageProbe(), other_workers=others)
+        assert await checks.is_ready()
+        assert (checks.ready_workers, checks.wanted_workers) == (2, 1 + len(others))
+        (result,) = [each for each in await checks.full_check() if each.name == "gateway.workers"]
+        assert (result.message, result.status, result.critical) == (message, status, False)
 
 
 async def test_detailed_health_probes_storage(client, harness):

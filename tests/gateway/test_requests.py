@@ -6,6 +6,10 @@ import asyncio
 import gzip
 import json
 import logging
+import uuid
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.errors import ReelhaulError
 
 
 async def test_job_as_json(client):
@@ -41,6 +45,20 @@ async def test_body_and_idempotency_key(client, harness):
     assert response.status_code == 200
     assert harness.jobs.create_requests[0].request_id == key
     assert harness.jobs.create_requests[0].job.labels["team"] == "red"
+
+
+async def test_any_string_is_an_idempotency_key(client, harness):
+    """As in other APIs, up to 255 characters; the same string is the same request_id, another is another."""
+    for key in ("order 17", "order 17", "Order 17", "k" * 255):
+        response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": key})
+        assert response.status_code == 200, response.text
+    first, repeated, *others = [str(uuid.UUID(r.request_id)) for r in harness.jobs.create_requests]
+    assert first == repeated == "50d1f704-8239-54ec-94b9-a6978d83cdd4"
+    assert len({first, *others}) == 3
+    response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": "k" * 256})
+    assert response.status_code == 400
+    assert response.json()["message"] == "idempotency-key: must have at most 255 characters, not 256"
+    assert len(harness.jobs.create_requests) == 4
 
 
 async def test_conflicting_idempotency_key_is_rejected(client, harness):
@@ -103,11 +121,38 @@ async def test_unknown_methods_and_paths(client):
     assert response.status_code == 405
     assert response.headers["allow"] == "GET, POST"
     unknown = (await client.get("/v1/nowhere")).json()
-    assert unknown["details"][0]["reason"] == "METHOD_UNSUPPORTED"
-    assert unknown["details"][0]["metadata"] == {"method": "GET /v1/nowhere"}
+    assert unknown["details"][0]["reason"] == "ROUTE_UNKNOWN"
+    assert unknown["details"][0]["metadata"] == {"path": "/v1/nowhere"}
     assert (await client.options("/v1/jobs/018f")).headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
     head = await client.head("/v1/jobs/018f")
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_failure_of_a_site_is_no_server_error(client, harness):
+    """An alert on 5xx means this server: a site's trouble is 424, an egress or extractor at fault 502."""
+    expected = {
+        "UPSTREAM_THROTTLED": 424,
+        "UPSTREAM_BLOCKED": 424,
+        "UPSTREAM_STALLED": 424,
+        "UPSTREAM_UNAVAILABLE": 424,
+        "DESTINATION_UNAVAILABLE": 424,
+        "EXTRACTOR_FAILED": 502,
+        "MEDIA_NOT_FOUND": 404,
+        "MEDIA_GEO_BLOCKED": 400,
+        "SERVICE_UNAVAILABLE": 503,
+        "STORAGE_UNAVAILABLE": 503,
+        "POSTPROCESSING_FAILED": 500,
+    }
+    for reason in expected:
+        harness.jobs.failures[f"jobs/{reason}"] = ReelhaulError(ErrorReason.Value(reason), "broken")
+    responses = {reason: await client.get(f"/v1/jobs/{reason}") for reason in expected}
+    assert {reason: response.status_code for reason, response in responses.items()} == expected
+    # gRPC callers, and clients that read the body, see the code as before.
+    assert responses["UPSTREAM_BLOCKED"].json()["code"] == 14
+    harness.jobs.failures["jobs/egress"] = ReelhaulError(
+        ErrorReason.UPSTREAM_UNAVAILABLE, "the egress is down", metadata={"cause": "egress"}
+    )
+    assert (await client.get("/v1/jobs/egress")).status_code == 502
 
 
 async def test_unimplemented_rpc(client):
@@ -168,11 +213,25 @@ async def test_security_headers_request_id_and_access_log(client, harness, caplo
     assert response.headers["referrer-policy"] == "no-referrer"
     assert response.headers["x-frame-options"] == "DENY"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    assert response.headers["permissions-policy"] == "camera=(), geolocation=(), microphone=()"
+    assert "strict-transport-security" not in response.headers
     (record,) = caplog.records
     assert (record.path, record.status) == ("/v1/jobs/018f", 400)
     assert "secret" not in str(vars(record))
     await client.get("/v1/jobs/018f", headers={"x-request-id": "bad id\tof mine"})
     assert harness.jobs.metadata[-1]["x-request-id"] != "bad id\tof mine"
+
+
+async def test_long_paths_are_logged_in_part(client, caplog):
+    """A line of the access log has at most 512 characters of the path."""
+    with caplog.at_level(logging.INFO, "reelhaul_gateway.access"):
+        for path in ("/v1/jobs/" + "a" * 500, "/v1/jobs/" + "a" * 5000):
+            await client.get(path)
+    whole, cut = (record.path for record in caplog.records)
+    assert whole == "/v1/jobs/" + "a" * 500
+    assert cut == "/v1/jobs/" + "a" * 503 + "…"
 
 
 async def test_other_origins_are_rejected(client, harness):

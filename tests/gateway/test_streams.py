@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import httpx
 import pytest
 import websockets
 from tests.gateway.fake_services import END_TOKEN
@@ -57,7 +58,7 @@ async def test_last_event_id_resumes(client, harness):
     assert harness.jobs.watch_requests[0].resume_token == "token-2"
 
 
-@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream", "application/json"])
 async def test_failure_before_the_first_message_has_its_status(client, accept):
     """The response is an ordinary error."""
     response = await client.get("/v1/jobs/missing:watch", headers={"accept": accept})
@@ -76,6 +77,19 @@ async def test_failure_mid_stream_is_visible(client):
     assert name == "event: stream_error"
     status = json.loads(data.removeprefix("data: "))
     assert status["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
+
+
+async def test_array_by_accept(client):
+    """Clients that accept only application/json get one JSON array."""
+    response = await client.get("/v1/jobs/018f:watch", headers={"accept": "application/json"})
+    assert response.headers["content-type"] == "application/json"
+    assert [message["sequence"] for message in response.json()] == ["1", "2"]
+
+
+async def test_failure_in_an_array_aborts_the_connection(client):
+    """An array that is cut off does not look complete."""
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+        await client.get("/v1/jobs/breaks:watch", headers={"accept": "application/json"})
 
 
 async def test_disconnect_cancels_the_stream(client, harness):

@@ -67,14 +67,18 @@ def service() -> ServiceDescriptor:
 
 
 class EchoUpstream:
-    """Answers with the request, and records the calls."""
+    """Answers with the request, and records the calls and the messages of client streams."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.messages: list[bytes] = []
 
     async def unary(self, call: Call) -> UnaryResponse:
         self.calls.append(call)
-        return UnaryResponse(call.messages[0])
+        if call.messages is not None:
+            async for message in call.messages:
+                self.messages.append(message)
+        return UnaryResponse(call.message)
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         yield (await self.unary(call)).message

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -135,6 +136,73 @@ async def test_text_tells_whom_a_request_serves(out: io.StringIO):
     await serve_two_requests()
     line = next(line for line in out.getvalue().splitlines() if "the next request" in line)
     assert line.endswith("the next request request_id=req-2 tenant=local client=127.0.0.1")
+
+
+class SignallingStream(io.StringIO):
+    """A stream that signals when it is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+async def test_access_log_is_written_in_batches(out: io.StringIO):
+    """Lines of an access log wait at most 50 ms for others; any other is written at once, behind them."""
+    stream = SignallingStream()
+    logs.configure("gateway", "json", "INFO", stream=stream)
+    access = logging.getLogger("reelhaul_gateway.access")
+    access.info("first")
+    assert not stream.written.is_set()
+    async with asyncio.timeout(10):
+        await stream.written.wait()
+    access.info("second")
+    access.info("third")
+    logging.getLogger("reelhaul_gateway").info("fourth")
+    assert [line["message"] for line in lines(stream)] == ["first", "second", "third", "fourth"]
+
+
+def test_no_line_of_the_access_log_is_lost(out: io.StringIO):
+    """Lines are written without an event loop too, when many wait, and at the end of the process."""
+    logs.configure("gateway", "json", "INFO", stream=out)
+    access = logging.getLogger("reelhaul_gateway.access")
+    access.info("no event loop")
+    assert len(lines(out)) == 1
+
+    async def log_many() -> None:
+        for number in range(1000):
+            access.info("request %d", number)
+        assert 0 < len(lines(out)) < 1001
+
+    asyncio.run(log_many())
+    logging.shutdown([weakref.ref(handler) for handler in logging.getLogger().handlers])
+    assert len(lines(out)) == 1001
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (
+            "/v1/jobs/https://user:password@media.example/v?signature=secret",
+            "/v1/jobs/https://media.example/v",
+        ),
+        ("/v1/artifacts/a?signature=secret", "/v1/artifacts/a"),
+        ("/v1/artifacts/a:download", "/v1/artifacts/a:download"),
+        ({"url": "https://media.example/?token=secret"}, {"url": "https://media.example/"}),
+        ("\udcff.mp4", "\udcff.mp4"),
+        (1 << 64, 1 << 64),
+        (0.5, 0.5),
+        (None, None),
+    ],
+)
+def test_values_are_written_without_secrets(out: io.StringIO, value: object, written: object):
+    """URLs lose user info, query and fragment, wherever they are; what orjson cannot write is written too."""
+    logs.configure("gateway", "json", "INFO", stream=out)
+    logging.getLogger("reelhaul_gateway").info("request", extra={"value": value})
+    assert lines(out)[0]["value"] == written
 
 
 async def test_outage_is_logged_once(out: io.StringIO):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from urllib.parse import quote
 
 import pytest
+from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tests.libs import asgi, lab
 from tests.libs.lab import CannedUpstream, EchoUpstream
 
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.errors import ErrorKind
+from reelhaul_transcoding.codec.json_stream import JsonSplitter
+from reelhaul_transcoding.errors import ErrorKind, FieldError
+from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
 from reelhaul_transcoding.upstream import UnaryResponse
@@ -51,16 +56,110 @@ async def test_client_stream(body) -> None:
     response = await asgi.request(_app(upstream), "POST", "/v1/sum", body=body, headers=JSON)
     assert response.status == 200
     chunk = lab.message_class("lab.v1.Chunk")
-    assert [chunk.FromString(message).i for message in upstream.calls[0].messages] == [1, 2]
+    assert [chunk.FromString(message).i for message in upstream.messages] == [1, 2]
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"i":1} x', b'{"i":1,"i":2}', b'{"i":NaN}', b"\xff", b'{"a":' * 5000 + b"1" + b"}" * 5000]
+    ("body", "values"),
+    [
+        (b"", []),
+        (b" \r\n\t", []),
+        (b"[]", []),
+        (b" [ ] ", []),
+        (b'[{"i":1}]', [b'{"i":1}']),
+        (b'[{"a":[]},[1,[2]],"x,]",1e3 , true]', [b'{"a":[]}', b"[1,[2]]", b'"x,]"', b"1e3", b"true"]),
+        (b'{"a":"}"}\n{"a":"\\"}"}', [b'{"a":"}"}', b'{"a":"\\"}"}']),
+        (b'{"a":"\\\\"}{"b":{"c":"[\\\\\\""}}', [b'{"a":"\\\\"}', b'{"b":{"c":"[\\\\\\""}}']),
+        (b'1 2\n"a b""c"null', [b"1", b"2", b'"a b"', b'"c"', b"null"]),
+        ('["\u00fc\u2028"]'.encode(), ['"\u00fc\u2028"'.encode()]),
+    ],
 )
-async def test_invalid_client_stream(body) -> None:
-    """A stream is parsed as strictly as a single value; deep nesting is rejected, not a crash."""
-    response = await asgi.request(_app(EchoUpstream()), "POST", "/v1/sum", body=body, headers=JSON)
+def test_stream_is_split_at_any_byte(body, values) -> None:
+    """The values are the same however the body is cut into pieces."""
+    for size in (1, 2, 3, len(body) or 1):
+        splitter = JsonSplitter(100)
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        found = [value for piece in pieces for value in splitter.split(piece)]
+        assert found + list(splitter.split(b"", is_last=True)) == values
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"i":1} x', "in message 2"),
+        (b'{"i":1,"i":2}', "duplicate name"),
+        (b'{"i":NaN}', "NaN"),
+        (b"\xff", "not UTF-8"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "deeper than 100"),
+        (b'{"i":1}\n{"i":1}{"i":"x"}', "in message 3"),
+        (b'{"i":1', "ends within a JSON value"),
+        (b'{"i":"', "ends within a JSON value"),
+        (b'[{"i":1}', "ends within a JSON array"),
+        (b'[{"i":1},', "ends within a JSON value"),
+        (b"[", "ends within a JSON value"),
+        (b'[{"i":1},]', "unexpected ']'"),
+        (b"[,]", "unexpected ','"),
+        (b'[{"i":1}{"i":2}]', "unexpected '{' after a value"),
+        (b'[{"i":1}]{"i":2}', "unexpected '{' after a value"),
+        (b'{"i":1},{"i":2}', "unexpected ','"),
+        (b'{"i":1}]', "unexpected ']'"),
+        (b"[}", "unexpected '}'"),
+        (b'{"i":1]', "not JSON"),
+        (b'{"nope":1}', "nope"),
+        (b"{}" * 10_001, "more than 10000 messages"),
+    ],
+)
+async def test_invalid_client_stream(body, message) -> None:
+    """A stream is parsed as strictly as a single value, and the error says which message is wrong."""
+    app = _app(EchoUpstream(), ignore_unknown_fields=False)
+    response = await asgi.request(app, "POST", "/v1/sum", body=body, headers=JSON)
     assert response.status == 400
+    assert message in response.json["message"]
+
+
+async def test_size_of_a_client_stream() -> None:
+    """Each message has a limit, and their sum has none."""
+    upstream = EchoUpstream()
+    app = _app(upstream, max_request_bytes=20)
+    exact = b'{"i":1, "i": "1"     }'.replace(b', "i": "1"', b"")
+    response = await asgi.request(app, "POST", "/v1/sum", body=exact * 9, headers=JSON)
+    assert (response.status, len(upstream.messages)) == (200, 9)
+    for body in (b'{"i":1%s}' % (b" " * 20), b'{"i":1%s' % (b" " * 20)):
+        response = await asgi.request(app, "POST", "/v1/sum", body=exact + body, headers=JSON)
+        assert (response.status, "larger than 20 bytes" in response.json["message"]) == (413, True)
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {**JSON, "content-encoding": "gzip"}])
+async def test_media_type_of_a_client_stream(headers) -> None:
+    """415, and the upstream is not called."""
+    upstream = EchoUpstream()
+    response = await asgi.request(_app(upstream), "POST", "/v1/sum", body=b"{}", headers=headers)
+    assert (response.status, upstream.calls) == (415, [])
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(0, [0]), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])]
+)
+async def test_raw_client_stream(size, sizes) -> None:
+    """The bytes of an HttpBody are cut into messages, each with the media type."""
+    upstream, body = EchoUpstream(), os.urandom(size)
+    app = _app(upstream, max_request_bytes=100)
+    response = await asgi.request(app, "POST", "/v1/upload", body=body, headers={"content-type": "video/mp4"})
+    assert response.status == 200
+    messages = [httpbody_pb2.HttpBody.FromString(message) for message in upstream.messages]
+    assert [len(message.data) for message in messages] == sizes
+    assert b"".join(message.data for message in messages) == body
+    assert {message.content_type for message in messages} == {"video/mp4"}
+
+
+async def test_path_and_query_set_the_first_message_of_a_stream() -> None:
+    """Later messages have what their own JSON says."""
+    upstream = EchoUpstream()
+    body = b'{"resumeToken":"a"}{"i":8}'
+    assert (await asgi.request(_app(upstream), "POST", "/v1/sum/7", body=body)).status == 200
+    chunk = lab.message_class("lab.v1.Chunk")
+    messages = [chunk.FromString(message) for message in upstream.messages]
+    assert [(message.i, message.resume_token) for message in messages] == [(7, "a"), (8, "")]
 
 
 async def test_path_and_body_must_not_differ() -> None:
@@ -73,10 +172,72 @@ async def test_path_and_body_must_not_differ() -> None:
     assert response.json == {"s": "path"}
 
 
+@pytest.mark.parametrize(
+    ("word", "accepted"),
+    [
+        ("RED", True),
+        ("red", True),
+        ("Red", True),
+        ("color-unspecified", True),
+        ("unspecified", True),
+        ("purple", False),
+        ("", False),
+        ("RED ", False),
+        ("x" * 10_000, False),
+    ],
+)
+async def test_enum_words(word, accepted) -> None:
+    """With the option, enum values are accepted as people write them, in parameters and bodies."""
+    app = _app(EchoUpstream(), case_insensitive_enums=True)
+    body = json.dumps({"color": word, "rc": [word]}).encode()
+    responses = [
+        await asgi.request(app, "POST", "/v1/all", body=body, headers=JSON),
+        await asgi.request(app, "PUT", f"/v1/nobody/x?color={quote(word)}&rc={quote(word)}"),
+    ]
+    assert [response.status for response in responses] == [200 if accepted else 400] * 2
+    if word.lower() == "red":
+        assert [response.json["rc"] for response in responses] == [["RED"]] * 2
+    strict = await asgi.request(_app(EchoUpstream()), "POST", "/v1/all", body=body, headers=JSON)
+    assert (strict.status == 200) == (word == "RED")
+
+
 async def test_unbound_body_is_rejected() -> None:
     """400 for a body if the binding takes none."""
     response = await asgi.request(_app(EchoUpstream()), "PUT", "/v1/nobody/x", body=b"{}", headers=JSON)
     assert response.status == 400
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ({"path": "/v1/all/a%b", "raw_path": b"/v1/all/a%25b"}, "a%b"),
+        ({"path": "/v1/all/a%b?c"}, "a%b?c"),
+        ({"path": "/v1/all/a?x=1", "raw_path": b"/v1/all/a?x=1"}, "a"),
+    ],
+)
+async def test_servers_differ_in_the_path_that_they_report(scope, expected) -> None:
+    """Without raw_path the decoded path is data; a query in raw_path is not part of the path."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [], **scope}
+    await _app(EchoUpstream())(scope, receive, send)
+    assert json.loads(sent[1]["body"]) == {"s": expected}
+
+
+async def test_repeated_headers_are_combined() -> None:
+    """A second deadline is not ignored, and a binary header may hold several values."""
+    headers = [(b"grpc-timeout", b"5S"), (b"grpc-timeout", b"9S")]
+    with pytest.raises(FieldError, match="grpc-timeout"):
+        parse_grpc_timeout(combine_headers(headers)[b"grpc-timeout"].decode())
+    assert combine_headers([(b"accept", b"a"), (b"te", b"b")]) == {b"accept": b"a", b"te": b"b"}
+    binary = [(b"grpc-metadata-x-bin", b"YQ==,Yg"), (b"grpc-metadata-x-bin", b"Yw==")]
+    assert HeaderPolicy().to_metadata(binary) == [("x-bin", b"a"), ("x-bin", b"b"), ("x-bin", b"c")]
 
 
 async def test_response_metadata() -> None:
@@ -90,13 +251,24 @@ async def test_response_metadata() -> None:
                 ("color", "red"),
                 ("grpc-status", "0"),
             ]
-            return UnaryResponse(call.messages[0], metadata)
+            return UnaryResponse(call.message, metadata)
 
     response = await asgi.request(_app(MetadataUpstream()), "GET", "/foo")
     assert response.status == 201
     assert response.headers["location"] == "/v1/x"
     assert response.headers["grpc-metadata-color"] == "red"
     assert not any("grpc-status" in name for name in response.headers)
+
+
+async def test_upstream_selects_no_content() -> None:
+    """A 204 has neither a body nor its headers (RFC 9110)."""
+
+    class EmptyUpstream(EchoUpstream):
+        async def unary(self, call):
+            return UnaryResponse(call.message, [("x-http-code", "204")])
+
+    response = await asgi.request(_app(EmptyUpstream()), "GET", "/foo?i=1")
+    assert (response.status, response.body, response.headers) == (204, b"", {})
 
 
 async def test_retry_after_and_challenge() -> None:
@@ -135,13 +307,68 @@ async def test_silent_stream_starts_and_pings() -> None:
     class SlowUpstream(EchoUpstream):
         async def stream(self, call):
             await asyncio.sleep(0.3)
-            yield call.messages[0]
+            yield call.message
 
     app = _app(SlowUpstream(), stream_start_seconds=0.05, ping_seconds=0.05)
     response = await asgi.request(app, "GET", "/v1/watch/7", headers={"accept": "text/event-stream"})
     assert response.status == 200
     assert response.body.count(b": ping\n\n") >= 2
     assert response.body.endswith(b'data: {"i":7}\n\n')
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("image/png", "application/x-ndjson"),
+        ("text/event-stream", "text/event-stream"),
+        ("Text/Event-Stream;charset=utf-8", "text/event-stream"),
+        ("*/*, text/event-stream", "text/event-stream"),
+        ("text/*", "text/event-stream"),
+        ("text/event-stream;q=0.4, application/x-ndjson;q=0.5", "application/x-ndjson"),
+        ("text/event-stream;q=0, */*;q=0.1", "application/x-ndjson"),
+        ("text/event-stream;q=2", "application/x-ndjson"),
+        ("text/event-stream;q=nan", "application/x-ndjson"),
+        ("application/json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("application/json;q=0.9, text/event-stream", "text/event-stream"),
+        ("application/json, application/x-ndjson", "application/x-ndjson"),
+        ("application/*", "application/x-ndjson"),
+        (",;,q=;" * 5000, "application/x-ndjson"),
+    ],
+)
+async def test_accept_selects_the_format_of_a_stream(accept, media_type) -> None:
+    """The highest quality wins, then the type that is named, then NDJSON. (RFC 9110 section 12.5.1)"""
+    app = _app(CannedUpstream([b""]), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": accept})
+    assert (response.status, response.headers["content-type"]) == (200, media_type)
+
+
+async def test_arrays_are_optional() -> None:
+    """Without json_arrays a client that asks for application/json gets lines."""
+    app = _app(CannedUpstream([b""]))
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers={"accept": "application/json"})
+    assert response.headers["content-type"] == "application/x-ndjson"
+
+
+@pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3]])
+async def test_array_stream(numbers) -> None:
+    """The messages are the elements of one JSON array; a stream that fails never closes it."""
+    chunk = lab.message_class("lab.v1.Chunk")
+    messages = [chunk(i=number).SerializeToString() for number in numbers]
+    accept = {"accept": "application/json"}
+    app = _app(CannedUpstream(messages), json_arrays=True)
+    response = await asgi.request(app, "GET", "/v1/watch/1", headers=accept)
+    assert (response.status, response.complete) == (200, True)
+    assert response.json == [{"i": number} for number in numbers]
+    failing = _app(CannedUpstream(messages, status_pb2.Status(code=5, message="gone")), json_arrays=True)
+    response = await asgi.request(failing, "GET", "/v1/watch/1", headers=accept)
+    if numbers:
+        assert (response.status, response.complete) == (200, False)
+        assert not response.body.endswith(b"]")
+    else:
+        assert (response.status, response.json["message"]) == (404, "gone")
 
 
 async def test_event_id_cannot_inject_sse_fields() -> None:

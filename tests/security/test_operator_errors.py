@@ -171,6 +171,7 @@ def test_wrong_settings_are_refused_by_name(
         ("REELHAUL_STORAGE_URL", "s3://UPPER", "storage"),
         ("REELHAUL_JOBS_DATABASE_URL", "jobs.db", "jobs"),
         ("REELHAUL_FETCHER_COOKIES_KEY", "hunter2", "fetcher"),
+        ("REELHAUL_GATEWAY_WORKERS", "0", "gateway"),
     ],
 )
 def test_up_and_serve_end_at_once(tmp_path: Path, name: str, value: str, owner: str):
@@ -212,6 +213,17 @@ def test_serve_requires_a_suite_token(owner: str):
     code, message = run("serve", owner)
     assert code == 2
     assert message.startswith("reelhaul: REELHAUL_SUITE_TOKEN is not set")
+
+
+def test_workers_need_a_command_of_their_own():
+    """Several workers of the gateway cannot run in the process of other services: serve names the setting."""
+    settings = {"REELHAUL_SUITE_TOKEN": TOKEN, "REELHAUL_GATEWAY_WORKERS": "2"}
+    code, message = run("serve", "gateway", "storage", **settings)
+    check_refused(message, code, "REELHAUL_GATEWAY_WORKERS")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        code, message = run("serve", "gateway", **settings, REELHAUL_GATEWAY_ADDRESS=address)
+    check_refused(message, code, "REELHAUL_GATEWAY_ADDRESS")
 
 
 def test_serve_with_a_suite_token(tmp_path: Path):

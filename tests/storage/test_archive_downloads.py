@@ -191,7 +191,7 @@ async def test_failures(gateway, storage: StorageService):
         (f"/api/v1/jobs/{empty}/archive", 404, "RESOURCE_NOT_FOUND"),
         (f"/api/v1/batch/{uuid4()}/archive", 404, "RESOURCE_NOT_FOUND"),
         (f"/api/v1/batch/{large}/archive", 400, "FIELD_INVALID"),
-        ("/api/v1/batch/x/archive", 404, "METHOD_UNSUPPORTED"),
+        ("/api/v1/batch/x/archive", 404, "ROUTE_UNKNOWN"),
         (f"/v1/artifacts:archive?names={secret.name}", 404, "RESOURCE_NOT_FOUND"),
         ("/v1/artifacts:archive", 400, "FIELD_INVALID"),
         ("/v1/artifacts:archive?filter=%22", 400, "FILTER_INVALID"),

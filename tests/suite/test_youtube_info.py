@@ -66,9 +66,9 @@ def test_concurrent_requests(youtube_suite: Suite, youtube: YouTube) -> None:
         ("private", 400, "MEDIA_LOGIN_REQUIRED"),
         ("removed", 404, "MEDIA_NOT_FOUND"),
         ("copyright", 403, "MEDIA_FORBIDDEN"),
-        ("player503", 503, "UPSTREAM_UNAVAILABLE"),
-        ("guestquota", 503, "UPSTREAM_THROTTLED"),
-        ("sabr", 500, "EXTRACTOR_FAILED"),
+        ("player503", 424, "UPSTREAM_UNAVAILABLE"),
+        ("guestquota", 424, "UPSTREAM_THROTTLED"),
+        ("sabr", 502, "EXTRACTOR_FAILED"),
     ],
 )
 def test_error_of_site(youtube_suite: Suite, youtube: YouTube, name: str, status: int, reason: str) -> None:

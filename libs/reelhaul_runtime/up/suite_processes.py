@@ -47,7 +47,7 @@ class SuiteProcess:
 
     name: str
     command: tuple[str, ...]
-    #: Where it listens: ``http://host:port`` (the gateway), ``nats://…``, else ``host:port`` (gRPC).
+    #: Where it listens: ``http[s]://host:port`` (the gateway), ``nats://…``, else ``host:port`` (gRPC).
     address: str
     #: The proto service whose gRPC health is its readiness.
     health: str = ""
@@ -90,7 +90,10 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         service("storage", settings.storage_address, "reelhaul.storage.v1.StorageService"),
         service("jobs", settings.jobs_address, "reelhaul.jobs.v1.JobService"),
         service("fetcher", settings.fetcher_address, "reelhaul.fetcher.v1.FetcherService"),
-        service("gateway", f"http://{settings.gateway_address}"),
+        service(
+            "gateway",
+            f"{'https' if settings.gateway_tls_certificate else 'http'}://{settings.gateway_address}",
+        ),
     ]
 
 

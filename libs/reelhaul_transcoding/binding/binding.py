@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,6 +21,8 @@ from reelhaul_transcoding.routing.rules import HttpRule, RouteError
 from reelhaul_transcoding.routing.templates import Template
 
 _JSON_TYPE = b"application/json"
+# Messages in one client stream.
+_MAX_MESSAGES = 10_000
 
 
 class StreamEvent(NamedTuple):
@@ -58,7 +60,9 @@ class Binding:
             method.input_type,
             [*(path.name for path in self._variables.values()), *filter(None, [self._body.field_name])],
             whole_body=rule.body == "*",
-            ignore_unknown=options.ignore_unknown_parameters,
+            ignore_unknown=options.ignore_unknown_parameters(method),
+            ignored=options.ignored_parameters,
+            case_insensitive_enums=options.case_insensitive_enums,
             reject_conflicts=options.reject_conflicts,
         )
         self._header_paths = {
@@ -84,20 +88,56 @@ class Binding:
         self._mask_field = find_mask_field(method.input_type) if infers_mask else None
         self._convert = self._response_converter(encoder)
 
-    def build_requests(
+    def build_request(
         self, variables: list[tuple[str, str]], query: bytes, headers: Mapping[bytes, bytes], body: bytes
-    ) -> list[bytes]:
-        """Return the serialized request messages; one, unless the client streams. Raises TranscodingError."""
-        requests = []
-        for index, (value, has_value) in enumerate(self._body.parse(headers, body)):
-            request = self._request_class()
-            if has_value:
-                self._body.set(request, value, headers)
-            # Path and query apply to the first message of a client stream.
-            if index == 0:
-                self._bind(request, variables, query, headers, value)
-            requests.append(request.SerializeToString())
-        return requests
+    ) -> bytes:
+        """Return the serialized request message. Raises TranscodingError."""
+        value, has_value = self._body.parse(headers, body)
+        request = self._request_class()
+        if has_value:
+            self._body.set(request, value, headers)
+        else:
+            self._body.set_empty(request)
+        self._bind(request, variables, query, headers, value)
+        return bytes(request.SerializeToString())
+
+    def build_stream(
+        self,
+        variables: list[tuple[str, str]],
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+        chunks: AsyncIterator[bytes],
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the serialized messages of a client stream while the *chunks* of its body arrive.
+
+        Path and query set fields of the first message. Raises TranscodingError.
+        """
+        values = self._body.parse_stream(headers, chunks)
+        return self._build_messages(values, variables, query, headers)
+
+    async def _build_messages(
+        self,
+        values: AsyncIterator[tuple[Any, bool]],
+        variables: list[tuple[str, str]],
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+    ) -> AsyncGenerator[bytes, None]:
+        number = 1
+        try:
+            async for value, has_value in values:
+                _check_count(number)
+                request = self._request_class()
+                if has_value:
+                    self._body.set(request, value, headers)
+                else:
+                    self._body.set_empty(request)
+                if number == 1:
+                    self._bind(request, variables, query, headers, value)
+                yield request.SerializeToString()
+                number += 1
+        except FieldError as error:
+            field, description = error.violations[0].field, error.violations[0].description
+            raise FieldError(field, f"{description}, in message {number} of the stream") from error
 
     def response_body(self, message: bytes) -> tuple[bytes, bytes]:
         """Return content type and body for a response *message*."""
@@ -131,7 +171,7 @@ class Binding:
             self._query.bind(request, query)
         for header, path in self._header_paths.items():
             if value := headers.get(header):
-                self._bind_header(request, path, value.decode("latin-1"))
+                self._bind_header(request, path, header.decode(), value.decode("latin-1"))
         if self._last_event_id is not None and (value := headers.get(b"last-event-id")):
             # An EventSource reconnects with its first URL: the header is newer than the query.
             setattr(request, self._last_event_id.name, value.decode("latin-1"))
@@ -145,7 +185,11 @@ class Binding:
         if was_set and self._options.reject_conflicts and before != path.get(request):
             raise FieldError(path.name, "differs between the path and the body")
 
-    def _bind_header(self, request: Any, path: FieldPath, text: str) -> None:
+    def _bind_header(self, request: Any, path: FieldPath, header: str, text: str) -> None:
+        try:
+            text = self._options.header_values.get(header, str)(text)
+        except ValueError as error:
+            raise FieldError(header, str(error)) from error
         before = path.get(request)
         if before and before != text:
             raise FieldError(path.name, "differs between its header and the request")
@@ -160,7 +204,11 @@ class Binding:
             getattr(request, mask_field.name).paths.extend(paths)
 
     def _resolve_variable(self, field: str) -> FieldPath:
-        path = resolve_field_path(self._rule.method.input_type, field)
+        path = resolve_field_path(
+            self._rule.method.input_type,
+            field,
+            case_insensitive_enums=self._options.case_insensitive_enums,
+        )
         if path is None or path.parse is None or path.field.is_repeated:
             raise RouteError(
                 f"{self._rule.name}: {self._rule.template!r} binds {field!r},"
@@ -183,6 +231,11 @@ class Binding:
                 " is not a field of the response"
             )
         return encoder.compile_field(field)
+
+
+def _check_count(messages: int) -> None:
+    if messages > _MAX_MESSAGES:
+        raise FieldError("", f"the stream has more than {_MAX_MESSAGES} messages")
 
 
 def _string_field_name(field: FieldDescriptor | None) -> str:

@@ -11,6 +11,8 @@ from reelhaul_transcoding.codec import field_types
 from reelhaul_transcoding.errors import FieldError
 
 _FIELD_MASK = "google.protobuf.FieldMask"
+# Types whose JSON may be an object of the caller's own names.
+_JSON_OBJECTS = frozenset({"google.protobuf.Struct", "google.protobuf.Value"})
 # Names in a Struct are the caller's. Each path repeats the names above it, so that long names and many
 # paths would make the mask larger than the body by any factor.
 _MAX_PATHS, _MAX_PATH_LENGTH = 1000, 1000
@@ -29,7 +31,7 @@ def find_mask_field(message_type: Descriptor) -> FieldDescriptor | None:
 def paths_in_json(message_type: Descriptor, value: Any) -> list[str]:
     """Return the leaf paths of *value*, the parsed JSON of a *message_type*: proto names, sorted.
 
-    Lists, maps and well-known types are leaves; a Struct is descended into. Unknown names are
+    Lists, maps and well-known types are leaves; a Struct and a Value are descended into. Unknown names are
     ignored. Raises FieldError above 1000 paths, or for a path of more than 1000 characters.
     """
     paths: set[str] = set()
@@ -50,7 +52,7 @@ def _paths(message_type: Descriptor, value: dict[str, Any], prefix: str) -> Iter
         inner = None if field.is_repeated else field.message_type
         if not isinstance(item, dict) or not item or inner is None:
             yield path
-        elif inner.full_name == "google.protobuf.Struct":
+        elif inner.full_name in _JSON_OBJECTS:
             yield from _struct_paths(item, path + ".")
         elif inner.full_name in field_types.WELL_KNOWN:
             yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -16,6 +17,7 @@ Header = tuple[bytes, bytes]
 # A client that is still sending when we close the connection sees a reset instead of our
 # response: a body up to this factor too large is read to its end before it is rejected.
 _DISCARD_FACTOR = 4
+_STATUSES_WITHOUT_BODY = frozenset({204, 304})
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
@@ -43,6 +45,24 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     return _inflate(body, headers[b"content-encoding"], limit) if b"content-encoding" in headers else body
 
 
+class BodyStream:
+    """A request body as it arrives: an asynchronous iterable of chunks, which raises ClientDisconnected."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in _chunks(self._receive):
+            yield chunk
+        self._ended.set()
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI message after the body; waits for its end."""
+        await self._ended.wait()
+        return await self._receive()
+
+
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     more = True
     while more:
@@ -56,9 +76,12 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 async def send_response(
     send: Send, status: int, headers: list[Header], body: bytes, *, content_type: bytes = b"application/json"
 ) -> None:
-    """Send a whole response."""
-    length = str(len(body)).encode()
-    all_headers = [(b"content-type", content_type), (b"content-length", length), *headers]
+    """Send a whole response. *body* is dropped if *status* has none (RFC 9110 section 6.4.1)."""
+    if status in _STATUSES_WITHOUT_BODY:
+        body, all_headers = b"", headers
+    else:
+        length = str(len(body)).encode()
+        all_headers = [(b"content-type", content_type), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
 

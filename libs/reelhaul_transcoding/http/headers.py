@@ -90,6 +90,18 @@ class HeaderPolicy:
         return headers
 
 
+def combine_headers(headers: RawHeaders) -> dict[bytes, bytes]:
+    """Return *headers* by name; the values of a repeated one are joined by commas (RFC 9110 section 5.3)."""
+    headers = list(headers)
+    combined = dict(headers)
+    if len(combined) < len(headers):
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            values.setdefault(name, []).append(value)
+        combined = {name: b", ".join(parts) for name, parts in values.items()}
+    return combined
+
+
 def http_status_from_metadata(metadata: Metadata) -> int:
     """Return the HTTP status of a success: 200, or the one that the upstream selected."""
     for key, value in metadata:
@@ -101,11 +113,14 @@ def http_status_from_metadata(metadata: Metadata) -> int:
 def parse_grpc_timeout(header: str) -> float:
     """Return the seconds of a ``Grpc-Timeout``. Raises FieldError.
 
-    https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: at most eight digits.
+    https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: at most eight digits, and a unit in
+    exactly this case: ``M`` is a minute and ``m`` a millisecond.
     """
     match = _TIMEOUT.fullmatch(header)
     if match is None:
-        raise FieldError("grpc-timeout", "must be one to eight digits and a unit (H M S m u n)")
+        raise FieldError(
+            "grpc-timeout", "must be one to eight digits and a unit (H M S m u n; m: milliseconds)"
+        )
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
@@ -113,7 +128,8 @@ def _append(metadata: list[tuple[str, str | bytes]], key: str, raw_value: bytes)
     if _KEY.fullmatch(key) is None:
         return
     if key.endswith("-bin"):
-        metadata.append((key, _decode_base64(key, raw_value)))
+        # gRPC joins several binary values by commas, which base64 does not contain.
+        metadata.extend((key, _decode_base64(key, value)) for value in raw_value.split(b","))
     elif _PRINTABLE.fullmatch(value := raw_value.decode("latin-1").strip()):
         metadata.append((key, value))
 

@@ -6,7 +6,7 @@ import orjson
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from reelhaul_transcoding.codec.encoder import Encoder
-from reelhaul_transcoding.errors import DescribeError, TranscodingError
+from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Send, send_response
 
 #: HTTP statuses by google.rpc.Code, from the comments of code.proto; all other codes are 500.
@@ -47,15 +47,22 @@ class StatusWriter:
     """Writes google.rpc.Status as JSON, and errors as HTTP responses.
 
     *describe* returns the details that come first in the Status of a TranscodingError;
-    *challenge* is the WWW-Authenticate of a 401.
+    *challenge* is the WWW-Authenticate of a 401; *http_status* selects other HTTP statuses than
+    those of the codes.
     """
 
     def __init__(
-        self, encoder: Encoder, *, describe: DescribeError | None = None, challenge: str = ""
+        self,
+        encoder: Encoder,
+        *,
+        describe: DescribeError | None = None,
+        challenge: str = "",
+        http_status: SelectHttpStatus | None = None,
     ) -> None:
         self._encode = encoder.compile(status_pb2.Status.DESCRIPTOR)
         self._describe = describe
         self._challenge = challenge
+        self._select_http_status = http_status
 
     def to_dict(self, status: status_pb2.Status) -> dict[str, object]:
         """Return ``{code, message, details}``; all three keys are always present."""
@@ -91,13 +98,18 @@ class StatusWriter:
         *,
         http_status: int | None = None,
     ) -> None:
-        """Send *status* as a response, with *http_status* or the HTTP status of its code."""
+        """Send *status* as a response, with *http_status* or else ``http_status_of`` it."""
         extra = list(headers)
         if (seconds := _retry_after_seconds(status)) is not None:
             extra.append((b"retry-after", str(seconds).encode()))
         if status.code == code_pb2.UNAUTHENTICATED and self._challenge:
             extra.append((b"www-authenticate", self._challenge.encode()))
-        await send_response(send, http_status or http_status_of(status.code), extra, self.to_json(status))
+        await send_response(send, http_status or self.http_status_of(status), extra, self.to_json(status))
+
+    def http_status_of(self, status: status_pb2.Status) -> int:
+        """Return the HTTP status that the host selects for *status*, or else that of its code."""
+        selected = self._select_http_status(status) if self._select_http_status else None
+        return selected or http_status_of(status.code)
 
 
 def _retry_after_seconds(status: status_pb2.Status) -> int | None:

@@ -92,12 +92,12 @@ class Router(Generic[Target]):
         self._methods[method] = None
 
     def match(self, method: str, raw_path: bytes) -> Match[Target]:
-        """Return the match of *method* and *raw_path* (still encoded, without the query).
+        """Return the match of *method* and *raw_path* (still encoded; a query after it is ignored).
 
         Raises FieldError for malformed escapes, RouteNotFound, or MethodNotAllowed.
         """
         path = _decode_path(raw_path)
-        head, colon, verb = path.rpartition(":")
+        head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and verb in self._verbs:
             if match := self._find(method, verb, head):
                 return match
@@ -112,7 +112,7 @@ class Router(Generic[Target]):
     def allowed_methods(self, raw_path: bytes) -> tuple[str, ...]:
         """Return the methods that are routed at *raw_path*; empty if there is no route."""
         path = _decode_path(raw_path)
-        head, colon, verb = path.rpartition(":")
+        head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and (allowed := self._allowed(verb, head)):
             return allowed
         return self._allowed("", path)
@@ -166,10 +166,17 @@ def _for_method(routes: dict[str, _Route[Target]], method: str) -> _Route[Target
     return routes.get(method) or routes.get(ANY_METHOD)
 
 
+def _split_verb(path: str) -> tuple[str, str, str]:
+    """Return what precedes the last colon of *path*, the colon, and the verb as templates write it."""
+    head, colon, verb = path.rpartition(":")
+    return head, colon, normalize_escapes(verb)
+
+
 def _decode_path(raw_path: bytes) -> str:
     """Return *raw_path* as text, escapes kept. Raises FieldError if it or its escapes are malformed."""
     try:
-        path = raw_path.decode()
+        # Some servers leave the query in raw_path; a `?` that belongs to the path is encoded.
+        path = raw_path.partition(b"?")[0].decode()
         percent_decode(path)
     except ValueError as error:
         cause = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

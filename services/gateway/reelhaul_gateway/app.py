@@ -12,21 +12,25 @@ from functools import partial
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import archives, files
+from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.archives import ArchiveDownloads
+from reelhaul_gateway.certificate import Certificate, CertificateError
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
+from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
-from reelhaul_gateway.settings import Settings
+from reelhaul_gateway.origins import CorsPolicy
+from reelhaul_gateway.request_head import TrustedProxies
+from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import may_be_several
+from reelhaul_runtime.settings import InvalidSetting, may_be_several, split_addresses
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -54,7 +58,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token
             )
         )
-        health = Health(GrpcHealthChecker(raw_channels), StorageHealthProbe(trusted_storage))
+        own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]
+        health = Health(
+            GrpcHealthChecker(raw_channels),
+            StorageHealthProbe(trusted_storage),
+            other_workers=other_workers,
+        )
         system = SystemServicer(health, authentication_required=settings.auth != "none")
         upstreams = _upstreams(raw_channels, system)
         transcoder = build_transcoder(settings, upstreams)
@@ -65,28 +74,30 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
-        probes = ProbeEndpoints(health)
-        app = RequestMiddleware(
-            Endpoints(probes, downloads, archive_downloads, transcoder),
-            transcoder.statuses,
+        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
+        probes = ProbeEndpoints(health, transcoder.statuses)
+        with_middleware = partial(
+            RequestMiddleware,
+            statuses=transcoder.statuses,
             allow_anyone=settings.auth == "none",
+            cors=_cors_policy(settings),
+            proxies=TrustedProxies(settings.gateway_trusted_proxies),
             has_effects=partial(has_effects, transcoder),
         )
-        overloaded = RequestMiddleware(
-            OverloadedEndpoints(probes, transcoder.statuses),
-            transcoder.statuses,
-            allow_anyone=settings.auth == "none",
+        app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
+        overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
+        serve = partial(
+            serve_http,
+            overloaded=overloaded,
+            limits=_connection_limits(settings),
+            keep_alive=settings.gateway_keep_alive_seconds,
+            drain_seconds=settings.drain_seconds,
+            reuse_port=settings.reuse_port,
         )
+        if own_probes:
+            await stack.enter_async_context(serve(overloaded, own_probes))
         port = await stack.enter_async_context(
-            serve_http(
-                app,
-                settings.gateway_address,
-                overloaded=overloaded,
-                limits=_connection_limits(settings),
-                keep_alive=settings.gateway_keep_alive_seconds,
-                drain_seconds=settings.drain_seconds,
-                reuse_port=settings.reuse_port,
-            )
+            serve(app, settings.gateway_address, certificate=_load_certificate(settings))
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
@@ -97,17 +108,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 
 class Endpoints:
-    """Selects between the probes, downloads of artifacts and archives, and the routes of the protos."""
+    """Selects between the probes, downloads of artifacts and archives, the documentation, and the routes."""
 
     def __init__(
         self,
         probes: ProbeEndpoints,
         downloads: ArtifactDownloads,
         archive_downloads: ArchiveDownloads,
+        documents: DocumentationEndpoints,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
         self._downloads, self._archive_downloads = downloads, archive_downloads
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
@@ -116,6 +129,8 @@ class Endpoints:
             await self._downloads(scope, receive, send)
         elif scope["type"] == "http" and archives.is_archive(scope):
             await self._archive_downloads(scope, receive, send)
+        elif scope["type"] == "http" and documentation.is_documentation(scope):
+            await self._documents(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
 
@@ -136,17 +151,41 @@ class OverloadedEndpoints:
         await self._statuses.send_status(send, errors.to_status(error), [(b"connection", b"close")])
 
 
+def _cors_policy(settings: Settings) -> CorsPolicy:
+    if ANY_ORIGIN in settings.gateway_cors_origins and settings.auth == "none":
+        log.warning(
+            "REELHAUL_GATEWAY_CORS_ORIGINS=* with REELHAUL_AUTH=none: every web page that a user of this"
+            " machine visits can control the suite"
+        )
+    return CorsPolicy(
+        settings.gateway_cors_origins,
+        credentials=settings.gateway_cors_credentials,
+        max_age=settings.gateway_cors_max_age_seconds,
+    )
+
+
 def _connection_limits(settings: Settings) -> ConnectionLimits:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    total = min(settings.gateway_max_connections, max(1, descriptors - _RESERVED_DESCRIPTORS))
+    workers = settings.gateway_workers
+    total = min(settings.gateway_max_connections // workers, descriptors - _RESERVED_DESCRIPTORS)
     return ConnectionLimits(
-        total=total,
-        per_peer=settings.gateway_max_connections_per_peer,
+        total=max(1, total),
+        per_peer=max(1, settings.gateway_max_connections_per_peer // workers),
         head_seconds=settings.gateway_head_seconds,
         body_seconds=settings.gateway_body_seconds,
         min_body_rate=settings.gateway_min_body_rate,
-        total_body_bytes=settings.gateway_max_total_body_bytes,
+        total_body_bytes=settings.gateway_max_total_body_bytes // workers,
     )
+
+
+def _load_certificate(settings: Settings) -> Certificate | None:
+    """Return the certificate of the settings; None without one. Raises InvalidSetting."""
+    if settings.gateway_tls_certificate is None or settings.gateway_tls_key is None:
+        return None
+    try:
+        return Certificate(settings.gateway_tls_certificate, settings.gateway_tls_key)
+    except CertificateError as error:
+        raise InvalidSetting(f"REELHAUL_GATEWAY_TLS_CERTIFICATE: {error}") from error
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
@@ -170,4 +209,9 @@ async def _running_from_env() -> AsyncIterator[None]:
         yield
 
 
-service = Service("gateway", running=_running_from_env)
+def _count_workers() -> int:
+    settings = Settings()
+    return 1 if settings.gateway_worker_addresses else settings.gateway_workers
+
+
+service = Service("gateway", running=_running_from_env, count_workers=_count_workers)

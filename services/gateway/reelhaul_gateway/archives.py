@@ -151,7 +151,7 @@ class ArchiveDownloads:
 
 
 def _call(path: str, request: Message, metadata: Metadata) -> Call:
-    return Call(path, [request.SerializeToString()], False, metadata, max_deadline_seconds(path))
+    return Call(path, request.SerializeToString(), metadata, max_deadline_seconds(path))
 
 
 def _parse_query(query: bytes, *, with_artifacts: bool) -> Mapping[str, list[str]]:

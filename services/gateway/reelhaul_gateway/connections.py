@@ -10,10 +10,11 @@ import ipaddress
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -59,7 +60,8 @@ class ConnectionLimits:
 class Connection(Protocol):
     """An open connection."""
 
-    transport: asyncio.Transport
+    def abort(self) -> None:
+        """Close the connection at once."""
 
     def check_time(self, now: float) -> None:
         """Close the connection if its client takes too long at *now*, the time of the event loop."""
@@ -103,7 +105,7 @@ class ConnectionTable:
             return True
         self._warn(name)
         if len(self._reserve) >= _RESERVED_CONNECTIONS:
-            self._reserve.popleft().transport.abort()
+            self._reserve.popleft().abort()
         self._reserve.append(connection)
         return False
 
@@ -119,10 +121,16 @@ class ConnectionTable:
             self._reserve.remove(connection)
 
     def replace(self, connection: Connection, successor: Connection) -> None:
-        """Let *successor*, which is busy, take the place of *connection*."""
-        self.mark_busy(connection)
-        if (peer := self._open.pop(connection, None)) is not None:
+        """Let *successor* take the place of *connection*, idle or busy."""
+        if (peer := self._open.get(connection)) is not None:
+            is_idle = connection in self._idle
+            self.mark_busy(connection)
+            del self._open[connection]
             self._open[successor] = peer
+            if is_idle:
+                self.mark_idle(successor)
+        elif connection in self._reserve:
+            self._reserve[self._reserve.index(connection)] = successor
 
     def mark_idle(self, connection: Connection) -> None:
         """Record that *connection* waits for a request."""
@@ -155,7 +163,7 @@ class ConnectionTable:
         if connection is None:
             return False
         self.remove(connection)
-        connection.transport.abort()
+        connection.abort()
         return True
 
     def _warn(self, peer: str) -> None:
@@ -177,16 +185,44 @@ def _peer_name(host: str) -> str:
     return address.exploded[:19]
 
 
+class Handshake(asyncio.Protocol):
+    """A connection from *host* whose TLS handshake runs in the current task.
+
+    *create_protocol* returns the protocol that succeeds it.
+    """
+
+    def __init__(
+        self, table: ConnectionTable, host: str, create_protocol: Callable[[Handshake], asyncio.Protocol]
+    ) -> None:
+        self._create_protocol = create_protocol
+        self._task = asyncio.current_task()
+        #: The time of the event loop at which the connection was accepted.
+        self.start = asyncio.get_running_loop().time()
+        self.within_limits = table.add(self, host)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        successor: Any = self._create_protocol(self)
+        cast("asyncio.Transport", transport).set_protocol(successor)
+        successor.connection_made(transport)
+
+    def abort(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def check_time(self, now: float) -> None:
+        """Do nothing: the event loop limits the time of a handshake."""
+
+
 class _Refused(Exception):
     """Stops the parser; ``HttpConnection.send_400_response`` then sends the status of the refusal."""
 
 
 class HttpConnection(HttpToolsProtocol):
-    """A uvicorn connection within the limits of *table*."""
+    """A uvicorn connection within the limits of *table*, after *handshake* if it uses TLS."""
 
-    def __init__(self, table: ConnectionTable, **options: Any) -> None:
+    def __init__(self, table: ConnectionTable, handshake: Handshake | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._table = table
+        self._table, self._handshake = table, handshake
         self._within_limits = True
         self._refusal = HTTPStatus.BAD_REQUEST
         # The head that is being received, and the time of its first byte; None between two requests.
@@ -204,8 +240,13 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_start = self.loop.time()
-        self._within_limits = self._table.add(self, self.client[0] if self.client else "")
+        if self._handshake is None:
+            self._head_start = self.loop.time()
+            self._within_limits = self._table.add(self, self.client[0] if self.client else "")
+        else:
+            self._head_start, self._within_limits = self._handshake.start, self._handshake.within_limits
+            self._table.replace(self._handshake, self)
+            self._handshake = None
         if not self._within_limits:
             self.app = self._table.overloaded
 
@@ -243,6 +284,7 @@ class HttpConnection(HttpToolsProtocol):
         if not self._within_limits:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
+        self._table.mark_busy(self)
         super().handle_websocket_upgrade()
         successor: Any = self.transport.get_protocol()
         self._table.replace(self, successor)
@@ -295,6 +337,9 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         self._release_body()
         self._mark_idle_between_requests()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def check_time(self, now: float) -> None:
         """Close the connection if its client takes too long to send."""
@@ -350,6 +395,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._table.remove(self)
         super().connection_lost(exc)
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MAX_FRAGMENTS:

@@ -111,7 +111,7 @@ class ArtifactDownloads:
 
 def _call(method: str, request: Message, metadata: Metadata) -> Call:
     path = _SERVICE + method
-    return Call(path, [request.SerializeToString()], False, metadata, max_deadline_seconds(path))
+    return Call(path, request.SerializeToString(), metadata, max_deadline_seconds(path))
 
 
 def _artifact_name(scope: Scope) -> str:

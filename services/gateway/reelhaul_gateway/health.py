@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.up import probes
+from reelhaul_transcoding.errors import MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send, send_response
+from reelhaul_transcoding.http.status import StatusWriter
 
 UNKNOWN = ServingStatus.SERVING_STATUS_UNSPECIFIED
 SERVING = ServingStatus.SERVING_STATUS_SERVING
@@ -24,6 +27,8 @@ PROBE_PATHS = frozenset({"/healthz", "/readyz"})
 
 # Bounds the checks while still being fresh for clients that poll every tenth of a second.
 _CACHE_SECONDS = 0.5
+# For another worker of this gateway to answer.
+_WORKER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +106,18 @@ class Health:
     """Checks the health of the suite."""
 
     def __init__(
-        self, checker: HealthChecker, storage_probe: StorageProbe, clock: Callable[[], float] = time.monotonic
+        self,
+        checker: HealthChecker,
+        storage_probe: StorageProbe,
+        clock: Callable[[], float] = time.monotonic,
+        other_workers: Sequence[str] = (),
     ) -> None:
         self._checker, self._storage_probe, self._clock = checker, storage_probe, clock
+        # Where the other workers of this gateway answer probes: host:port.
+        self._other_workers = other_workers
+        self.wanted_workers = 1 + len(other_workers)
+        #: How many of them answered the last check, this one included.
+        self.ready_workers = 1
         self._start_time = clock()
         self._cached: list[CheckResult] = []
         self._cache_time = float("-inf")
@@ -120,7 +134,9 @@ class Health:
         """Check the services; the results may be half a second old."""
         async with self._lock:
             if self._clock() - self._cache_time > _CACHE_SECONDS:
-                self._cached = list(await asyncio.gather(*map(self._check, SERVICES)))
+                self._cached, _ = await asyncio.gather(
+                    asyncio.gather(*map(self._check, SERVICES)), self._check_workers()
+                )
                 self._cache_time = self._clock()
         return self._cached
 
@@ -138,7 +154,20 @@ class Health:
         if status is not None:
             results = [_add_status(each, status) if each.name == _BACKEND else each for each in results]
             results.append(_check_integrity(status))
+        if self._other_workers:
+            results.append(await self._check_workers())
         return [*results, write]
+
+    async def _check_workers(self) -> CheckResult:
+        """Return whether all workers of this gateway live; those that do are enough for readiness."""
+        answers = await asyncio.gather(
+            *(probes.is_alive(f"http://{address}", _WORKER_SECONDS) for address in self._other_workers)
+        )
+        self.ready_workers = 1 + sum(answers)
+        message = f"{self.ready_workers} of {self.wanted_workers} workers answer"
+        if self.ready_workers == self.wanted_workers:
+            return CheckResult("gateway.workers", SERVING, critical=False, message=message)
+        return CheckResult("gateway.workers", NOT_SERVING, critical=False, message=message)
 
     async def _get_storage_status(self) -> StorageStatus | None:
         try:
@@ -201,13 +230,14 @@ class ProbeEndpoints:
     /healthz (liveness) looks only at this process, /readyz (readiness) at all services.
     """
 
-    def __init__(self, health: Health) -> None:
-        self._health = health
+    def __init__(self, health: Health, statuses: StatusWriter) -> None:
+        self._health, self._statuses = health, statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request of one of PROBE_PATHS."""
+        """Respond to a request of one of PROBE_PATHS; its query is ignored."""
         if scope["method"] not in ("GET", "HEAD"):
-            await send_response(send, 405, [(b"allow", b"GET, HEAD")], b"{}")
+            error = MethodNotAllowed(scope["method"], scope["path"], ("GET", "HEAD"))
+            await self._statuses.send_error(send, error)
         elif scope["path"] == "/healthz":
             await send_response(send, 200, [], b'{"status":"SERVING"}')
         else:
@@ -216,7 +246,9 @@ class ProbeEndpoints:
     async def _respond_readiness(self, send: Send) -> None:
         ready = await self._health.is_ready()
         services = {result.name: _short_name(result.status) for result in await self._health.cached_status()}
-        body = {"status": "SERVING" if ready else "NOT_SERVING", "services": services}
+        body: dict[str, Any] = {"status": "SERVING" if ready else "NOT_SERVING", "services": services}
+        if self._health.wanted_workers > 1:
+            body["workers"] = {"ready": self._health.ready_workers, "wanted": self._health.wanted_workers}
         await send_response(send, 200 if ready else 503, [], orjson.dumps(body))
 
 

@@ -12,12 +12,15 @@ from typing import Any
 
 import uvicorn
 
+from reelhaul_gateway.certificate import Certificate
 from reelhaul_gateway.connections import (
     ConnectionLimits,
     ConnectionTable,
+    Handshake,
     HttpConnection,
     WebSocketConnection,
 )
+from reelhaul_gateway.tls import TlsListener
 from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -34,17 +37,20 @@ async def serve_http(
     keep_alive: int,
     drain_seconds: float,
     reuse_port: bool = False,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[int]:
     """Serve *app* at *address* (host:port; port 0: any free port) until the block exits; yields the port.
 
-    Connections beyond *limits* are served by *overloaded*. At the end, requests in progress get
-    *drain_seconds* to finish. With *reuse_port* a process of the same user may hold the port. Raises
-    AddressUnavailable if the address is in use or not this machine's.
+    With *certificate* clients must use TLS. Connections beyond *limits* are served by *overloaded*. At
+    the end, requests in progress get *drain_seconds* to finish. With *reuse_port* a process of the same
+    user may hold the port. Raises AddressUnavailable if the address is in use or not this machine's.
     """
     listener = listeners.listen(address, reuse_port=reuse_port)
     table = ConnectionTable(limits, overloaded)
-    server = _Server(_config(app, table, keep_alive, drain_seconds))
-    sweeping = asyncio.create_task(table.sweep())
+    server = _Server(_config(app, table, keep_alive, drain_seconds), table, certificate)
+    background = [asyncio.create_task(table.sweep())]
+    if certificate is not None:
+        background.append(asyncio.create_task(certificate.watch()))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await server.ready.wait()
@@ -53,7 +59,7 @@ async def serve_http(
     finally:
         server.should_exit = True
         await serving
-        await cancel_and_wait(sweeping)
+        await cancel_and_wait(*background)
 
 
 def _config(app: Any, table: ConnectionTable, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
@@ -82,13 +88,28 @@ def _config(app: Any, table: ConnectionTable, keep_alive: int, drain_seconds: fl
 class _Server(uvicorn.Server):
     """A uvicorn server that signals when it listens, and leaves OS signals to the process."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, table: ConnectionTable, certificate: Certificate | None
+    ) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._table, self._certificate = table, certificate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([] if self._certificate else sockets)
+        if self._certificate is not None:
+            # uvicorn closes them as its own.
+            servers: list[Any] = [
+                TlsListener(each, self._certificate, self._table, self._create_protocol)
+                for each in sockets or []
+            ]
+            self.servers = servers
         self.ready.set()
+
+    def _create_protocol(self, handshake: Handshake) -> asyncio.Protocol:
+        return HttpConnection(
+            self._table, handshake, config=self.config, server_state=self.server_state, app_state={}
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2
 from reelhaul.downloads.v1 import download_service_pb2
@@ -66,12 +68,25 @@ _READS_WITH_EFFECTS = frozenset(
     }
 )
 
+_HEALTH_CHECKS = frozenset(
+    {"reelhaul.system.v1.SystemService.CheckHealth", "reelhaul.system.v1.SystemService.ReportHealth"}
+)
+
+# As long as the keys of other APIs may be. https://docs.stripe.com/api/idempotent_requests
+_MAX_KEY_LENGTH = 255
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Never changes: a repeated key must have the same request_id.
+_KEY_NAMESPACE = uuid.UUID("6c1f7d1e-0f0b-5d2a-9a53-6f5f0b8a2c41")
+
+# The `cause` of an UPSTREAM_UNAVAILABLE that is the fault of the suite's own egress.
+_EGRESS = "egress"
+
 _REASONS: dict[ErrorKind, ErrorReason.ValueType] = {
     ErrorKind.FIELD: ErrorReason.FIELD_INVALID,
     ErrorKind.MEDIA_TYPE: ErrorReason.FIELD_INVALID,
     ErrorKind.SIZE: ErrorReason.FIELD_INVALID,
     # Distinguishes an unknown path from a missing resource, which is RESOURCE_NOT_FOUND.
-    ErrorKind.ROUTE: ErrorReason.METHOD_UNSUPPORTED,
+    ErrorKind.ROUTE: ErrorReason.ROUTE_UNKNOWN,
     ErrorKind.METHOD: ErrorReason.METHOD_UNSUPPORTED,
     ErrorKind.DRAINING: ErrorReason.OVERLOADED,
     ErrorKind.INTERNAL: ErrorReason.INTERNAL_ERROR,
@@ -84,11 +99,17 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         headers=HEADERS,
         max_timeout=_max_timeout,
         describe_error=_describe_error,
+        http_status=http_status,
         emit_defaults=_emit_defaults,
         ignore_unknown_fields=False,
+        ignore_unknown_parameters=_is_health_check,
+        # As in the command line.
+        case_insensitive_enums=True,
         header_fields={"idempotency-key": "request_id"},
+        header_values={"idempotency-key": to_request_id},
         event_id_field="resume_token",
         event_name_oneof="event",
+        json_arrays=True,
         max_request_bytes=settings.gateway_max_request_bytes,
         compress_from_bytes=settings.gateway_compress_from_bytes,
         challenge='Bearer realm="reelhaul"',
@@ -121,6 +142,8 @@ def _describe_error(error: TranscodingError) -> list[Message]:
     if reason == ErrorReason.FIELD_INVALID:
         field = error.violations[0].field if error.violations else error.subject
         metadata["field"] = field or "body"
+    elif reason == ErrorReason.ROUTE_UNKNOWN:
+        metadata["path"] = error.subject.partition(" ")[2]
     elif reason == ErrorReason.METHOD_UNSUPPORTED:
         metadata["method"] = error.subject
     elif reason == ErrorReason.INTERNAL_ERROR:
@@ -128,6 +151,32 @@ def _describe_error(error: TranscodingError) -> list[Message]:
     return [
         error_details_pb2.ErrorInfo(reason=ErrorReason.Name(reason), domain=errors.DOMAIN, metadata=metadata)
     ]
+
+
+def http_status(status: status_pb2.Status) -> int | None:
+    """Return the HTTP status of a failure if its reason has another than its code.
+
+    A failure of a site is no 5xx, on which operators set alerts; one of the suite's own egress is 502.
+    """
+    error = errors.from_status(status)
+    if error.metadata.get("cause") == _EGRESS:
+        return 502
+    return errors.error_spec(error.reason).http_status or None
+
+
+def to_request_id(key: str) -> str:
+    """Return the request_id, a UUID (AIP-155), of an Idempotency-Key; another string gets a UUID of its own.
+
+    Raises ValueError if *key* is too long.
+    """
+    if len(key) > _MAX_KEY_LENGTH:
+        raise ValueError(f"must have at most {_MAX_KEY_LENGTH} characters, not {len(key)}")
+    return key if _UUID.fullmatch(key) else str(uuid.uuid5(_KEY_NAMESPACE, key))
+
+
+def _is_health_check(method: MethodDescriptor) -> bool:
+    """Return whether *method* is called by probes, which often add parameters of their own."""
+    return method.full_name in _HEALTH_CHECKS
 
 
 def _emit_defaults(method: MethodDescriptor) -> bool:

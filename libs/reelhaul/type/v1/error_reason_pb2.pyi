@@ -55,10 +55,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ARTIFACT_EXPIRED: _ErrorReason.ValueType  # 14
     """The artifact is past its expire_time; a new job may fetch the content again."""
     METHOD_UNSUPPORTED: _ErrorReason.ValueType  # 15
-    """This build or its backend does not support the method."""
+    """This build or its backend does not support the method, or the path another HTTP
+    method.
+    """
     BATCH_FAILED: _ErrorReason.ValueType  # 16
     """Every item of a batch that allows partial success failed; the message names
     the first error.
+    """
+    ROUTE_UNKNOWN: _ErrorReason.ValueType  # 17
+    """The gateway serves no such path; a path whose resource does not exist is
+    RESOURCE_NOT_FOUND.
     """
     CREDENTIAL_MISSING: _ErrorReason.ValueType  # 20
     """The call has no credential."""
@@ -228,10 +234,16 @@ STATE_CONFLICT: ErrorReason.ValueType  # 13
 ARTIFACT_EXPIRED: ErrorReason.ValueType  # 14
 """The artifact is past its expire_time; a new job may fetch the content again."""
 METHOD_UNSUPPORTED: ErrorReason.ValueType  # 15
-"""This build or its backend does not support the method."""
+"""This build or its backend does not support the method, or the path another HTTP
+method.
+"""
 BATCH_FAILED: ErrorReason.ValueType  # 16
 """Every item of a batch that allows partial success failed; the message names
 the first error.
+"""
+ROUTE_UNKNOWN: ErrorReason.ValueType  # 17
+"""The gateway serves no such path; a path whose resource does not exist is
+RESOURCE_NOT_FOUND.
 """
 CREDENTIAL_MISSING: ErrorReason.ValueType  # 20
 """The call has no credential."""

@@ -27,19 +27,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$reelhaul/type/v1/method_policy.proto\x12\x10reelhaul.type.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xb2\x01\n\x0cMethodPolicy\x12\x35\n\npermission\x18\x01 \x01(\x0e\x32!.reelhaul.type.v1.PermissionLevel\x12\x12\n\nquota_cost\x18\x02 \x01(\x05\x12/\n\x0cmax_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rinternal_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x05 \x01(\x08\"~\n\tErrorSpec\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x11\n\tretryable\x18\x02 \x01(\x08\x12\x15\n\rmetadata_keys\x18\x03 \x03(\t\x12\x12\n\nparks_site\x18\x04 \x01(\x08\x12\x13\n\x0bmax_retries\x18\x05 \x01(\x05*\xcd\x01\n\x0fPermissionLevel\x12 \n\x1cPERMISSION_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_LEVEL_PUBLIC\x10\x05\x12\x1e\n\x1aPERMISSION_LEVEL_READ_ONLY\x10\n\x12\x1d\n\x19PERMISSION_LEVEL_DOWNLOAD\x10\x14\x12\x1a\n\x16PERMISSION_LEVEL_ADMIN\x10\x1e\x12 \n\x1cPERMISSION_LEVEL_FULL_ACCESS\x10(*9\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x19\n\x15GRANT_EXPERT_SELECTOR\x10\x01:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xe5\x90\x03 \x01(\x0b\x32\x1e.reelhaul.type.v1.MethodPolicy:O\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xe6\x90\x03 \x01(\x0b\x32\x1b.reelhaul.type.v1.ErrorSpec:G\n\x05grant\x12\x1d.google.protobuf.FieldOptions\x18\xe7\x90\x03 \x01(\x0e\x32\x17.reelhaul.type.v1.Grantb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$reelhaul/type/v1/method_policy.proto\x12\x10reelhaul.type.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xb2\x01\n\x0cMethodPolicy\x12\x35\n\npermission\x18\x01 \x01(\x0e\x32!.reelhaul.type.v1.PermissionLevel\x12\x12\n\nquota_cost\x18\x02 \x01(\x05\x12/\n\x0cmax_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rinternal_only\x18\x04 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x05 \x01(\x08\"\x93\x01\n\tErrorSpec\x12\x1e\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.Code\x12\x11\n\tretryable\x18\x02 \x01(\x08\x12\x15\n\rmetadata_keys\x18\x03 \x03(\t\x12\x12\n\nparks_site\x18\x04 \x01(\x08\x12\x13\n\x0bmax_retries\x18\x05 \x01(\x05\x12\x13\n\x0bhttp_status\x18\x06 \x01(\x05*\xcd\x01\n\x0fPermissionLevel\x12 \n\x1cPERMISSION_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_LEVEL_PUBLIC\x10\x05\x12\x1e\n\x1aPERMISSION_LEVEL_READ_ONLY\x10\n\x12\x1d\n\x19PERMISSION_LEVEL_DOWNLOAD\x10\x14\x12\x1a\n\x16PERMISSION_LEVEL_ADMIN\x10\x1e\x12 \n\x1cPERMISSION_LEVEL_FULL_ACCESS\x10(*9\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x19\n\x15GRANT_EXPERT_SELECTOR\x10\x01:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xe5\x90\x03 \x01(\x0b\x32\x1e.reelhaul.type.v1.MethodPolicy:O\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xe6\x90\x03 \x01(\x0b\x32\x1b.reelhaul.type.v1.ErrorSpec:G\n\x05grant\x12\x1d.google.protobuf.FieldOptions\x18\xe7\x90\x03 \x01(\x0e\x32\x17.reelhaul.type.v1.Grantb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reelhaul.type.v1.method_policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERMISSIONLEVEL']._serialized_start=457
-  _globals['_PERMISSIONLEVEL']._serialized_end=662
-  _globals['_GRANT']._serialized_start=664
-  _globals['_GRANT']._serialized_end=721
+  _globals['_PERMISSIONLEVEL']._serialized_start=479
+  _globals['_PERMISSIONLEVEL']._serialized_end=684
+  _globals['_GRANT']._serialized_start=686
+  _globals['_GRANT']._serialized_end=743
   _globals['_METHODPOLICY']._serialized_start=148
   _globals['_METHODPOLICY']._serialized_end=326
-  _globals['_ERRORSPEC']._serialized_start=328
-  _globals['_ERRORSPEC']._serialized_end=454
+  _globals['_ERRORSPEC']._serialized_start=329
+  _globals['_ERRORSPEC']._serialized_end=476
 # @@protoc_insertion_point(module_scope)

@@ -154,8 +154,9 @@ class ErrorSpec(_message.Message):
     METADATA_KEYS_FIELD_NUMBER: _builtins.int
     PARKS_SITE_FIELD_NUMBER: _builtins.int
     MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
     code: _code_pb2.Code.ValueType
-    """Canonical code; it determines the HTTP status."""
+    """Canonical code; it determines the HTTP status, unless http_status is set."""
     retryable: _builtins.bool
     """Whether the same request can succeed later with no change by the caller. For a
     job's failure: whether its retry_policy applies.
@@ -167,6 +168,10 @@ class ErrorSpec(_message.Message):
     max_retries: _builtins.int
     """Maximum number of retries after this failure, if fewer than the job's retry_policy
     allows; 0 means as many as the policy allows.
+    """
+    http_status: _builtins.int
+    """HTTP status at the gateway, if it is not that of the code: 424 where the failure is
+    a site's or a destination's own, and no fault of this server. 0 means the code's.
     """
     @_builtins.property
     def metadata_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -180,10 +185,11 @@ class ErrorSpec(_message.Message):
         metadata_keys: _abc.Iterable[_builtins.str] | None = ...,
         parks_site: _builtins.bool = ...,
         max_retries: _builtins.int = ...,
+        http_status: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "max_retries", b"max_retries", "metadata_keys", b"metadata_keys", "parks_site", b"parks_site", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "http_status", b"http_status", "max_retries", b"max_retries", "metadata_keys", b"metadata_keys", "parks_site", b"parks_site", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

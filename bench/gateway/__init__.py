@@ -1,0 +1,1 @@
+"""Benchmark of the gateway: the cost of transcoding, against Envoy and FastAPI."""

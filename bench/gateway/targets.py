@@ -1,0 +1,170 @@
+"""The compared servers, each with an access log: the gateway as in production, Envoy, and FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests import envoy
+from tests.servers import free_port, wait_until_listening
+
+from bench.gateway.messages import with_one_id
+from bench.processes import Process, python_command, running
+from reelhaul.jobs.v1.job_service_pb2 import DESCRIPTOR
+
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that every target answers with the JSON value *expected*, save the ids of jobs."""
+
+    method: str
+    target: str
+    expected: Any = None
+    body: bytes = b""
+    accept: str = "application/json"
+
+    def serialize(self) -> bytes:
+        """Return the request as sent over HTTP/1.1."""
+        head = f"{self.method} {self.target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {self.accept}\r\n"
+        if self.body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
+        return head.encode() + b"\r\n" + self.body
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """Result of a period of load: the target's CPU a response (µs), responses a second, latencies (ms)."""
+
+    cpu: float
+    rate: float
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server."""
+
+    name: str
+    port: int
+    process: Process
+
+    async def load(self, request: Request, connections: int, seconds: float) -> LoadResult:
+        """Send *request* over *connections* for *seconds*. Raises RuntimeError if a response is wrong."""
+        size = await self._check(request)
+        cpu = self.process.cpu_seconds
+        async with self._client("load", request, str(size), str(connections), str(seconds)) as client:
+            summary = await _read_summary(client)
+        cpu = (self.process.cpu_seconds - cpu) / summary["responses"] * 1e6
+        return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
+
+    async def watch(self, request: Request, watchers: int, seconds: float) -> LoadResult:
+        """Watch with *watchers* for *seconds*; the result counts events.
+
+        Raises RuntimeError if a stream ends, or if an event is missing.
+        """
+        async with self._client("watchers", request, str(watchers), str(seconds)) as client:
+            assert client.stdout is not None
+            await client.stdout.readline()
+            cpu = self.process.cpu_seconds
+            summary = await _read_summary(client)
+            cpu = (self.process.cpu_seconds - cpu) / summary["events"] * 1e6
+        return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
+
+    @asynccontextmanager
+    async def _client(
+        self, module: str, request: Request, *arguments: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run a client process until it ends, or kill it if the block fails."""
+        with tempfile.NamedTemporaryFile(prefix="reelhaul-bench-") as file:
+            file.write(request.serialize())
+            file.flush()
+            command = python_command("-m", f"bench.gateway.{module}", str(self.port), file.name, *arguments)
+            client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            try:
+                yield client
+            except BaseException:
+                client.kill()
+                raise
+            finally:
+                await client.wait()
+
+    async def _check(self, request: Request) -> int:
+        """Check one response by value; return the size of its body."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        writer.write(request.serialize())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+        body = await reader.readexactly(length)
+        writer.close()
+        if not head.startswith("http/1.1 200 ") or json.loads(with_one_id(body)) != request.expected:
+            raise RuntimeError(f"{self.name}: {request.target} has answered {head}{body[:2000]!r}")
+        return length
+
+
+async def _read_summary(client: asyncio.subprocess.Process) -> Any:
+    """Return the JSON that *client* prints. Raises RuntimeError if it lists errors."""
+    assert client.stdout is not None
+    summary = json.loads(await client.stdout.readline() or '{"errors": ["the client has failed"]}')
+    if summary["errors"]:
+        raise RuntimeError(f"wrong responses: {summary['errors']}")
+    return summary
+
+
+@asynccontextmanager
+async def running_targets() -> AsyncIterator[dict[str, Target]]:
+    """Run the canned upstream, and the targets ``gateway``, ``envoy`` and ``fastapi``."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reelhaul-bench-")))
+
+        async def run(
+            name: str, port: int, command: list[str], environment: Mapping[str, str] | None = None
+        ) -> Target:
+            process = await stack.enter_async_context(running(command, folder / f"{name}.log", environment))
+            await wait_until_listening(port, _START_SECONDS)
+            return Target(name, port, process)
+
+        upstream_port, *ports = (free_port() for _ in range(4))
+        upstream = python_command("-m", "bench.gateway.upstream", str(upstream_port))
+        await run("upstream", upstream_port, upstream)
+        gateway = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+        api = envoy.Api(
+            [DESCRIPTOR.services_by_name["JobService"]], {"print_options": {"stream_newline_delimited": True}}
+        )
+        config = envoy.write_config(
+            folder,
+            {"": api},
+            port=ports[1],
+            upstream_port=upstream_port,
+            access_log=folder / "envoy-access.log",
+        )
+        yield {
+            "gateway": await run(
+                "gateway", ports[0], gateway, _gateway_environment(folder, ports[0], upstream_port)
+            ),
+            "envoy": await run("envoy", ports[1], envoy.command(config)),
+            "fastapi": await run(
+                "fastapi", ports[2], python_command("-m", "bench.gateway.fastapi_server", str(ports[2]))
+            ),
+        }
+
+
+def _gateway_environment(folder: Path, port: int, jobs_port: int) -> dict[str, str]:
+    """Return the settings of the gateway. Nothing listens at the addresses of storage and fetcher."""
+    return {
+        "REELHAUL_DATA_DIR": str(folder),
+        "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
+        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{jobs_port}",
+        "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
+        "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
+        "REELHAUL_SUITE_TOKEN": "bench",
+        "REELHAUL_AUTH": "none",
+    }

@@ -1,0 +1,101 @@
+"""Certificate: the TLS context of the gateway, replaced when its files change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# Key exchange with forward secrecy and authenticated encryption; TLS 1.3 has no others.
+# https://wiki.mozilla.org/Security/Server_Side_TLS, "intermediate"
+_TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_POLL_SECONDS = 0.5
+
+
+class CertificateError(ValueError):
+    """*file*, of a certificate or a key, cannot be used; the text names it."""
+
+    def __init__(self, file: Path, message: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+class Certificate:
+    """The TLS context of a certificate chain and its key, two PEM files. Raises CertificateError."""
+
+    def __init__(self, certificate_file: Path, key_file: Path) -> None:
+        self._files = (certificate_file, key_file)
+        self._loaded = self._read_versions()
+        #: For new connections; those that are open keep theirs.
+        self.context = load_context(certificate_file, key_file)
+
+    async def watch(self) -> None:
+        """Load the files again whenever they change, until cancelled.
+
+        A pair that cannot be used replaces nothing, and is logged.
+        """
+        previous = self._loaded
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            versions = self._read_versions()
+            # Files that still change are not complete: the two are replaced one after the other.
+            if versions == previous != self._loaded:
+                self._loaded = versions
+                self._reload()
+            previous = versions
+
+    def _reload(self) -> None:
+        try:
+            self.context = load_context(*self._files)
+        except CertificateError as error:
+            log.warning("the earlier TLS certificate stays in use: %s", error)
+        else:
+            log.info("replaced the TLS certificate", extra={"file": str(self._files[0])})
+
+    def _read_versions(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(map(_read_version, self._files))
+
+
+def load_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return the TLS context of a server with these files. Raises CertificateError."""
+    _check_content(certificate_file, b"-----BEGIN CERTIFICATE-----", "certificate")
+    _check_content(key_file, b"PRIVATE KEY-----", "private key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+
+    def refuse_password() -> str:
+        raise CertificateError(key_file, f"the key in {key_file} is encrypted: store it decrypted")
+
+    try:
+        context.load_cert_chain(certificate_file, key_file, password=refuse_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            message = f"the key in {key_file} is not that of the certificate in {certificate_file}"
+            raise CertificateError(key_file, message) from None
+        message = f"{certificate_file} with {key_file} cannot be used: {error.reason or 'damaged PEM data'}"
+        raise CertificateError(certificate_file, message) from None
+    return context
+
+
+def _check_content(path: Path, mark: bytes, what: str) -> None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CertificateError(path, f"{path} cannot be read: {error.strerror}") from None
+    if mark not in content:
+        raise CertificateError(path, f"{path} has no {what} in PEM format")
+
+
+def _read_version(path: Path) -> tuple[int, ...]:
+    """Return what differs when the file at *path* is written or replaced; empty if it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns

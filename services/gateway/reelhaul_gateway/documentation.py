@@ -1,0 +1,128 @@
+"""Documentation over HTTP: the OpenAPI document as JSON and YAML, and Swagger UI for it at /docs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.metadata
+import importlib.resources
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import yaml
+
+from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, accepts_gzip, send_response
+
+_GZIP_WBITS = 16 + zlib.MAX_WBITS
+# The page loads only from this server, and no script or style is inline. Icons are data: URLs, images in
+# responses blob: URLs.
+_PAGE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+    b" blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_STATIC = {
+    "/docs": ("docs.html", b"text/html; charset=utf-8"),
+    "/docs/docs.js": ("docs.js", b"text/javascript"),
+}
+# Of the files in the package swagger-ui-py only these are served.
+_SWAGGER_UI = {
+    "/docs/swagger-ui.css": ("swagger-ui.css", b"text/css"),
+    "/docs/swagger-ui-bundle.js": ("swagger-ui-bundle.js", b"text/javascript"),
+    "/docs/favicon-32x32.png": ("favicon-32x32.png", b"image/png"),
+}
+_DOCUMENTS = {"/openapi.json": b"application/json", "/openapi.yaml": b"application/yaml"}
+
+#: The paths of the documentation.
+PATHS = frozenset({*_DOCUMENTS, *_STATIC, *_SWAGGER_UI})
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A response, as it is and compressed."""
+
+    content_type: bytes
+    body: bytes
+    gzipped: bytes
+    #: Weak, since it is the same for both forms.
+    etag: bytes
+
+
+def is_documentation(scope: Scope) -> bool:
+    """Return whether the request is GET or HEAD of the documentation."""
+    return scope["method"] in ("GET", "HEAD") and scope["path"] in PATHS
+
+
+class DocumentationEndpoints:
+    """Serves the requests that ``is_documentation`` selects, to anyone.
+
+    *build* returns the document. Pages are built when they are first requested, in a thread, and kept.
+    """
+
+    def __init__(self, build: Callable[[], dict[str, Any]]) -> None:
+        self._build = build
+        self._pages: dict[str, _Page] = {}
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        path, headers = scope["path"], dict(scope["headers"])
+        async with self._lock:
+            if path not in self._pages:
+                self._pages |= await asyncio.to_thread(self._load, path)
+        page = self._pages[path]
+        # Browsers ask each time, and get 304 until the server is upgraded.
+        common: list[Header] = [
+            (b"etag", page.etag),
+            (b"cache-control", b"no-cache"),
+            (b"vary", b"accept-encoding"),
+        ]
+        if _matches(headers.get(b"if-none-match", b""), page.etag):
+            await send({"type": "http.response.start", "status": 304, "headers": common})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if path == "/docs":
+            common.append((b"content-security-policy", _PAGE_POLICY))
+        body = page.body
+        if accepts_gzip(headers.get(b"accept-encoding", b"")):
+            body = page.gzipped
+            common.append((b"content-encoding", b"gzip"))
+        await send_response(send, 200, common, body, content_type=page.content_type)
+
+    def _load(self, path: str) -> dict[str, _Page]:
+        """Return the page of *path*; of one of the documents, both."""
+        if path in _STATIC:
+            name, content_type = _STATIC[path]
+            file = importlib.resources.files("reelhaul_gateway").joinpath("static", name)
+            return {path: _page(content_type, file.read_bytes())}
+        if path in _SWAGGER_UI:
+            name, content_type = _SWAGGER_UI[path]
+            # Found without importing the package, which needs none of its code here.
+            location = importlib.metadata.distribution("swagger-ui-py").locate_file(
+                f"swagger_ui/static/{name}"
+            )
+            with open(str(location), "rb") as opened:
+                return {path: _page(content_type, opened.read())}
+        document = self._build()
+        bodies = {"/openapi.json": orjson.dumps(document), "/openapi.yaml": _to_yaml(document)}
+        return {path: _page(_DOCUMENTS[path], body) for path, body in bodies.items()}
+
+
+def _page(content_type: bytes, body: bytes) -> _Page:
+    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'.encode()
+    return _Page(content_type, body, zlib.compress(body, wbits=_GZIP_WBITS), etag)
+
+
+def _to_yaml(document: dict[str, Any]) -> bytes:
+    # The C form is faster by a factor of ten; wheels of PyYAML have it, builds from source may not.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text.encode()
+
+
+def _matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Return whether the header names *etag*, by weak comparison. RFC 9110 section 13.1.2."""
+    tags = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
+    return b"*" in tags or etag.removeprefix(b"W/") in tags

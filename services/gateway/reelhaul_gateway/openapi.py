@@ -1,0 +1,162 @@
+"""OpenAPI: what the document of the gateway's API says beside the routes: errors, permissions, bounds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import yaml
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from reelhaul.type.v1 import method_policy_pb2
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.errors import error_spec
+from reelhaul_transcoding.app import Transcoder
+from reelhaul_transcoding.http.status import http_status_of
+from reelhaul_transcoding.openapi.comments import read_comments, to_markdown
+from reelhaul_transcoding.openapi.document import build_openapi
+from reelhaul_transcoding.openapi.options import DocumentOptions, ErrorCase
+
+_TAGS = {
+    "DownloadService": "Downloads",
+    "JobService": "Jobs",
+    "ScheduleService": "Schedules",
+    "WebhookService": "Webhooks",
+    "ApiKeyService": "API keys",
+    "AuditService": "Audit log",
+    "StorageService": "Artifacts",
+    "DestinationService": "Destinations",
+    "FetcherService": "Sites",
+    "SystemService": "System",
+}
+# Their routes exist, but no service of this build answers them.
+_UNIMPLEMENTED = frozenset({"WebhookService", "ApiKeyService", "AuditService"})
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+
+_REASON = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b")
+# "Errors: those of CreateJob", "Errors: as ReadArtifact", "those of POST /api/v1/download".
+_REFERENCE = re.compile(r"(?:those of|as) (?:POST (/\S+[a-z])|([A-Z]\w+))")
+# The reasons for which sites are the cause.
+_SITE_REASONS = re.compile(
+    r"MEDIA_.*|UPSTREAM_.*|COOKIES_(?:EXPIRED|REFUSED)|FORMAT_UNAVAILABLE|EXTRACTOR_FAILED|SUBTITLES_UNAVAILABLE"
+)
+_SITE_REPORTS = "what the site reports"
+# What any call may fail with.
+_COMMON_REASONS = (
+    "FIELD_INVALID",
+    "OVERLOADED",
+    "SERVICE_UNAVAILABLE",
+    "REQUEST_TIMED_OUT",
+    "INTERNAL_ERROR",
+)
+_CREDENTIAL_REASONS = (
+    "CREDENTIAL_MISSING",
+    "CREDENTIAL_INVALID",
+    "PERMISSION_INSUFFICIENT",
+    "ADDRESS_FORBIDDEN",
+    "RATE_LIMIT_EXCEEDED",
+)
+_NOT_FOUND = "RESOURCE_NOT_FOUND"
+_JOB_ONLY = "(Job.error only)"
+
+
+def build_document(transcoder: Transcoder) -> dict[str, Any]:
+    """Return the OpenAPI document of everything that the gateway serves."""
+    comments = read_comments(importlib.resources.files("reelhaul").joinpath("protos.binpb").read_bytes())
+    written = yaml.safe_load(
+        importlib.resources.files("reelhaul_gateway").joinpath("openapi.yaml").read_bytes()
+    )
+    with_resource = {rule.method.full_name for rule in transcoder.rules if rule.parse_template().variables}
+    reasons = _Reasons(comments, with_resource)
+    return build_openapi(
+        transcoder,
+        DocumentOptions(
+            info={**written["info"], "version": importlib.metadata.version("reelhaul")},
+            comments=comments,
+            tag=_tag,
+            note=_note,
+            errors=reasons.of,
+            security_schemes=written["securitySchemes"],
+            security=lambda method: [] if _is_public(method) else _SECURITY,
+            examples=written["examples"],
+            operations=written["paths"],
+        ),
+    )
+
+
+def _tag(service: ServiceDescriptor) -> str:
+    return _TAGS[service.name]
+
+
+def _policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
+    policy: method_policy_pb2.MethodPolicy = method.GetOptions().Extensions[method_policy_pb2.policy]
+    return policy
+
+
+def _is_public(method: MethodDescriptor) -> bool:
+    return _policy(method).permission == method_policy_pb2.PERMISSION_LEVEL_PUBLIC
+
+
+def _is_implemented(method: MethodDescriptor) -> bool:
+    return method.containing_service.name not in _UNIMPLEMENTED
+
+
+def _note(method: MethodDescriptor) -> str:
+    if not _is_implemented(method):
+        return "**Not implemented yet**: answers 501."
+    policy = _policy(method)
+    level = method_policy_pb2.PermissionLevel.Name(policy.permission).removeprefix("PERMISSION_LEVEL_")
+    needed = "Needs no credential" if _is_public(method) else f"Needs the level `{level}`"
+    return f"{needed}; takes {policy.quota_cost or 1} of the caller's units per minute."
+
+
+class _Reasons:
+    """The error reasons of methods, as the comments of methods and services list them.
+
+    *with_resource*: full names of the methods whose path names a resource.
+    """
+
+    def __init__(self, comments: Mapping[str, str], with_resource: Collection[str]) -> None:
+        self._comments, self._with_resource = comments, with_resource
+        enum = ErrorReason.DESCRIPTOR.full_name
+        self._descriptions = {
+            name: to_markdown(comments.get(f"{enum}.{name}", ""), {}) for name in ErrorReason.keys()[1:]
+        }
+
+    def of(self, method: MethodDescriptor) -> list[ErrorCase]:
+        """Return the errors of *method*, in the order of ErrorReason."""
+        # Services list it for all of their methods, also for those that create or list resources.
+        names = {*_COMMON_REASONS, *self._named(method.containing_service.full_name)} - {_NOT_FOUND}
+        names |= self._of_method(method)
+        if method.full_name in self._with_resource:
+            names.add(_NOT_FOUND)
+        if not _is_implemented(method):
+            names.add("METHOD_UNSUPPORTED")
+        names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
+        return [
+            ErrorCase(_http_status(name), name, description)
+            for name, description in self._descriptions.items()
+            if name in names and _JOB_ONLY not in description
+        ]
+
+    def _of_method(self, method: MethodDescriptor) -> set[str]:
+        comment = " ".join(self._comments.get(method.full_name, "").split())
+        names = self._named(method.full_name)
+        for reference in _REFERENCE.finditer(comment):
+            other = method.containing_service.methods_by_name.get(reference[2] or "CreateDownload")
+            if other is not None and other is not method:
+                names |= self._of_method(other)
+        if _SITE_REPORTS in comment:
+            names |= {name for name in self._descriptions if _SITE_REASONS.fullmatch(name)}
+        return names
+
+    def _named(self, name: str) -> set[str]:
+        return {word for word in _REASON.findall(self._comments.get(name, "")) if word in self._descriptions}
+
+
+def _http_status(reason: str) -> int:
+    spec = error_spec(ErrorReason.Value(reason))
+    return spec.http_status or http_status_of(spec.code)
