@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack fuzz-api audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ demo: $(VENV)/$(if $(findstring --s3,$(ARGS)),dev,run).stamp  ## Start the suite
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite
 	$(BIN)/reelhaul download '$(URL)' $(ARGS)
 
-# Tests mostly wait: one worker per core. Files are not reordered, so that the long ones start first.
+# Tests mostly wait: one worker per core. xdist keeps the order of tests/conftest.py, which starts the long files first.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
 	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
@@ -119,6 +119,9 @@ kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (
 
 attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a running suite, for minutes
 	$(BIN)/python -m tests.security $(ARGS)
+
+fuzz-api: $(VENV)/dev.stamp  ## Send random requests by the OpenAPI document to a running suite (ARGS="--examples 1000")
+	$(BIN)/python -m tests.suite.api_fuzz $(ARGS)
 
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt

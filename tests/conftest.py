@@ -43,6 +43,7 @@ _PROCESS_MODULES = frozenset(
         "test_encoder_preconditions",
         "test_end_to_end",
         "test_engine_trial",
+        "test_envoy",
         "test_ffmpeg",
         "test_full_disk",
         "test_guard_process",
@@ -63,7 +64,10 @@ _PROCESS_MODULES = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes; ``make test-fast`` leaves them out."""
+    """Mark the tests that start processes, and run their files first.
+
+    ``make test-fast`` leaves them out. The quick tests fill the time in which the last long file runs.
+    """
     for item in items:
         assert isinstance(item, pytest.Function)
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
@@ -75,6 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             or not _PROCESS_FIXTURES.isdisjoint(item.fixturenames)
         ):
             item.add_marker("processes")
+    long_files = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in long_files)
 
 
 @pytest.fixture(scope="session")

@@ -74,14 +74,20 @@ _FIRST_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS = 10.0, 600.0
 _START_SECONDS = 10.0
 
 
-def begin_request(request_id_header: str, traceparent_header: str, client_address: str = "") -> None:
-    """Set id, trace and client of the request; an invalid id is replaced, an invalid trace dropped."""
+def begin_request(request_id_header: str, traceparent_header: str, client_address: str = "") -> str:
+    """Set id, trace and client of the request; return the id.
+
+    An invalid id is replaced, an invalid trace dropped.
+    """
     tenant.set("")
     job.set("")
     client.set(client_address)
-    valid_id = _REQUEST_ID.fullmatch(request_id_header)
-    request_id.set(request_id_header if valid_id else new_request_id())
-    traceparent.set(traceparent_header if is_traceparent(traceparent_header) else "")
+    valid_id = request_id_header and _REQUEST_ID.fullmatch(request_id_header)
+    new_id = request_id_header if valid_id else new_request_id()
+    request_id.set(new_id)
+    valid_trace = traceparent_header and is_traceparent(traceparent_header)
+    traceparent.set(traceparent_header if valid_trace else "")
+    return new_id
 
 
 def is_traceparent(value: str) -> bool:

@@ -137,6 +137,10 @@ class Transcoder:
             status = await relay_stream(
                 target.upstream, call, receive, self._open_streams, self.statuses, writer.write
             )
+        except TranscodingError as error:
+            if not writer.started:
+                raise
+            status = self.statuses.status_of(error)
         finally:
             writer.close()
         if status is not None:

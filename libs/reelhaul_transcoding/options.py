@@ -35,10 +35,14 @@ class Options:
     http_status: SelectHttpStatus | None = None
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
-    #: Ignore query parameters that match no field, instead of 400.
-    ignore_unknown_parameters: bool = False
+    #: Methods of which query parameters that match no field are ignored, instead of 400.
+    ignore_unknown_parameters: Callable[[MethodDescriptor], bool] = _never
+    #: Such parameters that every method ignores, e.g. ``prettyPrint``.
+    ignored_parameters: frozenset[str] = frozenset()
     #: Ignore unknown names in a JSON body instead of 400.
     ignore_unknown_fields: bool = True
+    #: Accept the names of enum values in any case, and without the enum's name as prefix.
+    case_insensitive_enums: bool = False
     #: Reject a field that the path sets and the body or a parameter sets too: 400.
     #: Otherwise the path wins over the body, and both win over the parameter.
     reject_conflicts: bool = True
@@ -51,6 +55,9 @@ class Options:
 
     #: Request headers that set a string field of the request: header -> field.
     header_fields: Mapping[str, str] = field(default_factory=dict)
+    #: What such a field holds instead of the header's value: header -> function, which raises
+    #: ValueError for an invalid value.
+    header_values: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     #: The field of streamed messages that becomes the SSE ``id``, and the field of the
     #: request that Last-Event-ID sets.
     event_id_field: str = ""

@@ -53,6 +53,16 @@ async def _poll(client, path, status):
     return response
 
 
+async def test_probes_accept_parameters_of_their_callers(client):
+    """Load balancers add parameters of their own; elsewhere an unknown one is an error."""
+    for path in ("/healthz", "/readyz", "/health", "/health/detailed"):
+        assert (await client.get(f"{path}?probe=1&check[]=db")).status_code == 200, path
+    assert (await client.get("/v1:describeServer?probe=1")).status_code == 400
+    response = await client.post("/healthz")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert response.json()["details"][0]["reason"] == "METHOD_UNSUPPORTED"
+
+
 async def test_probes_follow_the_services(client, harness):
     """/readyz follows all services, /healthz none, /health tells critical services from others."""
     await _poll(client, "/readyz", 200)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import uuid
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
@@ -44,6 +45,20 @@ async def test_body_and_idempotency_key(client, harness):
     assert response.status_code == 200
     assert harness.jobs.create_requests[0].request_id == key
     assert harness.jobs.create_requests[0].job.labels["team"] == "red"
+
+
+async def test_any_string_is_an_idempotency_key(client, harness):
+    """As in other APIs, up to 255 characters; the same string is the same request_id, another is another."""
+    for key in ("order 17", "order 17", "Order 17", "k" * 255):
+        response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": key})
+        assert response.status_code == 200, response.text
+    first, repeated, *others = [str(uuid.UUID(r.request_id)) for r in harness.jobs.create_requests]
+    assert first == repeated == "50d1f704-8239-54ec-94b9-a6978d83cdd4"
+    assert len({first, *others}) == 3
+    response = await client.post("/v1/jobs", json={}, headers={"Idempotency-Key": "k" * 256})
+    assert response.status_code == 400
+    assert response.json()["message"] == "idempotency-key: must have at most 255 characters, not 256"
+    assert len(harness.jobs.create_requests) == 4
 
 
 async def test_conflicting_idempotency_key_is_rejected(client, harness):
@@ -198,11 +213,25 @@ async def test_security_headers_request_id_and_access_log(client, harness, caplo
     assert response.headers["referrer-policy"] == "no-referrer"
     assert response.headers["x-frame-options"] == "DENY"
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    assert response.headers["permissions-policy"] == "camera=(), geolocation=(), microphone=()"
+    assert "strict-transport-security" not in response.headers
     (record,) = caplog.records
     assert (record.path, record.status) == ("/v1/jobs/018f", 400)
     assert "secret" not in str(vars(record))
     await client.get("/v1/jobs/018f", headers={"x-request-id": "bad id\tof mine"})
     assert harness.jobs.metadata[-1]["x-request-id"] != "bad id\tof mine"
+
+
+async def test_long_paths_are_logged_in_part(client, caplog):
+    """A line of the access log has at most 512 characters of the path."""
+    with caplog.at_level(logging.INFO, "reelhaul_gateway.access"):
+        for path in ("/v1/jobs/" + "a" * 500, "/v1/jobs/" + "a" * 5000):
+            await client.get(path)
+    whole, cut = (record.path for record in caplog.records)
+    assert whole == "/v1/jobs/" + "a" * 500
+    assert cut == "/v1/jobs/" + "a" * 503 + "…"
 
 
 async def test_other_origins_are_rejected(client, harness):

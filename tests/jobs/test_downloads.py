@@ -150,6 +150,7 @@ async def test_errors_name_the_flat_fields(downloads):
     error = await error_of(downloads.CreateDownload(flat.CreateDownloadRequest(url="x", quality="y")))
     assert (error.reason, len(error.violations)) == (ErrorReason.URL_INVALID, 2)
     error = await error_of(downloads.GetDownload(flat.GetDownloadRequest(job_id="no-id")))
+    assert error.text == "job_id: must be a lower-case UUID"
     assert "job_id" in (error.metadata.get("field"), *(v.field for v in error.violations))
     assert (await downloads.ListDownloads(flat.ListDownloadsRequest())).total == 0
 
@@ -252,6 +253,22 @@ async def test_info_is_validated_before_the_fetcher_is_called(downloads):
     """An invalid request is rejected though no fetcher is running."""
     error = await error_of(downloads.GetInfo(flat.GetInfoRequest(url="nonsense", max_entries=2000)))
     assert {v.field for v in error.violations} == {"url", "max_entries"}
+
+
+@pytest.mark.parametrize(
+    ("field", "valid", "invalid"),
+    [
+        ("heartbeat_seconds", (0, 1, 60), (0.5, 60.5, -1, math.nan, math.inf)),
+        ("min_interval_seconds", (0, 0.05, 60), (0.04, 61, -0.25, math.nan)),
+    ],
+)
+def test_pace_of_a_watch_has_bounds(field, valid, invalid):
+    """What the API's comments promise is checked; 0 means the default."""
+    for value in valid:
+        requests.watch_pace(flat.WatchProgressRequest(**{field: value}))
+    for value in invalid:
+        with pytest.raises(ReelhaulError, match=field):
+            requests.watch_pace(flat.WatchProgressRequest(**{field: value}))
 
 
 def test_words_become_format_fields():

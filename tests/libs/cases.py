@@ -35,7 +35,10 @@ from reelhaul_transcoding.upstream import Upstream
 
 STRICT = Options(ignore_unknown_fields=False)
 LENIENT = Options(
-    ignore_unknown_parameters=True, reject_conflicts=False, ignore_unbound_body=True, infer_update_mask=True
+    ignore_unknown_parameters=lambda _: True,
+    reject_conflicts=False,
+    ignore_unbound_body=True,
+    infer_update_mask=True,
 )
 _SERVING_STATUSES = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
 

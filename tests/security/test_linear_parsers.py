@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import ipaddress
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ import pytest
 from tests.libs import lab
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
-from reelhaul_gateway import middleware
+from reelhaul_gateway import origins, request_head
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_runtime import logs
 from reelhaul_transcoding.binding.query import QueryBinder
@@ -49,6 +50,8 @@ _TRIES = 5
 
 _ALL = lab.message_class("lab.v1.All")
 _BRACKETS = b"[]" * 101
+# A body with more values is rejected unparsed.
+_VALUES = 99_000
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _download(query: bytes = b"", header: tuple[bytes, bytes] | None = None, **f
 
 _ROUTER = _router()
 
+PROXIES = request_head.TrustedProxies([ipaddress.ip_network("127.0.0.0/8")])
 CASES = [
     Case(
         "JSON: unterminated string of escapes",
@@ -148,6 +152,17 @@ CASES = [
         _BODY // 2,
     ),
     Case("JSON: brackets", lambda n: b"[" + b"[]," * n + b"[]]", parse_json, _BODY // 3),
+    Case("JSON: objects", lambda n: b"[" + b'{"a":{}},' * n + b"0]", parse_json, _VALUES // 3),
+    Case("JSON: numbers", lambda n: b"[" + b"0," * n + b"0]", parse_json, _BODY // 2),
+    Case("JSON: strings", lambda n: b"[" + b'"",' * n + b"0]", parse_json, _BODY // 3),
+    Case("JSON: quotes", lambda n: b"," * 100_001 + b'"' * n, parse_json, _BODY),
+    Case("JSON: a string of commas and escapes", lambda n: b'["' + b',\\"' * n, parse_json, _BODY // 4),
+    Case(
+        "JSON: escapes at the ends of chunks",
+        lambda n: b'["' + b"," * 100_001 + b"\\" * n + b'"]',
+        parse_json,
+        _BODY // 2,
+    ),
     Case("JSON: brackets that do not match", lambda n: b"[]" * n, parse_json, _BODY // 2),
     Case("JSON: nesting", lambda n: b"[" * n, parse_json, _BODY),
     Case(
@@ -198,7 +213,7 @@ CASES = [
         "update mask: long name over many",
         lambda n: parse_json(b'{"' + b"k" * n + b'":{' + _members(n) + b"}}"),
         lambda value: paths_in_json(_ALL.DESCRIPTOR, {"st": value}),
-        _BODY // 12,
+        _VALUES,
     ),
     Case("query: many parameters", lambda n: b"a=b&" * n, _bind, _HEAD // 4),
     Case("query: escapes", lambda n: b"s=" + b"%41" * n, _bind, _HEAD // 3),
@@ -278,20 +293,30 @@ CASES = [
     Case(
         "Host: brackets",
         lambda n: b"[" + b":" * n,
-        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+        lambda host: origins.check_host([host], local_only=True),
     ),
     Case(
         "Host: dots",
         lambda n: b"a." * n + b"localhost:",
-        lambda host: middleware.check_host([(b"host", host)], local_only=True),
+        lambda host: origins.check_host([host], local_only=True),
         _HEAD // 2,
     ),
     Case(
         "Origin",
         lambda n: b"http://" + b"[" * n,
-        lambda origin: middleware.check_origin([(b"origin", origin), (b"host", b"a")]),
+        lambda origin: origins.check_origin([origin], [], [b"a"]),
     ),
-    Case("X-Request-Id", lambda n: b"a" * n + b" ", middleware._REQUEST_ID.fullmatch),
+    Case("X-Request-Id", lambda n: "a" * n + " ", lambda value: logs.begin_request(value, "")),
+    Case(
+        "X-Forwarded-For",
+        lambda n: b"127.0.0.1," * n,
+        lambda value: PROXIES.find_client("127.0.0.1", [value]),
+        _HEAD // 10,
+    ),
+    Case("X-Forwarded-For: one entry", lambda n: b":" * n, lambda value: PROXIES.find_client("::1", [value])),
+    Case(
+        "path with a job", lambda n: "/jobs/" + "a" * 35 + "/jobs/a" * n, request_head._JOB.search, _HEAD // 7
+    ),
     Case("traceparent", lambda n: "00-" + "0" * n, logs.is_traceparent),
 ]
 
@@ -343,6 +368,10 @@ def _measure(case: Case, units: int) -> float:
         b"[" * 100 + b"]" * 100,
         b"[" + b"[]," * 10_000 + b"[]]",
         b'{"a": "b\\u00e4", "c": [{"d": 1}, {"d": 1}]}',
+        b"[" + b"0," * 99_998 + b"0]",
+        b'["' + b'[,\\"' * 200_000 + b'", ' + b'"[\\\\",' * 40_000 + b"0]",
+        b'["' + b"," * 200_000 + b'\\\\"]',
+        b'{"' + b"{" * (64 * 1024 - 3) + b'\\"": "' + b"," * 200_000 + b'"}',
     ],
 )
 def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
@@ -356,7 +385,11 @@ def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
         (b"[" * 101 + b"]" * 101, "nested deeper"),
         (b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper"),
         (b'["\\"", ' + b"[" * 100 + b"]" * 100 + b"]", "nested deeper"),
-        (b"[" + b"[]," * 100_000 + b"[]]", "more than 100000 objects and arrays"),
+        (b"[" + b"[]," * 100_000 + b"[]]", "more than 100000 values"),
+        (b"[" + b"0," * 100_000 + b"0]", "more than 100000 values"),
+        (b'["' + b'[,\\"' * 100_000 + b'",' + b'"[\\\\",' * 100_000 + b"0]", "more than 100000 values"),
+        (b"[" * 1_000_000, "more than 100000 values"),
+        (b"[" * 90_000, "nested deeper"),
         (b'{"b": 1, "a": 1, "b": 2}', 'duplicate name "b"'),
         (b"]" * 200 + b"[" * 101, "not JSON"),
     ],

@@ -59,7 +59,7 @@ class FieldViolations:
         if reason != ErrorReason.FIELD_INVALID and self._reason == ErrorReason.FIELD_INVALID:
             self._reason, self._metadata = reason, dict(metadata or {})
 
-    def check_range(self, field: str, value: float, low: int, high: int) -> bool:
+    def check_range(self, field: str, value: float, low: float, high: float) -> bool:
         """Return whether *value* is unset (0) or from *low* to *high*."""
         if value and not low <= value <= high:
             self.add(field, f"must be between {low} and {high}, not {value:g}")

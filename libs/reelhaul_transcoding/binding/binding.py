@@ -60,7 +60,9 @@ class Binding:
             method.input_type,
             [*(path.name for path in self._variables.values()), *filter(None, [self._body.field_name])],
             whole_body=rule.body == "*",
-            ignore_unknown=options.ignore_unknown_parameters,
+            ignore_unknown=options.ignore_unknown_parameters(method),
+            ignored=options.ignored_parameters,
+            case_insensitive_enums=options.case_insensitive_enums,
             reject_conflicts=options.reject_conflicts,
         )
         self._header_paths = {
@@ -169,7 +171,7 @@ class Binding:
             self._query.bind(request, query)
         for header, path in self._header_paths.items():
             if value := headers.get(header):
-                self._bind_header(request, path, value.decode("latin-1"))
+                self._bind_header(request, path, header.decode(), value.decode("latin-1"))
         if self._last_event_id is not None and (value := headers.get(b"last-event-id")):
             # An EventSource reconnects with its first URL: the header is newer than the query.
             setattr(request, self._last_event_id.name, value.decode("latin-1"))
@@ -183,7 +185,11 @@ class Binding:
         if was_set and self._options.reject_conflicts and before != path.get(request):
             raise FieldError(path.name, "differs between the path and the body")
 
-    def _bind_header(self, request: Any, path: FieldPath, text: str) -> None:
+    def _bind_header(self, request: Any, path: FieldPath, header: str, text: str) -> None:
+        try:
+            text = self._options.header_values.get(header, str)(text)
+        except ValueError as error:
+            raise FieldError(header, str(error)) from error
         before = path.get(request)
         if before and before != text:
             raise FieldError(path.name, "differs between its header and the request")
@@ -198,7 +204,11 @@ class Binding:
             getattr(request, mask_field.name).paths.extend(paths)
 
     def _resolve_variable(self, field: str) -> FieldPath:
-        path = resolve_field_path(self._rule.method.input_type, field)
+        path = resolve_field_path(
+            self._rule.method.input_type,
+            field,
+            case_insensitive_enums=self._options.case_insensitive_enums,
+        )
         if path is None or path.parse is None or path.field.is_repeated:
             raise RouteError(
                 f"{self._rule.name}: {self._rule.template!r} binds {field!r},"

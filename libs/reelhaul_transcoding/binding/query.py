@@ -20,8 +20,8 @@ _MAX_CACHED_PATHS = 256
 class QueryBinder:
     """Sets fields of messages of one type from query strings.
 
-    Unknown parameters are rejected, or ignored with *ignore_unknown*. A parameter never
-    overrides a field that the path or the body sets (*bound*, or all fields with
+    Unknown parameters are rejected; those in *ignored* are ignored, or all with *ignore_unknown*. A
+    parameter never overrides a field that the path or the body sets (*bound*, or all fields with
     *whole_body*): it is ignored, or rejected with *reject_conflicts*.
     """
 
@@ -32,13 +32,16 @@ class QueryBinder:
         *,
         whole_body: bool = False,
         ignore_unknown: bool = False,
+        ignored: Collection[str] = (),
+        case_insensitive_enums: bool = False,
         reject_conflicts: bool = False,
     ) -> None:
         self._message_type = message_type
         self._bound = tuple(bound)
         self._whole_body = whole_body
-        self._ignore_unknown = ignore_unknown
+        self._ignore_unknown, self._ignored = ignore_unknown, frozenset(ignored)
         self._reject_conflicts = reject_conflicts
+        self._case_insensitive_enums = case_insensitive_enums
         self._paths: dict[str, FieldPath] = {}
 
     def bind(self, message: Any, query: bytes) -> None:
@@ -48,7 +51,7 @@ class QueryBinder:
             base, key = _split_key(name)
             path = self._resolve(base)
             if path is None or (key is not None and not field_types.is_map(path.field)):
-                if not self._ignore_unknown:
+                if not self._ignore_unknown and name not in self._ignored:
                     raise FieldError(name, _describe_unknown(path))
             elif key is None and field_types.is_map(path.field):
                 raise FieldError(path.name, f"is a map; {base}[key]=value sets one entry of it")
@@ -66,7 +69,9 @@ class QueryBinder:
     def _resolve(self, name: str) -> FieldPath | None:
         if name in self._paths:
             return self._paths[name]
-        path = resolve_field_path(self._message_type, name)
+        path = resolve_field_path(
+            self._message_type, name, case_insensitive_enums=self._case_insensitive_enums
+        )
         # Bounded: a message that contains itself has infinitely many paths.
         if path is not None and len(self._paths) < _MAX_CACHED_PATHS:
             self._paths[name] = path

@@ -1,22 +1,24 @@
-"""Encoder: messages to JSON, by closures that are compiled once for each message type."""
+"""Encoder: messages to JSON, by one generated function for each message type."""
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable
+from math import copysign
 from typing import Any
 
 import orjson
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import field_types, structs, well_known
 
 #: Converts a message or field value to an object that orjson serializes.
 Converter = Callable[[Any], Any]
-#: Writes one field of a message to a dict.
-FieldWriter = Callable[[Any, dict[str, Any]], None]
+
+_FLOAT_TYPES = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 
 
 class Encoder:
@@ -32,11 +34,9 @@ class Encoder:
         self._converters: dict[str, Converter] = {}
         self._well_known: dict[str, Converter] = {
             "google.protobuf.Any": self._convert_any,
-            "google.protobuf.Duration": lambda m: well_known.format_duration(m.seconds, m.nanos),
             "google.protobuf.FieldMask": lambda m: well_known.format_field_mask(m.paths),
             "google.protobuf.ListValue": structs.list_to_json,
             "google.protobuf.Struct": structs.struct_to_json,
-            "google.protobuf.Timestamp": lambda m: well_known.format_timestamp(m.seconds, m.nanos),
             "google.protobuf.Value": structs.value_to_json,
         }
 
@@ -47,63 +47,79 @@ class Encoder:
     def compile(self, message_type: Descriptor) -> Converter:
         """Return the converter for messages of *message_type*."""
         name = message_type.full_name
-        if name in self._converters:
-            return self._converters[name]
-        if name in field_types.WRAPPERS:
-            convert = self._scalar_converter(message_type.fields_by_name["value"]) or _identity
-            self._converters[name] = lambda message: convert(message.value)
-        elif name in self._well_known:
-            self._converters[name] = self._well_known[name]
-        else:
-            writers: list[FieldWriter] = []
-            # Registered before its fields are compiled, since messages may contain themselves.
-            self._converters[name] = _message_converter(writers)
-            writers.extend(
-                self._field_writer(field, always=self._writes_default(field)) for field in message_type.fields
-            )
+        if name not in self._converters:
+            if name in self._well_known:
+                self._converters[name] = self._well_known[name]
+            elif name in _SECONDS_AND_NANOS:
+                format_ = _SECONDS_AND_NANOS[name]
+                self._converters[name] = lambda message: format_(message.seconds, message.nanos)
+            elif name in field_types.WRAPPERS:
+                source = _Source()
+                value = self._value(source, message_type.fields_by_name["value"], "message.value")
+                self._converters[name] = source.compile([f"return {value}"])
+            else:
+                self._compile_message(message_type)
         return self._converters[name]
 
     def compile_field(self, field: FieldDescriptor) -> Converter:
         """Return the converter from a message to the JSON of its *field*, for ``response_body``."""
-        write_field = self._field_writer(field, always=True)
-        name = field.json_name
+        source = _Source()
+        lines = self._field_lines(source, field, always=True)
+        return source.compile(["out = {}", *lines, f"return out.get({field.json_name!r})"])
 
-        def convert(message: Any) -> Any:
-            out: dict[str, Any] = {}
-            write_field(message, out)
-            return out.get(name)
-
-        return convert
+    def _compile_message(self, message_type: Descriptor) -> None:
+        source = _Source()
+        # Registered before its fields are compiled, since messages may contain themselves.
+        self._converters[message_type.full_name] = lambda message: convert(message)
+        lines = [
+            line
+            for field in message_type.fields
+            for line in self._field_lines(source, field, always=self._writes_default(field))
+        ]
+        convert = source.compile(["out = {}", *lines, "return out"])
+        self._converters[message_type.full_name] = convert
 
     def _writes_default(self, field: FieldDescriptor) -> bool:
         return self._emit_defaults and (field.enum_type is None or field.is_repeated)
 
-    def _field_writer(self, field: FieldDescriptor, *, always: bool) -> FieldWriter:
-        name, attribute = field.json_name, field.name
-        if field_types.is_map(field):
-            key, value = field_types.map_entry_fields(field)
-            convert = self._converter(value) or _identity
-            return _map_writer(name, attribute, _key_converter(key), convert, always)
-        if field.is_repeated:
-            return _repeated_writer(name, attribute, self._converter(field), always)
+    def _field_lines(self, source: _Source, field: FieldDescriptor, *, always: bool) -> list[str]:
+        """Return the statements that write *field* of ``message`` to ``out``."""
+        target = f"out[{field.json_name!r}]"
         if field.has_presence:
-            return _presence_writer(name, attribute, self._converter(field) or _identity)
-        if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
-            return _float_writer(name, attribute, self._scalar_converter(field) or _identity, always)
-        return _scalar_writer(name, attribute, self._scalar_converter(field), always)
+            assert field.containing_type is not None
+            has_field = source.add(GetMessageClass(field.containing_type).HasField)
+            value = self._value(source, field, _attribute(field))
+            return [f"if {has_field}(message, {field.name!r}): {target} = {value}"]
+        condition = "value"
+        if field_types.is_map(field):
+            key_field, value_field = field_types.map_entry_fields(field)
+            item = self._value(source, value_field, "item")
+            value = f"{{{_key(key_field)}: {item} for key, item in value.items()}}"
+        elif field.is_repeated:
+            item = self._value(source, field, "item")
+            value = "list(value)" if item == "item" else f"[{item} for item in value]"
+        else:
+            value = self._value(source, field, "value")
+            if field.type in _FLOAT_TYPES:
+                # Minus zero is not the default.
+                condition = f"value or {source.add(copysign)}(1, value) < 0"
+        assignment = f"{target} = {value}"
+        return [f"value = {_attribute(field)}", assignment if always else f"if {condition}: {assignment}"]
 
-    def _converter(self, field: FieldDescriptor) -> Converter | None:
+    def _value(self, source: _Source, field: FieldDescriptor, value: str) -> str:
+        """Return the expression for the JSON of one *value* of *field*, itself an expression."""
         if field.message_type is not None:
-            return self.compile(field.message_type)
-        return self._scalar_converter(field)
-
-    def _scalar_converter(self, field: FieldDescriptor) -> Converter | None:
-        """Return the converter of a scalar field; None if the value is written unchanged."""
+            if field.message_type.full_name in _SECONDS_AND_NANOS:
+                format_ = source.add(_SECONDS_AND_NANOS[field.message_type.full_name])
+                return f"{format_}((time := {value}).seconds, time.nanos)"
+            return f"{source.add(self.compile(field.message_type))}({value})"
         if field.type in field_types.INT64_TYPES:
-            return str
+            return f"str({value})"
         if field.enum_type is not None:
-            return _enum_converter(field.enum_type)
-        return _SCALAR_CONVERTERS.get(field.type)
+            return f"{source.add(_enum_converter(field.enum_type))}({value})"
+        if field.type in _SCALAR_CONVERTERS:
+            return f"{source.add(_SCALAR_CONVERTERS[field.type])}({value})"
+        return value
 
     def _convert_any(self, message: Any) -> dict[str, Any]:
         url = message.type_url
@@ -120,6 +136,34 @@ class Encoder:
         return {"@type": url, **value}
 
 
+class _Source:
+    """The source of one function and the objects that it uses.
+
+    It is written from descriptors only. Names stand in it as literals (``repr``), or as attributes
+    if they are identifiers; everything else is a global of the function.
+    """
+
+    def __init__(self) -> None:
+        self._globals: dict[str, Any] = {}
+
+    def add(self, value: object) -> str:
+        """Return the name of a global that is *value*."""
+        name = f"global_{len(self._globals)}"
+        self._globals[name] = value
+        return name
+
+    def compile(self, lines: list[str]) -> Converter:
+        """Return the function of ``message`` whose body is *lines*."""
+        text = "def convert(message):\n" + "".join(f"    {line}\n" for line in lines)
+        exec(compile(text, "<encoder>", "exec"), self._globals)  # noqa: S102 - see the class
+        convert: Converter = self._globals["convert"]
+        return convert
+
+
+_SECONDS_AND_NANOS: dict[str, Callable[[int, int], str]] = {
+    "google.protobuf.Duration": well_known.format_duration,
+    "google.protobuf.Timestamp": well_known.format_timestamp,
+}
 _SCALAR_CONVERTERS: dict[int, Converter] = {
     FieldDescriptor.TYPE_BYTES: well_known.format_base64,
     FieldDescriptor.TYPE_DOUBLE: well_known.double_to_json,
@@ -127,80 +171,29 @@ _SCALAR_CONVERTERS: dict[int, Converter] = {
 }
 
 
+def _attribute(field: FieldDescriptor) -> str:
+    name = field.name
+    if name.isidentifier() and name.isascii() and not keyword.iskeyword(name) and not hasattr(Message, name):
+        return f"message.{name}"
+    return f"getattr(message, {name!r})"
+
+
+def _key(field: FieldDescriptor) -> str:
+    """Return the expression for the name of a map entry in JSON."""
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return "'true' if key else 'false'"
+    return "key" if field.type == FieldDescriptor.TYPE_STRING else "str(key)"
+
+
+class _EnumNames(dict[int, Any]):
+    """The names of an enum by number; a number without a name stands for itself."""
+
+    def __missing__(self, number: int) -> int:
+        return number
+
+
 def _enum_converter(enum: EnumDescriptor) -> Converter:
     if enum.full_name == field_types.NULL_VALUE:
         return lambda _: None
-    names = {number: value.name for number, value in enum.values_by_number.items()}
-    return lambda number: names.get(number, number)
-
-
-def _identity(value: Any) -> Any:
-    return value
-
-
-def _key_converter(key: FieldDescriptor) -> Converter:
-    if key.type == FieldDescriptor.TYPE_BOOL:
-        return lambda value: "true" if value else "false"
-    return _identity if key.type == FieldDescriptor.TYPE_STRING else str
-
-
-def _message_converter(writers: list[FieldWriter]) -> Converter:
-    def convert(message: Any) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for write_field in writers:
-            write_field(message, out)
-        return out
-
-    return convert
-
-
-def _scalar_writer(name: str, attribute: str, convert: Converter | None, always: bool) -> FieldWriter:
-    def write(message: Any, out: dict[str, Any]) -> None:
-        value = getattr(message, attribute)
-        if value or always:
-            out[name] = value
-
-    def write_converted(message: Any, out: dict[str, Any]) -> None:
-        value = getattr(message, attribute)
-        if value or always:
-            out[name] = convert(value) if convert else value
-
-    return write_converted if convert else write
-
-
-def _float_writer(name: str, attribute: str, convert: Converter, always: bool) -> FieldWriter:
-    def write(message: Any, out: dict[str, Any]) -> None:
-        value = getattr(message, attribute)
-        # Minus zero is not the default.
-        if value or always or str(value) == "-0.0":
-            out[name] = convert(value)
-
-    return write
-
-
-def _presence_writer(name: str, attribute: str, convert: Converter) -> FieldWriter:
-    def write(message: Any, out: dict[str, Any]) -> None:
-        if message.HasField(attribute):
-            out[name] = convert(getattr(message, attribute))
-
-    return write
-
-
-def _repeated_writer(name: str, attribute: str, convert: Converter | None, always: bool) -> FieldWriter:
-    def write(message: Any, out: dict[str, Any]) -> None:
-        values = getattr(message, attribute)
-        if values or always:
-            out[name] = [convert(value) for value in values] if convert else list(values)
-
-    return write
-
-
-def _map_writer(
-    name: str, attribute: str, convert_key: Converter, convert: Converter, always: bool
-) -> FieldWriter:
-    def write(message: Any, out: dict[str, Any]) -> None:
-        entries = getattr(message, attribute)
-        if entries or always:
-            out[name] = {convert_key(key): convert(value) for key, value in entries.items()}
-
-    return write
+    names = _EnumNames({number: value.name for number, value in enum.values_by_number.items()})
+    return names.__getitem__

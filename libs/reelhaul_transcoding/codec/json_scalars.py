@@ -1,4 +1,7 @@
-"""JSON scalars: one parser for each scalar field type, for parsed JSON values."""
+"""JSON scalars: one parser for each scalar field type, for parsed JSON values.
+
+All parsers raise InvalidValue, or another ValueError, with a message that may be shown to the caller.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,29 @@ from typing import Any
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 from reelhaul_transcoding.codec import field_types, well_known
-from reelhaul_transcoding.errors import FieldError
 
-#: Converts a parsed JSON value to the value of a field; the path names the field. Raises FieldError.
-JsonParser = Callable[[Any, str], Any]
+#: Converts a parsed JSON value to the value of a field. Raises ValueError.
+JsonParser = Callable[[Any], Any]
+
+
+class InvalidValue(ValueError):
+    """A field does not accept a value; *path* leads from the message to the value inside it."""
+
+    def __init__(self, description: str, path: str = "") -> None:
+        super().__init__(description)
+        self.path = path
+
 
 _INT = re.compile(r"-?(?:0|[1-9]\d{0,30})", re.ASCII)
 _MAX_LISTED_NAMES = 20
 
 
-def scalar_parser(field: FieldDescriptor) -> JsonParser:
-    """Return the parser for values of *field*, or for its elements."""
+def scalar_parser(field: FieldDescriptor, *, case_insensitive_enums: bool = False) -> JsonParser:
+    """Return the parser for values of *field*, or for its elements; see EnumNumbers for enums."""
     if field.type in field_types.INT_BOUNDS:
         return _int_parser(*field_types.INT_BOUNDS[field.type])
     if field.enum_type is not None:
-        return _enum_parser(field.enum_type)
+        return _enum_parser(field.enum_type, case_insensitive=case_insensitive_enums)
     return _PARSERS[field.type]
 
 
@@ -34,11 +45,11 @@ def map_key_parser(field: FieldDescriptor) -> JsonParser:
     return scalar_parser(field)
 
 
-def parse_string(value: Any, path: str) -> str:
-    """Return *value* if it is a string. Raises FieldError."""
-    if not isinstance(value, str):
-        raise FieldError(path, "must be a string")
-    return value
+def parse_string(value: Any) -> str:
+    """Return *value* if it is a string. Raises ValueError."""
+    if type(value) is str:
+        return value
+    raise InvalidValue("must be a string")
 
 
 def join_names(names: list[str]) -> str:
@@ -47,73 +58,65 @@ def join_names(names: list[str]) -> str:
 
 
 def _int_parser(minimum: int, maximum: int) -> JsonParser:
-    def parse(value: Any, path: str) -> int:
-        is_int_string = isinstance(value, str) and _INT.fullmatch(value) is not None
-        if is_int_string or (isinstance(value, float) and value.is_integer()):
+    def parse(value: Any) -> int:
+        if type(value) is not int:
+            is_int_string = isinstance(value, str) and _INT.fullmatch(value) is not None
+            if not is_int_string and not (isinstance(value, float) and value.is_integer()):
+                raise InvalidValue("must be an integer")
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise FieldError(path, "must be an integer")
-        if not minimum <= value <= maximum:
-            raise FieldError(path, f"must be between {minimum} and {maximum}")
-        return value
+        if minimum <= value <= maximum:
+            return int(value)
+        raise InvalidValue(f"must be between {minimum} and {maximum}")
 
     return parse
 
 
-def _enum_parser(enum: EnumDescriptor) -> JsonParser:
-    numbers = {value.name: value.number for value in enum.values}
+def _enum_parser(enum: EnumDescriptor, *, case_insensitive: bool) -> JsonParser:
+    numbers = field_types.EnumNumbers(enum, case_insensitive=case_insensitive)
     nullable = enum.full_name == field_types.NULL_VALUE
 
-    def parse(value: Any, path: str) -> int:
+    def parse(value: Any) -> int:
+        if type(value) is str and (number := numbers.find(value)) is not None:
+            return number
+        # Enums are open: the upstream may know a number that has no name here.
+        if type(value) is int and -(2**31) <= value < 2**31:
+            return int(value)
         if value is None and nullable:
             return 0
-        if isinstance(value, str) and value in numbers:
-            return numbers[value]
-        # Enums are open: the upstream may know a number that has no name here.
-        if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
-            return value
-        raise FieldError(path, f"must be one of {join_names(list(numbers))}")
+        raise InvalidValue(f"must be one of {join_names(list(numbers.names))}")
 
     return parse
 
 
-def _parse_bool(value: Any, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise FieldError(path, "must be true or false")
-    return value
+def _parse_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidValue("must be true or false")
 
 
-def _parse_bool_key(value: Any, path: str) -> bool:
+def _parse_bool_key(value: Any) -> bool:
     if value not in ("true", "false"):
-        raise FieldError(path, "must have the keys true and false only")
+        raise InvalidValue("must have the keys true and false only")
     return bool(value == "true")
 
 
-def _parse_bytes(value: Any, path: str) -> bytes:
-    try:
-        return well_known.parse_base64(parse_string(value, path))
-    except ValueError as error:
-        raise FieldError(path, str(error)) from error
+def _parse_bytes(value: Any) -> bytes:
+    return well_known.parse_base64(parse_string(value))
 
 
-def _parse_double(value: Any, path: str) -> float:
+def _parse_double(value: Any) -> float:
+    if isinstance(value, str):
+        return well_known.parse_double(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidValue("must be a number")
     try:
-        if isinstance(value, str):
-            return well_known.parse_double(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return well_known.check_finite(float(value))
+        return well_known.check_finite(float(value))
     except OverflowError as error:
-        raise FieldError(path, "is out of range") from error
-    except ValueError as error:
-        raise FieldError(path, str(error)) from error
-    raise FieldError(path, "must be a number")
+        raise InvalidValue("is out of range") from error
 
 
-def _parse_float32(value: Any, path: str) -> float:
-    try:
-        return well_known.check_float32(_parse_double(value, path))
-    except ValueError as error:
-        raise FieldError(path, str(error)) from error
+def _parse_float32(value: Any) -> float:
+    return well_known.check_float32(_parse_double(value))
 
 
 _PARSERS: dict[int, JsonParser] = {

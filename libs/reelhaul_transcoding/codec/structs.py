@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reelhaul_transcoding.codec import well_known
-from reelhaul_transcoding.errors import FieldError
+from reelhaul_transcoding.codec.json_scalars import InvalidValue
 
 
 def value_to_json(value: Any) -> Any:
@@ -31,46 +31,46 @@ def list_to_json(values: Any) -> list[Any]:
     return [value_to_json(value) for value in values.values]
 
 
-def _set_value(target: Any, value: Any, path: str) -> None:
+def _set_value(target: Any, value: Any) -> None:
     if value is None:
         target.null_value = 0
     elif isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int | float):
-        target.number_value = _check_number(value, path)
+        target.number_value = _check_number(value)
     elif isinstance(value, str):
         target.string_value = value
     elif isinstance(value, list):
         target.list_value.SetInParent()
-        _set_list(target.list_value, value, path)
+        _set_list(target.list_value, value)
     else:
         target.struct_value.SetInParent()
-        _set_struct(target.struct_value, value, path)
+        _set_struct(target.struct_value, value)
 
 
-def _set_struct(target: Any, value: Any, path: str) -> None:
+def _set_struct(target: Any, value: Any) -> None:
     if not isinstance(value, dict):
-        raise FieldError(path, "must be an object")
+        raise InvalidValue("must be an object")
     for name, item in value.items():
-        _set_value(target.fields[name], item, path)
+        _set_value(target.fields[name], item)
 
 
-def _set_list(target: Any, value: Any, path: str) -> None:
+def _set_list(target: Any, value: Any) -> None:
     if not isinstance(value, list):
-        raise FieldError(path, "must be an array")
+        raise InvalidValue("must be an array")
     for item in value:
-        _set_value(target.values.add(), item, path)
+        _set_value(target.values.add(), item)
 
 
-def _check_number(value: float, path: str) -> float:
+def _check_number(value: float) -> float:
     try:
         return well_known.check_finite(float(value))
     except (OverflowError, ValueError) as error:
-        raise FieldError(path, "has a number that is out of range") from error
+        raise InvalidValue("has a number that is out of range") from error
 
 
-#: By full name: sets a message of that type from parsed JSON. Raises FieldError.
-SETTERS: dict[str, Callable[[Any, Any, str], None]] = {
+#: By full name: sets a message of that type from parsed JSON. Raises ValueError.
+SETTERS: dict[str, Callable[[Any, Any], None]] = {
     "google.protobuf.Struct": _set_struct,
     "google.protobuf.Value": _set_value,
     "google.protobuf.ListValue": _set_list,

@@ -13,7 +13,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d{1,9}))?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
@@ -34,20 +34,21 @@ def parse_timestamp(text: str) -> tuple[int, int]:
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         raise ValueError("must be an RFC 3339 time, e.g. 2026-01-31T10:20:30Z")
-    date_time, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(date_time + ("+00:00" if zone == "Z" else zone))
+        elapsed = datetime.fromisoformat(text) - _EPOCH
     except ValueError as error:
         raise ValueError("is not a valid time") from error
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    seconds = elapsed.days * 86_400 + elapsed.seconds
     if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
         raise ValueError("must be in the years 1 to 9999")
-    return seconds, _parse_nanos(fraction)
+    return seconds, _parse_nanos(match[1])
 
 
 def format_timestamp(seconds: int, nanos: int) -> str:
     """Return RFC 3339 in UTC with 0, 3, 6 or 9 decimals. Raises ValueError if out of range."""
-    if not 0 <= nanos < 1_000_000_000:
+    if not nanos:
+        return _format_seconds(seconds) + "Z"
+    if not 0 < nanos < 1_000_000_000:
         raise ValueError("nanoseconds of a timestamp are out of range")
     return f"{_format_seconds(seconds)}{_format_nanos(nanos)}Z"
 

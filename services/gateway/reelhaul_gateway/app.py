@@ -22,7 +22,9 @@ from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
-from reelhaul_gateway.settings import Settings
+from reelhaul_gateway.origins import CorsPolicy
+from reelhaul_gateway.request_head import TrustedProxies
+from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
@@ -73,18 +75,17 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
         documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
-        probes = ProbeEndpoints(health)
-        app = RequestMiddleware(
-            Endpoints(probes, downloads, archive_downloads, documents, transcoder),
-            transcoder.statuses,
+        probes = ProbeEndpoints(health, transcoder.statuses)
+        with_middleware = partial(
+            RequestMiddleware,
+            statuses=transcoder.statuses,
             allow_anyone=settings.auth == "none",
+            cors=_cors_policy(settings),
+            proxies=TrustedProxies(settings.gateway_trusted_proxies),
             has_effects=partial(has_effects, transcoder),
         )
-        overloaded = RequestMiddleware(
-            OverloadedEndpoints(probes, transcoder.statuses),
-            transcoder.statuses,
-            allow_anyone=settings.auth == "none",
-        )
+        app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
+        overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
         serve = partial(
             serve_http,
             overloaded=overloaded,
@@ -148,6 +149,19 @@ class OverloadedEndpoints:
             ErrorReason.OVERLOADED, "too many connections; try again", retry_delay=timedelta(seconds=1)
         )
         await self._statuses.send_status(send, errors.to_status(error), [(b"connection", b"close")])
+
+
+def _cors_policy(settings: Settings) -> CorsPolicy:
+    if ANY_ORIGIN in settings.gateway_cors_origins and settings.auth == "none":
+        log.warning(
+            "REELHAUL_GATEWAY_CORS_ORIGINS=* with REELHAUL_AUTH=none: every web page that a user of this"
+            " machine visits can control the suite"
+        )
+    return CorsPolicy(
+        settings.gateway_cors_origins,
+        credentials=settings.gateway_cors_credentials,
+        max_age=settings.gateway_cors_max_age_seconds,
+    )
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:

@@ -14,7 +14,9 @@ from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.up import probes
+from reelhaul_transcoding.errors import MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send, send_response
+from reelhaul_transcoding.http.status import StatusWriter
 
 UNKNOWN = ServingStatus.SERVING_STATUS_UNSPECIFIED
 SERVING = ServingStatus.SERVING_STATUS_SERVING
@@ -228,13 +230,14 @@ class ProbeEndpoints:
     /healthz (liveness) looks only at this process, /readyz (readiness) at all services.
     """
 
-    def __init__(self, health: Health) -> None:
-        self._health = health
+    def __init__(self, health: Health, statuses: StatusWriter) -> None:
+        self._health, self._statuses = health, statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request of one of PROBE_PATHS."""
+        """Respond to a request of one of PROBE_PATHS; its query is ignored."""
         if scope["method"] not in ("GET", "HEAD"):
-            await send_response(send, 405, [(b"allow", b"GET, HEAD")], b"{}")
+            error = MethodNotAllowed(scope["method"], scope["path"], ("GET", "HEAD"))
+            await self._statuses.send_error(send, error)
         elif scope["path"] == "/healthz":
             await send_response(send, 200, [], b'{"status":"SERVING"}')
         else:

@@ -1,17 +1,17 @@
-"""Middleware: request IDs, origin and host checks, security headers, the access log."""
+"""Middleware: request IDs, origin and host checks, CORS, security headers, the access log."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from google.rpc import code_pb2
 
 from reelhaul_gateway.health import PROBE_PATHS
+from reelhaul_gateway.origins import CorsPolicy, check_host, check_origin
+from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import LOCAL_TENANT
 from reelhaul_transcoding.errors import ErrorKind, FieldError, TranscodingError
@@ -19,34 +19,36 @@ from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("reelhaul_gateway.access")
+access_log = logging.getLogger("reelhaul_gateway" + logs.ACCESS_LOGGER_SUFFIX)
 
-# The id of a job in a path: v1/jobs/{id}:cancel, api/v1/status/{id}.
-_JOB = re.compile(r"/(?:jobs|api/v1/[a-z_]{1,32})/([0-9a-fA-F-]{36})(?![0-9a-fA-F-])")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
-# host [":" port] of RFC 9110 section 7.2: an address in brackets, or letters that DNS and browsers use.
-_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._\-]{1,255}))(?::\d{1,5})?")
-# The relations of a page to this server from which its requests with effects are accepted; ``none`` is a
-# request of the user's own, e.g. by the address bar. https://www.w3.org/TR/fetch-metadata/
-_OWN_SITE = frozenset({b"same-origin", b"none"})
-_SECURITY_HEADERS: dict[bytes, bytes] = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"x-frame-options": b"DENY",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"cache-control": b"no-store",
-}
+# https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html#security-headers
+_SECURITY_HEADERS: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"cache-control", b"no-store"),
+)
+# Browsers ignore it over plain HTTP. RFC 6797
+_HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
+_TLS_SECURITY_HEADERS = (*_SECURITY_HEADERS, _HSTS)
+_SECURITY_NAMES = frozenset(name for name, _ in _TLS_SECURITY_HEADERS)
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENT_CLOSED_REQUEST = 499
 _WEBSOCKET_FORBIDDEN = 4403
+_MAX_ACCEPTED_HOSTS = 256
+_MAX_LOGGED_PATH = 512
 
 
 class RequestMiddleware:
     """The outermost ASGI application.
 
     With *allow_anyone*, only local Host headers are accepted. *has_effects* says of a GET or HEAD
-    whether it does more than read, so that pages of other origins must not send it.
+    whether it does more than read, so that pages of other origins must not send it unless *cors*
+    allows them. Only *proxies* are believed whom they forward for.
     """
 
     def __init__(
@@ -55,21 +57,29 @@ class RequestMiddleware:
         statuses: StatusWriter,
         *,
         allow_anyone: bool,
+        cors: CorsPolicy,
+        proxies: TrustedProxies,
         has_effects: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
-        self._has_effects = has_effects
+        self._cors, self._proxies, self._has_effects = cors, proxies, has_effects
+        # Clients repeat few hosts; the check of one is dearer than the rest of this class.
+        self._accepted_hosts: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an unexpected failure becomes a 500."""
         start = time.perf_counter()
-        request_id = _identify(scope)
+        head = read_head(scope, self._proxies)
         if self._allow_anyone:
             logs.tenant.set(LOCAL_TENANT)
-        recorder = RecordingSend(send, request_id)
+        origins = head.get(b"origin")
+        security = _TLS_SECURITY_HEADERS if scope.get("scheme") in ("https", "wss") else _SECURITY_HEADERS
+        recorder = RecordingSend(send, security, self._cors.response_headers(origins), head.request_id)
         try:
-            if error := self._check(scope):
+            if error := self._check(scope, head):
                 await self._reject(scope, recorder, error)
+            elif origins and self._is_preflight(scope, head):
+                await self._answer_preflight(recorder, head)
             else:
                 await self._app(scope, receive, recorder)
         except Exception:
@@ -81,14 +91,40 @@ class RequestMiddleware:
         finally:
             _log_access(scope, recorder, time.perf_counter() - start)
 
-    def _check(self, scope: Scope) -> TranscodingError | None:
-        headers: list[Header] = scope["headers"]
-        error = check_host(headers, local_only=self._allow_anyone) or check_origin(headers)
-        if error is None or error.violations[0].field == "host":
+    def _check(self, scope: Scope, head: RequestHead) -> TranscodingError | None:
+        hosts, origins, relations = head.get(b"host"), head.get(b"origin"), head.get(b"sec-fetch-site")
+        error = self._check_hosts(hosts, head.forwarded_host)
+        if error is not None or not (origins or relations) or self._cors.allows(origins):
             return error
-        if scope.get("method", "") not in _SAFE_METHODS or self._has_effects(scope):
+        error = check_origin(origins, relations, [head.forwarded_host] if head.forwarded_host else hosts)
+        if error is None or scope.get("method", "") not in _SAFE_METHODS or self._has_effects(scope):
             return error
         return None
+
+    def _check_hosts(self, hosts: Sequence[bytes], forwarded_host: bytes) -> FieldError | None:
+        # The forwarded host does not replace the check: a page that is served by DNS rebinding may set it.
+        if forwarded_host and (error := check_host([forwarded_host], local_only=False)):
+            return error
+        if len(hosts) == 1 and hosts[0] in self._accepted_hosts:
+            return None
+        error = check_host(hosts, local_only=self._allow_anyone)
+        if error is None and hosts:
+            if len(self._accepted_hosts) >= _MAX_ACCEPTED_HOSTS:
+                self._accepted_hosts.clear()
+            self._accepted_hosts.add(hosts[0])
+        return error
+
+    def _is_preflight(self, scope: Scope, head: RequestHead) -> bool:
+        return (
+            scope.get("method") == "OPTIONS"
+            and b"access-control-request-method" in head.values
+            and self._cors.allows(head.get(b"origin"))
+        )
+
+    async def _answer_preflight(self, send: Send, head: RequestHead) -> None:
+        headers = self._cors.preflight_headers(head.get(b"access-control-request-headers"))
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _reject(self, scope: Scope, send: Send, error: TranscodingError) -> None:
         if scope["type"] == "websocket":
@@ -103,122 +139,45 @@ class RequestMiddleware:
 
 
 class RecordingSend:
-    """A ``send`` that adds the security headers and the request ID, and records status and size."""
+    """A ``send`` that adds headers to the response, and records its status and size.
 
-    def __init__(self, send: Send, request_id: bytes) -> None:
+    *security* are added unless the response has them already; *cors* and the request ID always.
+    """
+
+    __slots__ = ("_cors", "_request_id", "_security", "_send", "bytes_sent", "status")
+
+    def __init__(
+        self, send: Send, security: tuple[Header, ...], cors: tuple[Header, ...], request_id: bytes
+    ) -> None:
         self.status = 0
         self.bytes_sent = 0
         self._send, self._request_id = send, request_id
+        self._security, self._cors = security, cors
 
-    async def __call__(self, event: MutableMapping[str, Any]) -> None:
-        if event["type"] == "http.response.start":
-            self.status = event["status"]
-            headers: list[Header] = list(event["headers"])
-            names = {name for name, _ in headers}
-            headers.extend(header for header in _SECURITY_HEADERS.items() if header[0] not in names)
-            headers.append((b"x-request-id", self._request_id))
-            event["headers"] = headers
-        elif event["type"] == "http.response.body":
+    def __call__(self, event: MutableMapping[str, Any]) -> Awaitable[None]:
+        kind = event["type"]
+        if kind == "http.response.body":
             self.bytes_sent += len(event.get("body", b""))
-        elif event["type"] == "websocket.close":
+        elif kind == "http.response.start":
+            self.status = event["status"]
+            event["headers"] = self._add_headers(event["headers"])
+        elif kind == "websocket.close":
             self.status = event.get("code", 1000)
-        await self._send(event)
+        return self._send(event)
 
-
-def check_host(headers: Iterable[Header], *, local_only: bool) -> FieldError | None:
-    """Return the error if Host is malformed, repeated or, with *local_only*, no IP address or localhost.
-
-    The last is against DNS rebinding: a page whose owner points its host name at 127.0.0.1 is of
-    "the same origin" as this server.
-    """
-    hosts = _values(headers, b"host")
-    if len(hosts) > 1:
-        return FieldError("host", "must be sent once")
-    if not hosts or not hosts[0]:
-        # HTTP/1.0 without Host: not a browser.
-        return None
-    match = _HOST.fullmatch(hosts[0])
-    if match is None or (match[1] is not None and not _is_ipv6_address(match[1])):
-        return FieldError("host", "must be a host name or an IP address, with or without a port")
-    if local_only and match[1] is None and not _is_local_name(match[2].lower()):
-        return FieldError("host", "must be an IP address or localhost while REELHAUL_AUTH=none")
-    return None
-
-
-def check_origin(headers: Iterable[Header]) -> FieldError | None:
-    """Return the error if a page of another origin sent the request; only browsers send the headers for it.
-
-    Browsers let any page open a WebSocket to a loopback address, post simple forms to it, and
-    request its URLs as images.
-    """
-    headers = list(headers)
-    origins, relations = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
-    if origins:
-        authority = origins[0].partition(b"://")[2].lower()
-        if len(origins) > 1 or not authority or [authority] != [h.lower() for h in _values(headers, b"host")]:
-            return FieldError("origin", "must be this server's own origin")
-    if any(relation not in _OWN_SITE for relation in relations):
-        return FieldError("sec-fetch-site", "must be same-origin or none")
-    return None
-
-
-def _values(headers: Iterable[Header], name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key == name]
-
-
-def _is_local_name(host: bytes) -> bool:
-    return host == b"localhost" or host.endswith(b".localhost") or _is_ip_address(host)
-
-
-def _is_ipv6_address(host: bytes) -> bool:
-    return b":" in host and _is_ip_address(host)
-
-
-def _is_ip_address(host: bytes) -> bool:
-    try:
-        ipaddress.ip_address(host.decode())
-    except ValueError:
-        return False
-    return True
-
-
-def _identify(scope: Scope) -> bytes:
-    """Set X-Request-Id (the caller's or a new one) and X-Forwarded-For (the real peer); return the ID."""
-    headers: list[Header] = [
-        header for header in scope["headers"] if header[0] not in (b"x-request-id", b"x-forwarded-for")
-    ]
-    caller_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    request_id = caller_id if _REQUEST_ID.fullmatch(caller_id) else logs.new_request_id().encode()
-    headers.append((b"x-request-id", request_id))
-    if client := scope.get("client"):
-        headers.append((b"x-forwarded-for", str(client[0]).encode()))
-    scope["headers"] = headers
-    address = str(client[0]) if client else ""
-    logs.begin_request(request_id.decode(), _check_trace_context(scope), address)
-    if match := _JOB.search(scope["path"]):
-        logs.job.set(f"jobs/{match[1]}")
-    return request_id
-
-
-def _check_trace_context(scope: Scope) -> str:
-    """Return the traceparent of a request; remove the trace context if it is invalid or repeated.
-
-    tracestate has no meaning without traceparent. https://www.w3.org/TR/trace-context/
-    """
-    traces = _values(scope["headers"], b"traceparent")
-    if len(traces) == 1 and logs.is_traceparent(trace := traces[0].decode("latin-1")):
-        return trace
-    if traces or _values(scope["headers"], b"tracestate"):
-        scope["headers"] = [
-            header for header in scope["headers"] if header[0] not in (b"traceparent", b"tracestate")
-        ]
-    return ""
+    def _add_headers(self, headers: list[Header]) -> list[Header]:
+        security = self._security
+        names = {name for name, _ in headers}
+        if not names.isdisjoint(_SECURITY_NAMES):
+            security = tuple(header for header in security if header[0] not in names)
+        return [*headers, *security, *self._cors, (b"x-request-id", self._request_id)]
 
 
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
     """Log one line for the request. Queries are omitted, since they contain URLs and tokens."""
+    path: str = scope["path"]
     # Probes arrive every few seconds.
-    level = logging.DEBUG if scope["path"] in PROBE_PATHS else logging.INFO
+    level = logging.DEBUG if path in PROBE_PATHS else logging.INFO
     if not access_log.isEnabledFor(level):
         return
     access_log.log(
@@ -226,7 +185,7 @@ def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
         "request",
         extra={
             "method": scope.get("method", "WEBSOCKET"),
-            "path": scope["path"],
+            "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
             "status": recorder.status or _CLIENT_CLOSED_REQUEST,
             "bytes": recorder.bytes_sent,
             "milliseconds": round(seconds * 1000, 1),

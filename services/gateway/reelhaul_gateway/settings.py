@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from reelhaul_gateway.certificate import CertificateError, load_context
-from reelhaul_runtime.settings import SuiteSettings
+from reelhaul_runtime.addresses import Network
+from reelhaul_runtime.settings import SuiteSettings, split_networks
+
+#: The value of ``gateway_cors_origins`` that allows the pages of every origin.
+ANY_ORIGIN = "*"
+
+# An origin as browsers write it; extensions and native web views have schemes of their own.
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.\-]{0,30})://(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._\-]{1,255})(?::([0-9]{1,5}))?"
+)
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 
 class Settings(SuiteSettings):
@@ -40,6 +52,39 @@ class Settings(SuiteSettings):
     #: How artifacts are downloaded from /v1/artifacts/{artifact}:download unless the request says otherwise:
     #: through the gateway, or by a redirect to a signed link of storage.
     gateway_downloads: Literal["stream", "redirect"] = "stream"
+    #: The origins whose pages may call the gateway by scripts (CORS), comma separated, or ``*``: all.
+    gateway_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    #: Whether such pages may send cookies and HTTP authentication, for a proxy that needs them.
+    gateway_cors_credentials: bool = False
+    #: Seconds for which browsers remember that an origin is allowed.
+    gateway_cors_max_age_seconds: int = Field(default=600, ge=0, le=86400)
+    #: Networks of reverse proxies, comma separated, whose X-Forwarded-For, -Proto and -Host are believed.
+    gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+
+    @field_validator("gateway_cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return tuple(part if part == ANY_ORIGIN else _parse_origin(part) for part in parts)
+
+    @field_validator("gateway_trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks_of_proxies(cls, value: object) -> object:
+        return split_networks(value)
+
+    @model_validator(mode="after")
+    def _check_cors(self) -> Self:
+        if ANY_ORIGIN in self.gateway_cors_origins:
+            if len(self.gateway_cors_origins) > 1:
+                raise ValueError("REELHAUL_GATEWAY_CORS_ORIGINS: write * alone, or the origins without it")
+            if self.gateway_cors_credentials:
+                raise ValueError(
+                    "REELHAUL_GATEWAY_CORS_CREDENTIALS: with REELHAUL_GATEWAY_CORS_ORIGINS=* every page could"
+                    " act as its visitor; list the origins"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_certificate(self) -> Self:
@@ -55,3 +100,15 @@ class Settings(SuiteSettings):
         elif key is not None:
             raise ValueError("REELHAUL_GATEWAY_TLS_CERTIFICATE is not set: TLS needs that of the key")
         return self
+
+
+def _parse_origin(text: str) -> str:
+    """Return the origin in *text* as browsers send it. Raises ValueError."""
+    origin = text.lower()
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        raise ValueError(
+            f"{text[:100]} is not an origin: write scheme://host or scheme://host:port, without a path or a"
+            " slash at the end, for example https://app.example"
+        )
+    return origin.rpartition(":")[0] if (match[1], match[2]) in _DEFAULT_PORTS else origin

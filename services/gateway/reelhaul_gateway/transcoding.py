@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -66,6 +68,16 @@ _READS_WITH_EFFECTS = frozenset(
     }
 )
 
+_HEALTH_CHECKS = frozenset(
+    {"reelhaul.system.v1.SystemService.CheckHealth", "reelhaul.system.v1.SystemService.ReportHealth"}
+)
+
+# As long as the keys of other APIs may be. https://docs.stripe.com/api/idempotent_requests
+_MAX_KEY_LENGTH = 255
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Never changes: a repeated key must have the same request_id.
+_KEY_NAMESPACE = uuid.UUID("6c1f7d1e-0f0b-5d2a-9a53-6f5f0b8a2c41")
+
 # The `cause` of an UPSTREAM_UNAVAILABLE that is the fault of the suite's own egress.
 _EGRESS = "egress"
 
@@ -90,7 +102,11 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         http_status=http_status,
         emit_defaults=_emit_defaults,
         ignore_unknown_fields=False,
+        ignore_unknown_parameters=_is_health_check,
+        # As in the command line.
+        case_insensitive_enums=True,
         header_fields={"idempotency-key": "request_id"},
+        header_values={"idempotency-key": to_request_id},
         event_id_field="resume_token",
         event_name_oneof="event",
         json_arrays=True,
@@ -146,6 +162,21 @@ def http_status(status: status_pb2.Status) -> int | None:
     if error.metadata.get("cause") == _EGRESS:
         return 502
     return errors.error_spec(error.reason).http_status or None
+
+
+def to_request_id(key: str) -> str:
+    """Return the request_id, a UUID (AIP-155), of an Idempotency-Key; another string gets a UUID of its own.
+
+    Raises ValueError if *key* is too long.
+    """
+    if len(key) > _MAX_KEY_LENGTH:
+        raise ValueError(f"must have at most {_MAX_KEY_LENGTH} characters, not {len(key)}")
+    return key if _UUID.fullmatch(key) else str(uuid.uuid5(_KEY_NAMESPACE, key))
+
+
+def _is_health_check(method: MethodDescriptor) -> bool:
+    """Return whether *method* is called by probes, which often add parameters of their own."""
+    return method.full_name in _HEALTH_CHECKS
 
 
 def _emit_defaults(method: MethodDescriptor) -> bool:

@@ -167,7 +167,8 @@ class CreateDownloadRequest(_message.Message):
     """Time to keep the files after the end, in seconds; 0 means the server's retention."""
     request_id: _builtins.str
     """Idempotency key, a UUID, valid for 24 h: the same call again returns the same job.
-    The header Idempotency-Key sets it too. Empty means no protection.
+    The header Idempotency-Key sets it too, from any string of at most 255 characters.
+    Empty means no protection.
     """
     validate_only: _builtins.bool
     """Whether to check everything, probe the site and return an estimate without creating

@@ -30,10 +30,11 @@ def caller_owner() -> Owner:
 
 
 def parse_job_id(value: str, field: str = "name") -> str:
-    """Return the id of ``jobs/{job}``, or of the id alone."""
+    """Return the id of ``jobs/{job}``, or of the id alone; a *field* ``job_id`` is described as an id."""
     job_id = value.removeprefix("jobs/")
     if not _JOB_ID.fullmatch(job_id):
-        raise FieldInvalid(field, "must have the form jobs/{job}, where {job} is a lower-case UUID")
+        form = "must be " if field == "job_id" else "must have the form jobs/{job}, where {job} is "
+        raise FieldInvalid(field, f"{form}a lower-case UUID")
     return job_id
 
 

@@ -128,8 +128,8 @@ def active_range(owner: Owner, now: datetime) -> CountQuery:
 def watch_pace(request: flat.WatchProgressRequest) -> Pace:
     """Return how often the watcher wants messages. FIELD_INVALID."""
     violations = FieldViolations()
-    for field in ("min_interval_seconds", "heartbeat_seconds"):
-        formats.valid_seconds(getattr(request, field), field, violations)
+    violations.check_range("min_interval_seconds", request.min_interval_seconds, 0.05, 60)
+    violations.check_range("heartbeat_seconds", request.heartbeat_seconds, 1, 60)
     violations.raise_if_any()
     return clamped_pace(request.min_interval_seconds or None, request.heartbeat_seconds or None)
 
