@@ -12,6 +12,7 @@ from reelhaul_transcoding.binding.binding import Binding
 from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.fragments import FragmentCache
 from reelhaul_transcoding.errors import FieldError, MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import parse_grpc_timeout
@@ -40,7 +41,11 @@ class Dispatcher:
         self._router: Router[Target] = Router(options.unescape)
         #: Every rule that is routed, in the order of the services.
         self.rules: list[HttpRule] = []
-        encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
+        fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
+        encoders = {
+            emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
+            for emit_defaults in (False, True)
+        }
         decoder = Decoder(ignore_unknown_fields=options.ignore_unknown_fields)
         for service, upstream in services:
             for rule in http_rules([service]):
