@@ -136,13 +136,15 @@ async def running_targets() -> AsyncIterator[dict[str, Target]]:
         upstream = python_command("-m", "bench.gateway.upstream", str(upstream_port))
         await run("upstream", upstream_port, upstream)
         gateway = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+        api = envoy.Api(
+            [DESCRIPTOR.services_by_name["JobService"]], {"print_options": {"stream_newline_delimited": True}}
+        )
         config = envoy.write_config(
             folder,
-            [DESCRIPTOR.services_by_name["JobService"]],
+            {"": api},
             port=ports[1],
             upstream_port=upstream_port,
             access_log=folder / "envoy-access.log",
-            options={"print_options": {"stream_newline_delimited": True}},
         )
         yield {
             "gateway": await run(

@@ -46,7 +46,10 @@ class Dispatcher:
             emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
             for emit_defaults in (False, True)
         }
-        decoder = Decoder(ignore_unknown_fields=options.ignore_unknown_fields)
+        decoder = Decoder(
+            ignore_unknown_fields=options.ignore_unknown_fields,
+            case_insensitive_enums=options.case_insensitive_enums,
+        )
         for service, upstream in services:
             for rule in http_rules([service]):
                 self.rules.append(rule)

@@ -41,6 +41,8 @@ class Options:
     ignored_parameters: frozenset[str] = frozenset()
     #: Ignore unknown names in a JSON body instead of 400.
     ignore_unknown_fields: bool = True
+    #: Accept the names of enum values in any case, and without the enum's name as prefix.
+    case_insensitive_enums: bool = False
     #: Reject a field that the path sets and the body or a parameter sets too: 400.
     #: Otherwise the path wins over the body, and both win over the parameter.
     reject_conflicts: bool = True

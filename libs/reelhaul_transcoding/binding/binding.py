@@ -62,6 +62,7 @@ class Binding:
             whole_body=rule.body == "*",
             ignore_unknown=options.ignore_unknown_parameters(method),
             ignored=options.ignored_parameters,
+            case_insensitive_enums=options.case_insensitive_enums,
             reject_conflicts=options.reject_conflicts,
         )
         self._header_paths = {
@@ -203,7 +204,11 @@ class Binding:
             getattr(request, mask_field.name).paths.extend(paths)
 
     def _resolve_variable(self, field: str) -> FieldPath:
-        path = resolve_field_path(self._rule.method.input_type, field)
+        path = resolve_field_path(
+            self._rule.method.input_type,
+            field,
+            case_insensitive_enums=self._options.case_insensitive_enums,
+        )
         if path is None or path.parse is None or path.field.is_repeated:
             raise RouteError(
                 f"{self._rule.name}: {self._rule.template!r} binds {field!r},"

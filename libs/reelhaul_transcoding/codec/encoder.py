@@ -45,7 +45,7 @@ class Encoder:
 
     def encode(self, message: Any) -> bytes:
         """Return *message* as JSON text."""
-        return orjson.dumps(self.compile(message.DESCRIPTOR)(message))
+        return orjson.dumps(self.compile(type(message).DESCRIPTOR)(message))
 
     def compile(self, message_type: Descriptor) -> Converter:
         """Return the converter for messages of *message_type*."""
