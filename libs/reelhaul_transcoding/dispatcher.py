@@ -12,6 +12,7 @@ from reelhaul_transcoding.binding.binding import Binding
 from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.fragments import FragmentCache
 from reelhaul_transcoding.errors import FieldError, MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import parse_grpc_timeout
@@ -41,7 +42,11 @@ class Dispatcher:
         fully_decode = options.http is not None and options.http.fully_decode_reserved_expansion
         unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH if fully_decode else options.unescape
         self._router: Router[Target] = Router(unescape)
-        encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
+        fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
+        encoders = {
+            emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
+            for emit_defaults in (False, True)
+        }
         decoder = Decoder(
             ignore_unknown_fields=options.ignore_unknown_fields,
             case_insensitive_enums=options.case_insensitive_enums,

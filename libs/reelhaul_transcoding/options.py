@@ -75,6 +75,8 @@ class Options:
     max_request_bytes: int = 4 * 1024 * 1024
     #: Smallest JSON response in bytes that is compressed for clients that accept gzip; 0: never.
     compress_from_bytes: int = 2048
+    #: Bytes of messages and their JSON that are kept for responses that repeat, e.g. polled lists; 0: none.
+    fragment_cache_bytes: int = 16 * 1024 * 1024
     #: Whether the responses of a method include fields without presence at their default.
     emit_defaults: Callable[[MethodDescriptor], bool] = _never
     #: Send a stream as one JSON array to clients that prefer application/json; otherwise as NDJSON.
