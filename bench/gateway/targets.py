@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,46 +143,45 @@ async def running_targets() -> AsyncIterator[dict[str, Target]]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reelhaul-bench-")))
 
-        async def run(
-            name: str, port: int, command: list[str], environment: Mapping[str, str] | None = None
-        ) -> Target:
-            process = await stack.enter_async_context(running(command, folder / f"{name}.log", environment))
+        async def run(name: str, port: int, command: list[str]) -> Target:
+            process = await stack.enter_async_context(running(command, folder / f"{name}.log"))
             await wait_until_listening(port, _START_SECONDS)
             return Target(name, port, process)
 
-        upstream_port, *ports = (free_port() for _ in range(4))
-        upstream = python_command("-m", "bench.gateway.upstream", str(upstream_port))
-        await run("upstream", upstream_port, upstream)
-        gateway = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+        upstream, envoy_port, fastapi_port = free_port(), free_port(), free_port()
+        await run("upstream", upstream, python_command("-m", "bench.gateway.upstream", str(upstream)))
         api = envoy.Api(
             [DESCRIPTOR.services_by_name["JobService"]], {"print_options": {"stream_newline_delimited": True}}
         )
         config = envoy.write_config(
             folder,
             {"": api},
-            port=ports[1],
-            upstream_port=upstream_port,
+            port=envoy_port,
+            upstream_port=upstream,
             access_log=folder / "envoy-access.log",
         )
+        fastapi = python_command("-m", "bench.gateway.fastapi_server", str(fastapi_port))
         yield {
-            "gateway": await run(
-                "gateway", ports[0], gateway, _gateway_environment(folder, ports[0], upstream_port)
-            ),
-            "envoy": await run("envoy", ports[1], envoy.command(config)),
-            "fastapi": await run(
-                "fastapi", ports[2], python_command("-m", "bench.gateway.fastapi_server", str(ports[2]))
-            ),
+            "gateway": await stack.enter_async_context(running_gateway(folder, f"127.0.0.1:{upstream}")),
+            "envoy": await run("envoy", envoy_port, envoy.command(config)),
+            "fastapi": await run("fastapi", fastapi_port, fastapi),
         }
 
 
-def _gateway_environment(folder: Path, port: int, jobs_port: int) -> dict[str, str]:
-    """Return the settings of the gateway. Nothing listens at the addresses of storage and fetcher."""
-    return {
+@asynccontextmanager
+async def running_gateway(folder: Path, jobs_address: str) -> AsyncIterator[Target]:
+    """Run the gateway before the jobs service. Nothing listens at the addresses of storage and fetcher."""
+    port = free_port()
+    environment = {
         "REELHAUL_DATA_DIR": str(folder),
         "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
-        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{jobs_port}",
+        "REELHAUL_JOBS_ADDRESS": jobs_address,
         "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_SUITE_TOKEN": "bench",
         "REELHAUL_AUTH": "none",
     }
+    command = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+    async with running(command, folder / "gateway.log", environment) as process:
+        await wait_until_listening(port, _START_SECONDS)
+        yield Target("gateway", port, process)
