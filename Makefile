@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack fuzz-api audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (
 
 attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a running suite, for minutes
 	$(BIN)/python -m tests.security $(ARGS)
+
+fuzz-api: $(VENV)/dev.stamp  ## Send random requests by the OpenAPI document to a running suite (ARGS="--examples 1000")
+	$(BIN)/python -m tests.suite.api_fuzz $(ARGS)
 
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt

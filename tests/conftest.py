@@ -43,6 +43,7 @@ _PROCESS_MODULES = frozenset(
         "test_encoder_preconditions",
         "test_end_to_end",
         "test_engine_trial",
+        "test_envoy",
         "test_ffmpeg",
         "test_full_disk",
         "test_guard_process",

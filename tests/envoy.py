@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
+_TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
@@ -27,67 +30,78 @@ def command(config: Path) -> list[str]:
     return [str(executable), "-c", str(config), *options]
 
 
-def write_config(
-    folder: Path,
-    services: Iterable[ServiceDescriptor],
-    *,
-    port: int,
-    upstream_port: int,
-    access_log: Path | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the configuration and the descriptor set to *folder*; return the path of the configuration.
+@dataclass(frozen=True)
+class Api:
+    """Services, and how they are transcoded."""
 
-    Envoy listens at the loopback *port* and calls the gRPC server at the loopback *upstream_port*. *options*
-    are further fields of ``envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder``.
+    services: Sequence[ServiceDescriptor]
+    #: Fields of ``envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder``.
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_config(
+    folder: Path, apis: Mapping[str, Api], *, port: int, upstream_port: int, access_log: Path | None = None
+) -> Path:
+    """Write the configuration and descriptor sets to *folder*; return the path of the configuration.
+
+    Envoy listens at the loopback *port* and calls the gRPC server at the loopback *upstream_port*. The header
+    ``x-api`` of a request names its API; without it, the request is for the API of the empty name.
     """
-    services = list(services)
-    descriptor_set = folder / "envoy.binpb"
-    descriptor_set.write_bytes(_descriptor_set(services).SerializeToString())
-    transcoder = {
-        "@type": f"{_EXTENSIONS}.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
-        "proto_descriptor": str(descriptor_set),
-        "services": [service.full_name for service in services],
-        "convert_grpc_status": True,
-        **(options or {}),
-    }
     connection_manager = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "AUTO",
         "access_log": [] if access_log is None else [_access_log(access_log)],
-        "route_config": {"virtual_hosts": [_virtual_host()]},
+        "route_config": {"virtual_hosts": [_virtual_host(folder, apis)]},
         "http_filters": [
-            {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder},
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
-            },
+            {"name": _TRANSCODER, "typed_config": _transcoder(folder, "", apis.get("", Api(())))},
+            _typed("envoy.filters.http.router", "filters.http.router.v3.Router"),
         ],
     }
-    listener = {
-        "name": "http",
-        "address": _address(port),
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": connection_manager,
-                    }
-                ]
-            }
-        ],
+    network_filter = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": connection_manager,
     }
+    listener = {"name": "http", "address": _address(port), "filter_chains": [{"filters": [network_filter]}]}
     config = folder / "envoy.json"
     resources = {"listeners": [listener], "clusters": [_cluster(upstream_port)]}
     config.write_text(json.dumps({"static_resources": resources}))
     return config
 
 
-def _virtual_host() -> dict[str, Any]:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "0s"}}
-    return {"name": "all", "domains": ["*"], "routes": [route]}
+def _virtual_host(folder: Path, apis: Mapping[str, Api]) -> dict[str, Any]:
+    """Return a route for each API: those with a name by the header, the other one for all other requests."""
+    upstream = {"cluster": "upstream", "timeout": "0s"}
+    routes = [
+        {
+            "match": {"prefix": "/", "headers": [{"name": "x-api", "string_match": {"exact": name}}]},
+            "route": upstream,
+            "typed_per_filter_config": {_TRANSCODER: _transcoder(folder, name, api)},
+        }
+        for name, api in apis.items()
+        if name
+    ]
+    return {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [*routes, {"match": {"prefix": "/"}, "route": upstream}],
+    }
+
+
+def _transcoder(folder: Path, name: str, api: Api) -> dict[str, Any]:
+    descriptor_set = folder / f"envoy-{name}.binpb"
+    descriptor_set.write_bytes(_descriptor_set(api.services).SerializeToString())
+    return {
+        "@type": f"{_EXTENSIONS}.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "proto_descriptor": str(descriptor_set),
+        "services": [service.full_name for service in api.services],
+        "convert_grpc_status": True,
+        **api.options,
+    }
+
+
+def _typed(name: str, message: str) -> dict[str, Any]:
+    return {"name": name, "typed_config": {"@type": f"{_EXTENSIONS}.{message}"}}
 
 
 def _access_log(path: Path) -> dict[str, Any]:
@@ -141,7 +155,11 @@ def _descriptor_set(services: Iterable[ServiceDescriptor]) -> descriptor_pb2.Fil
         names.add(file.name)
         for imported in file.dependencies:
             add(imported)
-        file.CopyToProto(result.file.add())
+        file.CopyToProto(added := result.file.add())
+        for method in (method for service in added.service for method in service.method):
+            # Envoy does not start with it, unless the field is an HttpBody.
+            if method.options.HasExtension(annotations_pb2.http):
+                method.options.Extensions[annotations_pb2.http].response_body = ""
 
     for service in services:
         add(service.file)

@@ -32,12 +32,21 @@ CONTENT = bytes(range(256)) * 8192
 #: The link that the fake storage signs.
 LINK = "https://media.example/artifacts/video/%C3%9Cber.mp4?expires=1&signature=secret"
 _CHUNK_BYTES = 512 * 1024
+#: The size of a message of a watch of ``flood``, and their number: 1 GiB in total.
+FLOOD_BYTES, FLOOD_MESSAGES = 32 << 10, 32 << 10
 
 
 class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
-    """Jobs that behave as their IDs say: ``missing``, ``slow``, ``breaks``, ``endless``; and ``stored``."""
+    """Jobs that behave as their IDs say, and those that are stored.
+
+    The IDs are ``missing``, ``breaks``, and ``slow``, ``endless`` and ``flood`` with any suffix.
+    """
 
     def __init__(self) -> None:
+        #: The jobs of the calls in progress that end only when they are cancelled.
+        self.waiting: set[str] = set()
+        #: Messages that the watches of ``flood`` could send, of FLOOD_BYTES each.
+        self.flooded = 0
         self.stored: dict[str, job_pb2.Job] = {}
         #: What GetJob raises, by the name of the job.
         self.failures: dict[str, ReelhaulError] = {}
@@ -53,8 +62,8 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
             raise NotFound(request.name)
         if request.name in self.failures:
             raise self.failures[request.name]
-        if request.name == "jobs/slow":
-            await self._wait_for_cancel()
+        if request.name.startswith("jobs/slow"):
+            await self._wait_for_cancel(request.name)
         return self.stored.get(request.name) or _job(request.name)
 
     async def CreateJob(self, request, context):
@@ -82,17 +91,33 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
         yield _snapshot(1, _job(request.name))
         if request.name == "jobs/breaks":
             raise Unavailable("jobs", "the database went away")
-        if request.name == "jobs/endless":
-            await self._wait_for_cancel()
+        if request.name.startswith("jobs/flood"):
+            async for message in self._flood(request.name):
+                yield message
+        if request.name.startswith("jobs/endless"):
+            await self._wait_for_cancel(request.name)
         yield _snapshot(2, _job(request.name), terminal=True)
 
-    async def _wait_for_cancel(self):
+    async def _wait_for_cancel(self, name):
+        self.waiting.add(name)
         self.started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+        finally:
+            self.waiting.discard(name)
+
+    async def _flood(self, name):
+        self.waiting.add(name)
+        message = _snapshot(1, job_pb2.Job(name=name, labels={"x": "x" * FLOOD_BYTES}))
+        try:
+            for _ in range(FLOOD_MESSAGES):
+                yield message
+                self.flooded += 1
+        finally:
+            self.waiting.discard(name)
 
 
 def _job(name: str) -> job_pb2.Job:

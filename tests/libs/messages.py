@@ -32,7 +32,7 @@ def messages(message_type: Descriptor, depth: int = 3) -> st.SearchStrategy[Any]
         return st.builds(message_class, paths=st.lists(path, max_size=3))
     if name in _JSON:
         return _JSON[name].map(lambda value: json_format.ParseDict(value, message_class()))
-    if name == "google.protobuf.Any":
+    if name == "google.protobuf.Any" or not message_type.fields:
         return st.just(message_class())
     return st.lists(st.sampled_from(list(message_type.fields)), max_size=6, unique_by=_oneof_or_name).flatmap(
         lambda fields: st.tuples(*(_values(field, depth) for field in fields)).map(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from urllib.parse import quote
 
 import pytest
 from google.api import httpbody_pb2
@@ -169,6 +170,35 @@ async def test_path_and_body_must_not_differ() -> None:
     lenient = _app(EchoUpstream(), reject_conflicts=False)
     response = await asgi.request(lenient, "POST", "/v1/all/path", body=body, headers=JSON)
     assert response.json == {"s": "path"}
+
+
+@pytest.mark.parametrize(
+    ("word", "accepted"),
+    [
+        ("RED", True),
+        ("red", True),
+        ("Red", True),
+        ("color-unspecified", True),
+        ("unspecified", True),
+        ("purple", False),
+        ("", False),
+        ("RED ", False),
+        ("x" * 10_000, False),
+    ],
+)
+async def test_enum_words(word, accepted) -> None:
+    """With the option, enum values are accepted as people write them, in parameters and bodies."""
+    app = _app(EchoUpstream(), case_insensitive_enums=True)
+    body = json.dumps({"color": word, "rc": [word]}).encode()
+    responses = [
+        await asgi.request(app, "POST", "/v1/all", body=body, headers=JSON),
+        await asgi.request(app, "PUT", f"/v1/nobody/x?color={quote(word)}&rc={quote(word)}"),
+    ]
+    assert [response.status for response in responses] == [200 if accepted else 400] * 2
+    if word.lower() == "red":
+        assert [response.json["rc"] for response in responses] == [["RED"]] * 2
+    strict = await asgi.request(_app(EchoUpstream()), "POST", "/v1/all", body=body, headers=JSON)
+    assert (strict.status == 200) == (word == "RED")
 
 
 async def test_unbound_body_is_rejected() -> None:

@@ -25,6 +25,7 @@ class FieldPath:
     field: FieldDescriptor
     #: None if the field cannot be set from text.
     parse: TextParser | None
+    case_insensitive_enums: bool = False
 
     def set(self, message: Any, texts: list[str]) -> None:
         """Set the field of *message* from *texts*. Raises FieldError."""
@@ -52,7 +53,8 @@ class FieldPath:
         if len(texts) > 1:
             raise FieldError(f"{self.name}[{key}]", "is given more than once")
         key_field, value_field = field_types.map_entry_fields(self.field)
-        parse_key, parse_value = text_parser(key_field), text_parser(value_field)
+        parse_key = text_parser(key_field)
+        parse_value = text_parser(value_field, case_insensitive_enums=self.case_insensitive_enums)
         if parse_key is None or parse_value is None:
             raise FieldError(self.name, "cannot be set by a parameter; send it in a body")
         try:
@@ -82,7 +84,9 @@ class FieldPath:
         return message
 
 
-def resolve_field_path(message_type: Descriptor, path: str) -> FieldPath | None:
+def resolve_field_path(
+    message_type: Descriptor, path: str, *, case_insensitive_enums: bool = False
+) -> FieldPath | None:
     """Return the field of *message_type* at *path* (proto or JSON names); None if there is none."""
     parents: list[FieldDescriptor] = []
     names = path.split(".")
@@ -94,8 +98,10 @@ def resolve_field_path(message_type: Descriptor, path: str) -> FieldPath | None:
             return None
         if index == len(names) - 1:
             proto_path = ".".join(step.name for step in (*parents, field))
-            parse = None if field_types.is_map(field) else text_parser(field)
-            return FieldPath(proto_path, tuple(parents), field, parse)
+            parse = None
+            if not field_types.is_map(field):
+                parse = text_parser(field, case_insensitive_enums=case_insensitive_enums)
+            return FieldPath(proto_path, tuple(parents), field, parse, case_insensitive_enums)
         if field.is_repeated or field.message_type is None or not _has_subfields(field.message_type):
             return None
         parents.append(field)

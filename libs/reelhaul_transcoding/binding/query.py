@@ -33,6 +33,7 @@ class QueryBinder:
         whole_body: bool = False,
         ignore_unknown: bool = False,
         ignored: Collection[str] = (),
+        case_insensitive_enums: bool = False,
         reject_conflicts: bool = False,
     ) -> None:
         self._message_type = message_type
@@ -40,6 +41,7 @@ class QueryBinder:
         self._whole_body = whole_body
         self._ignore_unknown, self._ignored = ignore_unknown, frozenset(ignored)
         self._reject_conflicts = reject_conflicts
+        self._case_insensitive_enums = case_insensitive_enums
         self._paths: dict[str, FieldPath] = {}
 
     def bind(self, message: Any, query: bytes) -> None:
@@ -67,7 +69,9 @@ class QueryBinder:
     def _resolve(self, name: str) -> FieldPath | None:
         if name in self._paths:
             return self._paths[name]
-        path = resolve_field_path(self._message_type, name)
+        path = resolve_field_path(
+            self._message_type, name, case_insensitive_enums=self._case_insensitive_enums
+        )
         # Bounded: a message that contains itself has infinitely many paths.
         if path is not None and len(self._paths) < _MAX_CACHED_PATHS:
             self._paths[name] = path

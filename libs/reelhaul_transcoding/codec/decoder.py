@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
@@ -40,11 +40,13 @@ class _Field(NamedTuple):
 class Decoder:
     """Reads proto3 JSON into messages, by ``json_name`` or proto name.
 
-    Unknown names are ignored with *ignore_unknown_fields*, otherwise rejected.
+    Unknown names are ignored with *ignore_unknown_fields*, otherwise rejected. See EnumNumbers for
+    *case_insensitive_enums*.
     """
 
-    def __init__(self, *, ignore_unknown_fields: bool = False) -> None:
+    def __init__(self, *, ignore_unknown_fields: bool = False, case_insensitive_enums: bool = False) -> None:
         self._ignore_unknown_fields = ignore_unknown_fields
+        self._scalar_parser = partial(scalar_parser, case_insensitive_enums=case_insensitive_enums)
         self._setters: dict[str, _Setter] = {}
         self._well_known: dict[str, _Setter] = {
             "google.protobuf.Any": self._set_any,
@@ -128,13 +130,13 @@ class Decoder:
             if value.message_type is not None:
                 set_value = self._compile(value.message_type)
                 return _message_map_setter(field.name, map_key_parser(key), set_value, value)
-            return _map_setter(field.name, map_key_parser(key), scalar_parser(value))
+            return _map_setter(field.name, map_key_parser(key), self._scalar_parser(value))
         if field.message_type is not None:
             set_message = self._compile(field.message_type)
             if field.is_repeated:
                 return _repeated_message_setter(field, set_message)
             return _message_setter(field, set_message)
-        parse = scalar_parser(field)
+        parse = self._scalar_parser(field)
         return _repeated_setter(field.name, parse) if field.is_repeated else _scalar_setter(field.name, parse)
 
     def _set_any(self, message: Any, value: Any) -> None:
@@ -146,7 +148,7 @@ class Decoder:
         if not isinstance(url, str):
             raise InvalidValue("must have its type in @type")
         try:
-            message_type = descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+            message_type = message.DESCRIPTOR.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
         except KeyError as error:
             raise InvalidValue("has an unknown type in @type") from error
         inner = GetMessageClass(message_type)()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import FieldDescriptor
+import re
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 #: Bounds of the integer types by FieldDescriptorProto.Type.
 INT_BOUNDS: dict[int, tuple[int, int]] = {
@@ -34,6 +36,33 @@ WELL_KNOWN = WRAPPERS | {
     f"google.protobuf.{name}"
     for name in ("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value")
 }
+
+
+# Longer than the names of enums are: longer text of a caller is not compared.
+_MAX_ENUM_WORD_LENGTH = 100
+
+
+class EnumNumbers:
+    """The numbers of *enum* by name.
+
+    With *case_insensitive* also by words as people write them: in any case, with ``-`` for ``_``, and
+    without the prefix that repeats the enum's name, e.g. ``admin`` for ``PERMISSION_LEVEL_ADMIN``.
+    """
+
+    def __init__(self, enum: EnumDescriptor, *, case_insensitive: bool = False) -> None:
+        self.names = {value.name: value.number for value in enum.values}
+        prefix = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enum.name).upper() + "_"
+        self._words: dict[str, int] = {}
+        if case_insensitive:
+            short = {name.upper().removeprefix(prefix): number for name, number in self.names.items()}
+            self._words = short | {name.upper(): number for name, number in self.names.items()}
+
+    def find(self, text: str) -> int | None:
+        """Return the number of the value that *text* names; None if it names none."""
+        number = self.names.get(text)
+        if number is None and self._words and len(text) <= _MAX_ENUM_WORD_LENGTH:
+            number = self._words.get(text.upper().replace("-", "_"))
+        return number
 
 
 def is_map(field: FieldDescriptor) -> bool:

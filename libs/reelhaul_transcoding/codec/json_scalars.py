@@ -29,12 +29,12 @@ _INT = re.compile(r"-?(?:0|[1-9]\d{0,30})", re.ASCII)
 _MAX_LISTED_NAMES = 20
 
 
-def scalar_parser(field: FieldDescriptor) -> JsonParser:
-    """Return the parser for values of *field*, or for its elements."""
+def scalar_parser(field: FieldDescriptor, *, case_insensitive_enums: bool = False) -> JsonParser:
+    """Return the parser for values of *field*, or for its elements; see EnumNumbers for enums."""
     if field.type in field_types.INT_BOUNDS:
         return _int_parser(*field_types.INT_BOUNDS[field.type])
     if field.enum_type is not None:
-        return _enum_parser(field.enum_type)
+        return _enum_parser(field.enum_type, case_insensitive=case_insensitive_enums)
     return _PARSERS[field.type]
 
 
@@ -71,19 +71,19 @@ def _int_parser(minimum: int, maximum: int) -> JsonParser:
     return parse
 
 
-def _enum_parser(enum: EnumDescriptor) -> JsonParser:
-    numbers = {value.name: value.number for value in enum.values}
+def _enum_parser(enum: EnumDescriptor, *, case_insensitive: bool) -> JsonParser:
+    numbers = field_types.EnumNumbers(enum, case_insensitive=case_insensitive)
     nullable = enum.full_name == field_types.NULL_VALUE
 
     def parse(value: Any) -> int:
-        if type(value) is str and value in numbers:
-            return numbers[value]
+        if type(value) is str and (number := numbers.find(value)) is not None:
+            return number
         # Enums are open: the upstream may know a number that has no name here.
         if type(value) is int and -(2**31) <= value < 2**31:
             return int(value)
         if value is None and nullable:
             return 0
-        raise InvalidValue(f"must be one of {join_names(list(numbers))}")
+        raise InvalidValue(f"must be one of {join_names(list(numbers.names))}")
 
     return parse
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import structs, well_known
-from reelhaul_transcoding.codec.field_types import INT_BOUNDS, WRAPPERS
+from reelhaul_transcoding.codec.field_types import INT_BOUNDS, WRAPPERS, EnumNumbers
 from reelhaul_transcoding.codec.json_scalars import join_names
 from reelhaul_transcoding.codec.strict_json import parse_json
 
@@ -29,17 +29,18 @@ _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _MAX_DIGITS = 40
 
 
-def text_parser(field: FieldDescriptor) -> TextParser | None:
+def text_parser(field: FieldDescriptor, *, case_insensitive_enums: bool = False) -> TextParser | None:
     """Return the parser for values of *field*; None if text cannot express one.
 
-    The value of a message field is a message; only scalar-like well-known types have parsers.
+    The value of a message field is a message; only scalar-like well-known types have parsers. See
+    EnumNumbers for enums.
     """
     if field.message_type is not None:
         return _message_parser(field.message_type)
     if field.type in INT_BOUNDS:
         return _int_parser(*INT_BOUNDS[field.type])
     if field.enum_type is not None:
-        return _enum_parser(field.enum_type)
+        return _enum_parser(field.enum_type, case_insensitive=case_insensitive_enums)
     return _PARSERS[field.type]
 
 
@@ -76,16 +77,16 @@ def _int_parser(minimum: int, maximum: int) -> TextParser:
     return parse
 
 
-def _enum_parser(enum: EnumDescriptor) -> TextParser:
-    numbers = {value.name: value.number for value in enum.values}
-    valid_numbers = frozenset(numbers.values())
+def _enum_parser(enum: EnumDescriptor, *, case_insensitive: bool) -> TextParser:
+    numbers = EnumNumbers(enum, case_insensitive=case_insensitive)
+    valid_numbers = frozenset(numbers.names.values())
 
     def parse(text: str) -> int:
-        if (number := numbers.get(text)) is not None:
+        if (number := numbers.find(text)) is not None:
             return number
         if _INT.fullmatch(text) and len(text) <= _MAX_DIGITS and int(text) in valid_numbers:
             return int(text)
-        raise ValueError(f"must be one of {join_names(list(numbers))}")
+        raise ValueError(f"must be one of {join_names(list(numbers.names))}")
 
     return parse
 

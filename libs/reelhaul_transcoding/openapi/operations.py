@@ -44,8 +44,8 @@ _STREAM = """A stream of messages, whose form the Accept header selects:
 
 - `application/x-ndjson`, the default: each line is an object, whose `result` is a message.
 - `text/event-stream`: the `data` of each event is a message. An event `stream_error` ends a stream that
-  failed, and holds the google.rpc.Status.
-- `application/json`, if nothing else is accepted: an array of messages. A failure aborts the connection."""
+  failed, and holds the google.rpc.Status."""
+_ARRAY = "\n- `application/json`: an array of messages. A failure aborts the connection."
 
 
 class Operations:
@@ -154,6 +154,8 @@ class Operations:
                 continue
             schema = self._schemas.field(field)
             description = schema.pop("description", "")
+            # A header may hold any text: it is not parsed as the field's format.
+            schema.pop("format", None)
             yield {
                 "name": header.title(),
                 "in": "header",
@@ -227,14 +229,16 @@ class Operations:
             "description": "One line. A line with `error` is the last one, of a stream that failed.",
             "properties": {"result": message, "error": status},
         }
+        content: Object = {
+            "application/x-ndjson": {"schema": line},
+            "text/event-stream": {"schema": message},
+        }
+        if self._options.json_arrays:
+            content["application/json"] = {"schema": {"type": "array", "items": message}}
         return {
             "200": {
-                "description": _STREAM,
-                "content": {
-                    "application/x-ndjson": {"schema": line},
-                    "text/event-stream": {"schema": message},
-                    "application/json": {"schema": {"type": "array", "items": message}},
-                },
+                "description": _STREAM + (_ARRAY if self._options.json_arrays else ""),
+                "content": content,
             },
             "204": {
                 "description": "The stream has ended, and has no further messages: an EventSource stops."

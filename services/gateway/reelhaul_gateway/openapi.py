@@ -32,6 +32,8 @@ _TAGS = {
     "FetcherService": "Sites",
     "SystemService": "System",
 }
+# Their routes exist, but no service of this build answers them.
+_UNIMPLEMENTED = frozenset({"WebhookService", "ApiKeyService", "AuditService"})
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
 _REASON = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b")
@@ -98,7 +100,13 @@ def _is_public(method: MethodDescriptor) -> bool:
     return _policy(method).permission == method_policy_pb2.PERMISSION_LEVEL_PUBLIC
 
 
+def _is_implemented(method: MethodDescriptor) -> bool:
+    return method.containing_service.name not in _UNIMPLEMENTED
+
+
 def _note(method: MethodDescriptor) -> str:
+    if not _is_implemented(method):
+        return "**Not implemented yet**: answers 501."
     policy = _policy(method)
     level = method_policy_pb2.PermissionLevel.Name(policy.permission).removeprefix("PERMISSION_LEVEL_")
     needed = "Needs no credential" if _is_public(method) else f"Needs the level `{level}`"
@@ -125,6 +133,8 @@ class _Reasons:
         names |= self._of_method(method)
         if method.full_name in self._with_resource:
             names.add(_NOT_FOUND)
+        if not _is_implemented(method):
+            names.add("METHOD_UNSUPPORTED")
         names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
         return [
             ErrorCase(_http_status(name), name, description)

@@ -103,6 +103,8 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         emit_defaults=_emit_defaults,
         ignore_unknown_fields=False,
         ignore_unknown_parameters=_is_health_check,
+        # As in the command line.
+        case_insensitive_enums=True,
         header_fields={"idempotency-key": "request_id"},
         header_values={"idempotency-key": to_request_id},
         event_id_field="resume_token",

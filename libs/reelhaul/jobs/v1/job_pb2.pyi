@@ -268,7 +268,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Time from end_time to the purge, 1 s to 10 years."""
+        """Time from end_time to the purge, 1 s to 10 years. Returned only in the template of
+        a schedule.
+        """
 
     @_builtins.property
     def expansion(self) -> Global___Expansion:

@@ -1,0 +1,102 @@
+"""The OpenAPI document describes the running suite: random requests, and generated clients."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import deno
+import pytest
+import requests
+from tests.suite import api_fuzz
+from tests.suite.suite import Suite
+
+_TYPESCRIPT = Path(__file__).with_name("typescript")
+_UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
+
+
+def test_responses_are_as_documented(suite: Suite) -> None:
+    """Valid and invalid requests get statuses, media types and bodies that are documented, and no 5xx."""
+    operations = api_fuzz.load(suite.http.get("/openapi.json").json())
+    assert len(operations) > 60
+    failures: list[str] = []
+    with requests.Session() as session:
+        session.trust_env = False
+        known = api_fuzz.create_resources(suite.http)
+        for operation in operations:
+            failures += api_fuzz.fuzz(
+                operation, suite.address("gateway"), session, examples=2, seed=1, known=known
+            )
+    assert not failures, "\n\n".join(failures[:20])
+
+
+def test_python_client(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that openapi-python-client generates creates, reads and lists downloads, and reads errors."""
+    document = tmp_path / "openapi.json"
+    document.write_bytes(suite.http.get("/openapi.json").content)
+    config = tmp_path / "config.yaml"
+    config.write_text("post_hooks: []\ncontent_type_overrides: {application/zip: application/octet-stream}\n")
+    command = [Path(sys.executable).with_name("openapi-python-client"), "generate", "--meta", "none"]
+    command += ["--path", document, "--config", config, "--output-path", tmp_path / "reelhaul_client"]
+    generated = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "WARNING" not in generated.stdout, generated.stdout
+    monkeypatch.syspath_prepend(tmp_path)
+    models = importlib.import_module("reelhaul_client.models")
+    create, get, list_ = (
+        importlib.import_module(f"reelhaul_client.api.downloads.{name}").sync
+        for name in ("create_download", "get_download", "list_downloads")
+    )
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    request = models.CreateDownloadRequest.from_dict(
+        {"url": "https://media.example/python", "schedule_time": tomorrow.isoformat(), "labels": {"a": "b"}}
+    )
+    client_class = importlib.import_module("reelhaul_client").Client
+    with client_class(suite.address("gateway"), httpx_args={"trust_env": False}) as client:
+        created = create(client=client, body=request, idempotency_key="of the generated client")
+        assert isinstance(created, models.Download), created
+        read = get(created.job_id, client=client)
+        assert (read.status, read.schedule_time) == (models.DownloadStatus.QUEUED, tomorrow)
+        assert read.labels.additional_properties == {"a": "b"}
+        listed = list_(client=client, page_size=100)
+        assert created.job_id in [download.job_id for download in listed.jobs]
+        missing = get(_UNKNOWN_ID, client=client)
+        assert isinstance(missing, models.Status), missing
+        assert missing.code == 5
+
+
+def test_typescript_client(suite: Suite, tmp_path: Path) -> None:
+    """Types that openapi-typescript generates fit a program, which creates, reads and lists downloads."""
+    shutil.copytree(_TYPESCRIPT, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "openapi.json").write_bytes(suite.http.get("/openapi.json").content)
+    # Packages come from the npm registry; --frozen allows only those of deno.lock, with its hashes.
+    _run_deno(
+        tmp_path, "run", "--frozen", "-A", "npm:openapi-typescript@7.13.0", "openapi.json", "-o", "api.ts"
+    )
+    output = _run_deno(
+        tmp_path, "run", "--frozen", "--check", "--allow-net=127.0.0.1", "client.ts", suite.address("gateway")
+    )
+    result = json.loads(output)
+    assert result["status"] == "QUEUED"
+    assert result["created"] in result["listed"]
+    assert result["missing"] == 5
+
+
+def _run_deno(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"DENO_DIR": str(folder / "deno"), "DENO_NO_UPDATE_CHECK": "1"}
+    done = subprocess.run(
+        [deno.find_deno_bin(), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
