@@ -84,6 +84,11 @@ class Peer:
         )
         return int(dict(response.headers)[":status"])
 
+    async def read_raw(self) -> bytes:
+        """Return all bytes to the end of the connection."""
+        async with asyncio.timeout(SECONDS):
+            return await self._reader.read()
+
     async def wait_closed(self) -> list[events.Event]:
         """Read to the end of the connection; return what arrived."""
         async with asyncio.timeout(SECONDS):
