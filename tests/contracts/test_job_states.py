@@ -28,8 +28,12 @@ from tests.postgresql import migrated_database
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs.api.downloads import responses
+from reelhaul_jobs.api.jobs.messages import job_to_proto
+from reelhaul_jobs.api.kept_messages import KeptMessages
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import RETRY_TRANSITIONS, TRANSITIONS, Priority, QueueStage, State
 from reelhaul_jobs.model.transition import Transition, no_change
@@ -66,6 +70,8 @@ class Walk(RuleBasedStateMachine):
         self.jobs_by_id: dict[str, Job] = {}
         #: Successes of each job since its last RetryJob.
         self.completed: dict[str, int] = {}
+        #: What a reader who polls keeps.
+        self.messages = {convert: KeptMessages(convert) for convert in (responses.download, job_to_proto)}
 
     async def open_store(self) -> Any:
         raise NotImplementedError
@@ -272,6 +278,7 @@ class Walk(RuleBasedStateMachine):
         self.jobs_by_id[job_id] = change.job
         if not self.is_deleted(job_id):
             assert self.runner.run(self.store.get(job_id)) == change.job
+            self.check_shown(change.job)
         if change.job.state is not before.state:
             assert change.job.state in (RETRY_TRANSITIONS if retried else TRANSITIONS)[before.state]
         assert before.revision <= change.job.revision <= before.revision + 1 + self.is_deleted(job_id)
@@ -279,6 +286,13 @@ class Walk(RuleBasedStateMachine):
         assert change.job.charged <= change.job.retry.max_attempts
         if before.state.is_terminal and not retried and not allow_ended:
             assert change.job == before
+
+    def check_shown(self, job: Job) -> None:
+        """Check that a reader who keeps what ended jobs show sees *job* as it is."""
+        for convert, messages in self.messages.items():
+            found = self.runner.run(self.store.get_or_kept(job.id, messages.find))
+            shown = messages.serialize(found if isinstance(found, bytes) else JobView.from_row(found))
+            assert shown == KeptMessages(convert).serialize(JobView.from_row(job))
 
     def check_fence(self, change: Transition, epoch: int) -> None:
         """Check that a stale epoch changed nothing."""

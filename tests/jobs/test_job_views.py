@@ -18,12 +18,13 @@ from reelhaul_jobs.api.downloads.streams import serialize_message
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions, user_actions, wait_reason
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.rate_limit import SiteLimits
+from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.wait_reason import Shortage, WorkerStatus
 from reelhaul_jobs.model.watch import Pace, Snapshot
 from reelhaul_jobs.ports.bus import ProgressNotice
-from reelhaul_jobs.ports.jobs import Query
+from reelhaul_jobs.ports.jobs import Query, find_nothing
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
@@ -50,13 +51,21 @@ class Readers:
     async def reasons(self, job_id: str) -> dict[str, str]:
         """Return why the job waits, as status, list and stream say."""
         status = responses.download(await self.jobs.get(job_id, None))
-        page = await self.jobs.page(Query(tenant=None, limit=10))
-        (listed,) = [job for job in page.jobs if job.id == job_id]
+        listed = await self.listed(job_id)
         stream = self.streams.watch(job_id, None, "", FAST)
         first = decode(await anext(stream), job_id).snapshot
         await stream.aclose()
-        in_list = responses.download(page.view(listed)).wait_reason
-        return {"status": status.wait_reason, "list": in_list, "stream": first.wait_reason}
+        return {
+            "status": status.wait_reason,
+            "list": responses.download(listed).wait_reason,
+            "stream": first.wait_reason,
+        }
+
+    async def listed(self, job_id: str) -> JobView:
+        """Return the job as lists show it."""
+        page = await self.jobs.page(Query(tenant=None, limit=10), find_nothing)
+        (listed,) = [view for view in page.jobs if isinstance(view, JobView) and view.job.id == job_id]
+        return listed
 
 
 def decode(message, job_id: str) -> WatchProgressResponse:
@@ -332,8 +341,7 @@ async def test_stream_of_a_playlist(replica, readers):
     await replica.store.change(parent.id, lambda j: leases.finish(j, 1, succeeded, replica.time))
     status = responses.download(await readers.jobs.get(parent.id, None))
     assert (status.progress_percent, dict(status.job_counts)) == (0, {"QUEUED": 2})
-    page = await readers.jobs.page(Query(tenant=None, limit=10))
-    (listed,) = [responses.download(page.view(job)) for job in page.jobs if job.id == parent.id]
+    listed = responses.download(await readers.listed(parent.id))
     assert (listed.progress_percent, dict(listed.job_counts)) == (0, {"QUEUED": 2})
     stream = readers.streams.watch(parent.id, None, "", FAST)
     first = decode(await anext(stream), parent.id)

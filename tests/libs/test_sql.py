@@ -137,6 +137,60 @@ async def test_reads_see_acknowledged_writes(database: Database):
         assert str(n) in await database.read(_words)
 
 
+async def test_concurrent_reads_share_transactions(database: Database):
+    """A hundred concurrent reads need few batches; each gets its own result, of every acknowledged write."""
+    batches = list[int]()
+
+    def read(connection: Connection, /, arguments: Sequence[int]) -> Sequence[int]:
+        batches.append(len(arguments))
+        return [argument + len(_words(connection)) for argument in arguments]
+
+    await database.write(_insert("one"))
+    results = await asyncio.gather(*(database.read_batched(read, n) for n in range(100)))
+    assert results == [n + 1 for n in range(100)]
+    assert sum(batches) == 100
+    assert len(batches) <= 4
+    await database.write(_insert("two"))
+    assert await database.read_batched(read, 0) == 2
+
+
+async def test_read_that_begins_during_a_batch(database: Database):
+    """A read that begins while a batch runs sees what was written before it, though the batch does not."""
+    loop, begun, written = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def read(connection: Connection, /, arguments: Sequence[str]) -> Sequence[int]:
+        found = len(_words(connection))
+        if "first" in arguments:
+            loop.call_soon_threadsafe(begun.set)
+            written.wait(30)
+        return [found] * len(arguments)
+
+    first = asyncio.create_task(database.read_batched(read, "first"))
+    await begun.wait()
+    await database.write(_insert("later"))
+    second = asyncio.create_task(database.read_batched(read, "second"))
+    written.set()
+    assert (await first, await second) == (0, 1)
+
+
+async def test_failed_and_cancelled_batched_reads(database: Database):
+    """A batch that fails fails its reads only; a caller that is cancelled takes nobody with it."""
+
+    def read(connection: Connection, /, arguments: Sequence[str]) -> Sequence[str]:
+        if "bad" in arguments:
+            raise ValueError("bad")
+        return arguments
+
+    with pytest.raises(ValueError, match="bad"):
+        await asyncio.gather(database.read_batched(read, "bad"), database.read_batched(read, "beside it"))
+    cancelled = asyncio.create_task(database.read_batched(read, "cancelled"))
+    patient = asyncio.create_task(database.read_batched(read, "patient"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    assert await patient == "patient"
+    assert await database.read_batched(read, "later") == "later"
+
+
 async def test_reads_cannot_write(database: Database):
     """A read that tries to write is refused."""
     with pytest.raises((DBAPIError, Unavailable)):

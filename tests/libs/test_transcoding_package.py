@@ -22,8 +22,10 @@ _FOLDER = Path(reelhaul_transcoding.__file__).parent
 _PROVIDES = {
     "googleapis-common-protos": {"google"},
     "grpcio": {"grpc"},
+    "grpcio-reflection": {"grpc_reflection"},
     "orjson": {"orjson"},
     "protobuf": {"google"},
+    "pyyaml": {"yaml"},
 }
 
 

@@ -294,12 +294,12 @@ def _replace_method(handler: Handler, method: Callable[[Any, Any], Any]) -> Hand
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
     serializer = handler.response_serializer
-    if handler.response_streaming and serializer is not None:
+    if serializer is not None:
         serializer = _unless_bytes(serializer)
     deserializer = handler.request_deserializer
     return create_handler(method, deserializer and _parse_or_malformed(deserializer), serializer)
 
 
 def _unless_bytes(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Let a streaming servicer yield bytes: a message that it serialized once for many callers."""
+    """Let a servicer return or yield bytes: a message that it serialized once for many callers."""
     return lambda message: message if isinstance(message, bytes) else serializer(message)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Order, Summary
 from reelhaul_jobs.model.rate_limited_lease import RateLimitView
-from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.model.wait_reason import Wait
 from reelhaul_runtime.filters.ast import Node
+
+J = TypeVar("J")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 #: Returns how a job changes. Pure: it may be called again. So are the other rules.
 ChangeRule = Callable[[Job], Transition]
@@ -62,19 +65,53 @@ class Query:
     total: int | None = None
 
 
+class JobVersion(NamedTuple):
+    """Identifies what the row of a job holds. Every change that callers see of an ended job gives it another.
+
+    The tenant and the time distinguish a job from an earlier one that had its id and was purged.
+    """
+
+    id: str
+    tenant: str
+    revision: int
+    #: In microseconds since 1970.
+    update_time: int
+
+    @classmethod
+    def of(cls, job: Job) -> JobVersion:
+        """Return the version of *job*."""
+        return cls(job.id, job.tenant, job.revision, (job.update_time - _EPOCH) // _MICROSECOND)
+
+
+#: Returns what is kept of a job in this version, None if nothing is. Called from the threads of the store.
+FindKept = Callable[[JobVersion], bytes | None]
+
+
+def find_nothing(version: JobVersion) -> None:
+    """Find nothing: the FindKept of a caller that keeps nothing."""
+
+
+class KeptJob(NamedTuple):
+    """A job of which the caller keeps what it shows."""
+
+    id: str
+    #: Its time in the order of the list, in microseconds since 1970.
+    order_time: int
+    content: bytes
+
+    @property
+    def sort_key(self) -> tuple[datetime, str]:
+        """The sort key in the order of the list."""
+        return _EPOCH + timedelta(microseconds=self.order_time), self.id
+
+
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[J]):
     """Jobs in order, whether more follow, and the total of the query, counted up to 10000."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[J]
     has_more: bool
     total: int
-    #: Wait reasons by job id; a job without an entry has the one of its row.
-    waits: Mapping[str, Wait | None] = field(default_factory=dict)
-
-    def view(self, job: Job) -> JobView:
-        """Return the view of one of the jobs."""
-        return JobView(job, self.waits[job.id]) if job.id in self.waits else JobView.from_row(job)
 
 
 class JobStore(Protocol):
@@ -107,8 +144,17 @@ class JobStore(Protocol):
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         """Return those of the jobs that exist, each once, in the order given."""
 
-    async def list_page(self, query: Query) -> Page:
+    async def get_or_kept(self, job_id: str, find_kept: FindKept) -> Job | bytes:
+        """As ``get``, but return what *find_kept* returns for the job's version, if anything."""
+
+    async def list_page(self, query: Query) -> Page[Job]:
         """Return a page of jobs."""
+
+    async def list_page_or_kept(self, query: Query, find_kept: FindKept) -> Page[Job | KeptJob]:
+        """As ``list_page``, but with a KeptJob in place of each job for which *find_kept* returns something.
+
+        All of the page is as of one moment.
+        """
 
     async def summarize(self, query: CountQuery) -> Summary:
         """Count the jobs of a period."""

@@ -10,7 +10,16 @@ from reelhaul_jobs.model.job import Attempt, Job
 from reelhaul_jobs.model.lists import CountQuery, Summary
 from reelhaul_jobs.model.results import JobView, Owner
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.ports.jobs import ChangeRule, IdempotencyKey, JobStore, Page, Query
+from reelhaul_jobs.ports.jobs import (
+    ChangeRule,
+    FindKept,
+    IdempotencyKey,
+    JobStore,
+    JobVersion,
+    KeptJob,
+    Page,
+    Query,
+)
 from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.job_views import JobViews
@@ -74,13 +83,26 @@ class Jobs:
         """Return the job with its latest progress and why it waits."""
         return await self._views.view_with_position(_owned(await self._store.get(job_id), owner))
 
-    async def page(self, query: Query) -> Page:
-        """Return a page of jobs, with their latest progress and why they wait."""
-        page = await self._store.list_page(query)
-        views = await self._views.list_views(page.jobs)
-        return replace(
-            page, jobs=[view.job for view in views], waits={view.job.id: view.wait for view in views}
-        )
+    async def get_or_kept(self, job_id: str, owner: Owner, find_kept: FindKept) -> JobView | bytes:
+        """As ``get``, but return what *find_kept* returns for the job's version, if anything."""
+
+        def find_own(version: JobVersion) -> bytes | None:
+            return find_kept(version) if owner in (None, version.tenant) else None
+
+        job = await self._store.get_or_kept(job_id, find_own)
+        return job if isinstance(job, bytes) else await self._views.view_with_position(_owned(job, owner))
+
+    async def page(self, query: Query, find_kept: FindKept) -> Page[JobView | KeptJob]:
+        """Return a page of jobs, with their latest progress and why they wait.
+
+        In place of a job for which *find_kept* returns something there is a KeptJob.
+        """
+        page = await self._store.list_page_or_kept(query, find_kept)
+        views = await self._views.list_views([job for job in page.jobs if isinstance(job, Job)])
+        # In lists, expansions show no counts of their jobs.
+        by_id = {view.job.id: JobView(view.job, view.wait) for view in views}
+        items = [job if isinstance(job, KeptJob) else by_id[job.id] for job in page.jobs]
+        return Page(items, page.has_more, page.total)
 
     async def views(self, jobs: Sequence[Job]) -> Sequence[JobView]:
         """Return *jobs* with their latest progress and why they wait."""

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, bindparam, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -22,11 +22,14 @@ from reelhaul_jobs.ports.jobs import (
     BatchRule,
     ChangeRule,
     ExpansionRule,
+    FindKept,
     IdempotencyKey,
+    KeptJob,
     LeaseRule,
     Page,
     Query,
     RateLimitKey,
+    find_nothing,
 )
 from reelhaul_jobs.store import (
     batched_lease_updates,
@@ -34,6 +37,7 @@ from reelhaul_jobs.store import (
     insert,
     listing,
     rows,
+    rows_by_id,
     schedules,
     summary,
     update,
@@ -48,7 +52,6 @@ from reelhaul_runtime.sql.writer import Outcome
 
 T = TypeVar("T")
 
-_JOBS = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 _CHILDREN = Statement(
     select(jobs.c.state, func.count().label("jobs"))
     .where(jobs.c.parent == bindparam("job"), HAS_PARENT, jobs.c.delete_time.is_(None))
@@ -147,13 +150,24 @@ class SqlJobStore:
         return await self._database.read(lambda connection: _find_recorded_jobs(connection, request))
 
     async def get(self, job_id: str) -> Job:
-        return await self._database.read(lambda connection: listing.get_job(connection, job_id))
+        job = await self.get_or_kept(job_id, find_nothing)
+        assert isinstance(job, Job)
+        return job
+
+    async def get_or_kept(self, job_id: str, find_kept: FindKept) -> Job | bytes:
+        job: Job | bytes | None = await self._database.read_batched(listing.get_jobs, (job_id, find_kept))
+        if job is None:
+            raise NotFound(f"jobs/{job_id}")
+        return job
 
     async def get_many(self, job_ids: Sequence[str]) -> Sequence[Job]:
         return await self._database.read(lambda connection: _get_many(connection, job_ids))
 
-    async def list_page(self, query: Query) -> Page:
-        return await self._database.scan(lambda connection: listing.list_page(connection, query))
+    async def list_page(self, query: Query) -> Page[Job]:
+        return cast("Page[Job]", await self.list_page_or_kept(query, find_nothing))
+
+    async def list_page_or_kept(self, query: Query, find_kept: FindKept) -> Page[Job | KeptJob]:
+        return await self._database.scan(lambda connection: listing.list_page(connection, query, find_kept))
 
     async def summarize(self, query: CountQuery) -> Summary:
         return await self._database.scan(lambda connection: summary.summarize(connection, query))
@@ -357,7 +371,7 @@ def _change_many(
 
 def _get_many(connection: Connection, ids: Sequence[str], *, deleted: bool = False) -> list[Job]:
     """Return those of the jobs that exist, each once, in the order given; with *deleted* ones if asked."""
-    by_id = {row["id"]: rows.job_from_row(row) for row in connection.execute(_JOBS, {"jobs": ids}).mappings()}
+    by_id = {job_id: rows.job_from_row(row) for job_id, row in rows_by_id.read(connection, ids).items()}
     found = [by_id[job_id] for job_id in dict.fromkeys(ids) if job_id in by_id]
     return found if deleted else [job for job in found if job.delete_time is None]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -11,7 +12,6 @@ from sqlalchemy import (
     Connection,
     Select,
     asc,
-    bindparam,
     desc,
     func,
     select,
@@ -23,18 +23,18 @@ from sqlalchemy import (
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
-from reelhaul_jobs.ports.jobs import Page, Query
-from reelhaul_jobs.store import rows
+from reelhaul_jobs.ports.jobs import FindKept, JobVersion, KeptJob, Page, Query, find_nothing
+from reelhaul_jobs.store import rows, rows_by_id
 from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.filters.ast import And, Node, Not, Operator, Or, Term, required_value
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
-from reelhaul_runtime.sql.statements import Statement
 
 #: Jobs are counted up to this number: a count reads every row.
 MAX_COUNT = 10_000
 
-_JOB = Statement(select(jobs).where(jobs.c.id == bindparam("job")))
+# The columns of JobVersion.
+_VERSION_COLUMNS = (jobs.c.id, jobs.c.tenant, jobs.c.revision, jobs.c.update_time)
 _ORDER_COLUMNS = {
     Order.CREATED: jobs.c.create_time,
     Order.UPDATED: jobs.c.update_time,
@@ -86,28 +86,57 @@ _TERMINAL_STATES = frozenset(state for state in State if state.is_terminal)
 
 def get_job(connection: Connection, job_id: str) -> Job:
     """Return the job. Raises ``NotFound``, also if it is deleted."""
-    row = _JOB.first(connection, {"job": job_id})
-    if row is None or row["delete_time"] is not None:
+    (job,) = get_jobs(connection, [(job_id, find_nothing)])
+    if not isinstance(job, Job):
         raise NotFound(f"jobs/{job_id}")
-    return rows.job_from_row(row)
+    return job
 
 
-def list_page(connection: Connection, query: Query) -> Page:
-    """Return the page of jobs that *query* selects."""
-    states = _possible_states(query.where)
-    if not states:
+def get_jobs(
+    connection: Connection, arguments: Sequence[tuple[str, FindKept]]
+) -> Sequence[Job | bytes | None]:
+    """Return for each id the job, or what is kept of it; None if it does not exist or is deleted."""
+    found = rows_by_id.read(connection, list({job_id for job_id, _ in arguments}))
+    return [_job_or_kept(found.get(job_id), find_kept) for job_id, find_kept in arguments]
+
+
+def list_page(
+    connection: Connection, query: Query, find_kept: FindKept = find_nothing
+) -> Page[Job | KeptJob]:
+    """Return the page of jobs that *query* selects; of those that *find_kept* finds, what is kept."""
+    if not _possible_states(query.where):
         return Page([], False, 0)
     total = query.total
     if total is None:
-        total = bounded_count(connection, query, states)
-    where, merged_states = _plan(query, states, total)
-    if query.after is not None:
-        key = tuple_(_ORDER_COLUMNS[query.order], jobs.c.id)
-        after = tuple_(rows.to_micros(query.after[0]), query.after[1])
-        where.append(key < after if query.descending else key > after)
-    statement = _page_statement(query, where, merged_states)
-    found = [rows.job_from_row(row) for row in connection.execute(statement).mappings()]
-    return Page(found[: query.limit], len(found) > query.limit, total)
+        total = connection.execute(_count_statement(query)).scalar() or 0
+    versions = _read_versions(connection, query, total)
+    listed = versions[: query.limit]
+    kept = [find_kept(JobVersion(*version)) for _, *version in listed]
+    missing = [version[1] for version, content in zip(listed, kept, strict=True) if content is None]
+    loaded = rows_by_id.read(connection, missing)
+    items = [
+        rows.job_from_row(loaded[job_id]) if content is None else KeptJob(job_id, order_time, content)
+        for (order_time, job_id, *_), content in zip(listed, kept, strict=True)
+    ]
+    return Page(items, len(versions) > query.limit, total)
+
+
+def _read_versions(connection: Connection, query: Query, total: int) -> Sequence[Sequence[Any]]:
+    """Return the order time and the fields of JobVersion of the jobs of a page, and of one more."""
+    as_json = connection.dialect.name == "sqlite"
+    found = connection.execute(_page_statement(query, total < MAX_COUNT, as_json))
+    if not as_json:
+        return found.all()
+    versions: list[list[Any]] = json.loads(found.scalar_one())
+    # They are in order already, but SQLite does not promise it.
+    return sorted(versions, reverse=query.descending)
+
+
+def _job_or_kept(row: rows.Row | None, find_kept: FindKept) -> Job | bytes | None:
+    if row is None or row["delete_time"] is not None:
+        return None
+    version = JobVersion(row["id"], row["tenant"], row["revision"], row["update_time"])
+    return find_kept(version) or rows.job_from_row(row)
 
 
 def conditions(tenant: str | None, where: Node | None) -> list[Any]:
@@ -126,41 +155,66 @@ def _conditions(tenant: str | None, where: Node | None, indexed: Iterable[str]) 
     return found
 
 
-def _plan(query: Query, states: Set[State], total: int) -> tuple[list[Any], Sequence[State]]:
+def _plan(query: Query, few: bool) -> tuple[list[Any], Sequence[State]]:
     """Return the conditions of the page's rows, and the states whose lists are to be merged.
 
     There is an index per order for the jobs of one state. No states: one index has the jobs in the query's
-    order, or they are few enough to be sorted.
+    order, or they are few enough to be sorted; *few*: fewer than MAX_COUNT match.
     """
+    states = _possible_states(query.where)
     where = conditions(query.tenant, query.where)
     if query.tenant is None or any(required_value(query.where, field) for field in _SELECTIVE):
         return where, ()
     if states == _ALL_STATES and (query.order is Order.CREATED or required_value(query.where, _REASON)):
         return where, ()
-    if required_value(query.where, _REASON) and (query.order is Order.CREATED or total < MAX_COUNT):
+    if required_value(query.where, _REASON) and (query.order is Order.CREATED or few):
         return where, ()
     # Not by the index of reasons, which is in another order: too many jobs would have to be sorted.
     return _conditions(query.tenant, query.where, _SELECTIVE), sorted(states)
 
 
-def _page_statement(query: Query, where: list[Any], merged_states: Sequence[State]) -> Select[Any]:
+# Lists are polled: building a statement takes as long as running it.
+@lru_cache(maxsize=256)
+def _page_statement(query: Query, few: bool, as_json: bool) -> Select[Any]:
+    """Return the statement that ``_read_versions`` runs.
+
+    *as_json*: its rows as one JSON array. The driver of SQLite releases the interpreter lock at every row,
+    and waits for it while the event loop is busy: so it waits once for all of them.
+    """
+    where, merged_states = _plan(query, few)
     direction = desc if query.descending else asc
     columns = (_ORDER_COLUMNS[query.order], jobs.c.id)
     order = [direction(column) for column in columns]
-    if not merged_states:
-        return select(jobs).where(*where).order_by(*order).offset(query.skip).limit(query.limit + 1)
+    if query.after is not None:
+        after = tuple_(rows.to_micros(query.after[0]), query.after[1])
+        where.append(tuple_(*columns) < after if query.descending else tuple_(*columns) > after)
+    versions = select(columns[0].label("order_time"), *_VERSION_COLUMNS)
+    if merged_states:
+        page_ids = _merged_ids(query, where, merged_states)
+        versions = versions.where(jobs.c.id.in_(page_ids)).order_by(*order)
+    else:
+        versions = versions.where(*where).order_by(*order).offset(query.skip).limit(query.limit + 1)
+    return select(func.json_group_array(func.json_array(*versions.subquery().c))) if as_json else versions
+
+
+def _merged_ids(query: Query, where: list[Any], merged_states: Sequence[State]) -> Select[Any]:
+    """Return the ids of the jobs of a page, merged from the lists of jobs of each state."""
+    direction = desc if query.descending else asc
+    columns = (_ORDER_COLUMNS[query.order], jobs.c.id)
+    order = [direction(column) for column in columns]
     needed = query.skip + query.limit + 1
     by_state = (select(*columns).where(*where, jobs.c.state == state) for state in merged_states)
     # A compound select takes one ORDER BY and LIMIT for all of it, so that each part needs a subquery.
     parts = (select(part.order_by(*order).limit(needed).subquery()) for part in by_state)
     merged = union_all(*parts).subquery()
     ids = select(merged.c.id).order_by(*(direction(column) for column in merged.c))
-    page_ids = ids.offset(query.skip).limit(query.limit + 1)
-    return select(jobs).where(jobs.c.id.in_(page_ids)).order_by(*order)
+    return ids.offset(query.skip).limit(query.limit + 1)
 
 
-def bounded_count(connection: Connection, query: Query, states: Set[State]) -> int:
-    """Count the jobs of *query*, whose states are among *states*, up to MAX_COUNT."""
+@lru_cache(maxsize=256)
+def _count_statement(query: Query) -> Select[Any]:
+    """Return the statement that counts the jobs of *query*, up to MAX_COUNT."""
+    states = _possible_states(query.where)
     where = conditions(query.tenant, query.where)
     ids = select(jobs.c.id).where(*where).limit(MAX_COUNT)
     indexed = any(required_value(query.where, field) for field in _PARTIAL_INDEXES)
@@ -168,7 +222,7 @@ def bounded_count(connection: Connection, query: Query, states: Set[State]) -> i
         by_state = (select(jobs.c.id).where(*where, jobs.c.state == state) for state in sorted(states))
         parts = union_all(*(select(part.limit(MAX_COUNT).subquery()) for part in by_state)).subquery()
         ids = select(parts.c.id).limit(MAX_COUNT)
-    return connection.execute(select(func.count()).select_from(ids.subquery())).scalar() or 0
+    return select(func.count()).select_from(ids.subquery())
 
 
 def _possible_states(node: Node | None) -> Set[State]:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, bindparam, select, tuple_
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.state_events import StateEvent
-from reelhaul_jobs.store import rows
+from reelhaul_jobs.store import rows, rows_by_id
 from reelhaul_jobs.store.tables import events, jobs
 from reelhaul_runtime.sql.database import Database
 
@@ -26,7 +26,6 @@ def _select_events(*where: ColumnElement[bool]) -> Any:
 _ALL = _select_events()
 _OF_TENANT = _select_events(jobs.c.tenant == bindparam("tenant"))
 _OF_JOBS = _select_events(events.c.job.in_(bindparam("jobs", expanding=True)))
-_JOBS = select(jobs).where(jobs.c.id.in_(bindparam("jobs", expanding=True)))
 
 
 class SqlStateEventStore:
@@ -53,11 +52,8 @@ class SqlStateEventStore:
         return [_event_from_row(row) for row in found]
 
     async def get_with_deleted(self, job_ids: Sequence[str]) -> Sequence[Job]:
-        values = {"jobs": list(job_ids)}
-        found = await self._database.read(
-            lambda connection: connection.execute(_JOBS, values).mappings().all()
-        )
-        return [rows.job_from_row(row) for row in found]
+        found = await self._database.read(lambda connection: rows_by_id.read(connection, job_ids))
+        return [rows.job_from_row(row) for row in found.values()]
 
 
 def _event_from_row(row: Any) -> StateEvent:

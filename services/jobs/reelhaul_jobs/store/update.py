@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, String, any_, bindparam, column, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from reelhaul_jobs.model.job import AttemptOutcome, Job
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.store import rows
+from reelhaul_jobs.store import rows, rows_by_id
 from reelhaul_jobs.store.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
 
@@ -21,25 +20,12 @@ _UPDATE_JOB = Statement(update(jobs).where(jobs.c.id == bindparam("job")))
 _UPDATE_ATTEMPT = Statement(
     update(attempts).where(attempts.c.job == bindparam("of_job"), attempts.c.number == bindparam("of_number"))
 )
-# The ids are bound as one value, so that the statement is the same for any number of them.
-_IDS: Any = select(column("value")).select_from(func.json_each(bindparam("jobs")))
-_SELECT_FOR_UPDATE = {
-    "sqlite": Statement(select(jobs).where(jobs.c.id.in_(_IDS))),
-    "postgresql": Statement(
-        select(jobs)
-        .where(jobs.c.id == any_(bindparam("jobs", type_=ARRAY(String))))
-        # Locked in one order, so that two transactions over the same jobs do not deadlock.
-        .order_by(jobs.c.id)
-        .with_for_update()
-    ),
-}
 
 
 def select_for_update(connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
     """Return those of the jobs that have a row, deleted ones included, locked until the transaction ends."""
-    dialect = connection.dialect.name
-    values = {"jobs": json.dumps(ids) if dialect == "sqlite" else list(ids)}
-    return {row["id"]: rows.job_from_row(row) for row in _SELECT_FOR_UPDATE[dialect].all(connection, values)}
+    found = rows_by_id.read_for_update(connection, ids)
+    return {job_id: rows.job_from_row(row) for job_id, row in found.items()}
 
 
 def write(connection: Connection, changes: Sequence[Transition]) -> None:

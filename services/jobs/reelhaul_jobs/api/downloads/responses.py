@@ -16,12 +16,13 @@ from reelhaul_jobs.api.downloads import choices
 from reelhaul_jobs.api.downloads.requests import QUEUED_STATES, RUNNING_STATES, list_arguments
 from reelhaul_jobs.api.jobs.listing import next_token
 from reelhaul_jobs.api.jobs.messages import expire_time_of, visible_error
+from reelhaul_jobs.api.kept_messages import KeptMessages
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.lists import Summary
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import DeliveryState, Kind, State
 from reelhaul_jobs.model.wait_reason import Wait
-from reelhaul_jobs.ports.jobs import Page, Query
+from reelhaul_jobs.ports.jobs import KeptJob, Page, Query
 from reelhaul_runtime import errors
 from reelhaul_runtime.page_tokens import PageTokens
 
@@ -99,21 +100,22 @@ def estimate(message: media_pb2.Estimate, spec: FormatSpec) -> download_pb2.Esti
     return flat
 
 
-def list_response(
-    request: download_service_pb2.ListDownloadsRequest, query: Query, page: Page, tokens: PageTokens
-) -> download_service_pb2.ListDownloadsResponse:
-    """Return *page*, with fewer jobs where they would be too large for one response."""
-    response, size = download_service_pb2.ListDownloadsResponse(total=page.total), 0
-    for job in page.jobs:
-        message = download(page.view(job))
-        size += message.ByteSize()
-        if response.jobs and size > fields.MAX_RESPONSE_BYTES:
-            break
-        response.jobs.append(message)
-    arguments = list_arguments(request, query.tenant)
-    response.next_page_token = next_token(tokens, arguments, query, page, len(response.jobs))
-    response.page = 0 if request.page_token else max(request.page, 1)
-    return response
+def serialize_list(
+    request: download_service_pb2.ListDownloadsRequest,
+    query: Query,
+    page: Page[JobView | KeptJob],
+    tokens: PageTokens,
+    messages: KeptMessages,
+) -> bytes:
+    """Return *page* as a serialized ListDownloadsResponse, with fewer jobs where they would be too large."""
+    jobs, sent = messages.serialize_list(page.jobs, fields.MAX_RESPONSE_BYTES)
+    response = download_service_pb2.ListDownloadsResponse(
+        next_page_token=next_token(tokens, list_arguments(request, query.tenant), query, page, sent),
+        total=page.total,
+        page=0 if request.page_token else max(request.page, 1),
+    )
+    # Serialized messages, concatenated, are one message with the fields of both.
+    return jobs + response.SerializeToString()
 
 
 def stats_response(past: Summary, active: Summary) -> download_service_pb2.GetStatsResponse:

@@ -13,6 +13,7 @@ from reelhaul_jobs.api.downloads import batches, requests, responses, streams
 from reelhaul_jobs.api.downloads.field_names import flat_name
 from reelhaul_jobs.api.downloads.info import info_response
 from reelhaul_jobs.api.jobs.creation import JobCreation
+from reelhaul_jobs.api.kept_messages import KeptMessages
 from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.watch.job_stream import JobStreams
@@ -38,6 +39,7 @@ class DownloadServicer(DownloadServiceServicer):
         self._probe = probe
         self._page_tokens = page_tokens
         self._now = now
+        self._messages = KeptMessages(responses.download)
 
     async def CreateDownload(
         self, request: flat.CreateDownloadRequest, context: object
@@ -49,15 +51,18 @@ class DownloadServicer(DownloadServiceServicer):
             download.job_id = ""
         return download
 
-    async def GetDownload(self, request: flat.GetDownloadRequest, context: object) -> download_pb2.Download:
-        job_id = fields.parse_job_id(request.job_id, "job_id")
-        return responses.download(await self._jobs.get(job_id, fields.caller_owner()))
+    async def GetDownload(  # type: ignore[override]
+        self, request: flat.GetDownloadRequest, context: object
+    ) -> bytes:
+        job_id, owner = fields.parse_job_id(request.job_id, "job_id"), fields.caller_owner()
+        return self._messages.serialize(await self._jobs.get_or_kept(job_id, owner, self._messages.find))
 
-    async def ListDownloads(
+    async def ListDownloads(  # type: ignore[override]
         self, request: flat.ListDownloadsRequest, context: object
-    ) -> flat.ListDownloadsResponse:
+    ) -> bytes:
         query = requests.list_query(request, fields.caller_owner(), self._page_tokens)
-        return responses.list_response(request, query, await self._jobs.page(query), self._page_tokens)
+        page = await self._jobs.page(query, self._messages.find)
+        return responses.serialize_list(request, query, page, self._page_tokens, self._messages)
 
     async def GetInfo(self, request: flat.GetInfoRequest, context: object) -> flat.GetInfoResponse:
         probe_request = requests.probe_request(request)

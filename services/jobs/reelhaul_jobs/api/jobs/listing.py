@@ -13,11 +13,12 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages
+from reelhaul_jobs.api.kept_messages import KeptMessages
 from reelhaul_jobs.filters import ADMIN_FIELDS, JOB_FIELDS
 from reelhaul_jobs.model.job import Attempt
 from reelhaul_jobs.model.lists import CountQuery, JobCounts, Order, Summary
-from reelhaul_jobs.model.results import Owner
-from reelhaul_jobs.ports.jobs import Page, Query
+from reelhaul_jobs.model.results import JobView, Owner
+from reelhaul_jobs.ports.jobs import KeptJob, Page, Query
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError
 from reelhaul_runtime.filters import ast
 from reelhaul_runtime.filters.parser import parse
@@ -47,22 +48,21 @@ def query_from_request(request: job_service_pb2.ListJobsRequest, caller: Caller,
     )
 
 
-def list_response(
-    request: job_service_pb2.ListJobsRequest, query: Query, page: Page, tokens: PageTokens
-) -> job_service_pb2.ListJobsResponse:
-    """Return *page*, with fewer jobs where they would be too large for one response."""
-    detail = request.view or job_service_pb2.JOB_VIEW_BASIC
-    response, size = job_service_pb2.ListJobsResponse(total_size=page.total), 0
-    for job in page.jobs:
-        message = messages.job_to_proto(page.view(job), detail)
-        size += message.ByteSize()
-        if response.jobs and size > fields.MAX_RESPONSE_BYTES:
-            break
-        response.jobs.append(message)
-    response.next_page_token = next_token(
-        tokens, _arguments(request, query.tenant), query, page, len(response.jobs)
+def serialize_list(
+    request: job_service_pb2.ListJobsRequest,
+    query: Query,
+    page: Page[JobView | KeptJob],
+    tokens: PageTokens,
+    kept: KeptMessages,
+) -> bytes:
+    """Return *page* as a serialized ListJobsResponse, with fewer jobs where they would be too large."""
+    jobs, sent = kept.serialize_list(page.jobs, fields.MAX_RESPONSE_BYTES)
+    response = job_service_pb2.ListJobsResponse(
+        next_page_token=next_token(tokens, _arguments(request, query.tenant), query, page, sent),
+        total_size=page.total,
     )
-    return response
+    # Serialized messages, concatenated, are one message with the fields of both.
+    return jobs + response.SerializeToString()
 
 
 def read_token(
@@ -75,11 +75,15 @@ def read_token(
     return (time, job_id), total
 
 
-def next_token(tokens: PageTokens, arguments: str, query: Query, page: Page, sent: int) -> str:
+def next_token(
+    tokens: PageTokens, arguments: str, query: Query, page: Page[JobView | KeptJob], sent: int
+) -> str:
     """Return the token of the page after the first *sent* jobs of *page*; empty after the last one."""
     if not page.has_more and sent == len(page.jobs):
         return ""
-    return tokens.create(arguments, *query.order.sort_key(page.jobs[sent - 1]), page.total)
+    last = page.jobs[sent - 1]
+    sort_key = last.sort_key if isinstance(last, KeptJob) else query.order.sort_key(last.job)
+    return tokens.create(arguments, *sort_key, page.total)
 
 
 def parse_filter(text: str, caller: Caller) -> tuple[Owner, ast.Node | None]:

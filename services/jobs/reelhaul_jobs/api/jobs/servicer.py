@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 
 from google.protobuf import empty_pb2
 
@@ -12,6 +13,7 @@ from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import batches, listing, streams, updates
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.messages import attempt_to_proto, job_to_proto
+from reelhaul_jobs.api.kept_messages import KeptMessages
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs
@@ -44,19 +46,30 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
+        self._full_messages = KeptMessages(job_to_proto)
+        self._basic_messages = KeptMessages(partial(job_to_proto, detail=job_service_pb2.JOB_VIEW_BASIC))
 
     async def CreateJob(self, request: job_service_pb2.CreateJobRequest, context: object) -> job_pb2.Job:
         return job_to_proto(await self._creation.create(request))
 
-    async def GetJob(self, request: job_service_pb2.GetJobRequest, context: object) -> job_pb2.Job:
-        job_id = fields.parse_job_id(request.name)
-        return job_to_proto(await self._jobs.get(job_id, fields.caller_owner()))
+    async def GetJob(  # type: ignore[override]
+        self, request: job_service_pb2.GetJobRequest, context: object
+    ) -> bytes:
+        job_id, owner, messages = (
+            fields.parse_job_id(request.name),
+            fields.caller_owner(),
+            self._full_messages,
+        )
+        return messages.serialize(await self._jobs.get_or_kept(job_id, owner, messages.find))
 
-    async def ListJobs(
+    async def ListJobs(  # type: ignore[override]
         self, request: job_service_pb2.ListJobsRequest, context: object
-    ) -> job_service_pb2.ListJobsResponse:
+    ) -> bytes:
         query = listing.query_from_request(request, identity.caller(), self._page_tokens)
-        return listing.list_response(request, query, await self._jobs.page(query), self._page_tokens)
+        is_full = request.view == job_service_pb2.JOB_VIEW_FULL
+        messages = self._full_messages if is_full else self._basic_messages
+        page = await self._jobs.page(query, messages.find)
+        return listing.serialize_list(request, query, page, self._page_tokens, messages)
 
     async def SummarizeJobs(
         self, request: job_service_pb2.SummarizeJobsRequest, context: object
