@@ -83,7 +83,7 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
     with_resource = {rule.method.full_name for rule in transcoder.rules if rule.parse_template().variables}
     tags = written["tags"]
     reasons = _Reasons(comments, with_resource)
-    return build_openapi(
+    document = build_openapi(
         transcoder,
         DocumentOptions(
             info={**written["info"], "version": importlib.metadata.version("reelhaul")},
@@ -100,6 +100,22 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
             operations=written["paths"],
         ),
     )
+    _add_batch_options(document["components"]["schemas"])
+    return document
+
+
+def _add_batch_options(schemas: dict[str, Any]) -> None:
+    """Give the options of a batch a schema of their own: they must not set all fields of a request."""
+    request = schemas["CreateDownloadRequest"]
+    unset = ("url", "request_id", "validate_only")
+    schemas["DownloadOptions"] = {
+        "type": "object",
+        "description": "Options of downloads, as in CreateDownloadRequest.",
+        "properties": {name: each for name, each in request["properties"].items() if name not in unset},
+        "additionalProperties": False,
+    }
+    options = schemas["BatchCreateDownloadsRequest"]["properties"]["options"]
+    options["$ref"] = "#/components/schemas/DownloadOptions"
 
 
 def _policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
