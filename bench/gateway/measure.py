@@ -1,7 +1,8 @@
 """Benchmark ``gateway``: transcoding, against Envoy before the same upstream, and FastAPI without one.
 
-Parts: get, post, list50, list100, stream (200 NDJSON watchers), memory. CPU per request is the steady
-figure: it is the target's own, with its access log, while 32 connections send one request after the other.
+Parts: suite (see bench/gateway/suite.py), get, post, list50, list100, stream (200 NDJSON watchers), memory.
+CPU per request is the steady figure: it is the target's own, with its access log, while 32 connections send
+one request after the other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.gateway import suite
 from bench.gateway.messages import CREATE_BODY, LIST_FORMS, ListForm, as_json, job
 from bench.gateway.targets import LoadResult, Request, Target, running_targets
 from bench.report import Report, median_ratio
@@ -82,6 +84,8 @@ async def measure(report: Report, only: set[str]) -> None:
         "memory": _measure_memory,
     }
     rounds, seconds = (2, 1.0) if report.short else (5, 4.0)
+    if not only or "suite" in only:
+        await suite.measure(report, rounds, seconds)
     for name, measure_part in parts.items():
         if not only or name in only:
             async with running_targets() as targets:

@@ -33,7 +33,7 @@ CREATE_FIELDS = {
     "labels": {"project": "gateway", "owner": "bench"},
     "attemptDeadline": "1800s",
 }
-CREATE_BODY = json.dumps(CREATE_FIELDS).encode()
+CREATE_BODY = json.dumps(CREATE_FIELDS)
 
 
 def job() -> Job:
