@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from google.api import http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus
@@ -33,6 +34,11 @@ class Options:
     describe_error: DescribeError | None = None
     #: Returns the HTTP status of a failure; None: that of its code (google/rpc/code.proto).
     http_status: SelectHttpStatus | None = None
+    #: Rules of a service config, which replace annotations (``routing.service_config``); its
+    #: fully_decode_reserved_expansion selects ALL_CHARACTERS_EXCEPT_SLASH.
+    http: http_pb2.Http | None = None
+    #: Serve methods without a rule as POST /package.Service/Method.
+    auto_mapping: bool = False
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
     #: Methods of which query parameters that match no field are ignored, instead of 400.

@@ -7,7 +7,6 @@ from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
@@ -151,7 +150,7 @@ class Decoder:
         if not isinstance(url, str):
             raise InvalidValue("must have its type in @type")
         try:
-            message_type = descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+            message_type = message.DESCRIPTOR.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
         except KeyError as error:
             raise InvalidValue("has an unknown type in @type") from error
         inner = GetMessageClass(message_type)()

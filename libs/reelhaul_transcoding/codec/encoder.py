@@ -8,7 +8,6 @@ from math import copysign
 from typing import Any
 
 import orjson
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -169,7 +168,7 @@ class Encoder:
         if not url:
             return {}
         try:
-            message_type = descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+            message_type = message.DESCRIPTOR.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
             inner = GetMessageClass(message_type).FromString(message.value)
         except (KeyError, DecodeError):
             return {"@type": url, "value": well_known.format_base64(message.value)}

@@ -433,6 +433,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def handle_ping(self) -> None:
+        if not self.writable.is_set():
+            # The pongs that the client does not read would have no limit.
+            self.transport.abort()
+            return
+        super().handle_ping()
+
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MAX_FRAGMENTS:
             self.transport.abort()
