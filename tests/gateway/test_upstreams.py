@@ -57,7 +57,7 @@ async def test_requests_go_on_when_a_replica_stops():
             return statuses
 
         async with asyncio.timeout(SECONDS):
-            while not (one.metadata and two.metadata):
+            while not all(each.metadata or each.create_requests for each in (one, two)):
                 await send(1)
         sending = asyncio.gather(*(send(8) for _ in range(4)))
         await stack_of_one.aclose()
