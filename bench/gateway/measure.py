@@ -1,7 +1,8 @@
 """Benchmark ``gateway``: transcoding, against Envoy before the same upstream, and FastAPI without one.
 
-Parts: get, post, list50, list100, stream (200 NDJSON watchers), memory. CPU per request is the steady
-figure: it is the target's own, with its access log, while 32 connections send one request after the other.
+Parts: suite (see bench/gateway/suite.py), get, post, list50, list100, stream (200 NDJSON watchers), memory.
+CPU per request is the steady figure: it is the target's own, with its access log, while 32 connections send
+one request after the other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.gateway.messages import CREATE_BODY, LIST_FORMS, ListForm, as_json, job
+from bench.gateway import suite
+from bench.gateway.messages import CREATE_BODY, LIST_FORMS, NEW_JOB, ListForm, as_json, job
 from bench.gateway.targets import LoadResult, Request, Target, running_targets
 from bench.report import Report, median_ratio
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsResponse
@@ -20,7 +22,8 @@ _WATCHERS, _EVENTS_PER_SECOND = 200, 10
 _UNITS = {"cpu": "us", "rate": "per s", "p50": "ms", "p99": "ms"}
 _JOB = as_json(job())
 
-GET = Request("GET", f"/v1/{_JOB['name']}", _JOB)
+GET = Request("GET", f"/v1/{NEW_JOB}", _JOB)
+GET_POLLED = Request("GET", f"/v1/{_JOB['name']}", _JOB)
 POST = Request("POST", "/v1/jobs", _JOB, CREATE_BODY)
 WATCH = Request("GET", f"/v1/{_JOB['name']}:watch", accept="application/x-ndjson")
 
@@ -82,6 +85,8 @@ async def measure(report: Report, only: set[str]) -> None:
         "memory": _measure_memory,
     }
     rounds, seconds = (2, 1.0) if report.short else (5, 4.0)
+    if not only or "suite" in only:
+        await suite.measure(report, rounds, seconds)
     for name, measure_part in parts.items():
         if not only or name in only:
             async with running_targets() as targets:
@@ -89,8 +94,10 @@ async def measure(report: Report, only: set[str]) -> None:
 
 
 async def _measure_get(comparison: Comparison) -> None:
-    comparison.report.print_title(f"GET of one job, 1.6 KB, {_CONNECTIONS} connections")
+    comparison.report.print_title(f"GET of a job, 1.6 KB, another each time, {_CONNECTIONS} connections")
     await comparison.compare("get", ["gateway", "envoy", "fastapi"], _load(GET), cpu=1.25)
+    comparison.report.print_title(f"GET of the same job, {_CONNECTIONS} connections")
+    await comparison.compare("get-polled", ["gateway", "envoy"], _load(GET_POLLED), cpu=1.25)
 
 
 async def _measure_post(comparison: Comparison) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +28,15 @@ class Request:
     method: str
     target: str
     expected: Any = None
-    body: bytes = b""
+    body: str = ""
     accept: str = "application/json"
 
-    def serialize(self) -> bytes:
+    def serialize(self) -> str:
         """Return the request as sent over HTTP/1.1."""
         head = f"{self.method} {self.target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {self.accept}\r\n"
         if self.body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
-        return head.encode() + b"\r\n" + self.body
+        return f"{head}\r\n{self.body}"
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Target:
         """Send *request* over *connections* for *seconds*. Raises RuntimeError if a response is wrong."""
         size = await self._check(request)
         cpu = self.process.cpu_seconds
-        async with self._client("load", request, str(size), str(connections), str(seconds)) as client:
-            summary = await _read_summary(client)
+        summary = await run_load(self.port, [request], size, connections, seconds)
         cpu = (self.process.cpu_seconds - cpu) / summary["responses"] * 1e6
         return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
 
@@ -71,7 +70,7 @@ class Target:
 
         Raises RuntimeError if a stream ends, or if an event is missing.
         """
-        async with self._client("watchers", request, str(watchers), str(seconds)) as client:
+        async with _running_client("watchers", self.port, [request], watchers, seconds) as client:
             assert client.stdout is not None
             await client.stdout.readline()
             cpu = self.process.cpu_seconds
@@ -79,41 +78,60 @@ class Target:
             cpu = (self.process.cpu_seconds - cpu) / summary["events"] * 1e6
         return LoadResult(cpu, summary["rate"], summary["p50"], summary["p99"])
 
-    @asynccontextmanager
-    async def _client(
-        self, module: str, request: Request, *arguments: str
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run a client process until it ends, or kill it if the block fails."""
-        with tempfile.NamedTemporaryFile(prefix="reelhaul-bench-") as file:
-            file.write(request.serialize())
-            file.flush()
-            command = python_command("-m", f"bench.gateway.{module}", str(self.port), file.name, *arguments)
-            client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-            try:
-                yield client
-            except BaseException:
-                client.kill()
-                raise
-            finally:
-                await client.wait()
-
     async def _check(self, request: Request) -> int:
         """Check one response by value; return the size of its body."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
-        writer.write(request.serialize())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
-        body = await reader.readexactly(length)
-        writer.close()
-        if not head.startswith("http/1.1 200 ") or json.loads(with_one_id(body)) != request.expected:
-            raise RuntimeError(f"{self.name}: {request.target} has answered {head}{body[:2000]!r}")
-        return length
+        body = await fetch(self.port, request)
+        if json.loads(with_one_id(body)) != request.expected:
+            raise RuntimeError(f"{self.name}: {request.target} has answered {body[:2000]!r}")
+        return len(body)
 
 
-async def _read_summary(client: asyncio.subprocess.Process) -> Any:
+async def fetch(port: int, request: Request) -> bytes:
+    """Return the body of one response. Raises RuntimeError if its status is not 200."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    writer.write(request.serialize().encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+    body = await reader.readexactly(length)
+    writer.close()
+    if not head.startswith("http/1.1 200 "):
+        raise RuntimeError(f"{request.target} has answered {head}{body[:2000]!r}")
+    return body
+
+
+async def run_load(
+    port: int, requests: Sequence[Request], size: int, connections: int, seconds: float
+) -> dict[str, Any]:
+    """Send *requests* in turns from a client process; see bench.gateway.load. Returns its summary."""
+    async with _running_client("load", port, requests, size, connections, seconds) as client:
+        return await _read_summary(client)
+
+
+@asynccontextmanager
+async def _running_client(
+    module: str, port: int, requests: Sequence[Request], *arguments: float
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a client process until it ends, or kill it if the block fails."""
+    with tempfile.NamedTemporaryFile("w", prefix="reelhaul-bench-") as file:
+        json.dump([request.serialize() for request in requests], file)
+        file.flush()
+        command = python_command("-m", f"bench.gateway.{module}", str(port), file.name, *map(str, arguments))
+        client = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        try:
+            yield client
+        except BaseException:
+            client.kill()
+            raise
+        finally:
+            await client.wait()
+
+
+async def _read_summary(client: asyncio.subprocess.Process) -> dict[str, Any]:
     """Return the JSON that *client* prints. Raises RuntimeError if it lists errors."""
     assert client.stdout is not None
-    summary = json.loads(await client.stdout.readline() or '{"errors": ["the client has failed"]}')
+    summary: dict[str, Any] = json.loads(
+        await client.stdout.readline() or '{"errors": ["the client has failed"]}'
+    )
     if summary["errors"]:
         raise RuntimeError(f"wrong responses: {summary['errors']}")
     return summary
@@ -125,46 +143,45 @@ async def running_targets() -> AsyncIterator[dict[str, Target]]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reelhaul-bench-")))
 
-        async def run(
-            name: str, port: int, command: list[str], environment: Mapping[str, str] | None = None
-        ) -> Target:
-            process = await stack.enter_async_context(running(command, folder / f"{name}.log", environment))
+        async def run(name: str, port: int, command: list[str]) -> Target:
+            process = await stack.enter_async_context(running(command, folder / f"{name}.log"))
             await wait_until_listening(port, _START_SECONDS)
             return Target(name, port, process)
 
-        upstream_port, *ports = (free_port() for _ in range(4))
-        upstream = python_command("-m", "bench.gateway.upstream", str(upstream_port))
-        await run("upstream", upstream_port, upstream)
-        gateway = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+        upstream, envoy_port, fastapi_port = free_port(), free_port(), free_port()
+        await run("upstream", upstream, python_command("-m", "bench.gateway.upstream", str(upstream)))
         api = envoy.Api(
             [DESCRIPTOR.services_by_name["JobService"]], {"print_options": {"stream_newline_delimited": True}}
         )
         config = envoy.write_config(
             folder,
             {"": api},
-            port=ports[1],
-            upstream_port=upstream_port,
+            port=envoy_port,
+            upstream_port=upstream,
             access_log=folder / "envoy-access.log",
         )
+        fastapi = python_command("-m", "bench.gateway.fastapi_server", str(fastapi_port))
         yield {
-            "gateway": await run(
-                "gateway", ports[0], gateway, _gateway_environment(folder, ports[0], upstream_port)
-            ),
-            "envoy": await run("envoy", ports[1], envoy.command(config)),
-            "fastapi": await run(
-                "fastapi", ports[2], python_command("-m", "bench.gateway.fastapi_server", str(ports[2]))
-            ),
+            "gateway": await stack.enter_async_context(running_gateway(folder, f"127.0.0.1:{upstream}")),
+            "envoy": await run("envoy", envoy_port, envoy.command(config)),
+            "fastapi": await run("fastapi", fastapi_port, fastapi),
         }
 
 
-def _gateway_environment(folder: Path, port: int, jobs_port: int) -> dict[str, str]:
-    """Return the settings of the gateway. Nothing listens at the addresses of storage and fetcher."""
-    return {
+@asynccontextmanager
+async def running_gateway(folder: Path, jobs_address: str) -> AsyncIterator[Target]:
+    """Run the gateway before the jobs service. Nothing listens at the addresses of storage and fetcher."""
+    port = free_port()
+    environment = {
         "REELHAUL_DATA_DIR": str(folder),
         "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
-        "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{jobs_port}",
+        "REELHAUL_JOBS_ADDRESS": jobs_address,
         "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_SUITE_TOKEN": "bench",
         "REELHAUL_AUTH": "none",
     }
+    command = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+    async with running(command, folder / "gateway.log", environment) as process:
+        await wait_until_listening(port, _START_SECONDS)
+        yield Target("gateway", port, process)

@@ -82,11 +82,12 @@ async def main() -> None:
     """Watch, and print the number of events, p50 and p99 of the period after all watchers were open."""
     parser = argparse.ArgumentParser(prog="python -m bench.gateway.watchers")
     parser.add_argument("port", type=int, help="loopback port of the server")
-    parser.add_argument("request", type=Path, help="file with the bytes of the request")
+    parser.add_argument("requests", type=Path, help="JSON: [the text of the request]")
     parser.add_argument("number", type=int, help="number of watchers")
     parser.add_argument("seconds", type=float)
     arguments = parser.parse_args()
-    watchers = Watchers(arguments.request.read_bytes(), arguments.number)
+    (request,) = json.loads(arguments.requests.read_text())
+    watchers = Watchers(request.encode(), arguments.number)
     loop = asyncio.get_running_loop()
     opened = [
         (await loop.create_connection(lambda: Watcher(watchers), "127.0.0.1", arguments.port))[1]

@@ -23,6 +23,8 @@ ENV_FILE = ".env"
 ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
 #: All settings that are host:port of a listener.
 LISTENERS = (*ADDRESSES, "storage_http_address")
+#: All settings that are addresses of replicas.
+REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
@@ -46,9 +48,11 @@ class SuiteSettings(BaseSettings):
     storage_address: str = "127.0.0.1:50053"
     #: host:port where storage serves signed links over HTTP. It may be reachable from everywhere.
     storage_http_address: str = "127.0.0.1:50055"
-    #: host:port of each fetcher, comma separated, for gateway and jobs; a DNS name may resolve to several.
-    #: Empty: the one at ``fetcher_address``.
+    #: host:port of each replica of a service, comma separated, where its clients connect to; a DNS name may
+    #: resolve to several. Empty: the one at the address above.
+    jobs_addresses: str = ""
     fetcher_addresses: str = ""
+    storage_addresses: str = ""
     #: Networks that fetches may reach in addition to public addresses, comma separated. The guard of each
     #: fetcher enforces it; jobs rejects URLs with other addresses when they are created.
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
@@ -92,9 +96,9 @@ class SuiteSettings(BaseSettings):
             raise ValueError("must be host:port, for example 127.0.0.1:8080")
         return value
 
-    @field_validator("fetcher_addresses")
+    @field_validator(*REPLICAS)
     @classmethod
-    def _check_fetcher_addresses(cls, value: str) -> str:
+    def _check_replicas(cls, value: str) -> str:
         addresses = split_addresses(value)
         for address in addresses:
             cls._check_address(address)
@@ -152,20 +156,31 @@ class SuiteSettings(BaseSettings):
                         f"REELHAUL_{name.upper()}={address} is not a loopback address:"
                         " REELHAUL_AUTH=none would open the suite to everyone who can reach it"
                     )
-            for address in split_addresses(self.fetcher_addresses):
-                if not is_loopback(address):
-                    raise ValueError(
-                        f"REELHAUL_FETCHER_ADDRESSES: {address} is not a loopback address, as"
-                        " REELHAUL_AUTH=none requires"
-                    )
+            for name in REPLICAS:
+                for address in split_addresses(getattr(self, name)):
+                    if not is_loopback(address):
+                        raise ValueError(
+                            f"REELHAUL_{name.upper()}: {address} is not a loopback address, as"
+                            " REELHAUL_AUTH=none requires"
+                        )
         if self.auth == "keys":
             raise ValueError("REELHAUL_AUTH=keys is not supported by this build; use none, on loopback")
         return self
 
     @property
+    def jobs_target(self) -> str:
+        """Where clients of jobs connect to: addresses, comma separated."""
+        return self.jobs_addresses or self.jobs_address
+
+    @property
     def fetcher_target(self) -> str:
-        """Where gateway and jobs find the fetchers: addresses, comma separated."""
+        """Where clients of the fetchers connect to: addresses, comma separated."""
         return self.fetcher_addresses or self.fetcher_address
+
+    @property
+    def storage_target(self) -> str:
+        """Where clients of storage connect to: addresses, comma separated."""
+        return self.storage_addresses or self.storage_address
 
 
 def split_addresses(text: str) -> list[str]:

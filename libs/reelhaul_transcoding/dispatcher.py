@@ -12,12 +12,14 @@ from reelhaul_transcoding.binding.binding import Binding
 from reelhaul_transcoding.codec import well_known
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.fragments import FragmentCache
 from reelhaul_transcoding.errors import FieldError, MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import parse_grpc_timeout
 from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.routing.percent import Unescape
 from reelhaul_transcoding.routing.router import Match, Router
-from reelhaul_transcoding.routing.rules import HttpRule, http_rules
+from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
 
 # What a path may contain without an escape (RFC 3986 section 3.3).
@@ -37,21 +39,30 @@ class Dispatcher:
 
     def __init__(self, services: Iterable[tuple[ServiceDescriptor, Upstream]], options: Options) -> None:
         self._options = options
-        self._router: Router[Target] = Router(options.unescape)
-        #: Every rule that is routed, in the order of the services.
-        self.rules: list[HttpRule] = []
-        encoders = {emit_defaults: Encoder(emit_defaults=emit_defaults) for emit_defaults in (False, True)}
+        fully_decode = options.http is not None and options.http.fully_decode_reserved_expansion
+        unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH if fully_decode else options.unescape
+        self._router: Router[Target] = Router(unescape)
+        fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
+        encoders = {
+            emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
+            for emit_defaults in (False, True)
+        }
         decoder = Decoder(
             ignore_unknown_fields=options.ignore_unknown_fields,
             case_insensitive_enums=options.case_insensitive_enums,
         )
-        for service, upstream in services:
-            for rule in http_rules([service]):
-                self.rules.append(rule)
-                template = rule.parse_template()
-                encoder = encoders[options.emit_defaults(rule.method)]
-                binding = Binding(rule, template, options, decoder, encoder)
-                self._router.add(rule.http_method, template, Target(binding, upstream), rule.name)
+        services = list(services)
+        upstreams = {service.full_name: upstream for service, upstream in services}
+        #: Every rule that is routed, in the order of the services.
+        self.rules = http_rules(
+            (service for service, _ in services), options.http, auto_mapping=options.auto_mapping
+        )
+        for rule in self.rules:
+            template = rule.parse_template()
+            encoder = encoders[options.emit_defaults(rule.method)]
+            binding = Binding(rule, template, options, decoder, encoder)
+            target = Target(binding, upstreams[rule.method.containing_service.full_name])
+            self._router.add(rule.http_method, template, target, rule.name)
 
     def match(self, method: str, scope: Scope) -> Match[Target]:
         """Return the target of a request; HEAD falls back to GET. Raises TranscodingError."""

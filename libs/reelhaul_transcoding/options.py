@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from google.api import http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus
@@ -33,6 +34,11 @@ class Options:
     describe_error: DescribeError | None = None
     #: Returns the HTTP status of a failure; None: that of its code (google/rpc/code.proto).
     http_status: SelectHttpStatus | None = None
+    #: Rules of a service config, which replace annotations (``routing.service_config``); its
+    #: fully_decode_reserved_expansion selects ALL_CHARACTERS_EXCEPT_SLASH.
+    http: http_pb2.Http | None = None
+    #: Serve methods without a rule as POST /package.Service/Method.
+    auto_mapping: bool = False
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH
 
     #: Methods of which query parameters that match no field are ignored, instead of 400.
@@ -69,6 +75,8 @@ class Options:
     max_request_bytes: int = 4 * 1024 * 1024
     #: Smallest JSON response in bytes that is compressed for clients that accept gzip; 0: never.
     compress_from_bytes: int = 2048
+    #: Bytes of messages and their JSON that are kept for responses that repeat, e.g. polled lists; 0: none.
+    fragment_cache_bytes: int = 16 * 1024 * 1024
     #: Whether the responses of a method include fields without presence at their default.
     emit_defaults: Callable[[MethodDescriptor], bool] = _never
     #: Send a stream as one JSON array to clients that prefer application/json; otherwise as NDJSON.

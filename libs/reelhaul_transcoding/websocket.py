@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
 from google.rpc import code_pb2, status_pb2
 
 from reelhaul_transcoding.dispatcher import Dispatcher
@@ -13,9 +17,11 @@ from reelhaul_transcoding.http.status import StatusWriter, http_status_of
 from reelhaul_transcoding.streams import relay_stream
 
 #: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
-NORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1011, 1012
+NORMAL_CLOSURE, POLICY_VIOLATION, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1008, 1011, 1012
 # The reason of a close frame has at most 123 bytes.
 _MAX_REASON_BYTES = 120
+# A stream takes no input, but some clients send messages to keep the connection open.
+_MAX_CLIENT_MESSAGES, _CLIENT_MESSAGES_PER_SECOND = 100, 1
 
 
 class WebSocketHandler:
@@ -34,7 +40,7 @@ class WebSocketHandler:
         protocols = scope.get("subprotocols") or []
         await send({"type": "websocket.accept", "subprotocol": protocols[0] if protocols else None})
         try:
-            status = await self._stream(scope, receive, send)
+            status = await self._stream(scope, _Input(receive, send).receive, send)
         except TranscodingError as error:
             status = self._statuses.status_of(error)
         if status is not None:
@@ -61,6 +67,28 @@ class WebSocketHandler:
             await send({"type": "websocket.send", "text": '{"error":' + error + "}"})
         reason = status.message.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         await send({"type": "websocket.close", "code": close_code_of(status.code), "reason": reason})
+
+
+class _Input:
+    """The messages of a client: they are ignored, and too many close the connection with 1008."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._count = 0
+        self._start = asyncio.get_running_loop().time()
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI message; a disconnect if the client has sent too many."""
+        event = await self._receive()
+        if event["type"] != "websocket.receive":
+            return event
+        self._count += 1
+        seconds = asyncio.get_running_loop().time() - self._start
+        if self._count <= _MAX_CLIENT_MESSAGES + seconds * _CLIENT_MESSAGES_PER_SECOND:
+            return event
+        reason = "a stream takes no messages"
+        await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
+        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 
 
 def close_code_of(code: int) -> int:

@@ -13,6 +13,7 @@ from tests.gateway.fake_services import FLOOD_BYTES, GatewayHarness
 
 SECONDS = 30
 MEBIBYTE = 1 << 20
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 # The buffers between the two: of both sockets, of HTTP/2 and of the gateway.
 _MAX_BUFFERED = 24 * MEBIBYTE
 _STREAMS = {
@@ -27,8 +28,10 @@ _STREAMS = {
 
 
 @asynccontextmanager
-async def watching(harness: GatewayHarness, headers: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Request the watch of ``flood`` on a socket with small buffers; yields its reader."""
+async def watching(
+    harness: GatewayHarness, headers: str
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Request the watch of ``flood`` on a socket with small buffers."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
@@ -36,9 +39,25 @@ async def watching(harness: GatewayHarness, headers: str) -> AsyncIterator[async
     reader, writer = await asyncio.open_connection(sock=client, limit=4096)
     try:
         writer.write(f"GET /v1/jobs/flood:watch HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
-        yield reader
+        yield reader, writer
     finally:
         writer.close()
+
+
+async def test_pings_of_a_client_that_does_not_read_end_the_connection(harness) -> None:
+    """The pongs would be kept for it without limit."""
+    ping = b"\x89\x80\0\0\0\0" * 1000
+    async with asyncio.timeout(SECONDS), watching(harness, _STREAMS["websocket"]) as (_, writer):
+        await wait_until_upstream_waits(harness)
+        with pytest.raises(ConnectionError):
+            await write_endlessly(writer, ping)
+
+
+async def write_endlessly(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Send *data* again and again."""
+    while True:
+        writer.write(data)
+        await writer.drain()
 
 
 async def wait_until_upstream_waits(harness: GatewayHarness) -> int:
@@ -65,7 +84,7 @@ def resident_bytes() -> int:
 async def test_client_that_does_not_read_stops_the_upstream(harness, headers) -> None:
     """The upstream can send as much as the buffers hold, not its GiB, and goes on when the client reads."""
     memory = resident_bytes()
-    async with asyncio.timeout(SECONDS), watching(harness, headers) as reader:
+    async with asyncio.timeout(SECONDS), watching(harness, headers) as (reader, _):
         first = await wait_until_upstream_waits(harness)
         assert first * FLOOD_BYTES < _MAX_BUFFERED
         assert resident_bytes() - memory < 2 * _MAX_BUFFERED

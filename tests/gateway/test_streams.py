@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -140,6 +141,64 @@ async def test_websocket_disconnect_cancels_the_stream(harness):
         await websocket.recv()
     async with asyncio.timeout(5):
         await harness.jobs.cancelled.wait()
+
+
+@pytest.mark.parametrize(("count", "code"), [(50, None), (300, 1008)])
+async def test_websocket_input_is_limited(harness, count, code):
+    """A client may send a few messages, which are ignored; too many end the connection and its RPC."""
+    url = harness.url.replace("http", "ws") + "/v1/jobs/endless:watch"
+    async with websockets.connect(url, proxy=None) as websocket:
+        await websocket.recv()
+        with suppress(websockets.ConnectionClosed):
+            for _ in range(count):
+                await websocket.send("ping")
+        if code is not None:
+            await websocket.wait_closed()
+            await harness.jobs.cancelled.wait()
+        else:
+            await (await websocket.ping())
+        assert websocket.close_code == code
+
+
+async def test_websocket_message_that_is_too_large(harness):
+    """It ends the connection with 1009, and its RPC."""
+    url = harness.url.replace("http", "ws") + "/v1/jobs/endless:watch"
+    async with websockets.connect(url, proxy=None) as websocket:
+        await websocket.recv()
+        await websocket.send("x" * 70_000)
+        await websocket.wait_closed()
+        assert websocket.close_code == 1009
+    async with asyncio.timeout(5):
+        await harness.jobs.cancelled.wait()
+
+
+async def test_websocket_subprotocol(harness):
+    """The first one that the client offers, since a browser would close the connection without one."""
+    url = harness.url.replace("http", "ws") + "/v1/jobs/018f:watch"
+    async with websockets.connect(url, proxy=None, subprotocols=["json", "other"]) as websocket:
+        assert websocket.subprotocol == "json"
+
+
+async def test_draining_ends_every_kind_of_stream(client, harness):
+    """SSE clients get an event, WebSocket clients 1012, and both reconnect to another gateway."""
+    url = harness.url.replace("http", "ws") + "/v1/jobs/endless:watch"
+    sse = {"accept": "text/event-stream"}
+    async with (
+        websockets.connect(url, proxy=None) as websocket,
+        client.stream("GET", "/v1/jobs/endless:watch", headers=sse) as response,
+    ):
+        lines = response.aiter_lines()
+        while await anext(lines):
+            pass
+        await websocket.recv()
+        shutdown = asyncio.create_task(harness.stacks["gateway"].aclose())
+        assert await anext(lines) == "event: stream_error"
+        assert json.loads((await anext(lines)).removeprefix("data: "))["code"] == 14
+        assert json.loads(await websocket.recv())["error"]["code"] == 14
+        await websocket.wait_closed()
+        assert websocket.close_code == 1012
+        async with asyncio.timeout(5):
+            await shutdown
 
 
 async def _receive_all(websocket, frames):

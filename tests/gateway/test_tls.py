@@ -77,11 +77,15 @@ async def get_status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     return int(head.split()[1])
 
 
-async def test_gateway_serves_https(harness: GatewayHarness, trust: ssl.SSLContext):
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_gateway_serves_https(harness: GatewayHarness, trust: ssl.SSLContext, version: str):
     """Clients that trust the certificate are served; plain HTTP is not, and the supervisor finds it alive."""
     url = harness.url.replace("http:", "https:")
-    async with httpx.AsyncClient(base_url=url, verify=trust, trust_env=False) as client:
-        assert (await client.get("/v1/jobs/018f")).status_code == 200
+    async with httpx.AsyncClient(
+        base_url=url, verify=trust, http2=version == "HTTP/2", trust_env=False
+    ) as client:
+        response = await client.get("/v1/jobs/018f")
+        assert (response.status_code, response.http_version) == (200, version)
         assert (await client.post("/v1/jobs", json={"url": "x" * 2_000_000})).status_code == 200
     async with httpx.AsyncClient(base_url=harness.url, trust_env=False) as plain:
         with pytest.raises(httpx.TransportError):

@@ -34,8 +34,8 @@ _PROTOBUF_INCLUDE = str(Path(grpc_tools.__file__).parent / "_proto")
 
 
 @cache
-def _descriptor_pool() -> descriptor_pool.DescriptorPool:
-    """Compile lab.proto and return the default pool with it."""
+def _compile() -> descriptor_pb2.FileDescriptorSet:
+    """Compile lab.proto and return its file and those that it imports, itself last."""
     folder = Path(__file__).parent
     with tempfile.TemporaryDirectory() as out_folder:
         out = os.path.join(out_folder, "lab.binpb")
@@ -45,15 +45,33 @@ def _descriptor_pool() -> descriptor_pool.DescriptorPool:
                 f"-I{folder}",
                 f"-I{_GOOGLEAPIS_INCLUDE}",
                 f"-I{_PROTOBUF_INCLUDE}",
+                "--include_imports",
                 f"--descriptor_set_out={out}",
                 "lab.proto",
             ]
         )
         assert exit_code == 0, "lab.proto does not compile"
-        files = descriptor_pb2.FileDescriptorSet.FromString(Path(out).read_bytes())
+        return descriptor_pb2.FileDescriptorSet.FromString(Path(out).read_bytes())
+
+
+@cache
+def _descriptor_pool() -> descriptor_pool.DescriptorPool:
+    """Return the default pool with lab.proto."""
     pool = descriptor_pool.Default()
-    pool.AddSerializedFile(files.file[0].SerializeToString())
+    pool.AddSerializedFile(_compile().file[-1].SerializeToString())
     return pool
+
+
+def descriptor_set(*, with_imports: bool = True, without_rules: bool = False) -> bytes:
+    """Return lab.proto as a serialized FileDescriptorSet."""
+    files = descriptor_pb2.FileDescriptorSet()
+    files.CopyFrom(_compile())
+    if not with_imports:
+        del files.file[:-1]
+    if without_rules:
+        for method in files.file[-1].service[0].method:
+            method.ClearField("options")
+    return files.SerializeToString()
 
 
 def message_class(name: str) -> Any:

@@ -9,7 +9,7 @@ import logging
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from grpc import aio
@@ -154,13 +154,13 @@ async def test_access_log_is_written_in_batches(out: io.StringIO):
     """Lines of an access log wait at most 50 ms for others; any other is written at once, behind them."""
     stream = SignallingStream()
     logs.configure("gateway", "json", "INFO", stream=stream)
-    access = logging.getLogger("reelhaul_gateway.access")
-    access.info("first")
+    access = logs.AccessLog("reelhaul_gateway")
+    access.log(logging.INFO, "first", {})
     assert not stream.written.is_set()
     async with asyncio.timeout(10):
         await stream.written.wait()
-    access.info("second")
-    access.info("third")
+    access.log(logging.INFO, "second", {})
+    access.log(logging.INFO, "third", {})
     logging.getLogger("reelhaul_gateway").info("fourth")
     assert [line["message"] for line in lines(stream)] == ["first", "second", "third", "fourth"]
 
@@ -168,18 +168,39 @@ async def test_access_log_is_written_in_batches(out: io.StringIO):
 def test_no_line_of_the_access_log_is_lost(out: io.StringIO):
     """Lines are written without an event loop too, when many wait, and at the end of the process."""
     logs.configure("gateway", "json", "INFO", stream=out)
-    access = logging.getLogger("reelhaul_gateway.access")
-    access.info("no event loop")
+    access = logs.AccessLog("reelhaul_gateway")
+    access.log(logging.INFO, "no event loop", {})
     assert len(lines(out)) == 1
 
     async def log_many() -> None:
         for number in range(1000):
-            access.info("request %d", number)
+            access.log(logging.INFO, "request", {"number": number})
         assert 0 < len(lines(out)) < 1001
 
     asyncio.run(log_many())
     logging.shutdown([weakref.ref(handler) for handler in logging.getLogger().handlers])
-    assert len(lines(out)) == 1001
+    assert [line.get("number") for line in lines(out)] == [None, *range(1000)]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_line_of_the_access_log_is_as_any_other(out: io.StringIO, style: Literal["json", "text"]):
+    """It has the fields of its request, without secrets, and only if its level is logged."""
+    logs.configure("gateway", style, "INFO", stream=out)
+    logs.begin_request("req-1", TRACE, "192.0.2.7")
+    fields = {"path": "/v1/jobs/https://media.example/v?signature=secret", "status": 200}
+    access = logs.AccessLog("reelhaul_gateway")
+    access.log(logging.DEBUG, "probe", {})
+    access.log(logging.INFO, "request", dict(fields))
+    access_line = out.getvalue()
+    logging.getLogger("reelhaul_gateway.access").info("request", extra=fields)
+    other_line = out.getvalue().removeprefix(access_line)
+    if style == "json":
+        assert json.loads(access_line).keys() == json.loads(other_line).keys()
+        assert list(json.loads(access_line).values())[1:] == list(json.loads(other_line).values())[1:]
+    for text in ("req-1", "192.0.2.7", "/v1/jobs/https://media.example/v"):
+        assert text in access_line
+    assert "secret" not in access_line
+    assert "probe" not in access_line
 
 
 @pytest.mark.parametrize(

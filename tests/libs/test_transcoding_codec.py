@@ -6,7 +6,9 @@ import json
 import math
 
 import pytest
-from google.protobuf import any_pb2, json_format, timestamp_pb2
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, json_format, timestamp_pb2
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.libs import lab
@@ -16,6 +18,7 @@ from reelhaul.downloads.v1 import download_pb2
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_transcoding.codec.decoder import Decoder
 from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.codec.fragments import FragmentCache
 from reelhaul_transcoding.codec.strict_json import parse_json
 from reelhaul_transcoding.errors import TranscodingError
 
@@ -106,6 +109,99 @@ def _equal(value, other) -> bool:
     return bool(value == other)
 
 
+PAGE = lab.message_class("lab.v1.Page")
+
+
+@pytest.mark.parametrize("emit_defaults", [False, True])
+def test_cached_lists_equal_uncached_ones(emit_defaults) -> None:
+    """A list is the same JSON without a cache, when it is new, and when all, some or none of it repeats."""
+    fragments = FragmentCache(1 << 20)
+    encode = Encoder(emit_defaults=emit_defaults, fragments=fragments).compile_serialized(PAGE.DESCRIPTOR)
+    for page in (
+        PAGE(),
+        PAGE(next="n"),
+        PAGE(subs=[{}, {"name": "a"}, {}]),
+        PAGE(subs=[{"name": "a", "child": {"id": 2**60}}, {"name": "b"}], next="n"),
+        PAGE(subs=[{"name": "b"}, {"name": "c"}], next="m"),
+    ):
+        expected = json.loads(Encoder(emit_defaults=emit_defaults).encode(page))
+        message = page.SerializeToString()
+        assert json.loads(encode(message)) == expected
+        size = fragments.size_bytes
+        assert json.loads(encode(message)) == expected
+        # Fields and elements may come in any order, and some may be unknown.
+        unordered = b"\x12\x01x" + b"\x98\x06\x01" + message + b"\x93\x06\x94\x06"
+        expected_next = {"next": page.next or "x"}
+        assert json.loads(encode(unordered)) == expected | expected_next
+        assert fragments.size_bytes == size or not page.subs
+
+
+@pytest.mark.parametrize(
+    "message", [b"\x0a", b"\x0a\x05a", b"\x0a\x02\x0a\x01", b"\x0a\x03\x0a\x01\xff", b"\x0b", b"\x07"]
+)
+def test_malformed_lists_are_rejected_with_a_cache_as_without(message) -> None:
+    """The cache does not hide that an upstream sends what is no message."""
+    for encoder in (Encoder(), Encoder(fragments=FragmentCache(1 << 20))):
+        with pytest.raises(DecodeError):
+            encoder.compile_serialized(PAGE.DESCRIPTOR)(message)
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
+    """Of endless new elements it keeps at most its limit; one that is used again and again stays."""
+    fragments = FragmentCache(20_000)
+    table = fragments.add_table()
+    other = fragments.add_table()
+    for number in range(1000):
+        table.add(b"%d" % number, b"x" * 100)
+        other.add(b"%d" % number, b"x")
+        assert fragments.size_bytes <= 20_000
+        assert table.get(b"0")
+    assert table.get(b"999")
+    assert not table.get(b"1")
+    assert not other.get(b"0")
+    table.add(b"large", b"x" * 20_000)
+    assert not table.get(b"large")
+
+
+def test_a_hit_returns_the_kept_json() -> None:
+    """The second encoding of the same bytes is the first one's, also between a list and a single message."""
+    encoder = Encoder(fragments=FragmentCache(1 << 20))
+    encode_page, encode_sub = (
+        encoder.compile_serialized(message_type)
+        for message_type in (PAGE.DESCRIPTOR, PAGE.DESCRIPTOR.fields_by_name["subs"].message_type)
+    )
+    page = PAGE(subs=[{"name": "a"}])
+    encode_page(page.SerializeToString())
+    first = encode_sub(page.subs[0].SerializeToString())
+    assert encode_sub(page.subs[0].SerializeToString()) is first
+
+
+def test_names_of_python_are_names_of_fields() -> None:
+    """A field may be called as a keyword, a method of messages or anything that is quoted in the source."""
+    file = descriptor_pb2.FileDescriptorProto(name="names.proto", package="names.v1", syntax="proto3")
+    names = [
+        "class",
+        "from",
+        "None",
+        "HasField",
+        "DESCRIPTOR",
+        "message",
+        "out",
+        "value",
+        "convert",
+        "__class__",
+    ]
+    message_type = file.message_type.add(name="Names")
+    for number, name in enumerate(names, 1):
+        json_name = f"\"{name}'\\\n\u2028"
+        message_type.field.add(name=name, number=number, type=9, label=1, json_name=json_name)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    message = GetMessageClass(pool.FindMessageTypeByName("names.v1.Names"))(**dict.fromkeys(names, "x"))
+    expected = {f"\"{name}'\\\n\u2028": "x" for name in names}
+    assert json.loads(Encoder().encode(message)) == expected
+
+
 def test_whole_doubles_have_no_fraction() -> None:
     """10, not 10.0: scripts expect plain numbers."""
     assert Encoder().encode(ALL(d=10)) == b'{"d":10}'
@@ -137,6 +233,7 @@ def test_any_of_a_well_known_type() -> None:
     ("text", "field"),
     [
         ('{"s":"a","s":"b"}', ""),
+        ('{"i64":-9223372036854775809}', "i64"),
         ('{"customJson":"a"}', "customJson"),
         ('{"cusTom":"a","custom_json":"b"}', "custom_json"),
         ('{"sub":{"child":{"id":"x"}}}', "sub.child.id"),
@@ -174,3 +271,15 @@ def test_long_names_are_cut_in_errors() -> None:
     with pytest.raises(TranscodingError) as failure:
         Decoder().compile(ALL.DESCRIPTOR)(ALL(), {"m": {"k" * 100_000: 1}}, "")
     assert len(failure.value.message) < 1000
+
+
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63) - 513, 2**63, 2**64, 10**30])
+def test_integers_beyond_64_bits_are_rejected(number, padding) -> None:
+    """None is rounded into the range, in large bodies neither."""
+    decode = Decoder().compile(ALL.DESCRIPTOR)
+    with pytest.raises(TranscodingError, match="between"):
+        decode(ALL(), parse_json(b'{"i64":%d}' % number + b" " * padding), "")
+    message = ALL()
+    decode(message, parse_json(b'{"i64":%d,"u64":%d}' % (-(2**63), 2**64 - 1) + b" " * padding), "")
+    assert (message.i64, message.u64) == (-(2**63), 2**64 - 1)

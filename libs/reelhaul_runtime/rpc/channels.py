@@ -14,7 +14,7 @@ from grpc import aio
 
 from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
-from reelhaul_runtime.settings import split_addresses
+from reelhaul_runtime.settings import may_be_several, split_addresses
 
 _MethodOptions = descriptor_pb2.MethodOptions
 
@@ -42,17 +42,16 @@ async def open_channel(
     services: list[descriptor.ServiceDescriptor],
     *,
     suite_token: str = "",
-    balance: bool = False,
 ) -> AsyncIterator[aio.Channel]:
     """Open a channel to *address* for stubs of *services*; *address* is that of ``to_target``.
 
-    *balance* is that of ``service_config``.
+    If it may be of several servers, calls are distributed to those that are ready.
     Methods with an ``idempotency_level`` are retried on UNAVAILABLE. A call without a timeout gets
     its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
     context and client address of the request being served.
     """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(service_config(services, balance=balance))),
+        *resolution_options(address, services),
         # Reconnect to a restarted peer at once, not after minutes of back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -76,6 +75,16 @@ def to_target(address: str) -> str:
     if len(addresses) < 2:
         return address
     return f"{'ipv6' if addresses[0].startswith('[') else 'ipv4'}:{','.join(addresses)}"
+
+
+def resolution_options(address: str, services: list[descriptor.ServiceDescriptor]) -> list[tuple[str, Any]]:
+    """Return the options of a channel to *address* that select servers: service config, resolution."""
+    config = service_config(services, balance=may_be_several(address))
+    return [
+        ("grpc.service_config", json.dumps(config)),
+        # A name is resolved again when a connection ends, at most so often; the default is 30 seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    ]
 
 
 def service_config(services: list[descriptor.ServiceDescriptor], *, balance: bool = False) -> dict[str, Any]:

@@ -66,6 +66,9 @@ class ConnectionLimits:
     handshake_seconds: float = 10.0
     #: Seconds after which a connection without calls is closed; the client's next call opens another.
     idle_seconds: float = 120.0
+    #: Seconds after which a peer's next call opens another connection, so that it resolves the name of this
+    #: service again and finds new replicas. Calls that run go on.
+    age_seconds: float = 300.0
 
     @property
     def options(self) -> list[tuple[str, Any]]:
@@ -74,6 +77,7 @@ class ConnectionLimits:
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.server_handshake_timeout_ms", int(self.handshake_seconds * 1000)),
             ("grpc.max_connection_idle_ms", int(self.idle_seconds * 1000)),
+            ("grpc.max_connection_age_ms", int(self.age_seconds * 1000)),
         ]
 
 

@@ -35,9 +35,15 @@ _NATS_CLIENTS = ("jobs", "fetcher")
 _AWS_PREFIX = "AWS_"
 # Settings that a service reads although another one's name is in theirs.
 _SHARED_SETTINGS = {
-    "fetcher": frozenset({"REELHAUL_STORAGE_ADOPT_DIR"}),
-    "jobs": frozenset({"REELHAUL_FETCHER_ADDRESSES", "REELHAUL_FETCHER_ALLOW_NETWORKS"}),
-    "gateway": frozenset({"REELHAUL_FETCHER_ADDRESSES"}),
+    "fetcher": frozenset(
+        {"REELHAUL_STORAGE_ADOPT_DIR", "REELHAUL_JOBS_ADDRESSES", "REELHAUL_STORAGE_ADDRESSES"}
+    ),
+    "jobs": frozenset(
+        {"REELHAUL_FETCHER_ADDRESSES", "REELHAUL_FETCHER_ALLOW_NETWORKS", "REELHAUL_STORAGE_ADDRESSES"}
+    ),
+    "gateway": frozenset(
+        {"REELHAUL_JOBS_ADDRESSES", "REELHAUL_FETCHER_ADDRESSES", "REELHAUL_STORAGE_ADDRESSES"}
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,7 +14,7 @@ from reelhaul_transcoding.binding.query import QueryBinder
 from reelhaul_transcoding.binding.request_body import HTTP_BODY, BodyReader
 from reelhaul_transcoding.binding.update_mask import find_mask_field, paths_in_json
 from reelhaul_transcoding.codec.decoder import Decoder
-from reelhaul_transcoding.codec.encoder import Converter, Encoder
+from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.errors import FieldError
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import HttpRule, RouteError
@@ -86,7 +86,7 @@ class Binding:
         self._default_event_name = "message" if options.event_name_oneof else ""
         infers_mask = options.infer_update_mask and rule.http_method == "PATCH" and rule.body not in ("", "*")
         self._mask_field = find_mask_field(method.input_type) if infers_mask else None
-        self._convert = self._response_converter(encoder)
+        self._encode = self._response_encoder(encoder)
 
     def build_request(
         self, variables: list[tuple[str, str]], query: bytes, headers: Mapping[bytes, bytes], body: bytes
@@ -141,10 +141,10 @@ class Binding:
 
     def response_body(self, message: bytes) -> tuple[bytes, bytes]:
         """Return content type and body for a response *message*."""
-        response: Any = self._response_class.FromString(message)
         if self.raw_response:
+            response: Any = self._response_class.FromString(message)
             return response.content_type.encode() or b"application/octet-stream", response.data
-        return _JSON_TYPE, orjson.dumps(self._convert(response))
+        return _JSON_TYPE, self._encode(message)
 
     def stream_event(self, message: bytes) -> StreamEvent:
         """Return one *message* of a stream."""
@@ -154,7 +154,7 @@ class Binding:
         return StreamEvent(
             event_id,
             self._event_names.get(field or "", self._default_event_name),
-            orjson.dumps(self._convert(response)),
+            self._encode(message),
         )
 
     def _bind(
@@ -220,17 +220,18 @@ class Binding:
         field = self._rule.method.input_type.fields_by_name.get(name)
         return resolve_field_path(self._rule.method.input_type, name) if _string_field_name(field) else None
 
-    def _response_converter(self, encoder: Encoder) -> Converter:
+    def _response_encoder(self, encoder: Encoder) -> Callable[[bytes], bytes]:
         output_type = self._rule.method.output_type
         if not self._rule.response_body:
-            return encoder.compile(output_type)
+            return encoder.compile_serialized(output_type)
         field = output_type.fields_by_name.get(self._rule.response_body)
         if field is None:
             raise RouteError(
                 f"{self._rule.name}: response_body {self._rule.response_body!r}"
                 " is not a field of the response"
             )
-        return encoder.compile_field(field)
+        convert = encoder.compile_field(field)
+        return lambda message: orjson.dumps(convert(self._response_class.FromString(message)))
 
 
 def _check_count(messages: int) -> None:

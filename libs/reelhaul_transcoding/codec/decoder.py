@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
@@ -49,6 +49,7 @@ class Decoder:
         self._ignore_unknown_fields = ignore_unknown_fields
         self._scalar_parser = partial(scalar_parser, case_insensitive_enums=case_insensitive_enums)
         self._setters: dict[str, _Setter] = {}
+        self._lock = Lock()
         self._well_known: dict[str, _Setter] = {
             "google.protobuf.Any": self._set_any,
             "google.protobuf.Duration": _set_duration,
@@ -149,7 +150,7 @@ class Decoder:
         if not isinstance(url, str):
             raise InvalidValue("must have its type in @type")
         try:
-            message_type = descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+            message_type = message.DESCRIPTOR.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
         except KeyError as error:
             raise InvalidValue("has an unknown type in @type") from error
         inner = GetMessageClass(message_type)()
@@ -158,7 +159,10 @@ class Decoder:
             if content.keys() != {"value"}:
                 raise InvalidValue("must have its content in value")
             content = content["value"]
-        self._compile(message_type)(inner, content)
+        # Large bodies are decoded in a thread, and a setter is registered before it is complete.
+        with self._lock:
+            set_inner = self._compile(message_type)
+        set_inner(inner, content)
         message.type_url = url
         message.value = inner.SerializeToString()
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import copysign
 from typing import Any
 
 import orjson
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from reelhaul_transcoding.codec import field_types, structs, well_known
+from reelhaul_transcoding.codec.fragments import FragmentCache, FragmentTable, element_splitter
 
 #: Converts a message or field value to an object that orjson serializes.
 Converter = Callable[[Any], Any]
@@ -26,11 +26,13 @@ class Encoder:
 
     Fields without presence are omitted at their default, unless *emit_defaults* is set; enums
     at zero are always omitted. An Any of a type that is not in the default pool keeps its
-    bytes: ``{"@type": …, "value": base64}``.
+    bytes: ``{"@type": …, "value": base64}``. JSON of serialized messages is kept in *fragments*.
     """
 
-    def __init__(self, *, emit_defaults: bool = False) -> None:
+    def __init__(self, *, emit_defaults: bool = False, fragments: FragmentCache | None = None) -> None:
         self._emit_defaults = emit_defaults
+        self._fragments = fragments
+        self._tables: dict[str, FragmentTable] = {}
         self._converters: dict[str, Converter] = {}
         self._well_known: dict[str, Converter] = {
             "google.protobuf.Any": self._convert_any,
@@ -42,7 +44,7 @@ class Encoder:
 
     def encode(self, message: Any) -> bytes:
         """Return *message* as JSON text."""
-        return orjson.dumps(self.compile(message.DESCRIPTOR)(message))
+        return orjson.dumps(self.compile(type(message).DESCRIPTOR)(message))
 
     def compile(self, message_type: Descriptor) -> Converter:
         """Return the converter for messages of *message_type*."""
@@ -67,17 +69,57 @@ class Encoder:
         lines = self._field_lines(source, field, always=True)
         return source.compile(["out = {}", *lines, f"return out.get({field.json_name!r})"])
 
+    def compile_serialized(self, message_type: Descriptor) -> Callable[[bytes], bytes]:
+        """Return the function from the bytes of a message to its JSON text. It raises DecodeError.
+
+        The elements of a list are kept one by one: of a list that is polled, only what changed is
+        encoded again.
+        """
+        encode = _serialized_encoder(message_type, self.compile(message_type))
+        if self._fragments is None:
+            return encode
+        elements = _only_list(message_type)
+        if elements is None or elements.message_type is None:
+            return self._cached(message_type)
+        convert_rest = self._compile_fields(f for f in message_type.fields if f.number != elements.number)
+        return _list_encoder(
+            elements,
+            encode,
+            self._cached(elements.message_type),
+            _serialized_encoder(message_type, convert_rest),
+        )
+
+    def _cached(self, message_type: Descriptor) -> Callable[[bytes], bytes]:
+        assert self._fragments is not None
+        name = message_type.full_name
+        if name not in self._tables:
+            self._tables[name] = self._fragments.add_table()
+        table = self._tables[name]
+        encode = _serialized_encoder(message_type, self.compile(message_type))
+
+        def encode_cached(message: bytes) -> bytes:
+            fragment = table.get(message)
+            if fragment is None:
+                fragment = encode(message)
+                table.add(message, fragment)
+            return fragment
+
+        return encode_cached
+
     def _compile_message(self, message_type: Descriptor) -> None:
-        source = _Source()
         # Registered before its fields are compiled, since messages may contain themselves.
         self._converters[message_type.full_name] = lambda message: convert(message)
+        convert = self._compile_fields(message_type.fields)
+        self._converters[message_type.full_name] = convert
+
+    def _compile_fields(self, fields: Iterable[FieldDescriptor]) -> Converter:
+        source = _Source()
         lines = [
             line
-            for field in message_type.fields
+            for field in fields
             for line in self._field_lines(source, field, always=self._writes_default(field))
         ]
-        convert = source.compile(["out = {}", *lines, "return out"])
-        self._converters[message_type.full_name] = convert
+        return source.compile(["out = {}", *lines, "return out"])
 
     def _writes_default(self, field: FieldDescriptor) -> bool:
         return self._emit_defaults and (field.enum_type is None or field.is_repeated)
@@ -126,7 +168,7 @@ class Encoder:
         if not url:
             return {}
         try:
-            message_type = descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
+            message_type = message.DESCRIPTOR.file.pool.FindMessageTypeByName(url.rpartition("/")[2])
             inner = GetMessageClass(message_type).FromString(message.value)
         except (KeyError, DecodeError):
             return {"@type": url, "value": well_known.format_base64(message.value)}
@@ -169,6 +211,44 @@ _SCALAR_CONVERTERS: dict[int, Converter] = {
     FieldDescriptor.TYPE_DOUBLE: well_known.double_to_json,
     FieldDescriptor.TYPE_FLOAT: well_known.float32_to_json,
 }
+
+
+def _serialized_encoder(message_type: Descriptor, convert: Converter) -> Callable[[bytes], bytes]:
+    parse = GetMessageClass(message_type).FromString
+    dumps = orjson.dumps
+    return lambda message: dumps(convert(parse(message)))
+
+
+def _only_list(message_type: Descriptor) -> FieldDescriptor | None:
+    """Return the field of a list response that holds its elements: its only repeated message field."""
+    if message_type.full_name in field_types.WELL_KNOWN:
+        return None
+    lists = [
+        field
+        for field in message_type.fields
+        if field.is_repeated and field.message_type is not None and not field_types.is_map(field)
+    ]
+    return lists[0] if len(lists) == 1 else None
+
+
+def _list_encoder(
+    elements: FieldDescriptor,
+    encode: Callable[[bytes], bytes],
+    encode_element: Callable[[bytes], bytes],
+    encode_rest: Callable[[bytes], bytes],
+) -> Callable[[bytes], bytes]:
+    split = element_splitter(elements.number)
+    start = b"{" + orjson.dumps(elements.json_name) + b":["
+
+    def encode_list(message: bytes) -> bytes:
+        parts, rest = split(message)
+        if not parts:
+            return encode(message)
+        end = encode_rest(rest)
+        end = b"]}" if end == b"{}" else b"]," + end[1:]
+        return start + b",".join([encode_element(part) for part in parts]) + end
+
+    return encode_list
 
 
 def _attribute(field: FieldDescriptor) -> str:

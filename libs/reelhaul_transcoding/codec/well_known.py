@@ -149,7 +149,8 @@ def float32_to_json(value: float) -> float | int | str:
     """Return the JSON form of a 32-bit float: the shortest number that reads back as the same float."""
     if not math.isfinite(value) or (value.is_integer() and abs(value) < _MAX_EXACT_FLOAT32):
         return double_to_json(value)
-    for digits in (7, 8, 9):
+    # Subnormal floats need six digits only.
+    for digits in (6, 7, 8, 9):
         short = float(f"{value:.{digits}g}")
         if _is_same_float32(short, value):
             return double_to_json(short)

@@ -1,4 +1,4 @@
-"""HTTP rules: the google.api.http annotations of methods."""
+"""HTTP rules: the google.api.http annotations of methods, and the rules of a service config."""
 
 from __future__ import annotations
 
@@ -39,16 +39,43 @@ class HttpRule:
             raise RouteError(f"{self.name}: {error}") from error
 
 
-def http_rules(services: Iterable[ServiceDescriptor]) -> list[HttpRule]:
-    """Return every HTTP binding of *services*, in the order of the descriptors. Raises RouteError."""
-    return [rule for service in services for method in service.methods for rule in _rules_of(method)]
+def http_rules(
+    services: Iterable[ServiceDescriptor],
+    config: http_pb2.Http | None = None,
+    *,
+    auto_mapping: bool = False,
+) -> list[HttpRule]:
+    """Return every HTTP binding of *services*, in the order of the descriptors.
+
+    A rule of *config* replaces the annotation of the method that it selects; of several, the last one
+    wins. With *auto_mapping*, a method with neither is ``POST /package.Service/Method`` with its whole
+    request as body, as in Envoy. Raises RouteError, also for a selector that is no method.
+    """
+    services = list(services)
+    configured = {rule.selector: rule for rule in config.rules} if config is not None else {}
+    methods = [method for service in services for method in service.methods]
+    if unknown := configured.keys() - {method.full_name for method in methods}:
+        raise RouteError(f"the service config has a rule for {min(unknown)}, which is no served method")
+    rules: list[HttpRule] = []
+    for method in methods:
+        annotation = configured.get(method.full_name) or _annotation(method)
+        if annotation is not None:
+            rules.extend(_rules(method, annotation))
+        elif auto_mapping:
+            template = f"/{method.containing_service.full_name}/{method.name}"
+            rules.append(HttpRule(method, "POST", template, "*", ""))
+    return rules
 
 
-def _rules_of(method: MethodDescriptor) -> Iterator[HttpRule]:
+def _annotation(method: MethodDescriptor) -> http_pb2.HttpRule | None:
     options = method.GetOptions()
     if not options.HasExtension(annotations_pb2.http):
-        return
+        return None
     annotation: http_pb2.HttpRule = options.Extensions[annotations_pb2.http]
+    return annotation
+
+
+def _rules(method: MethodDescriptor, annotation: http_pb2.HttpRule) -> Iterator[HttpRule]:
     yield _rule(method, annotation)
     for additional in annotation.additional_bindings:
         if additional.additional_bindings:

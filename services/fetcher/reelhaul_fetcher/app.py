@@ -89,10 +89,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await scratch.sweep()
 
         jobs = await stack.enter_async_context(
-            open_channel(settings.jobs_address, [_LEASES], suite_token=token)
+            open_channel(settings.jobs_target, [_LEASES], suite_token=token)
         )
         storage = await stack.enter_async_context(
-            open_channel(settings.storage_address, [_STORAGE], suite_token=token)
+            open_channel(settings.storage_target, [_STORAGE], suite_token=token)
         )
         client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))

@@ -30,7 +30,7 @@ from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import InvalidSetting, may_be_several, split_addresses
+from reelhaul_runtime.settings import InvalidSetting, split_addresses
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -48,14 +48,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(
-                raw_channel(address, SERVICES[owner], balance=owner == "fetcher" and may_be_several(address))
-            )
+            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
             channels.open_channel(
-                settings.storage_address, SERVICES["storage"], suite_token=settings.suite_token
+                settings.storage_target, SERVICES["storage"], suite_token=settings.suite_token
             )
         )
         own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]
@@ -190,8 +188,8 @@ def _load_certificate(settings: Settings) -> Certificate | None:
 
 def _addresses(settings: Settings) -> dict[str, str]:
     return {
-        "jobs": settings.jobs_address,
-        "storage": settings.storage_address,
+        "jobs": settings.jobs_target,
+        "storage": settings.storage_target,
         "fetcher": settings.fetcher_target,
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -42,15 +41,13 @@ _MESSAGES = {
 
 
 @asynccontextmanager
-async def raw_channel(
-    address: str, services: list[ServiceDescriptor], *, balance: bool = False
-) -> AsyncIterator[aio.Channel]:
+async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncIterator[aio.Channel]:
     """Open a channel for callers' requests: without interceptors, which cost, and without the suite token.
 
-    *balance* is that of ``channels.service_config``.
+    If *address* may be of several servers, calls are distributed to those that are ready.
     """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(channels.service_config(services, balance=balance))),
+        *channels.resolution_options(address, services),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 50),
         # Bounds how long readiness waits for a service that starts or restarts.

@@ -23,8 +23,8 @@ from websockets.frames import Frame
 log = logging.getLogger(__name__)
 
 # As much as nginx and Node accept, or more. The parser has no limits of its own.
-_MAX_HEAD_BYTES = 32 << 10
-_MAX_HEADERS = 100
+MAX_HEAD_BYTES = 32 << 10
+MAX_HEADERS = 100
 # The parser gets no more at once, so that an unfinished head exceeds the limit by no more.
 _MAX_READ_BYTES = 16 << 10
 # Chunk sizes, extensions and trailers: with one byte per chunk they are six times the body.
@@ -36,6 +36,8 @@ _MAX_FRAGMENTS = 64
 # Bodies must not be slower than the minimum rate, after the time that TCP needs to start.
 _RATE_GRACE_SECONDS = 5.0
 _SWEEP_SECONDS = 0.5
+# https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Connections beyond the limits, which are answered 503 and serve only health checks.
 _RESERVED_CONNECTIONS = 32
 _MIN_SECONDS_BETWEEN_WARNINGS = 60.0
@@ -55,6 +57,11 @@ class ConnectionLimits:
     min_body_rate: int
     #: Bytes of all bodies that are held at a time.
     total_body_bytes: int
+
+    def is_body_late(self, seconds: float, size: int) -> bool:
+        """Return whether a body, of which *size* bytes arrived in *seconds*, takes too long."""
+        expected = (seconds - _RATE_GRACE_SECONDS) * self.min_body_rate
+        return seconds > self.body_seconds or size < expected
 
 
 class Connection(Protocol):
@@ -185,15 +192,20 @@ def _peer_name(host: str) -> str:
     return address.exploded[:19]
 
 
+class CreateProtocol(Protocol):
+    """Returns the protocol of a connection after *handshake*."""
+
+    def __call__(self, handshake: Handshake, application_protocol: str | None) -> asyncio.Protocol:
+        """Return the protocol for the name that ALPN has selected; None: the client named none."""
+
+
 class Handshake(asyncio.Protocol):
     """A connection from *host* whose TLS handshake runs in the current task.
 
-    *create_protocol* returns the protocol that succeeds it.
+    *create_protocol* returns the protocol that succeeds it, by the name that ALPN has selected.
     """
 
-    def __init__(
-        self, table: ConnectionTable, host: str, create_protocol: Callable[[Handshake], asyncio.Protocol]
-    ) -> None:
+    def __init__(self, table: ConnectionTable, host: str, create_protocol: CreateProtocol) -> None:
         self._create_protocol = create_protocol
         self._task = asyncio.current_task()
         #: The time of the event loop at which the connection was accepted.
@@ -201,7 +213,8 @@ class Handshake(asyncio.Protocol):
         self.within_limits = table.add(self, host)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        successor: Any = self._create_protocol(self)
+        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        successor: Any = self._create_protocol(self, chosen)
         cast("asyncio.Transport", transport).set_protocol(successor)
         successor.connection_made(transport)
 
@@ -218,12 +231,23 @@ class _Refused(Exception):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """A uvicorn connection within the limits of *table*, after *handshake* if it uses TLS."""
+    """A uvicorn connection within the limits of *table*, after *handshake* if it uses TLS.
 
-    def __init__(self, table: ConnectionTable, handshake: Handshake | None = None, **options: Any) -> None:
+    If the client begins with HTTP/2, *create_http2* returns the protocol that takes over.
+    """
+
+    def __init__(
+        self,
+        table: ConnectionTable,
+        create_http2: Callable[[HttpConnection], asyncio.Protocol],
+        handshake: Handshake | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self._table, self._handshake = table, handshake
-        self._within_limits = True
+        self._table, self._create_http2, self._handshake = table, create_http2, handshake
+        # What was received so far, as long as it may be the start of HTTP/2; None afterwards.
+        self._preface: bytes | None = b""
+        self.within_limits = True
         self._refusal = HTTPStatus.BAD_REQUEST
         # The head that is being received, and the time of its first byte; None between two requests.
         self._in_head = True
@@ -242,12 +266,12 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         if self._handshake is None:
             self._head_start = self.loop.time()
-            self._within_limits = self._table.add(self, self.client[0] if self.client else "")
+            self.within_limits = self._table.add(self, self.client[0] if self.client else "")
         else:
-            self._head_start, self._within_limits = self._handshake.start, self._handshake.within_limits
+            self._head_start, self.within_limits = self._handshake.start, self._handshake.within_limits
             self._table.replace(self._handshake, self)
             self._handshake = None
-        if not self._within_limits:
+        if not self.within_limits:
             self.app = self._table.overloaded
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -256,6 +280,14 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._preface is not None:
+            data, self._preface = self._preface + data, None
+            if data.startswith(_HTTP2_PREFACE):
+                self._hand_over(data)
+                return
+            if _HTTP2_PREFACE.startswith(data):
+                self._preface = data
+                return
         if len(data) <= _MAX_READ_BYTES:
             self._parse(data)
             return
@@ -273,15 +305,22 @@ class HttpConnection(HttpToolsProtocol):
         size = 0 if self._has_boundary else len(data)
         if self._in_head:
             self._head_bytes += size
-            if self._head_bytes > _MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
             self._wire_bytes += size
-            if self._wire_bytes > _MAX_HEAD_BYTES + _MAX_FRAMING_FACTOR * self._body_bytes:
+            if self._wire_bytes > MAX_HEAD_BYTES + _MAX_FRAMING_FACTOR * self._body_bytes:
                 self._refuse(HTTPStatus.BAD_REQUEST)
 
+    def _hand_over(self, data: bytes) -> None:
+        self.connections.discard(self)
+        successor: Any = self._create_http2(self)
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
+        successor.data_received(data)
+
     def handle_websocket_upgrade(self) -> None:
-        if not self._within_limits:
+        if not self.within_limits:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         self._table.mark_busy(self)
@@ -301,8 +340,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if (
-            len(self.headers) > _MAX_HEADERS
-            or len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > _MAX_HEAD_BYTES
+            len(self.headers) > MAX_HEADERS
+            or len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEAD_BYTES
         ):
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise _Refused
@@ -352,13 +391,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self._in_head:
             if self._head_start is not None and now - self._head_start > self._table.limits.head_seconds:
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT)
-        elif self._is_body_late(now - self._body_start):
+        elif self._table.limits.is_body_late(now - self._body_start, self._body_bytes):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
-
-    def _is_body_late(self, seconds: float) -> bool:
-        limits = self._table.limits
-        expected = (seconds - _RATE_GRACE_SECONDS) * limits.min_body_rate
-        return seconds > limits.body_seconds or self._body_bytes < expected
 
     def _release_body(self) -> None:
         self._table.body_bytes -= self._held_bytes
@@ -398,6 +432,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def handle_ping(self) -> None:
+        if not self.writable.is_set():
+            # The pongs that the client does not read would have no limit.
+            self.transport.abort()
+            return
+        super().handle_ping()
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MAX_FRAGMENTS:

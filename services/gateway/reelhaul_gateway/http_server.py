@@ -1,4 +1,4 @@
-"""HTTP server: uvicorn in the running event loop, as a context manager."""
+"""HTTP server: uvicorn, and HTTP/2 beside it, in the running event loop, as a context manager."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reelhaul_gateway.connections import (
     HttpConnection,
     WebSocketConnection,
 )
+from reelhaul_gateway.http2 import Http2Connection
 from reelhaul_gateway.tls import TlsListener
 from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -47,7 +48,7 @@ async def serve_http(
     """
     listener = listeners.listen(address, reuse_port=reuse_port)
     table = ConnectionTable(limits, overloaded)
-    server = _Server(_config(app, table, keep_alive, drain_seconds), table, certificate)
+    server = _Server(app, table, certificate, keep_alive=keep_alive, drain_seconds=drain_seconds)
     background = [asyncio.create_task(table.sweep())]
     if certificate is not None:
         background.append(asyncio.create_task(certificate.watch()))
@@ -62,38 +63,41 @@ async def serve_http(
         await cancel_and_wait(*background)
 
 
-def _config(app: Any, table: ConnectionTable, keep_alive: int, drain_seconds: float) -> uvicorn.Config:
-    # uvicorn calls these as classes, and uses nothing else of them.
-    http: Any = partial(HttpConnection, table)
-    websocket: Any = partial(WebSocketConnection, table)
-    return uvicorn.Config(
-        app,
-        http=http,
-        ws=websocket,
-        ws_max_size=_MAX_WEBSOCKET_FRAME_BYTES,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # RequestMiddleware sets the peer's address.
-        proxy_headers=False,
-        timeout_keep_alive=keep_alive,
-        timeout_graceful_shutdown=max(1, round(drain_seconds)),
-    )
-
-
 class _Server(uvicorn.Server):
     """A uvicorn server that signals when it listens, and leaves OS signals to the process."""
 
     def __init__(
-        self, config: uvicorn.Config, table: ConnectionTable, certificate: Certificate | None
+        self,
+        app: Any,
+        table: ConnectionTable,
+        certificate: Certificate | None,
+        *,
+        keep_alive: int,
+        drain_seconds: float,
     ) -> None:
-        super().__init__(config)
         self.ready = asyncio.Event()
         self._table, self._certificate = table, certificate
+        # uvicorn calls these as classes, and uses nothing else of them.
+        http: Any = partial(HttpConnection, table, self._create_http2)
+        websocket: Any = partial(WebSocketConnection, table)
+        config = uvicorn.Config(
+            app,
+            http=http,
+            ws=websocket,
+            ws_max_size=_MAX_WEBSOCKET_FRAME_BYTES,
+            ws_ping_interval=20,
+            ws_ping_timeout=20,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # RequestMiddleware sets the peer's address.
+            proxy_headers=False,
+            timeout_keep_alive=keep_alive,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+        )
+        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([] if self._certificate else sockets)
@@ -106,9 +110,26 @@ class _Server(uvicorn.Server):
             self.servers = servers
         self.ready.set()
 
-    def _create_protocol(self, handshake: Handshake) -> asyncio.Protocol:
+    def _create_protocol(self, handshake: Handshake, application_protocol: str | None) -> asyncio.Protocol:
+        """Return the protocol that the client has chosen by ALPN (RFC 7301)."""
+        if application_protocol == "h2":
+            return self._create_http2(handshake)
         return HttpConnection(
-            self._table, handshake, config=self.config, server_state=self.server_state, app_state={}
+            self._table,
+            self._create_http2,
+            handshake,
+            config=self.config,
+            server_state=self.server_state,
+            app_state={},
+        )
+
+    def _create_http2(self, predecessor: Handshake | HttpConnection) -> Http2Connection:
+        return Http2Connection(
+            self._table,
+            predecessor,
+            self.config.loaded_app,
+            self.server_state,
+            self.config.timeout_keep_alive,
         )
 
     @contextlib.contextmanager

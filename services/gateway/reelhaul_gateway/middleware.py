@@ -19,7 +19,7 @@ from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("reelhaul_gateway" + logs.ACCESS_LOGGER_SUFFIX)
+access_log = logs.AccessLog("reelhaul_gateway")
 
 # https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html#security-headers
 _SECURITY_HEADERS: tuple[Header, ...] = (
@@ -176,14 +176,11 @@ class RecordingSend:
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
     """Log one line for the request. Queries are omitted, since they contain URLs and tokens."""
     path: str = scope["path"]
-    # Probes arrive every few seconds.
-    level = logging.DEBUG if path in PROBE_PATHS else logging.INFO
-    if not access_log.isEnabledFor(level):
-        return
     access_log.log(
-        level,
+        # Probes arrive every few seconds.
+        logging.DEBUG if path in PROBE_PATHS else logging.INFO,
         "request",
-        extra={
+        {
             "method": scope.get("method", "WEBSOCKET"),
             "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
             "status": recorder.status or _CLIENT_CLOSED_REQUEST,

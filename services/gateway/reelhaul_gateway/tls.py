@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
 
 from reelhaul_gateway.certificate import Certificate
-from reelhaul_gateway.connections import ConnectionTable, Handshake
+from reelhaul_gateway.connections import ConnectionTable, CreateProtocol, Handshake
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -20,7 +19,7 @@ _ACCEPT_RETRY_SECONDS = 1.0
 class TlsListener:
     """Accepts connections of *listener* and shakes hands with the current context of *certificate*.
 
-    *create_protocol* returns the protocol for a connection that it gets as ``predecessor``. A handshake
+    *create_protocol* returns the protocol of a connection after its handshake. A handshake
     occupies a place of *table* and counts as part of the first head. Closed like an asyncio server.
     """
 
@@ -29,7 +28,7 @@ class TlsListener:
         listener: socket.socket,
         certificate: Certificate,
         table: ConnectionTable,
-        create_protocol: Callable[[Handshake], asyncio.Protocol],
+        create_protocol: CreateProtocol,
     ) -> None:
         self._listener, self._certificate, self._table = listener, certificate, table
         self._create_protocol = create_protocol

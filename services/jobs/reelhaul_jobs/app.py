@@ -63,7 +63,6 @@ from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import may_be_several
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.engines import is_sqlite
@@ -208,13 +207,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
     # Without those of DestinationService: Deliverer repeats a failed delivery, the channel must not.
-    storage = open_channel(settings.storage_address, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = open_channel(
-        settings.fetcher_target,
-        [FETCHER_SERVICE],
-        suite_token=settings.suite_token,
-        balance=may_be_several(settings.fetcher_target),
-    )
+    storage = open_channel(settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token)
+    fetcher = open_channel(settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token)
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),

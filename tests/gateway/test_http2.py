@@ -1,0 +1,328 @@
+"""HTTP/2 at the port of HTTP/1.1: by TLS or with prior knowledge, with the same limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
+
+from reelhaul_runtime import listeners
+from reelhaul_runtime.up import probes
+
+SECONDS = 20
+GET = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/v1/jobs/018f")]
+POST = [(":method", "POST"), *GET[1:3], (":path", "/v1/jobs")]
+
+
+@pytest.fixture
+async def client(harness: GatewayHarness) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that speaks HTTP/2 with prior knowledge."""
+    async with httpx.AsyncClient(
+        base_url=harness.url, http1=False, http2=True, timeout=SECONDS, trust_env=False
+    ) as opened:
+        yield opened
+
+
+class Peer:
+    """A client that sends what it likes: h2 on a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.h2 = H2Connection(H2Configuration(header_encoding="utf-8", validate_outbound_headers=False))
+        self.events: list[events.Event] = []
+        self.h2.initiate_connection()
+
+    def send(self, data: bytes = b"") -> None:
+        """Write the frames that h2 has, and *data*."""
+        self._writer.write(self.h2.data_to_send() + data)
+
+    async def drain(self, seconds: float) -> bool:
+        """Return whether the gateway takes what was sent within *seconds*."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writer.drain()
+        except TimeoutError:
+            return False
+        return True
+
+    def request(self, *, headers: list[tuple[str, str]], end_stream: bool = True) -> int:
+        """Send the head of a request; return its stream."""
+        stream_id = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream_id, headers, end_stream=end_stream)
+        self.send()
+        return stream_id
+
+    async def wait_for(self, is_wanted: Callable[[Any], bool]) -> Any:
+        """Read until an event is wanted; return it."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                for event in self.events:
+                    if is_wanted(event):
+                        self.events.remove(event)
+                        return event
+                data = await self._reader.read(1 << 16)
+                assert data, f"the connection was closed after {self.events}"
+                self.events += self.h2.receive_data(data)
+                self.send()
+
+    async def status_of(self, stream_id: int) -> int:
+        """Return the status of a response."""
+        response = await self.wait_for(
+            lambda event: isinstance(event, events.ResponseReceived) and event.stream_id == stream_id
+        )
+        return int(dict(response.headers)[":status"])
+
+    async def wait_closed(self) -> list[events.Event]:
+        """Read to the end of the connection; return what arrived."""
+        async with asyncio.timeout(SECONDS):
+            with suppress(ConnectionError):
+                while data := await self._reader.read(1 << 16):
+                    self.events += self.h2.receive_data(data)
+        return self.events
+
+
+@asynccontextmanager
+async def peer(harness: GatewayHarness) -> AsyncIterator[Peer]:
+    """Open a connection to the gateway."""
+    client = socket.socket()
+    # What the peer does not read fills the buffers soon.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, harness.address)
+    reader, writer = await asyncio.open_connection(sock=client)
+    opened = Peer(reader, writer)
+    opened.send()
+    try:
+        yield opened
+    finally:
+        writer.close()
+
+
+def is_goaway(code: ErrorCodes) -> Callable[[Any], bool]:
+    """Return whether an event ends the connection with *code*."""
+    return lambda event: isinstance(event, events.ConnectionTerminated) and event.error_code == code
+
+
+def is_reset(stream_id: int) -> Callable[[Any], bool]:
+    """Return whether an event resets the stream."""
+    return lambda event: isinstance(event, events.StreamReset) and event.stream_id == stream_id
+
+
+async def test_requests_and_responses(client: httpx.AsyncClient, harness: GatewayHarness):
+    """Requests of all kinds are answered as over HTTP/1.1, with the same headers."""
+    async with httpx.AsyncClient(base_url=harness.url, trust_env=False) as http1:
+        for path in ("/v1/jobs/018f", "/v1/jobs?page_size=100", "/v1/jobs/missing", "/none", "/healthz"):
+            response, reference = await client.get(path), await http1.get(path)
+            assert response.http_version == "HTTP/2"
+            assert response.status_code == reference.status_code
+            assert response.content == reference.content
+            assert {*response.headers} == {*reference.headers} - {"connection", "transfer-encoding"}
+    assert (await client.head("/v1/jobs/018f")).content == b""
+    assert (await client.options("/v1/jobs/018f")).status_code == 204
+    headers = {"Idempotency-Key": "key", "Cookie": "a=b; c=d"}
+    created = await client.post("/v1/jobs", json={"url": "x" * 2_000_000}, headers=headers)
+    assert created.status_code == 200
+    assert len(harness.jobs.create_requests[0].job.url) == 2_000_000
+    assert harness.jobs.create_requests[0].request_id == "key"
+    assert (await client.get("/v1/artifacts/video:download")).content == CONTENT
+
+
+async def test_body_above_the_limit_is_refused(client: httpx.AsyncClient):
+    """A response before the end of a large body arrives, and the connection serves on."""
+    for _ in range(2):
+        response = await client.post("/v1/jobs", content=b" " * (6 << 20))
+        assert response.status_code == 413
+        assert (await client.get("/v1/jobs/018f")).status_code == 200
+
+
+async def test_streams_beside_each_other(client: httpx.AsyncClient):
+    """One connection carries a watch and many other requests."""
+    async with client.stream("GET", "/v1/jobs/endless:watch") as watch:
+        assert json.loads(await anext(watch.aiter_lines()))["result"]["sequence"] == "1"
+        responses = await asyncio.gather(*(client.get(f"/v1/jobs/{n}") for n in range(60)))
+        assert [response.json()["name"] for response in responses] == [f"jobs/{n}" for n in range(60)]
+    watched = await client.get("/v1/jobs/018f:watch", headers={"Accept": "text/event-stream"})
+    assert watched.headers["content-type"].startswith("text/event-stream")
+    assert watched.text.count("data: ") >= 2
+
+
+async def test_reset_stream_is_cancelled(harness: GatewayHarness):
+    """The call behind a stream that the client resets is cancelled; the connection serves on."""
+    async with peer(harness) as opened:
+        watch = opened.request(headers=[*GET[:3], (":path", "/v1/jobs/endless:watch")])
+        assert await opened.status_of(watch) == 200
+        opened.h2.reset_stream(watch, ErrorCodes.CANCEL)
+        opened.send()
+        async with asyncio.timeout(SECONDS):
+            await harness.jobs.cancelled.wait()
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+
+
+async def test_preface_in_pieces(harness: GatewayHarness):
+    """The preface may arrive byte by byte; what only begins like it is HTTP/1.1."""
+    reader, writer = await asyncio.open_connection(*harness.address)
+    writer.write(b"P")
+    await writer.drain()
+    writer.write(b"RI / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(SECONDS):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+    writer.close()
+    reader, writer = await asyncio.open_connection(*harness.address)
+    opened = Peer(reader, writer)
+    for byte in opened.h2.data_to_send():
+        writer.write(bytes([byte]))
+        await writer.drain()
+    assert await opened.status_of(opened.request(headers=GET)) == 200
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param([*GET, ("cookie", "x" * 30_000)], 200, id="long cookie"),
+        pytest.param([*GET, ("cookie", "x" * 40_000)], 431, id="too long"),
+        pytest.param([*GET, *[("x", "y")] * 90], 200, id="many"),
+        pytest.param([*GET, *[("x", "y")] * 150], 431, id="too many"),
+        pytest.param([*GET[:3], (":path", "/v1/jobs/%C3%BC?page_size=1")], 400, id="unknown parameter"),
+        pytest.param([*GET[:3], (":path", "/v1/jobs/ü")], 400, id="path of other bytes"),
+        pytest.param([*GET[:3], (":path", "/v1/jobs/1 2")], 400, id="path with a space"),
+        pytest.param([*GET[:3], (":path", "http://localhost/v1/jobs/1")], 400, id="absolute URL"),
+        pytest.param([(":method", "CONNECT"), (":authority", "localhost:1")], 400, id="CONNECT"),
+        pytest.param([*GET[:2], (":authority", "evil.example"), GET[3]], 400, id="foreign host"),
+    ],
+)
+async def test_heads(harness: GatewayHarness, headers: list[tuple[str, str]], status: int):
+    """A wrong head is refused alone: the next request on the connection is served."""
+    async with peer(harness) as opened:
+        assert await opened.status_of(opened.request(headers=headers)) == status
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+
+
+async def test_endless_head_is_refused(harness: GatewayHarness):
+    """CONTINUATION frames without end (CVE-2024-27316) and a head of compressed megabytes end it."""
+    async with peer(harness) as opened:
+        opened.send(b"\0\0\x01\x01\0\0\0\0\x01\x88" + b"\0\0\x01\x09\0\0\0\0\x01\x88" * 1000)
+        assert any(map(is_goaway(ErrorCodes.PROTOCOL_ERROR), await opened.wait_closed()))
+    async with peer(harness) as opened:
+        # A field of 4 KB in the table, named a thousand times.
+        block = b"\x40\x01x\x7f\xe1\x1e" + b"y" * 4064 + b"\xbe" * 1000
+        opened.send(len(block).to_bytes(3, "big") + b"\x01\x05\0\0\0\x01" + block)
+        assert any(isinstance(event, events.ConnectionTerminated) for event in await opened.wait_closed())
+
+
+async def test_rapid_resets_close_the_connection(harness: GatewayHarness):
+    """A client that opens and resets streams for ever is sent away (CVE-2023-44487)."""
+    async with peer(harness) as opened:
+        for _ in range(50):
+            stream_id = opened.request(headers=GET)
+            opened.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+        for _ in range(200):
+            stream_id = opened.request(headers=GET)
+            opened.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+        opened.send()
+        assert any(map(is_goaway(ErrorCodes.ENHANCE_YOUR_CALM), await opened.wait_closed()))
+
+
+async def test_streams_are_bounded(harness: GatewayHarness):
+    """A connection has at most 100 streams at a time; a client that opens more is disconnected."""
+    async with peer(harness) as opened:
+        await opened.wait_for(lambda event: isinstance(event, events.RemoteSettingsChanged))
+        assert opened.h2.remote_settings.max_concurrent_streams == 100
+        slow = [*GET[:3], (":path", "/v1/jobs/slow")]
+        for _ in range(100):
+            opened.request(headers=slow)
+        opened.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 1000
+        opened.h2.remote_settings.acknowledge()
+        opened.request(headers=slow)
+        assert any(isinstance(event, events.ConnectionTerminated) for event in await opened.wait_closed())
+
+
+async def test_floods_of_control_frames_are_bounded(harness: GatewayHarness):
+    """A client that sends PING without end and reads nothing is not read any more."""
+    frame = b"\0\0\x08\x06\0\0\0\0\0" + b"12345678"
+    async with peer(harness) as opened:
+        opened.send(frame)
+        await opened.wait_for(lambda event: isinstance(event, events.PingAckReceived))
+        for _ in range(1000):
+            opened.send(frame * 4096)
+            if not await opened.drain(1):
+                break
+        else:
+            pytest.fail("the gateway reads without end")
+
+
+async def test_slow_bodies_are_refused():
+    """A body that does not come ends with 408 after the grace period; other streams go on."""
+    async with running_gateway(gateway_body_seconds=1) as harness, peer(harness) as opened:
+        silent = opened.request(headers=[*POST, ("content-length", "10")], end_stream=False)
+        assert await opened.status_of(silent) == 408
+        await opened.wait_for(is_reset(silent))
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+    assert not harness.jobs.create_requests
+
+
+async def test_bodies_of_all_requests_are_bounded_together():
+    """Unfinished bodies beyond the total are refused with 503, and what they held is free again."""
+    async with (
+        running_gateway(gateway_max_request_bytes=1 << 20, gateway_max_total_body_bytes=1 << 20) as harness,
+        httpx.AsyncClient(base_url=harness.url, http1=False, http2=True, trust_env=False) as client,
+    ):
+        for _ in range(3):
+            async with peer(harness) as opened:
+                await opened.wait_for(lambda event: isinstance(event, events.RemoteSettingsChanged))
+                await opened.wait_for(lambda event: isinstance(event, events.WindowUpdated))
+                for _ in range(8):
+                    stream_id = opened.request(headers=POST, end_stream=False)
+                    for _ in range(10):
+                        opened.h2.send_data(stream_id, b" " * 16_000)
+                    opened.send()
+                    await opened.wait_for(lambda event: isinstance(event, events.WindowUpdated))
+                refused = await opened.wait_for(lambda event: isinstance(event, events.ResponseReceived))
+                assert dict(refused.headers)[":status"] == "503"
+            async with asyncio.timeout(SECONDS):
+                while (await client.post("/v1/jobs", json={"url": "x" * 900_000})).status_code != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+
+async def test_client_that_gives_no_window_is_reset(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch):
+    """A client that never takes its download loses that stream; its other requests are answered."""
+    monkeypatch.setattr(listeners, "SEND_TIMEOUT_SECONDS", 1)
+    async with peer(harness) as opened:
+        opened.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1000})
+        opened.send()
+        await opened.wait_for(lambda event: isinstance(event, events.SettingsAcknowledged))
+        stuck = opened.request(headers=[*GET[:3], (":path", "/v1/artifacts/video:download")])
+        assert await opened.status_of(stuck) == 200
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+        await opened.wait_for(is_reset(stuck))
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+
+
+async def test_connections_count_as_those_of_http1():
+    """Idle HTTP/2 connections give way, busy ones do not, and those beyond the limit get 503."""
+    async with running_gateway(gateway_max_connections=2, gateway_head_seconds=1) as harness:
+        watch = [*GET[:3], (":path", "/v1/jobs/endless:watch")]
+        async with peer(harness) as busy, peer(harness) as idle:
+            assert await busy.status_of(busy.request(headers=watch)) == 200
+            assert await idle.status_of(idle.request(headers=GET)) == 200
+            async with peer(harness) as third:
+                assert await third.status_of(third.request(headers=watch)) == 200
+                await idle.wait_closed()
+                async with peer(harness) as fourth:
+                    assert await fourth.status_of(fourth.request(headers=GET)) == 503
+                    assert await probes.is_ready(harness.url, "")
+        async with peer(harness) as silent:
+            assert any(map(is_goaway(ErrorCodes.NO_ERROR), await silent.wait_closed()))
