@@ -10,6 +10,7 @@ import asyncio
 import gc
 import gzip
 import ipaddress
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul_gateway import origins, request_head
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_runtime import logs
+from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.binding.query import QueryBinder
 from reelhaul_transcoding.binding.request_body import _JSON_TYPE
 from reelhaul_transcoding.binding.update_mask import paths_in_json
@@ -33,8 +35,9 @@ from reelhaul_transcoding.codec.json_stream import JsonSplitter
 from reelhaul_transcoding.codec.strict_json import parse_json
 from reelhaul_transcoding.errors import FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import accepts_gzip, read_body
-from reelhaul_transcoding.http.headers import HeaderPolicy, parse_grpc_timeout
+from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.http.status import StatusWriter
+from reelhaul_transcoding.openapi.paths import PathExpander
 from reelhaul_transcoding.routing.percent import Unescape, percent_decode, percent_decode_except
 from reelhaul_transcoding.routing.router import Router
 from reelhaul_transcoding.routing.templates import parse_template
@@ -80,6 +83,22 @@ def _router() -> Router[str]:
     for template in ("/v1/{name=jobs/*}", "/v1/{name=jobs/*}:cancel", "/v1/{name=files/**}", "/v1/a/*/b/*/c"):
         router.add("GET", parse_template(template), template, template)
     return router
+
+
+def _request(request: tuple[bytes, bytes, bytes]) -> None:
+    """Send *request*, a path, a query and a body, through the transcoder; a server error is a failure."""
+    path, query, body = request
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(event: Any) -> None:
+        if event.get("status", 0) >= 500:
+            raise AssertionError(event)
+
+    scope = {"type": "http", "path": "/", "raw_path": path, "query_string": query, "headers": []}
+    for method in ("GET", "POST", "PATCH"):
+        asyncio.run(_APP({**scope, "method": method}, receive, send))
 
 
 def _members(count: int) -> bytes:
@@ -135,6 +154,7 @@ def _download(query: bytes = b"", header: tuple[bytes, bytes] | None = None, **f
 
 
 _ROUTER = _router()
+_APP = Transcoder([(lab.service(), lab.EchoUpstream())])
 
 PROXIES = request_head.TrustedProxies([ipaddress.ip_network("127.0.0.0/8")])
 CASES = [
@@ -247,6 +267,59 @@ CASES = [
         lambda n: b"/v1" + b"/a/x/b/x" * n,
         lambda path: _ROUTER.match("GET", path),
         _HEAD // 8,
+    ),
+    Case(
+        "path template: variables",
+        lambda n: "".join(f"/{{a{number}=b/*}}" for number in range(n)) + ":c",
+        parse_template,
+        _HEAD // 12,
+    ),
+    Case("path template: a long field", lambda n: "/{" + "a." * n + "a=**}/b", parse_template, _HEAD // 2),
+    Case("path template: braces", lambda n: "/a" + "/{a=" * n, parse_template, _HEAD // 4),
+    Case("path template: literals", lambda n: "/%41a" * n + "/**" + "/b" * n, parse_template, _HEAD // 7),
+    Case(
+        "path template to a path of OpenAPI",
+        lambda n: "".join(f"/{{a{number}=b/*}}/*" for number in range(n)),
+        lambda template: PathExpander([]).expand(parse_template(template)),
+        _HEAD // 14,
+    ),
+    Case(
+        "request: a path of escapes and a query after it",
+        lambda n: (b"/v1/all/" + b"%3A%2f:x" * n + b"?s=1", b"", b"{}"),
+        _request,
+        _HEAD // 8,
+    ),
+    Case(
+        "request: parameters with brackets",
+        lambda n: (b"/v1/subs/a", b"sub.tags=a&m[k]=v&rs[]=1&" * n, b'{"name":"x"}'),
+        _request,
+        _HEAD // 25,
+    ),
+    Case("request: a parameter of brackets", lambda n: (b"/v1/subs", b"m" + b"[" * n, b""), _request, _HEAD),
+    Case(
+        "request: a body that sets a mask",
+        lambda n: (b"/v1/subs/a", b"", b'{"child":{"tags":["a"' + b',"b"' * n + b"]}}"),
+        _request,
+        _HEAD // 4,
+    ),
+    Case(
+        "request: values of every kind",
+        lambda n: (
+            b"/v1/all/x",
+            b"",
+            b'{"rs":["a"],"ts":"2026-01-01T00:00:00Z","any":{"@type":"a/lab.v1.Sub","id":"1"},"st":{"a":['
+            + b"1," * n
+            + b'2]},"m":{"k":"v"},"oSub":{"name":"n"},"by":"YQ==","d":1e3,"mask":"aB,c","wI64":"1"}',
+        ),
+        _request,
+        _HEAD // 2,
+    ),
+    Case("headers: one name, many times", lambda n: [(b"a", b"b")] * n, combine_headers, _HEAD // 4),
+    Case(
+        "Grpc-Metadata-Bin: many values",
+        lambda n: [(b"grpc-metadata-x-bin", b"YQ==," * n)],
+        HeaderPolicy().to_metadata,
+        _HEAD // 5,
     ),
     Case("Accept-Encoding: spaces", lambda n: b"gzip" + b" " * n + b";q=0", accepts_gzip),
     Case("Accept-Encoding: codings", lambda n: b"gzip ;" * n + b"gzip,", accepts_gzip, _HEAD // 6),
@@ -367,6 +440,8 @@ def _measure(case: Case, units: int) -> float:
         b'{"a": "' + b'\\"[\\\\' * 1000 + b'"}',
         b"[" * 100 + b"]" * 100,
         b"[" + b"[]," * 10_000 + b"[]]",
+        b'["\\ud83d\\ude00", "\\\\ud83d"]',
+        b'{"a" : ":", "b" : {"\\"" : ":\\":", "c": []}}',
         b'{"a": "b\\u00e4", "c": [{"d": 1}, {"d": 1}]}',
         b"[" + b"0," * 99_998 + b"0]",
         b'["' + b'[,\\"' * 200_000 + b'", ' + b'"[\\\\",' * 40_000 + b"0]",
@@ -374,9 +449,10 @@ def _measure(case: Case, units: int) -> float:
         b'{"' + b"{" * (64 * 1024 - 3) + b'\\"": "' + b"," * 200_000 + b'"}',
     ],
 )
-def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+def test_valid_json_beside_the_limits_is_accepted(text: bytes, padding: int) -> None:
     """Brackets in strings do not count, and neither do those that are closed again."""
-    parse_json(text)
+    assert parse_json(text + b" " * padding) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -389,15 +465,23 @@ def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
         (b"[" + b"0," * 100_000 + b"0]", "more than 100000 values"),
         (b'["' + b'[,\\"' * 100_000 + b'",' + b'"[\\\\",' * 100_000 + b"0]", "more than 100000 values"),
         (b"[" * 1_000_000, "more than 100000 values"),
-        (b"[" * 90_000, "nested deeper"),
-        (b'{"b": 1, "a": 1, "b": 2}', 'duplicate name "b"'),
+        (b"[" * 500 + b"]" * 500, "nested deeper"),
+        (b"[" * 90_000, "nested deeper|depth limit"),
+        (b'{"b": 1, "a": 1, "b": 2}', "duplicate name"),
+        (b'[{"a": {"b": "\\": ,:"}, "\\u0061": 1}]', "duplicate name"),
+        (b'["\\ud800"]', "surrogate"),
+        (b'{"\\udc00": 1}', "surrogate"),
+        (b"[NaN]", "not JSON"),
+        (b"[1] [2]", "not JSON"),
+        (b'["\xff"]', "UTF-8"),
         (b"]" * 200 + b"[" * 101, "not JSON"),
     ],
 )
-def test_invalid_json_beside_the_limits_is_rejected(text: bytes, message: str) -> None:
-    """Deeper nesting and repeated names are still rejected, whatever strings stand before them."""
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+def test_invalid_json_beside_the_limits_is_rejected(text: bytes, message: str, padding: int) -> None:
+    """Deeper nesting and repeated names are still rejected, in large text as in small."""
     with pytest.raises(FieldError, match=message):
-        parse_json(text)
+        parse_json(text + b" " * padding)
 
 
 @pytest.mark.parametrize("number", ["1", "1.", "1.5", ".5", "-1.5e3", "+0.5E-7"])

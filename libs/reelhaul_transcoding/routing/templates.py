@@ -73,6 +73,8 @@ class _Parser:
         self._source, self._position = source, 0
         self._segments: list[str] = []
         self._variables: list[Variable] = []
+        self._fields: set[str] = set()
+        self._has_many = False
 
     def parse(self) -> Template:
         self._expect("/")
@@ -107,11 +109,13 @@ class _Parser:
 
     def _parse_variable(self) -> None:
         self._expect("{")
-        field = self._match(_IDENTIFIER, "a field name")
+        names = [self._match(_IDENTIFIER, "a field name")]
         while self._accept("."):
-            field += "." + self._match(_IDENTIFIER, "a field name")
-        if any(field == other.field for other in self._variables):
+            names.append(self._match(_IDENTIFIER, "a field name"))
+        field = ".".join(names)
+        if field in self._fields:
             raise self._error(f"field {field} is bound twice")
+        self._fields.add(field)
         start = len(self._segments)
         if self._accept("="):
             self._parse_segments(in_variable=True)
@@ -123,8 +127,9 @@ class _Parser:
         self._variables.append(Variable(field, start, len(self._segments), multiple))
 
     def _append(self, segment: str) -> None:
-        if MANY in self._segments and segment in (ONE, MANY):
+        if self._has_many and segment in (ONE, MANY):
             raise self._error("only literals may follow '**'")
+        self._has_many = self._has_many or segment == MANY
         self._segments.append(segment)
 
     def _match(self, pattern: re.Pattern[str], expected: str) -> str:
