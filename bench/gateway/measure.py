@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.gateway import suite
-from bench.gateway.messages import CREATE_BODY, LIST_FORMS, ListForm, as_json, job
+from bench.gateway.messages import CREATE_BODY, LIST_FORMS, NEW_JOB, ListForm, as_json, job
 from bench.gateway.targets import LoadResult, Request, Target, running_targets
 from bench.report import Report, median_ratio
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsResponse
@@ -22,7 +22,8 @@ _WATCHERS, _EVENTS_PER_SECOND = 200, 10
 _UNITS = {"cpu": "us", "rate": "per s", "p50": "ms", "p99": "ms"}
 _JOB = as_json(job())
 
-GET = Request("GET", f"/v1/{_JOB['name']}", _JOB)
+GET = Request("GET", f"/v1/{NEW_JOB}", _JOB)
+GET_POLLED = Request("GET", f"/v1/{_JOB['name']}", _JOB)
 POST = Request("POST", "/v1/jobs", _JOB, CREATE_BODY)
 WATCH = Request("GET", f"/v1/{_JOB['name']}:watch", accept="application/x-ndjson")
 
@@ -93,8 +94,10 @@ async def measure(report: Report, only: set[str]) -> None:
 
 
 async def _measure_get(comparison: Comparison) -> None:
-    comparison.report.print_title(f"GET of one job, 1.6 KB, {_CONNECTIONS} connections")
+    comparison.report.print_title(f"GET of a job, 1.6 KB, another each time, {_CONNECTIONS} connections")
     await comparison.compare("get", ["gateway", "envoy", "fastapi"], _load(GET), cpu=1.25)
+    comparison.report.print_title(f"GET of the same job, {_CONNECTIONS} connections")
+    await comparison.compare("get-polled", ["gateway", "envoy"], _load(GET_POLLED), cpu=1.25)
 
 
 async def _measure_post(comparison: Comparison) -> None:

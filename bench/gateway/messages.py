@@ -23,6 +23,8 @@ _ITEMS = 100
 # Stands for the id of a job and is replaced by another of the same length.
 _ID = "01999a3c-0000-7000-8000-000000000000"
 _ANY_ID = re.compile(_ID[:24].encode() + rb"[0-9]{12}")
+#: A job with this name has another id in each response.
+NEW_JOB = f"jobs/{_ID[:-1]}1"
 _TIME = 1_790_000_000
 
 #: A request that creates a job, and its body of 215 bytes.
@@ -105,15 +107,20 @@ def _progress(percent: float, downloaded_bytes: int) -> media_pb2.Progress:
     )
 
 
-class ListResponses:
-    """Serialized answers of ListJobs, of any form; making one costs some 20 µs."""
+class JobResponses:
+    """Serialized answers of GetJob, CreateJob and ListJobs; making one costs some 20 µs."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._job = job().SerializeToString()
         # A repeated message is the key of its field, its length, and its content.
         self._items = [_with_number(_serialized_item(), number) for number in range(_ITEMS)]
 
-    def serialize(self, form: ListForm, size: int) -> bytes:
+    def serialize_job(self, *, new: bool) -> bytes:
+        """Return the same job, or one with another id."""
+        return _with_number(self._job, next(self._numbers) + _ITEMS) if new else self._job
+
+    def serialize_list(self, form: ListForm, size: int) -> bytes:
         """Return a response with *size* items of one length; ids count up where items are new."""
         items = self._items[:size]
         if form == "cold":
@@ -125,7 +132,7 @@ class ListResponses:
 
 
 def with_one_id(content: bytes) -> bytes:
-    """Return JSON with the id of ``job`` in place of all ids that ListResponses has put there."""
+    """Return JSON with the id of ``job`` in place of all ids that JobResponses has put there."""
     return _ANY_ID.sub(_ID.encode(), content)
 
 

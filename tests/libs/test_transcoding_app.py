@@ -418,3 +418,17 @@ async def test_error_bodies_are_statuses() -> None:
         assert response.status in (400, 404, 405)
         assert response.json.keys() == {"code", "message", "details"}
         json.dumps(response.json)
+
+
+async def test_large_bodies_do_not_stop_other_requests() -> None:
+    """While a body of many values is parsed, the event loop goes on."""
+    body = b'{"mi":{' + b",".join(b'"k%d":1' % number for number in range(45_000)) + b"}}"
+    app = _app(CannedUpstream([b""]))
+    large = asyncio.create_task(asgi.request(app, "POST", "/v1/all", body=body))
+    turns = 0
+    while not large.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await large).status == 200
+    # Where the body is parsed on the event loop, there are five.
+    assert turns > 30

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
-from fastapi import FastAPI
+from grpc_reflection.v1alpha import reflection
 from tests.libs import lab
 
 import reelhaul_transcoding
-from reelhaul_transcoding import Transcoder
 
 _FOLDER = Path(reelhaul_transcoding.__file__).parent
 #: The modules that each requirement of the distribution provides.
@@ -62,20 +67,51 @@ def test_wheel_requires_what_it_imports(wheel) -> None:
     assert imported - {"reelhaul_transcoding"} == set().union(*_PROVIDES.values())
 
 
-async def test_transcoder_is_served_below_a_path_of_a_fastapi_application() -> None:
-    """The prefix of the mount is no part of the paths that the annotations give."""
-    app = FastAPI()
-    app.mount("/grpc", Transcoder([(lab.service(), lab.EchoUpstream())]))
+@pytest.fixture
+def echo_server() -> Iterator[str]:
+    """The address of a server with reflection, whose GetFoo answers with its request."""
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(lambda request, context: request)}
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_registered_method_handlers("lab.v1.Lab", handlers)
+    reflection.enable_server_reflection([lab.service().full_name, reflection.SERVICE_NAME], server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
 
-    @app.get("/about")
-    async def about() -> dict[str, str]:
-        return {"name": "lab"}
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lab") as client:
-        assert (await client.get("/about")).json() == {"name": "lab"}
-        response = await client.post("/grpc/v1/all/a%2Fb", json={"i32": 7})
-        assert response.json() == {"s": "a/b", "i32": 7}
-        assert (await client.post("/v1/all/a", json={})).status_code == 404
+@contextmanager
+def running_example(arguments: list[str], target: str) -> Iterator[httpx.Client]:
+    """Run an example until the block exits; yields a client of it."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=_FOLDER / "examples",
+        env={**os.environ, "TARGET": target, "PYTHONDONTWRITEBYTECODE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        url = next(match[0] for line in process.stderr if (match := re.search(r"http://[0-9.:]+", line)))
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_example_serves_any_server(echo_server) -> None:
+    """The server's annotations are found by reflection, without generated code."""
+    with running_example(["serve.py", echo_server, "0"], echo_server) as client:
+        assert client.get("/foo", params={"i": 7}).json() == {"i": 7}
+
+
+def test_example_mounts_a_server_in_a_fastapi_application(echo_server) -> None:
+    """The prefix of the mount is no part of the paths of the annotations; other routes stay FastAPI's."""
+    with running_example(["-m", "uvicorn", "mount:app", "--port", "0"], echo_server) as client:
+        assert client.get("/about").json() == {"server": echo_server}
+        assert client.get("/api/foo", params={"i": 7}).json() == {"i": 7}
+        assert client.get("/foo").status_code == 404
 
 
 def _imported_modules(source: bytes) -> set[str]:
