@@ -6,7 +6,10 @@ import re
 
 import openapi_spec_validator
 import pytest
+import referencing
 import yaml
+from jsonschema import Draft202012Validator
+from referencing.jsonschema import DRAFT202012
 from tests.gateway import document
 
 from reelhaul_gateway.transcoding import list_routes
@@ -62,6 +65,20 @@ def test_every_error_is_documented(openapi):
         expected |= {"404"} if "{" in path else set()
         expected |= {"413", "415"} if "requestBody" in operation else set()
         assert expected <= operation["responses"].keys(), path
+
+
+def test_examples_are_valid(openapi):
+    """Each example has the form that its schema requires."""
+    registry = referencing.Registry().with_resource("urn:api", DRAFT202012.create_resource(openapi))
+    count = 0
+    for operation in operations(openapi).values():
+        contents = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for media in (media for each in contents for media in each.get("content", {}).values()):
+            if "example" in media:
+                count += 1
+                schema = {"$ref": "urn:api" + media["schema"]["$ref"]}
+                Draft202012Validator(schema, registry=registry).validate(media["example"])
+    assert count >= 10
 
 
 async def test_served_as_json_and_yaml(client, openapi):
