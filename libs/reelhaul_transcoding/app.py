@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
@@ -22,15 +24,19 @@ from reelhaul_transcoding.http.asgi import (
     send_response,
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
-from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
+from reelhaul_transcoding.http.headers import accepts_trailers, combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.routing.router import Match
 from reelhaul_transcoding.routing.rules import HttpRule
 from reelhaul_transcoding.streams import Framing, StreamWriter, relay_stream, select_framing
 from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 from reelhaul_transcoding.websocket import WebSocketHandler
 
 log = logging.getLogger(__name__)
+
+# Below it, a body takes less time than the way to a thread and back can delay other requests.
+_LARGE_BODY_BYTES = 64 * 1024
 
 
 class Transcoder:
@@ -46,6 +52,8 @@ class Transcoder:
         self._options = options or Options()
         self._dispatcher = Dispatcher(services, self._options)
         self._open_streams = OpenStreams()
+        # One thread: parsing holds the GIL, so that more of them would not be faster.
+        self._large_bodies = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
         #: Writes errors in this transcoder's form, also for the host's own responses.
         self.statuses = StatusWriter(
             Encoder(),
@@ -65,6 +73,8 @@ class Transcoder:
             return
         except UpstreamError as error:
             headers = self._options.headers.to_headers(error.metadata)
+            if accepts_trailers(combine_headers(scope["headers"])):
+                headers += self._options.headers.to_headers(error.trailers, trailing=True)
             await self.statuses.send_status(send, error.status, headers)
         except TranscodingError as error:
             await self.statuses.send_error(send, error)
@@ -102,7 +112,7 @@ class Transcoder:
             receive = stream.receive
         else:
             body = await read_body(receive, headers, self._options.max_request_bytes)
-            call = self._dispatcher.build_call(match, scope, headers, body)
+            call = await self._build_call(match, scope, headers, body)
         if not match.target.binding.server_streaming:
             await self._respond_unary(match.target, call, headers, receive, send)
         elif method == "HEAD":
@@ -113,6 +123,17 @@ class Transcoder:
         else:
             await self._respond_stream(match.target, call, headers, receive, send)
 
+    async def _build_call(
+        self, match: Match[Target], scope: Scope, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Call:
+        """Return the upstream call for a request; other requests go on while a large body is parsed."""
+        if len(body) < _LARGE_BODY_BYTES:
+            return self._dispatcher.build_call(match, scope, headers, body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._large_bodies, self._dispatcher.build_call, match, scope, headers, body
+        )
+
     async def _respond_unary(
         self, target: Target, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
@@ -122,6 +143,8 @@ class Transcoder:
             body, extra = compress(body, headers, self._options.compress_from_bytes)
             status = http_status_from_metadata(response.metadata)
             extra += self._options.headers.to_headers(response.metadata)
+            # As headers: the whole response is known, and servers and proxies pass few trailers on.
+            extra += self._options.headers.to_headers(response.trailers, trailing=True)
             await send_response(send, status, extra, body, content_type=content_type)
 
     async def _respond_stream(

@@ -28,23 +28,27 @@ class Call:
     timeout: float
     #: The serialized messages of a client stream, as they arrive.
     messages: AsyncGenerator[bytes, None] | None = None
+    #: Whether the caller wants the trailing metadata of a unary call.
+    trailers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnaryResponse:
-    """A serialized message and its initial metadata."""
+    """A serialized message, its initial metadata, and the trailing metadata if the call wants them."""
 
     message: bytes
     metadata: Metadata = ()
+    trailers: Metadata = ()
 
 
 class UpstreamError(Exception):
     """The call ended with a status other than OK."""
 
-    def __init__(self, status: status_pb2.Status, metadata: Metadata = ()) -> None:
+    def __init__(self, status: status_pb2.Status, metadata: Metadata = (), trailers: Metadata = ()) -> None:
         super().__init__(status.message)
         self.status = status
         self.metadata = metadata
+        self.trailers = trailers
 
 
 class Upstream(Protocol):
@@ -72,7 +76,8 @@ class GrpcUpstream:
             else:
                 async with _uploading(rpc, call.messages):
                     message = await rpc
-            return UnaryResponse(message, await rpc.initial_metadata())
+            trailers = await rpc.trailing_metadata() if call.trailers else ()
+            return UnaryResponse(message, await rpc.initial_metadata(), trailers)
         except aio.AioRpcError as error:
             _raise_upstream_error(error)
 
@@ -171,4 +176,5 @@ def _raise_upstream_error(error: aio.AioRpcError) -> NoReturn:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             detailed = status_pb2.Status.FromString(value)
             status = detailed if detailed.code == code else status
-    raise UpstreamError(status, tuple(error.initial_metadata() or ())) from error
+    trailers = tuple(error.trailing_metadata() or ())
+    raise UpstreamError(status, tuple(error.initial_metadata() or ()), trailers) from error

@@ -141,7 +141,7 @@ async def test_concurrent_reads_share_transactions(database: Database):
     """A hundred concurrent reads need few batches; each gets its own result, of every acknowledged write."""
     batches = list[int]()
 
-    def read(connection: Connection, /, arguments: Sequence[int]) -> Sequence[int]:
+    def read(connection: Connection, arguments: Sequence[int]) -> Sequence[int]:
         batches.append(len(arguments))
         return [argument + len(_words(connection)) for argument in arguments]
 
@@ -158,7 +158,7 @@ async def test_read_that_begins_during_a_batch(database: Database):
     """A read that begins while a batch runs sees what was written before it, though the batch does not."""
     loop, begun, written = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def read(connection: Connection, /, arguments: Sequence[str]) -> Sequence[int]:
+    def read(connection: Connection, arguments: Sequence[str]) -> Sequence[int]:
         found = len(_words(connection))
         if "first" in arguments:
             loop.call_soon_threadsafe(begun.set)
@@ -176,7 +176,7 @@ async def test_read_that_begins_during_a_batch(database: Database):
 async def test_failed_and_cancelled_batched_reads(database: Database):
     """A batch that fails fails its reads only; a caller that is cancelled takes nobody with it."""
 
-    def read(connection: Connection, /, arguments: Sequence[str]) -> Sequence[str]:
+    def read(connection: Connection, arguments: Sequence[str]) -> Sequence[str]:
         if "bad" in arguments:
             raise ValueError("bad")
         return arguments
@@ -189,6 +189,25 @@ async def test_failed_and_cancelled_batched_reads(database: Database):
     cancelled.cancel()
     assert await patient == "patient"
     assert await database.read_batched(read, "later") == "later"
+
+
+async def test_equal_scans_share_a_run(database: Database):
+    """Equal scans that wait at the same time run once, other scans for themselves."""
+    runs = list[str]()
+
+    def scan(word: str):
+        def op(connection: Connection) -> str:
+            runs.append(word)
+            return word
+
+        return op
+
+    words = ["a", "b"] * 20
+    results = await asyncio.gather(*(database.scan_shared(word, scan(word)) for word in words))
+    assert results == words
+    assert sorted(runs) == ["a", "b"]
+    assert await database.scan_shared("a", scan("a")) == "a"
+    assert sorted(runs) == ["a", "a", "b"]
 
 
 async def test_reads_cannot_write(database: Database):

@@ -7,6 +7,7 @@ import json
 import os
 from urllib.parse import quote
 
+import grpc
 import pytest
 from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
@@ -20,7 +21,7 @@ from reelhaul_transcoding.errors import ErrorKind, FieldError
 from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
-from reelhaul_transcoding.upstream import UnaryResponse
+from reelhaul_transcoding.upstream import GrpcUpstream, UnaryResponse
 
 JSON = {"content-type": "application/json"}
 
@@ -260,6 +261,31 @@ async def test_response_metadata() -> None:
     assert not any("grpc-status" in name for name in response.headers)
 
 
+async def test_trailing_metadata_on_request() -> None:
+    """A client that sends TE: trailers gets it as headers, of successes and of failures; others do not."""
+
+    async def get(request, context):
+        context.set_trailing_metadata([("cost", "3"), ("x-bin", b"\x01"), ("cost", "4")])
+        if not request:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "none")
+        return request
+
+    server = grpc.aio.server()
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(get)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lab.v1.Lab", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        app = _app(GrpcUpstream(channel))
+        for url, status in (("/foo?i=1", 200), ("/foo", 404)):
+            response = await asgi.request(app, "GET", url, headers={"te": "trailers"})
+            assert (response.status, response.headers["grpc-trailer-cost"]) == (status, "4")
+            assert response.headers["grpc-trailer-x-bin"] == "AQ=="
+            response = await asgi.request(app, "GET", url)
+            assert not any("trailer" in name for name in response.headers)
+    await server.stop(None)
+
+
 async def test_upstream_selects_no_content() -> None:
     """A 204 has neither a body nor its headers (RFC 9110)."""
 
@@ -418,3 +444,17 @@ async def test_error_bodies_are_statuses() -> None:
         assert response.status in (400, 404, 405)
         assert response.json.keys() == {"code", "message", "details"}
         json.dumps(response.json)
+
+
+async def test_large_bodies_do_not_stop_other_requests() -> None:
+    """While a body of many values is parsed, the event loop goes on."""
+    body = b'{"mi":{' + b",".join(b'"k%d":1' % number for number in range(45_000)) + b"}}"
+    app = _app(CannedUpstream([b""]))
+    large = asyncio.create_task(asgi.request(app, "POST", "/v1/all", body=body))
+    turns = 0
+    while not large.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await large).status == 200
+    # Where the body is parsed on the event loop, there are five.
+    assert turns > 30

@@ -233,6 +233,7 @@ def test_any_of_a_well_known_type() -> None:
     ("text", "field"),
     [
         ('{"s":"a","s":"b"}', ""),
+        ('{"i64":-9223372036854775809}', "i64"),
         ('{"customJson":"a"}', "customJson"),
         ('{"cusTom":"a","custom_json":"b"}', "custom_json"),
         ('{"sub":{"child":{"id":"x"}}}', "sub.child.id"),
@@ -270,3 +271,15 @@ def test_long_names_are_cut_in_errors() -> None:
     with pytest.raises(TranscodingError) as failure:
         Decoder().compile(ALL.DESCRIPTOR)(ALL(), {"m": {"k" * 100_000: 1}}, "")
     assert len(failure.value.message) < 1000
+
+
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(2**63) - 513, 2**63, 2**64, 10**30])
+def test_integers_beyond_64_bits_are_rejected(number, padding) -> None:
+    """None is rounded into the range, in large bodies neither."""
+    decode = Decoder().compile(ALL.DESCRIPTOR)
+    with pytest.raises(TranscodingError, match="between"):
+        decode(ALL(), parse_json(b'{"i64":%d}' % number + b" " * padding), "")
+    message = ALL()
+    decode(message, parse_json(b'{"i64":%d,"u64":%d}' % (-(2**63), 2**64 - 1) + b" " * padding), "")
+    assert (message.i64, message.u64) == (-(2**63), 2**64 - 1)

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import gzip
 import ipaddress
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -439,6 +440,8 @@ def _measure(case: Case, units: int) -> float:
         b'{"a": "' + b'\\"[\\\\' * 1000 + b'"}',
         b"[" * 100 + b"]" * 100,
         b"[" + b"[]," * 10_000 + b"[]]",
+        b'["\\ud83d\\ude00", "\\\\ud83d"]',
+        b'{"a" : ":", "b" : {"\\"" : ":\\":", "c": []}}',
         b'{"a": "b\\u00e4", "c": [{"d": 1}, {"d": 1}]}',
         b"[" + b"0," * 99_998 + b"0]",
         b'["' + b'[,\\"' * 200_000 + b'", ' + b'"[\\\\",' * 40_000 + b"0]",
@@ -446,9 +449,10 @@ def _measure(case: Case, units: int) -> float:
         b'{"' + b"{" * (64 * 1024 - 3) + b'\\"": "' + b"," * 200_000 + b'"}',
     ],
 )
-def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+def test_valid_json_beside_the_limits_is_accepted(text: bytes, padding: int) -> None:
     """Brackets in strings do not count, and neither do those that are closed again."""
-    parse_json(text)
+    assert parse_json(text + b" " * padding) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -461,15 +465,23 @@ def test_valid_json_beside_the_limits_is_accepted(text: bytes) -> None:
         (b"[" + b"0," * 100_000 + b"0]", "more than 100000 values"),
         (b'["' + b'[,\\"' * 100_000 + b'",' + b'"[\\\\",' * 100_000 + b"0]", "more than 100000 values"),
         (b"[" * 1_000_000, "more than 100000 values"),
-        (b"[" * 90_000, "nested deeper"),
-        (b'{"b": 1, "a": 1, "b": 2}', 'duplicate name "b"'),
+        (b"[" * 500 + b"]" * 500, "nested deeper"),
+        (b"[" * 90_000, "nested deeper|depth limit"),
+        (b'{"b": 1, "a": 1, "b": 2}', "duplicate name"),
+        (b'[{"a": {"b": "\\": ,:"}, "\\u0061": 1}]', "duplicate name"),
+        (b'["\\ud800"]', "surrogate"),
+        (b'{"\\udc00": 1}', "surrogate"),
+        (b"[NaN]", "not JSON"),
+        (b"[1] [2]", "not JSON"),
+        (b'["\xff"]', "UTF-8"),
         (b"]" * 200 + b"[" * 101, "not JSON"),
     ],
 )
-def test_invalid_json_beside_the_limits_is_rejected(text: bytes, message: str) -> None:
-    """Deeper nesting and repeated names are still rejected, whatever strings stand before them."""
+@pytest.mark.parametrize("padding", [0, 64 * 1024])
+def test_invalid_json_beside_the_limits_is_rejected(text: bytes, message: str, padding: int) -> None:
+    """Deeper nesting and repeated names are still rejected, in large text as in small."""
     with pytest.raises(FieldError, match=message):
-        parse_json(text)
+        parse_json(text + b" " * padding)
 
 
 @pytest.mark.parametrize("number", ["1", "1.", "1.5", ".5", "-1.5e3", "+0.5E-7"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
+from reelhaul_runtime.batches import Batches
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.sql import engines
 from reelhaul_runtime.sql.writer import BatchFunction, Writer
@@ -21,17 +21,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class ReadFunction(Protocol):
-    """Runs the reads with these arguments as one batch; returns one result each, in order."""
-
-    def __call__(self, connection: Connection, /, arguments: Sequence[Any]) -> Sequence[Any]: ...
+#: Runs the reads with these arguments as one batch; returns one result each, in order.
+ReadFunction = Callable[[Connection, Sequence[Any]], Sequence[Any]]
 
 
 _READERS = 4
 # Few: scans of many rows must leave a processor to the others.
 _SCANNERS = 2
 _SCAN_SECONDS = 15.0
-_MAX_BATCHED_READS = 64
 # Each takes all writes that wait: with more threads fewer writes share a commit.
 _POSTGRESQL_WRITERS = 2
 
@@ -63,9 +60,7 @@ class Database:
         self._read_engine = read_engine
         self._readers = readers
         self._scanners = scanners
-        #: Arguments and futures of the reads that wait for each function whose batches run now.
-        self._waiting_reads: dict[ReadFunction, list[tuple[Any, asyncio.Future[Any]]]] = {}
-        self._batch_tasks = set[asyncio.Task[None]]()
+        self._batches = Batches()
 
     @classmethod
     @asynccontextmanager
@@ -130,38 +125,11 @@ class Database:
 
         Reads that begin while a batch runs wait for the next: one thread and one transaction serve many.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting_reads.get(batch_function)
-        if waiting is None:
-            self._waiting_reads[batch_function] = [(argument, future)]
-            task = asyncio.create_task(self._read_batches(batch_function))
-            self._batch_tasks.add(task)
-            task.add_done_callback(self._batch_tasks.discard)
-        else:
-            waiting.append((argument, future))
-        return await future
 
-    async def _read_batches(self, batch_function: ReadFunction) -> None:
-        """Read what waits for *batch_function*, until nothing does."""
-        waiting = self._waiting_reads[batch_function]
-        while waiting:
-            batch = waiting[:_MAX_BATCHED_READS]
-            del waiting[: len(batch)]
-            op = partial(batch_function, arguments=[argument for argument, _ in batch])
-            futures = [future for _, future in batch]
-            try:
-                for future, result in zip(futures, await self.read(op), strict=True):
-                    if not future.done():
-                        future.set_result(result)
-            except Exception as error:
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
-            finally:
-                # Of a batch that is cancelled with its event loop.
-                for future in futures:
-                    future.cancel()
-        del self._waiting_reads[batch_function]
+        async def run(arguments: Sequence[Any]) -> Sequence[Any]:
+            return await self.read(lambda connection: batch_function(connection, arguments))
+
+        return await self._batches.call(batch_function, argument, run)
 
     async def scan(self, op: Callable[[Connection], T], *, seconds: float = _SCAN_SECONDS) -> T:
         """Like ``read``, for queries over many rows: they delay other scans, but no reads.
@@ -181,6 +149,18 @@ class Database:
         except Exception as error:
             self._raise_if_unavailable(error)
             raise
+
+    async def scan_shared(self, key: Hashable, op: Callable[[Connection], T]) -> T:
+        """Like ``scan``, with one run of *op* for all calls of *key* that wait at the same time.
+
+        Calls that begin while one runs wait for the next. *op* is the same for all calls of *key*.
+        """
+
+        async def run(arguments: Sequence[None]) -> Sequence[T]:
+            return [await self.scan(op)] * len(arguments)
+
+        result: T = await self._batches.call(key, None, run)
+        return result
 
     async def ping(self) -> None:
         """Return if the database answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -48,6 +49,7 @@ class Decoder:
         self._ignore_unknown_fields = ignore_unknown_fields
         self._scalar_parser = partial(scalar_parser, case_insensitive_enums=case_insensitive_enums)
         self._setters: dict[str, _Setter] = {}
+        self._lock = Lock()
         self._well_known: dict[str, _Setter] = {
             "google.protobuf.Any": self._set_any,
             "google.protobuf.Duration": _set_duration,
@@ -157,7 +159,10 @@ class Decoder:
             if content.keys() != {"value"}:
                 raise InvalidValue("must have its content in value")
             content = content["value"]
-        self._compile(message_type)(inner, content)
+        # Large bodies are decoded in a thread, and a setter is registered before it is complete.
+        with self._lock:
+            set_inner = self._compile(message_type)
+        set_inner(inner, content)
         message.type_url = url
         message.value = inner.SerializeToString()
 

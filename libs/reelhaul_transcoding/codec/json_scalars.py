@@ -27,6 +27,8 @@ class InvalidValue(ValueError):
 
 _INT = re.compile(r"-?(?:0|[1-9]\d{0,30})", re.ASCII)
 _MAX_LISTED_NAMES = 20
+# What orjson makes of every integer somewhat below the minimum of an int64.
+_INEXACT_MINIMUM = -(2.0**63)
 
 
 def scalar_parser(field: FieldDescriptor, *, case_insensitive_enums: bool = False) -> JsonParser:
@@ -63,6 +65,8 @@ def _int_parser(minimum: int, maximum: int) -> JsonParser:
             is_int_string = isinstance(value, str) and _INT.fullmatch(value) is not None
             if not is_int_string and not (isinstance(value, float) and value.is_integer()):
                 raise InvalidValue("must be an integer")
+            if value == _INEXACT_MINIMUM:
+                raise InvalidValue(f"must be between {minimum} and {maximum}, without a fraction or exponent")
             value = int(value)
         if minimum <= value <= maximum:
             return int(value)

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.rpc import status_pb2
 
 from reelhaul_transcoding.binding.field_path import contains_path, resolve_field_path
 from reelhaul_transcoding.binding.request_body import HTTP_BODY
@@ -91,7 +90,7 @@ class Operations:
 
     def error_content(self) -> Object:
         """Return the content of every error: google.rpc.Status."""
-        return {"application/json": {"schema": self._schemas.message(status_pb2.Status.DESCRIPTOR)}}
+        return {"application/json": {"schema": self._schemas.error()}}
 
     def _id(self, rule: HttpRule) -> str:
         """Return getJob for GetJob; for its second route getJob2, for another service's jobServiceGetJob."""
@@ -223,11 +222,10 @@ class Operations:
         if output_type.full_name == HTTP_BODY:
             return {"200": {"description": "The content.", "content": {"*/*": {}}}}
         message = self._schemas.message(output_type)
-        status = self._schemas.message(status_pb2.Status.DESCRIPTOR)
         line: Object = {
             "type": "object",
             "description": "One line. A line with `error` is the last one, of a stream that failed.",
-            "properties": {"result": message, "error": status},
+            "properties": {"result": message, "error": self._schemas.error()},
         }
         content: Object = {
             "application/x-ndjson": {"schema": line},

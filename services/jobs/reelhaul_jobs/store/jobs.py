@@ -167,7 +167,10 @@ class SqlJobStore:
         return cast("Page[Job]", await self.list_page_or_kept(query, find_nothing))
 
     async def list_page_or_kept(self, query: Query, find_kept: FindKept) -> Page[Job | KeptJob]:
-        return await self._database.scan(lambda connection: listing.list_page(connection, query, find_kept))
+        # Lists are polled: many ask for the same page.
+        return await self._database.scan_shared(
+            (query, find_kept), lambda connection: listing.list_page(connection, query, find_kept)
+        )
 
     async def summarize(self, query: CountQuery) -> Summary:
         return await self._database.scan(lambda connection: summary.summarize(connection, query))

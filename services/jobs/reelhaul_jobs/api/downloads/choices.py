@@ -49,6 +49,10 @@ CHAPTERS = {"embed": FormatSpec.EMBED, "split": FormatSpec.SPLIT}
 SPONSORBLOCK = {"mark": FormatSpec.SponsorBlock.MARK, "remove": FormatSpec.SponsorBlock.REMOVE}
 LIVE = {"refuse": FormatSpec.Live.REFUSE, "wait": FormatSpec.Live.WAIT, "record": FormatSpec.Live.RECORD}
 PRIORITIES = {"low": Job.LOW, "normal": Job.NORMAL, "high": Job.HIGH}
+#: The words of what jobs have, by value.
+CONTAINER_WORDS = {value: word for word, value in CONTAINERS.items()}
+AUDIO_FORMAT_WORDS = {value: word for word, value in AUDIO_FORMATS.items()}
+PRIORITY_WORDS: Mapping[int, str] = {value: word for word, value in PRIORITIES.items()}
 #: Order of a list -> whether it is descending by create_time.
 ORDERS = {"newest": True, "oldest": False}
 
@@ -61,8 +65,3 @@ def parse_choice(word: str, choices: Mapping[str, V], field: str, violations: Fi
         violations.add(field, f"{word[:40]!r} is none of {', '.join(choices)}")
         return None
     return choices[word]
-
-
-def word_for(value: object, choices: Mapping[str, object]) -> str:
-    """Return the word that stands for *value*; empty where there is none."""
-    return next((word for word, meaning in choices.items() if meaning == value), "")

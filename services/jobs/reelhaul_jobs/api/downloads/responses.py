@@ -42,7 +42,7 @@ def download(view: JobView) -> download_pb2.Download:
         attempts=job.charged,
         wait_reason=wait_reason_name(view.wait),
         position=view.wait.position if view.wait else 0,
-        priority=choices.word_for(job.priority, choices.PRIORITIES),
+        priority=choices.PRIORITY_WORDS.get(job.priority, ""),
         labels=job.labels,
         batch_id=job.batch_id,
         job_count=job.expansion.job_count if job.expansion else 0,
@@ -152,9 +152,9 @@ def requested_quality(spec: FormatSpec) -> str:
 
 def requested_format(spec: FormatSpec) -> str:
     """Return the word for the format that *spec* asks for; empty where it leaves that open."""
-    return choices.word_for(spec.container, choices.CONTAINERS) or choices.word_for(
-        spec.audio.format, choices.AUDIO_FORMATS
-    )
+    if word := choices.CONTAINER_WORDS.get(spec.container):
+        return word
+    return choices.AUDIO_FORMAT_WORDS.get(spec.audio.format, "")
 
 
 def quality_of(width: int, height: int) -> str:
