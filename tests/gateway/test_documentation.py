@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import openapi_spec_validator
@@ -65,6 +66,48 @@ def test_every_error_is_documented(openapi):
         expected |= {"404"} if "{" in path else set()
         expected |= {"413", "415"} if "requestBody" in operation else set()
         assert expected <= operation["responses"].keys(), path
+
+
+@pytest.mark.parametrize(
+    ("schema", "field", "expected"),
+    [
+        ("CreateDownloadRequest", "max_fps", {"minimum": 0, "maximum": 240}),
+        ("CreateDownloadRequest", "hdr", {"enum": ["prefer", "require", "avoid"]}),
+        ("CreateDownloadRequest", "quality", {"enum": lambda words: words[-1] == "worst"}),
+        ("CreateDownloadRequest", "min_quality", {"enum": lambda words: words[-1] == "144p"}),
+        ("CreateDownloadRequest", "audio_language", {"enum": None}),
+        ("CancelJobRequest", "reason", {"maxLength": 500}),
+        ("Download", "progress_percent", {"minimum": 0, "maximum": 100}),
+        ("Download", "priority", {"enum": None}),
+        ("Job", "state", {"readOnly": True}),
+        ("Job", "labels", {"readOnly": None}),
+    ],
+)
+def test_bounds(openapi, schema, field, expected):
+    """Bounds and words in comments are keywords of the schema; a word in a sentence is not."""
+    found = openapi["components"]["schemas"][schema]["properties"][field]
+    for keyword, value in expected.items():
+        if callable(value):
+            assert value(found[keyword])
+        else:
+            assert found.get(keyword) == value
+
+
+def test_reasons(openapi):
+    """Reasons are at their status, with the method's note; failures of a job are no errors of a call."""
+
+    def described(path, status):
+        response = openapi["paths"][path]["post"]["responses"][status]
+        name = response.get("$ref", "").rpartition("/")[2]
+        return (openapi["components"]["responses"][name] if name else response)["description"]
+
+    assert "`QUOTA_EXCEEDED`" in described("/v1/jobs", "429")
+    assert "`MEDIA_NOT_FOUND`" in described("/api/v1/download", "404")
+    assert "Here: job_id taken." in described("/v1/jobs", "409")
+    assert "`URL_INVALID`" in described("/api/v1/batch", "400")
+    assert "RECORDING_LOST" not in json.dumps(
+        openapi["paths"]["/v1/jobs/{job}:stopRecording"]["post"]["responses"]
+    )
 
 
 def test_examples_are_valid(openapi):

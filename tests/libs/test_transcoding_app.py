@@ -7,6 +7,7 @@ import json
 import os
 from urllib.parse import quote
 
+import grpc
 import pytest
 from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
@@ -20,7 +21,7 @@ from reelhaul_transcoding.errors import ErrorKind, FieldError
 from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
-from reelhaul_transcoding.upstream import UnaryResponse
+from reelhaul_transcoding.upstream import GrpcUpstream, UnaryResponse
 
 JSON = {"content-type": "application/json"}
 
@@ -258,6 +259,52 @@ async def test_response_metadata() -> None:
     assert response.headers["location"] == "/v1/x"
     assert response.headers["grpc-metadata-color"] == "red"
     assert not any("grpc-status" in name for name in response.headers)
+
+
+async def test_trailing_metadata_on_request() -> None:
+    """A client that sends TE: trailers gets it as headers, of successes and of failures; others do not."""
+
+    async def get(request, context):
+        context.set_trailing_metadata([("cost", "3"), ("x-bin", b"\x01"), ("cost", "4")])
+        if not request:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "none")
+        return request
+
+    server = grpc.aio.server()
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(get)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lab.v1.Lab", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        app = _app(GrpcUpstream(channel))
+        for url, status in (("/foo?i=1", 200), ("/foo", 404)):
+            response = await asgi.request(app, "GET", url, headers={"te": "trailers"})
+            assert (response.status, response.headers["grpc-trailer-cost"]) == (status, "4")
+            assert response.headers["grpc-trailer-x-bin"] == "AQ=="
+            response = await asgi.request(app, "GET", url)
+            assert not any("trailer" in name for name in response.headers)
+    await server.stop(None)
+
+
+async def test_messages_beyond_the_limits_of_grpc() -> None:
+    """A response that the channel does not accept is 502, and a request that the service does not, 413."""
+
+    async def get(request, context):
+        return request * 100
+
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 100)])
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(get)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lab.v1.Lab", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.max_receive_message_length", 100)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        app = _app(GrpcUpstream(channel))
+        for url, status in (("/foo", 200), ("/foo?i=70000", 502), (f"/foo?resume_token={'x' * 99}", 413)):
+            response = await asgi.request(app, "GET", url)
+            assert response.status == status, response
+        assert "larger" in response.json["message"]
+    await server.stop(None)
 
 
 async def test_upstream_selects_no_content() -> None:

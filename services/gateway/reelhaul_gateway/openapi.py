@@ -70,6 +70,12 @@ _CREDENTIAL_REASONS = (
     "ADDRESS_FORBIDDEN",
     "RATE_LIMIT_EXCEEDED",
 )
+# A sentence that only lists reasons: they have their own places in the document, with their notes, e.g.
+# "QUOTA_EXCEEDED (watches)".
+_LISTED_ERRORS = re.compile(
+    r"\s*\bErrors:\s+[A-Z_]+(?:\s+\([^()]*\))?(?:,\s+[A-Z_]+(?:\s+\([^()]*\))?)*\.(?=\s|$)"
+)
+_NOTE = re.compile(r"\b([A-Z]+(?:_[A-Z]+)+)\s+\(([^()]*)\)")
 _NOT_FOUND = "RESOURCE_NOT_FOUND"
 _JOB_ONLY = "(Job.error only)"
 
@@ -87,7 +93,7 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
         transcoder,
         DocumentOptions(
             info={**written["info"], "version": importlib.metadata.version("reelhaul")},
-            comments=comments,
+            comments={name: _LISTED_ERRORS.sub("", text) for name, text in comments.items()},
             tag=lambda service: tags[service.name]["name"],
             tags=list(tags.values()),
             note=_note,
@@ -205,10 +211,11 @@ class _Reasons:
         if not _is_implemented(method):
             names.add("METHOD_UNSUPPORTED")
         names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
+        notes = dict(_NOTE.findall(" ".join(self._comments.get(method.full_name, "").split())))
         return [
-            ErrorCase(_http_status(name), name, description)
-            for name, description in self._descriptions.items()
-            if name in names and _JOB_ONLY not in description
+            ErrorCase(_http_status(name), name, f"{text} Here: {notes[name]}." if name in notes else text)
+            for name, text in self._descriptions.items()
+            if name in names and _JOB_ONLY not in text
         ]
 
     def _of_method(self, method: MethodDescriptor) -> set[str]:
