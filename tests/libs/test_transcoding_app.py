@@ -286,6 +286,27 @@ async def test_trailing_metadata_on_request() -> None:
     await server.stop(None)
 
 
+async def test_messages_beyond_the_limits_of_grpc() -> None:
+    """A response that the channel does not accept is 502, and a request that the service does not, 413."""
+
+    async def get(request, context):
+        return request * 100
+
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 100)])
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(get)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lab.v1.Lab", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.max_receive_message_length", 100)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        app = _app(GrpcUpstream(channel))
+        for url, status in (("/foo", 200), ("/foo?i=70000", 502), (f"/foo?resume_token={'x' * 99}", 413)):
+            response = await asgi.request(app, "GET", url)
+            assert response.status == status, response
+        assert "larger" in response.json["message"]
+    await server.stop(None)
+
+
 async def test_upstream_selects_no_content() -> None:
     """A 204 has neither a body nor its headers (RFC 9110)."""
 
