@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import grpc
 import pytest
-from google.api import httpbody_pb2
+from google.api import http_pb2, httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tests.libs import asgi, lab
@@ -200,6 +200,20 @@ async def test_enum_words(word, accepted) -> None:
         assert [response.json["rc"] for response in responses] == [["RED"]] * 2
     strict = await asgi.request(_app(EchoUpstream()), "POST", "/v1/all", body=body, headers=JSON)
     assert (strict.status == 200) == (word == "RED")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{}", 200), (b'{"ts":"2020-01-01T00:00:00Z"}', 200), (b'{"ts":"2021-01-01T00:00:00Z"}', 400)],
+)
+async def test_path_and_body_must_not_differ_in_a_time(body, status) -> None:
+    """A well-known type in the path is compared by value."""
+    rule = http_pb2.HttpRule(selector="lab.v1.Lab.PostAll", post="/v2/{ts}", body="*")
+    app = _app(EchoUpstream(), http=http_pb2.Http(rules=[rule]))
+    response = await asgi.request(app, "POST", "/v2/2020-01-01T00:00:00Z", body=body, headers=JSON)
+    assert response.status == status
+    if status == 200:
+        assert response.json == {"ts": "2020-01-01T00:00:00Z"}
 
 
 async def test_unbound_body_is_rejected() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -184,9 +185,11 @@ class Binding:
 
     def _bind_variable(self, request: Any, path: FieldPath, text: str) -> None:
         before = path.get(request) if self._rule.body else None
-        was_set = bool(before) if path.field.message_type is None else False
+        if path.field.message_type is not None and before is not None:
+            # The message itself is changed below; one that is empty may also be absent.
+            before = copy.deepcopy(before) if before.ByteSize() else None
         path.set(request, [text])
-        if was_set and self._options.reject_conflicts and before != path.get(request):
+        if before and self._options.reject_conflicts and before != path.get(request):
             raise FieldError(path.name, "differs between the path and the body")
 
     def _bind_header(self, request: Any, path: FieldPath, header: str, text: str) -> None:
