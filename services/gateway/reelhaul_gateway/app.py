@@ -73,7 +73,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
-        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
+        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
         with_middleware = partial(
             RequestMiddleware,
