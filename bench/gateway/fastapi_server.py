@@ -9,9 +9,9 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 
-from bench.gateway.messages import CREATE_FIELDS, as_json, job
+from bench.gateway.messages import CREATE_FIELDS, FIRST, job_as_json
 
-_JOB = as_json(job())
+_JOB = job_as_json(FIRST)
 
 
 def _model(name: str, value: dict[str, Any]) -> type[BaseModel]:

@@ -10,17 +10,18 @@ from typing import cast
 import uvloop
 
 from bench.gateway.http2_server import Handler, Http2Connection, Stream
-from bench.gateway.messages import NEW_JOB, JobResponses, ListForm, event
+from bench.gateway.messages import FIRST, NEW, JobResponses, ListForm, event, job_name, serialize_job
 from reelhaul.jobs.v1.job_service_pb2 import DESCRIPTOR, ListJobsRequest
 
 _EVENT_SECONDS = 0.1
+_NEW_NAME = job_name(NEW).encode()
 
 
 class CannedJobService:
     """Answers of JobService."""
 
     def __init__(self) -> None:
-        self._responses = JobResponses()
+        self._responses, self._first_job = JobResponses(), serialize_job(FIRST)
         self._watchers = 0
 
     def handlers(self) -> dict[str, Handler]:
@@ -35,17 +36,18 @@ class CannedJobService:
         return {f"/{name}/{method}": handler for method, handler in handlers.items()}
 
     def _get_job(self, connection: Http2Connection, stream: Stream, content: bytes) -> None:
-        message = self._responses.serialize_job(new=NEW_JOB.encode() in content)
-        connection.send(stream, message, last=True)
+        """Answer with the job of the name, or with one that differs from all before if that is NEW."""
+        new = _NEW_NAME in content
+        connection.send(stream, self._responses.new_job() if new else self._first_job, last=True)
 
     def _create_job(self, connection: Http2Connection, stream: Stream, _request: bytes) -> None:
-        connection.send(stream, self._responses.serialize_job(new=True), last=True)
+        connection.send(stream, self._responses.new_job(), last=True)
 
     def _list_jobs(self, connection: Http2Connection, stream: Stream, content: bytes) -> None:
         """Answer with as many jobs as requested, in the form that the page token names."""
         request = ListJobsRequest.FromString(content)
         form = cast(ListForm, request.page_token or "polled")
-        connection.send(stream, self._responses.serialize_list(form, request.page_size), last=True)
+        connection.send(stream, self._responses.list_jobs(form, request.page_size), last=True)
 
     def _watch_job(self, connection: Http2Connection, stream: Stream, _request: bytes) -> None:
         """Send ten events a second until cancelled. The watchers' events are spread over the interval."""

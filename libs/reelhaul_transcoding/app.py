@@ -24,7 +24,7 @@ from reelhaul_transcoding.http.asgi import (
     send_response,
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
-from reelhaul_transcoding.http.headers import combine_headers, http_status_from_metadata
+from reelhaul_transcoding.http.headers import accepts_trailers, combine_headers, http_status_from_metadata
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.router import Match
@@ -73,6 +73,8 @@ class Transcoder:
             return
         except UpstreamError as error:
             headers = self._options.headers.to_headers(error.metadata)
+            if accepts_trailers(combine_headers(scope["headers"])):
+                headers += self._options.headers.to_headers(error.trailers, trailing=True)
             await self.statuses.send_status(send, error.status, headers)
         except TranscodingError as error:
             await self.statuses.send_error(send, error)
@@ -141,6 +143,8 @@ class Transcoder:
             body, extra = compress(body, headers, self._options.compress_from_bytes)
             status = http_status_from_metadata(response.metadata)
             extra += self._options.headers.to_headers(response.metadata)
+            # As headers: the whole response is known, and servers and proxies pass few trailers on.
+            extra += self._options.headers.to_headers(response.trailers, trailing=True)
             await send_response(send, status, extra, body, content_type=content_type)
 
     async def _respond_stream(

@@ -15,7 +15,7 @@ from reelhaul_transcoding.codec.encoder import Encoder
 from reelhaul_transcoding.codec.fragments import FragmentCache
 from reelhaul_transcoding.errors import FieldError, MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Scope
-from reelhaul_transcoding.http.headers import parse_grpc_timeout
+from reelhaul_transcoding.http.headers import accepts_trailers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.percent import Unescape
 from reelhaul_transcoding.routing.router import Match, Router
@@ -41,7 +41,7 @@ class Dispatcher:
         self._options = options
         fully_decode = options.http is not None and options.http.fully_decode_reserved_expansion
         unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH if fully_decode else options.unescape
-        self._router: Router[Target] = Router(unescape)
+        self._router: Router[Target] = Router(unescape, ignore_trailing_slash=options.ignore_trailing_slash)
         fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
         encoders = {
             emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
@@ -88,6 +88,7 @@ class Dispatcher:
             binding.build_request(match.variables, scope["query_string"], headers, body),
             self._options.headers.to_metadata(scope["headers"]),
             _timeout(headers, binding.max_timeout),
+            trailers=accepts_trailers(headers),
         )
 
     def build_stream_call(
@@ -105,6 +106,7 @@ class Dispatcher:
             self._options.headers.to_metadata(scope["headers"]),
             _timeout(headers, binding.max_timeout),
             binding.build_stream(match.variables, scope["query_string"], headers, chunks),
+            accepts_trailers(headers),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
+from reelhaul_transcoding.errors import RequestTooLarge, ResponseTooLarge
 from reelhaul_transcoding.http.headers import Metadata
 
+# The words of gRPC's C core.
+_TOO_LARGE = re.compile(r"\b(CLIENT|SERVER): Received message larger than max")
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -28,23 +32,27 @@ class Call:
     timeout: float
     #: The serialized messages of a client stream, as they arrive.
     messages: AsyncGenerator[bytes, None] | None = None
+    #: Whether the caller wants the trailing metadata of a unary call.
+    trailers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnaryResponse:
-    """A serialized message and its initial metadata."""
+    """A serialized message, its initial metadata, and the trailing metadata if the call wants them."""
 
     message: bytes
     metadata: Metadata = ()
+    trailers: Metadata = ()
 
 
 class UpstreamError(Exception):
     """The call ended with a status other than OK."""
 
-    def __init__(self, status: status_pb2.Status, metadata: Metadata = ()) -> None:
+    def __init__(self, status: status_pb2.Status, metadata: Metadata = (), trailers: Metadata = ()) -> None:
         super().__init__(status.message)
         self.status = status
         self.metadata = metadata
+        self.trailers = trailers
 
 
 class Upstream(Protocol):
@@ -72,7 +80,8 @@ class GrpcUpstream:
             else:
                 async with _uploading(rpc, call.messages):
                     message = await rpc
-            return UnaryResponse(message, await rpc.initial_metadata())
+            trailers = await rpc.trailing_metadata() if call.trailers else ()
+            return UnaryResponse(message, await rpc.initial_metadata(), trailers)
         except aio.AioRpcError as error:
             _raise_upstream_error(error)
 
@@ -164,11 +173,17 @@ async def _upload(rpc: Any, messages: AsyncGenerator[bytes, None]) -> None:
 
 
 def _raise_upstream_error(error: aio.AioRpcError) -> NoReturn:
-    """Raise *error* as UpstreamError, with the details of grpc-status-details-bin if present."""
+    """Raise *error* as UpstreamError, with the details of grpc-status-details-bin if present.
+
+    Raises RequestTooLarge or ResponseTooLarge at a limit of gRPC, which has no code of its own for that.
+    """
     code = error.code().value[0]
+    if code == code_pb2.RESOURCE_EXHAUSTED and (too_large := _TOO_LARGE.search(error.details() or "")):
+        raise (ResponseTooLarge if too_large[1] == "CLIENT" else RequestTooLarge) from error
     status = status_pb2.Status(code=code, message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             detailed = status_pb2.Status.FromString(value)
             status = detailed if detailed.code == code else status
-    raise UpstreamError(status, tuple(error.initial_metadata() or ())) from error
+    trailers = tuple(error.trailing_metadata() or ())
+    raise UpstreamError(status, tuple(error.initial_metadata() or ()), trailers) from error

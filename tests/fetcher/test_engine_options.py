@@ -101,6 +101,13 @@ def test_po_token_url() -> None:
         ]
 
 
+def test_requests_is_not_used() -> None:
+    """It is installed here, by a development tool; what a site sees does not depend on that."""
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
+        assert "Urllib" in downloader._request_director.handlers
+        assert "Requests" not in downloader._request_director.handlers
+
+
 def test_defaults() -> None:
     """Without settings, yt-dlp's own defaults apply."""
     assert access_options(EngineOptions()) == {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import openapi_spec_validator
 import pytest
+import referencing
 import yaml
+from jsonschema import Draft202012Validator
+from referencing.jsonschema import DRAFT202012
 from tests.gateway import document
 
 from reelhaul_gateway.transcoding import list_routes
@@ -64,6 +68,62 @@ def test_every_error_is_documented(openapi):
         assert expected <= operation["responses"].keys(), path
 
 
+@pytest.mark.parametrize(
+    ("schema", "field", "expected"),
+    [
+        ("CreateDownloadRequest", "max_fps", {"minimum": 0, "maximum": 240}),
+        ("CreateDownloadRequest", "hdr", {"enum": ["prefer", "require", "avoid"]}),
+        ("CreateDownloadRequest", "quality", {"enum": lambda words: words[-1] == "worst"}),
+        ("CreateDownloadRequest", "min_quality", {"enum": lambda words: words[-1] == "144p"}),
+        ("CreateDownloadRequest", "audio_language", {"enum": None}),
+        ("CancelJobRequest", "reason", {"maxLength": 500}),
+        ("Download", "progress_percent", {"minimum": 0, "maximum": 100}),
+        ("Download", "priority", {"enum": None}),
+        ("Job", "state", {"readOnly": True}),
+        ("Job", "labels", {"readOnly": None}),
+    ],
+)
+def test_bounds(openapi, schema, field, expected):
+    """Bounds and words in comments are keywords of the schema; a word in a sentence is not."""
+    found = openapi["components"]["schemas"][schema]["properties"][field]
+    for keyword, value in expected.items():
+        if callable(value):
+            assert value(found[keyword])
+        else:
+            assert found.get(keyword) == value
+
+
+def test_reasons(openapi):
+    """Reasons are at their status, with the method's note; failures of a job are no errors of a call."""
+
+    def described(path, status):
+        response = openapi["paths"][path]["post"]["responses"][status]
+        name = response.get("$ref", "").rpartition("/")[2]
+        return (openapi["components"]["responses"][name] if name else response)["description"]
+
+    assert "`QUOTA_EXCEEDED`" in described("/v1/jobs", "429")
+    assert "`MEDIA_NOT_FOUND`" in described("/api/v1/download", "404")
+    assert "Here: job_id taken." in described("/v1/jobs", "409")
+    assert "`URL_INVALID`" in described("/api/v1/batch", "400")
+    assert "RECORDING_LOST" not in json.dumps(
+        openapi["paths"]["/v1/jobs/{job}:stopRecording"]["post"]["responses"]
+    )
+
+
+def test_examples_are_valid(openapi):
+    """Each example has the form that its schema requires."""
+    registry = referencing.Registry().with_resource("urn:api", DRAFT202012.create_resource(openapi))
+    count = 0
+    for operation in operations(openapi).values():
+        contents = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for media in (media for each in contents for media in each.get("content", {}).values()):
+            if "example" in media:
+                count += 1
+                schema = {"$ref": "urn:api" + media["schema"]["$ref"]}
+                Draft202012Validator(schema, registry=registry).validate(media["example"])
+    assert count >= 10
+
+
 async def test_served_as_json_and_yaml(client, openapi):
     """Both forms are the same document, compressed for clients that accept it, 304 for those that have it."""
     as_json = await client.get("/openapi.json")
@@ -99,3 +159,10 @@ async def test_page_loads_only_from_this_server(client):
 async def test_only_listed_files_are_served(client, path):
     """Other files of the packages, and paths out of them, do not exist."""
     assert (await client.get(path)).status_code == 404
+
+
+async def test_documents_are_read_only(client):
+    """Other methods than GET and HEAD are 405."""
+    assert (await client.head("/openapi.json")).status_code == 200
+    response = await client.post("/openapi.json")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")

@@ -6,10 +6,12 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 import uuid
+from pathlib import Path
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, error_spec
 
 
 async def test_job_as_json(client):
@@ -153,6 +155,18 @@ async def test_failure_of_a_site_is_no_server_error(client, harness):
         ErrorReason.UPSTREAM_UNAVAILABLE, "the egress is down", metadata={"cause": "egress"}
     )
     assert (await client.get("/v1/jobs/egress")).status_code == 502
+
+
+def test_documented_statuses_are_those_of_the_reasons():
+    """docs/gateway.md has a row for every reason whose HTTP status is not that of its code."""
+    text = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    documented = {
+        (reason, int(status))
+        for reasons, status in re.findall(r"^\| ([^|]+) \| (424|502) \|", text, re.MULTILINE)
+        for reason in re.findall(r"`([A-Z_]+)`", reasons)
+    }
+    specs = {(name, error_spec(number).http_status) for name, number in ErrorReason.items() if number}
+    assert {spec for spec in specs if spec[1]} | {("UPSTREAM_UNAVAILABLE", 502)} == documented
 
 
 async def test_unimplemented_rpc(client):

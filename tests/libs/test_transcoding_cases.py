@@ -21,12 +21,15 @@ def test_case(case: Case) -> None:
 
 
 def test_conformance_command_reports_failures(tmp_path) -> None:
-    """One line for each failure, a summary as the last line, and exit code 1."""
+    """One line for each failure or other decision, a summary as the last line, and exit code 1."""
     failing = {"id": "mine-1", "template": "/v1/{ok}", "expect": "reject"}
+    decided = {"id": "mine-2", "template": "/v1/**/x", "expect": "reject", "strength": "decision"}
     file = tmp_path / "cases.json"
-    file.write_text(json.dumps({"about": "", "invalid_templates": [failing], "unknown_section": [{}]}))
+    cases = {"about": "", "invalid_templates": [failing, decided], "unknown_section": [{}]}
+    file.write_text(json.dumps(cases))
     command = [sys.executable, "-m", "tests.libs.conformance", f"VECTORS={file}"]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert process.stdout.splitlines()[0].startswith("mine-1: ")
-    assert process.stdout.splitlines()[-1] == "conformance FAILED passed=0 failed=1 skipped=0"
+    assert process.stdout.splitlines()[1].startswith("mine-2 differs by decision: templates have the grammar")
+    assert process.stdout.splitlines()[-1] == "conformance FAILED passed=0 failed=1 skipped=1"

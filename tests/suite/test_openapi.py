@@ -20,6 +20,9 @@ from tests.suite.suite import Suite
 _TYPESCRIPT = Path(__file__).with_name("typescript")
 _UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 
+# Much CPU time, which a busy machine has little of.
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_responses_are_as_documented(suite: Suite) -> None:
     """Valid and invalid requests get statuses, media types and bodies that are documented, and no 5xx."""
@@ -34,6 +37,24 @@ def test_responses_are_as_documented(suite: Suite) -> None:
                 operation, suite.address("gateway"), session, examples=2, seed=1, known=known
             )
     assert not failures, "\n\n".join(failures[:20])
+
+
+def test_documented_words_are_those_of_the_server(suite: Suite) -> None:
+    """For an unknown word the error lists exactly the words that the document has."""
+    schemas = suite.http.get("/openapi.json").json()["components"]["schemas"]
+    properties = schemas["CreateDownloadRequest"]["properties"]
+    words = {
+        name: schema.get("enum") or schema["items"]["enum"]
+        for name, schema in properties.items()
+        if "enum" in schema or "enum" in schema.get("items", {})
+    }
+    assert len(words) >= 10
+    for name, expected in words.items():
+        value = ["?"] if properties[name]["type"] == "array" else "?"
+        response = suite.http.post("/api/v1/download", json={"url": "https://media.example/1", name: value})
+        assert response.status_code == 400
+        listed = response.json()["message"].rpartition(" is none of ")[2]
+        assert set(listed.split(", ")) == {*expected}, response.text
 
 
 def test_python_client(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from reelhaul_transcoding.errors import FieldError
 
@@ -14,6 +14,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _PREFIX = "grpc-metadata-"
+_TRAILER_PREFIX = "grpc-trailer-"
 _KEY = re.compile(r"[0-9a-z_.\-]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
@@ -77,13 +78,13 @@ class HeaderPolicy:
                 _append(metadata, self._permanent_prefix + name, raw_value)
         return metadata
 
-    def to_headers(self, metadata: Metadata) -> list[tuple[bytes, bytes]]:
-        """Return the headers for the *metadata* of a response."""
+    def to_headers(self, metadata: Metadata, *, trailing: bool = False) -> list[tuple[bytes, bytes]]:
+        """Return the headers for the *metadata* of a response; *trailing* ones get ``Grpc-Trailer-``."""
         headers: list[tuple[bytes, bytes]] = []
         for key, value in metadata:
             if key.startswith(self._denied) or key in _RESERVED or key == HTTP_CODE_KEY:
                 continue
-            name = key if key in self._plain else _PREFIX + key
+            name = _TRAILER_PREFIX + key if trailing else key if key in self._plain else _PREFIX + key
             text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
             if _PRINTABLE.fullmatch(text):
                 headers.append((name.encode(), text.encode()))
@@ -100,6 +101,11 @@ def combine_headers(headers: RawHeaders) -> dict[bytes, bytes]:
             values.setdefault(name, []).append(value)
         combined = {name: b", ".join(parts) for name, parts in values.items()}
     return combined
+
+
+def accepts_trailers(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the client asks for trailing metadata (``TE: trailers``, RFC 9110 section 10.1.4)."""
+    return b"te" in headers and b"trailers" in headers[b"te"].lower()
 
 
 def http_status_from_metadata(metadata: Metadata) -> int:

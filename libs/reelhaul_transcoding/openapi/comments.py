@@ -51,18 +51,22 @@ def to_markdown(comment: str, names: Mapping[str, str]) -> str:
 
 
 def split_summary(markdown: str) -> tuple[str, str]:
-    """Return the summary of a description and the rest of it.
+    """Return the summary of a description as plain text, and the rest of it.
 
     The summary is the first sentence, or only its first clause; the rest then repeats it.
     """
     first, blank, rest = markdown.partition("\n\n")
     end = _SENTENCE_END.search(first)
     if end is None:
-        return first.rstrip("."), rest
-    summary = first[: end.start()]
+        return _to_plain_text(first.rstrip(".")), rest
+    summary = _to_plain_text(first[: end.start()])
     if end[1] == ".":
         return summary, first[end.end() :] + blank + rest
     return summary, markdown
+
+
+def _to_plain_text(markdown: str) -> str:
+    return markdown.replace("`", "").replace("\\", "")
 
 
 def _join_lines(paragraph: str) -> list[str]:

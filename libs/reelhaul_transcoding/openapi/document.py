@@ -82,7 +82,7 @@ def _to_text(response: Object) -> str:
 
 
 def _tags(transcoder: Transcoder, schemas: Schemas, document: DocumentOptions) -> list[Object]:
-    tags: dict[str, Object] = {}
+    tags = {tag["name"]: dict(tag) for tag in document.tags}
     for rule in transcoder.rules:
         service = rule.method.containing_service
         name = document.tag(service)
@@ -90,4 +90,4 @@ def _tags(transcoder: Transcoder, schemas: Schemas, document: DocumentOptions) -
             tags[name] = {"name": name}
             if description := schemas.describe(service.full_name, service.file.package):
                 tags[name]["description"] = description
-    return [*tags.values(), *(dict(tag) for tag in document.tags)]
+    return list(tags.values())

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.rpc import status_pb2
 
 from reelhaul_transcoding.binding.field_path import contains_path, resolve_field_path
 from reelhaul_transcoding.binding.request_body import HTTP_BODY
@@ -91,7 +90,7 @@ class Operations:
 
     def error_content(self) -> Object:
         """Return the content of every error: google.rpc.Status."""
-        return {"application/json": {"schema": self._schemas.message(status_pb2.Status.DESCRIPTOR)}}
+        return {"application/json": {"schema": self._schemas.error()}}
 
     def _id(self, rule: HttpRule) -> str:
         """Return getJob for GetJob; for its second route getJob2, for another service's jobServiceGetJob."""
@@ -223,11 +222,10 @@ class Operations:
         if output_type.full_name == HTTP_BODY:
             return {"200": {"description": "The content.", "content": {"*/*": {}}}}
         message = self._schemas.message(output_type)
-        status = self._schemas.message(status_pb2.Status.DESCRIPTOR)
         line: Object = {
             "type": "object",
             "description": "One line. A line with `error` is the last one, of a stream that failed.",
-            "properties": {"result": message, "error": status},
+            "properties": {"result": message, "error": self._schemas.error()},
         }
         content: Object = {
             "application/x-ndjson": {"schema": line},
@@ -248,7 +246,12 @@ class Operations:
     def _error(self, http_status: int, cases: Iterable[ErrorCase]) -> Object:
         lines = [f"- `{case.reason}`: {case.description}" for case in cases if case.reason]
         parts = [_PHRASES.get(http_status, "The request failed."), "\n".join(lines)]
-        return {"description": "\n\n".join(filter(None, parts)), "content": self.error_content()}
+        response: Object = {"description": "\n\n".join(filter(None, parts)), "content": self.error_content()}
+        if http_status == 401 and self._options.challenge:
+            response["headers"] = {"WWW-Authenticate": _header("How to authenticate.", "string")}
+        elif http_status in (429, 503):
+            response["headers"] = {"Retry-After": _header("Seconds to wait before a retry.", "integer")}
+        return response
 
 
 def _query_fields(
@@ -280,6 +283,10 @@ def _query_fields(
             and inner.full_name not in around
         ):
             yield from _query_fields(inner, bound, f"{proto_prefix}{field.name}.", f"{name}.", around)
+
+
+def _header(description: str, schema_type: str) -> Object:
+    return {"description": description, "schema": {"type": schema_type}}
 
 
 def _lower_first(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 #: A part of the document: an object of OpenAPI or JSON Schema.
 Object = dict[str, Any]
@@ -37,6 +37,8 @@ class DocumentOptions:
     note: Callable[[MethodDescriptor], str] = lambda method: ""
     #: The errors of a method, beside those of the transcoder itself.
     errors: Callable[[MethodDescriptor], Sequence[ErrorCase]] = lambda method: ()
+    #: Messages that the details of errors hold.
+    error_details: Sequence[Descriptor] = ()
     #: Keywords of JSON Schema for a field, from its descriptor and comment: bounds, formats, examples.
     constrain: Callable[[FieldDescriptor, str], Mapping[str, Any]] = lambda field, comment: {}
     security_schemes: Mapping[str, Any] = field(default_factory=dict)
@@ -46,5 +48,5 @@ class DocumentOptions:
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Operations that the host serves itself, by path and HTTP method: added, or in place of the routes'.
     operations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    #: Tags of these operations, after those of the services.
+    #: Tags in the order of the document; those of other services follow, with the comments of the services.
     tags: Sequence[Mapping[str, Any]] = ()

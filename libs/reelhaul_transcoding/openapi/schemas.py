@@ -7,6 +7,7 @@ from typing import Any
 
 from google.api import field_behavior_pb2, field_info_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.rpc import status_pb2
 
 from reelhaul_transcoding.binding.request_body import HTTP_BODY
 from reelhaul_transcoding.codec import field_types
@@ -117,6 +118,25 @@ class Schemas:
             self.components[component] = self._message_schema(message_type, omit, partial=partial)
         return {"$ref": f"#/components/schemas/{self._names[key]}"}
 
+    def error(self) -> Object:
+        """Return the schema of google.rpc.Status, with the types of details that the options name."""
+        reference = self.message(status_pb2.Status.DESCRIPTOR)
+        details: Object = self.components[_component_of(reference)]["properties"]["details"]
+        if "anyOf" not in details["items"] and self._options.error_details:
+            known = [self._packed(message_type) for message_type in self._options.error_details]
+            details["items"] = {"anyOf": [*known, details["items"]]}
+        return reference
+
+    def _packed(self, message_type: Descriptor) -> Object:
+        """Return the schema of *message_type* in a google.protobuf.Any."""
+        reference = self.message(message_type)
+        schema = self.components[_component_of(reference)]
+        type_url = {"type": "string", "const": f"type.googleapis.com/{message_type.full_name}"}
+        schema["properties"] = {"@type": type_url, **schema["properties"]}
+        # Only what is set is in it.
+        schema["required"] = ["@type"]
+        return reference
+
     def field(self, field: FieldDescriptor) -> Object:
         """Return the schema of *field* with its description and constraints."""
         comment = self._options.comments.get(field.full_name, "")
@@ -223,6 +243,10 @@ class Schemas:
         return name
 
 
+def _component_of(reference: Object) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
+
+
 def field_behaviors(field: FieldDescriptor) -> Collection[int]:
     """Return the google.api.FieldBehavior values of *field*."""
     behaviors: Collection[int] = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
@@ -230,12 +254,13 @@ def field_behaviors(field: FieldDescriptor) -> Collection[int]:
 
 
 def _integer(field_type: int) -> Object:
-    minimum, maximum = field_types.INT_BOUNDS[field_type]
-    unsigned = "u" if minimum == 0 else ""
+    minimum, _ = field_types.INT_BOUNDS[field_type]
     if field_type in field_types.INT64_TYPES:
-        pattern = r"^[0-9]{1,20}$" if unsigned else r"^-?[0-9]{1,19}$"
-        return {"type": "string", "format": f"{unsigned}int64", "pattern": pattern}
-    return {"type": "integer", "format": f"{unsigned}int32", "minimum": minimum, "maximum": maximum}
+        pattern = r"^[0-9]{1,20}$" if minimum == 0 else r"^-?[0-9]{1,19}$"
+        return {"type": "string", "format": "int64" if minimum else "uint64", "pattern": pattern}
+    if minimum:
+        return {"type": "integer", "format": "int32"}
+    return {"type": "integer", "format": "uint32", "minimum": 0}
 
 
 def _is_unspecified(name: str) -> bool:

@@ -97,7 +97,7 @@ class ReasonedUpstream:
         # The reason adds to gRPC's code and does not replace it.
         status.code = code
         status.message = status.message or error.status.message
-        return UpstreamError(status, error.metadata)
+        return UpstreamError(status, error.metadata, error.trailers)
 
 
 class GrpcHealthChecker:

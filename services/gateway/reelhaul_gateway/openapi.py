@@ -6,10 +6,13 @@ import importlib.metadata
 import importlib.resources
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import yaml
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.api import field_info_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.rpc import error_details_pb2
 
 from reelhaul.type.v1 import method_policy_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -20,21 +23,29 @@ from reelhaul_transcoding.openapi.comments import read_comments, to_markdown
 from reelhaul_transcoding.openapi.document import build_openapi
 from reelhaul_transcoding.openapi.options import DocumentOptions, ErrorCase
 
-_TAGS = {
-    "DownloadService": "Downloads",
-    "JobService": "Jobs",
-    "ScheduleService": "Schedules",
-    "WebhookService": "Webhooks",
-    "ApiKeyService": "API keys",
-    "AuditService": "Audit log",
-    "StorageService": "Artifacts",
-    "DestinationService": "Destinations",
-    "FetcherService": "Sites",
-    "SystemService": "System",
-}
 # Their routes exist, but no service of this build answers them.
 _UNIMPLEMENTED = frozenset({"WebhookService", "ApiKeyService", "AuditService"})
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+
+_ERROR_DETAILS = [
+    message.DESCRIPTOR
+    for message in (
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.BadRequest,
+        error_details_pb2.RetryInfo,
+        error_details_pb2.QuotaFailure,
+        error_details_pb2.Help,
+    )
+]
+
+# How comments state the bounds of a field: "1..240; 0 means no limit", "at most 500 characters".
+_RANGE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)(?![\w.])")
+_ZERO = re.compile(r"(?<![\w.])0 (?:means|for|the)\b")
+_MAX_LENGTH = re.compile(r"[Aa]t most (\d+) characters")
+# The words of a field: '"embed" or "split" (one more file per chapter)', 'as in quality without "worst"'.
+_WORDS = re.compile(r'"([a-z0-9]+)"')
+_SAME_WORDS = re.compile(r"as in (\w+)((?: without \"\w+\")?)")
+_NUMBERS = frozenset({FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_DOUBLE})
 
 _REASON = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b")
 # "Errors: those of CreateJob", "Errors: as ReadArtifact", "those of POST /api/v1/download".
@@ -59,6 +70,12 @@ _CREDENTIAL_REASONS = (
     "ADDRESS_FORBIDDEN",
     "RATE_LIMIT_EXCEEDED",
 )
+# A sentence that only lists reasons: they have their own places in the document, with their notes, e.g.
+# "QUOTA_EXCEEDED (watches)".
+_LISTED_ERRORS = re.compile(
+    r"\s*\bErrors:\s+[A-Z_]+(?:\s+\([^()]*\))?(?:,\s+[A-Z_]+(?:\s+\([^()]*\))?)*\.(?=\s|$)"
+)
+_NOTE = re.compile(r"\b([A-Z]+(?:_[A-Z]+)+)\s+\(([^()]*)\)")
 _NOT_FOUND = "RESOURCE_NOT_FOUND"
 _JOB_ONLY = "(Job.error only)"
 
@@ -70,25 +87,41 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
         importlib.resources.files("reelhaul_gateway").joinpath("openapi.yaml").read_bytes()
     )
     with_resource = {rule.method.full_name for rule in transcoder.rules if rule.parse_template().variables}
+    tags = written["tags"]
     reasons = _Reasons(comments, with_resource)
-    return build_openapi(
+    document = build_openapi(
         transcoder,
         DocumentOptions(
             info={**written["info"], "version": importlib.metadata.version("reelhaul")},
-            comments=comments,
-            tag=_tag,
+            comments={name: _LISTED_ERRORS.sub("", text) for name, text in comments.items()},
+            tag=lambda service: tags[service.name]["name"],
+            tags=list(tags.values()),
             note=_note,
             errors=reasons.of,
+            error_details=_ERROR_DETAILS,
+            constrain=partial(_constrain, comments),
             security_schemes=written["securitySchemes"],
             security=lambda method: [] if _is_public(method) else _SECURITY,
             examples=written["examples"],
             operations=written["paths"],
         ),
     )
+    _add_batch_options(document["components"]["schemas"])
+    return document
 
 
-def _tag(service: ServiceDescriptor) -> str:
-    return _TAGS[service.name]
+def _add_batch_options(schemas: dict[str, Any]) -> None:
+    """Give the options of a batch a schema of their own: they must not set all fields of a request."""
+    request = schemas["CreateDownloadRequest"]
+    unset = ("url", "request_id", "validate_only")
+    schemas["DownloadOptions"] = {
+        "type": "object",
+        "description": "Options of downloads, as in CreateDownloadRequest.",
+        "properties": {name: each for name, each in request["properties"].items() if name not in unset},
+        "additionalProperties": False,
+    }
+    options = schemas["BatchCreateDownloadsRequest"]["properties"]["options"]
+    options["$ref"] = "#/components/schemas/DownloadOptions"
 
 
 def _policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
@@ -111,6 +144,48 @@ def _note(method: MethodDescriptor) -> str:
     level = method_policy_pb2.PermissionLevel.Name(policy.permission).removeprefix("PERMISSION_LEVEL_")
     needed = "Needs no credential" if _is_public(method) else f"Needs the level `{level}`"
     return f"{needed}; takes {policy.quota_cost or 1} of the caller's units per minute."
+
+
+def _constrain(comments: Mapping[str, str], field: FieldDescriptor, comment: str) -> dict[str, Any]:
+    """Return the bounds of *field* that its comment states."""
+    text = " ".join(comment.split())
+    if field.type in _NUMBERS and (bounds := _RANGE.search(text)):
+        minimum, maximum = float(bounds[1]), float(bounds[2])
+        return {"minimum": 0 if _ZERO.search(text) else _whole(minimum), "maximum": _whole(maximum)}
+    if field.type == FieldDescriptor.TYPE_STRING:
+        constraints: dict[str, Any] = {}
+        # That of an idempotency key is about its header.
+        if not field.GetOptions().HasExtension(field_info_pb2.field_info) and (
+            length := _MAX_LENGTH.search(text)
+        ):
+            constraints["maxLength"] = int(length[1])
+        if words := _words(comments, field, text):
+            constraints["enum"] = words
+        return constraints
+    return {}
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() else number
+
+
+def _words(comments: Mapping[str, str], field: FieldDescriptor, text: str) -> list[str]:
+    """Return the words that a field of a request accepts, if its comment begins with them."""
+    message = field.containing_type
+    if message is None or not message.name.endswith("Request"):
+        return []
+    excluded: list[str] = []
+    if same := _SAME_WORDS.search(text):
+        excluded = _WORDS.findall(same[2])
+        # A field of the same message, or the field of the same name in another one.
+        is_field = same[1] in message.fields_by_name
+        other = (
+            f"{message.full_name}.{same[1]}" if is_field else f"{message.file.package}.{same[1]}.{field.name}"
+        )
+        text = " ".join(comments.get(other, "").split())
+    clause = re.split(r"[.;(]", text, maxsplit=1)[0]
+    words = _WORDS.findall(clause) if clause.startswith('"') else []
+    return [word for word in words if word not in excluded] if len(words) > 1 else []
 
 
 class _Reasons:
@@ -136,10 +211,11 @@ class _Reasons:
         if not _is_implemented(method):
             names.add("METHOD_UNSUPPORTED")
         names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
+        notes = dict(_NOTE.findall(" ".join(self._comments.get(method.full_name, "").split())))
         return [
-            ErrorCase(_http_status(name), name, description)
-            for name, description in self._descriptions.items()
-            if name in names and _JOB_ONLY not in description
+            ErrorCase(_http_status(name), name, f"{text} Here: {notes[name]}." if name in notes else text)
+            for name, text in self._descriptions.items()
+            if name in names and _JOB_ONLY not in text
         ]
 
     def _of_method(self, method: MethodDescriptor) -> set[str]:

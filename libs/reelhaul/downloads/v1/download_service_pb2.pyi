@@ -105,7 +105,7 @@ class CreateDownloadRequest(_message.Message):
     """
     min_quality: _builtins.str
     """Minimum quality, a contract: fail with FORMAT_UNAVAILABLE instead of delivering
-    less; words as in quality. Empty means no minimum.
+    less; words as in quality without "worst". Empty means no minimum.
     """
     video_codec: _builtins.str
     """"h264", "h265", "vp9" or "av1", if offered at that quality; empty means any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,14 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ign
             suitable = (name for name in self.index.candidates(url) if self.extractors[name].suitable(url))
             ie_key = next(suitable, None)
         return super().extract_info(url, download, ie_key, *args, **kwargs)
+
+    def build_request_director(self, handlers: Iterable[Any], preferences: Any = None) -> Any:
+        """Build it without requests, which yt-dlp would prefer wherever another package has installed it.
+
+        Its limits and errors differ from those of urllib.
+        """
+        handlers = [handler for handler in handlers if handler.RH_KEY != "Requests"]
+        return super().build_request_director(handlers, preferences)
 
     def urlopen(self, req: Any) -> Any:
         """Open *req* as yt-dlp does; record its failure."""
