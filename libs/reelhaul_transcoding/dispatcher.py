@@ -41,7 +41,7 @@ class Dispatcher:
         self._options = options
         fully_decode = options.http is not None and options.http.fully_decode_reserved_expansion
         unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH if fully_decode else options.unescape
-        self._router: Router[Target] = Router(unescape)
+        self._router: Router[Target] = Router(unescape, ignore_trailing_slash=options.ignore_trailing_slash)
         fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
         encoders = {
             emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)

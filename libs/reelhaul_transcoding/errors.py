@@ -144,6 +144,31 @@ class MessageTooLarge(TranscodingError):
         )
 
 
+class RequestTooLarge(TranscodingError):
+    """The message of the request exceeds what the upstream accepts: 413."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorKind.SIZE,
+            code_pb2.INVALID_ARGUMENT,
+            "the request is larger than its service accepts",
+            subject="body",
+            http_status=413,
+        )
+
+
+class ResponseTooLarge(TranscodingError):
+    """The message of the response exceeds what the channel to the upstream accepts: 502."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorKind.INTERNAL,
+            code_pb2.INTERNAL,
+            "the response is larger than this server passes on; request less, e.g. a smaller page",
+            http_status=502,
+        )
+
+
 class UnsupportedMediaType(TranscodingError):
     """The media type or encoding of the body is not supported: 415."""
 

@@ -37,6 +37,8 @@ class Options:
     #: Rules of a service config, which replace annotations (``routing.service_config``); its
     #: fully_decode_reserved_expansion selects ALL_CHARACTERS_EXCEPT_SLASH.
     http: http_pb2.Http | None = None
+    #: Match a path with a slash at its end as if it had none.
+    ignore_trailing_slash: bool = False
     #: Serve methods without a rule as POST /package.Service/Method.
     auto_mapping: bool = False
     unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH

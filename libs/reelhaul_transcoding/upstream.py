@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
+from reelhaul_transcoding.errors import RequestTooLarge, ResponseTooLarge
 from reelhaul_transcoding.http.headers import Metadata
 
+# The words of gRPC's C core.
+_TOO_LARGE = re.compile(r"\b(CLIENT|SERVER): Received message larger than max")
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -169,8 +173,13 @@ async def _upload(rpc: Any, messages: AsyncGenerator[bytes, None]) -> None:
 
 
 def _raise_upstream_error(error: aio.AioRpcError) -> NoReturn:
-    """Raise *error* as UpstreamError, with the details of grpc-status-details-bin if present."""
+    """Raise *error* as UpstreamError, with the details of grpc-status-details-bin if present.
+
+    Raises RequestTooLarge or ResponseTooLarge at a limit of gRPC, which has no code of its own for that.
+    """
     code = error.code().value[0]
+    if code == code_pb2.RESOURCE_EXHAUSTED and (too_large := _TOO_LARGE.search(error.details() or "")):
+        raise (ResponseTooLarge if too_large[1] == "CLIENT" else RequestTooLarge) from error
     status = status_pb2.Status(code=code, message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):

@@ -159,3 +159,10 @@ async def test_page_loads_only_from_this_server(client):
 async def test_only_listed_files_are_served(client, path):
     """Other files of the packages, and paths out of them, do not exist."""
     assert (await client.get(path)).status_code == 404
+
+
+async def test_documents_are_read_only(client):
+    """Other methods than GET and HEAD are 405."""
+    assert (await client.head("/openapi.json")).status_code == 200
+    response = await client.post("/openapi.json")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")

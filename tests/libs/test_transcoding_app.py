@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import grpc
 import pytest
-from google.api import httpbody_pb2
+from google.api import http_pb2, httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tests.libs import asgi, lab
@@ -202,6 +202,20 @@ async def test_enum_words(word, accepted) -> None:
     assert (strict.status == 200) == (word == "RED")
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{}", 200), (b'{"ts":"2020-01-01T00:00:00Z"}', 200), (b'{"ts":"2021-01-01T00:00:00Z"}', 400)],
+)
+async def test_path_and_body_must_not_differ_in_a_time(body, status) -> None:
+    """A well-known type in the path is compared by value."""
+    rule = http_pb2.HttpRule(selector="lab.v1.Lab.PostAll", post="/v2/{ts}", body="*")
+    app = _app(EchoUpstream(), http=http_pb2.Http(rules=[rule]))
+    response = await asgi.request(app, "POST", "/v2/2020-01-01T00:00:00Z", body=body, headers=JSON)
+    assert response.status == status
+    if status == 200:
+        assert response.json == {"ts": "2020-01-01T00:00:00Z"}
+
+
 async def test_unbound_body_is_rejected() -> None:
     """400 for a body if the binding takes none."""
     response = await asgi.request(_app(EchoUpstream()), "PUT", "/v1/nobody/x", body=b"{}", headers=JSON)
@@ -283,6 +297,27 @@ async def test_trailing_metadata_on_request() -> None:
             assert response.headers["grpc-trailer-x-bin"] == "AQ=="
             response = await asgi.request(app, "GET", url)
             assert not any("trailer" in name for name in response.headers)
+    await server.stop(None)
+
+
+async def test_messages_beyond_the_limits_of_grpc() -> None:
+    """A response that the channel does not accept is 502, and a request that the service does not, 413."""
+
+    async def get(request, context):
+        return request * 100
+
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 100)])
+    handlers = {"GetFoo": grpc.unary_unary_rpc_method_handler(get)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lab.v1.Lab", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.max_receive_message_length", 100)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        app = _app(GrpcUpstream(channel))
+        for url, status in (("/foo", 200), ("/foo?i=70000", 502), (f"/foo?resume_token={'x' * 99}", 413)):
+            response = await asgi.request(app, "GET", url)
+            assert response.status == status, response
+        assert "larger" in response.json["message"]
     await server.stop(None)
 
 

@@ -85,6 +85,23 @@ def test_registration_order_makes_no_difference() -> None:
         assert targets == ["/v1/a/c", "/v1/a/{y}", "/v1/{x}/b", "/v1/**"]
 
 
+@pytest.mark.parametrize(
+    ("path", "strict", "lenient"),
+    [("/v1/a", "/v1/{x}", "/v1/{x}"), ("/v1/a/", None, "/v1/{x}"), ("/v1/a//", None, None), ("/", "/", "/")],
+)
+def test_trailing_slash(path, strict, lenient) -> None:
+    """It makes another path, unless the router ignores it."""
+    for ignore, expected in ((False, strict), (True, lenient)):
+        router: Router[str] = Router(ignore_trailing_slash=ignore)
+        for template in ("/v1/{x}", "/"):
+            router.add("GET", parse_template(template), template, template)
+        if expected is None:
+            with pytest.raises(RouteNotFound):
+                router.match("GET", path.encode())
+        else:
+            assert router.match("GET", path.encode()).target == expected
+
+
 def test_each_method_is_matched_separately() -> None:
     """POST matches its route despite a more specific one of GET; 405 only if it has none."""
     router = _router(("GET", "/v1/a"), ("POST", "/v1/{x}"), ("POST", "/v1/{x}:go"))

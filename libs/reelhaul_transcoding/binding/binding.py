@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -146,8 +147,12 @@ class Binding:
             return response.content_type.encode() or b"application/octet-stream", response.data
         return _JSON_TYPE, self._encode(message)
 
+    def encode(self, message: bytes) -> bytes:
+        """Return a response *message*, or the field that is its body, in JSON."""
+        return self._encode(message)
+
     def stream_event(self, message: bytes) -> StreamEvent:
-        """Return one *message* of a stream."""
+        """Return one *message* of a stream as an event."""
         response: Any = self._response_class.FromString(message)
         event_id = getattr(response, self._event_id_field) if self._event_id_field else ""
         field = response.WhichOneof(self._options.event_name_oneof) if self._event_names else ""
@@ -180,9 +185,11 @@ class Binding:
 
     def _bind_variable(self, request: Any, path: FieldPath, text: str) -> None:
         before = path.get(request) if self._rule.body else None
-        was_set = bool(before) if path.field.message_type is None else False
+        if path.field.message_type is not None and before is not None:
+            # The message itself is changed below; one that is empty may also be absent.
+            before = copy.deepcopy(before) if before.ByteSize() else None
         path.set(request, [text])
-        if was_set and self._options.reject_conflicts and before != path.get(request):
+        if before and self._options.reject_conflicts and before != path.get(request):
             raise FieldError(path.name, "differs between the path and the body")
 
     def _bind_header(self, request: Any, path: FieldPath, header: str, text: str) -> None:

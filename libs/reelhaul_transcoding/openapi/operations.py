@@ -246,7 +246,12 @@ class Operations:
     def _error(self, http_status: int, cases: Iterable[ErrorCase]) -> Object:
         lines = [f"- `{case.reason}`: {case.description}" for case in cases if case.reason]
         parts = [_PHRASES.get(http_status, "The request failed."), "\n".join(lines)]
-        return {"description": "\n\n".join(filter(None, parts)), "content": self.error_content()}
+        response: Object = {"description": "\n\n".join(filter(None, parts)), "content": self.error_content()}
+        if http_status == 401 and self._options.challenge:
+            response["headers"] = {"WWW-Authenticate": _header("How to authenticate.", "string")}
+        elif http_status in (429, 503):
+            response["headers"] = {"Retry-After": _header("Seconds to wait before a retry.", "integer")}
+        return response
 
 
 def _query_fields(
@@ -278,6 +283,10 @@ def _query_fields(
             and inner.full_name not in around
         ):
             yield from _query_fields(inner, bound, f"{proto_prefix}{field.name}.", f"{name}.", around)
+
+
+def _header(description: str, schema_type: str) -> Object:
+    return {"description": description, "schema": {"type": schema_type}}
 
 
 def _lower_first(name: str) -> str:

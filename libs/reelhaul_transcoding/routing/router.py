@@ -74,8 +74,14 @@ class _Node(Generic[Target]):
 class Router(Generic[Target]):
     """A trie of templates for each custom verb."""
 
-    def __init__(self, unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH) -> None:
+    def __init__(
+        self,
+        unescape: Unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH,
+        *,
+        ignore_trailing_slash: bool = False,
+    ) -> None:
         self._unescape = unescape
+        self._ignore_trailing_slash = ignore_trailing_slash
         self._verbs: dict[str, _Node[Target]] = {}
         #: An ordered set.
         self._methods: dict[str, None] = {}
@@ -96,7 +102,7 @@ class Router(Generic[Target]):
 
         Raises FieldError for malformed escapes, RouteNotFound, or MethodNotAllowed.
         """
-        path = _decode_path(raw_path)
+        path = self._decode_path(raw_path)
         head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and verb in self._verbs:
             if match := self._find(method, verb, head):
@@ -111,11 +117,15 @@ class Router(Generic[Target]):
 
     def allowed_methods(self, raw_path: bytes) -> tuple[str, ...]:
         """Return the methods that are routed at *raw_path*; empty if there is no route."""
-        path = _decode_path(raw_path)
+        path = self._decode_path(raw_path)
         head, colon, verb = _split_verb(path)
         if verb and colon and "/" not in verb and (allowed := self._allowed(verb, head)):
             return allowed
         return self._allowed("", path)
+
+    def _decode_path(self, raw_path: bytes) -> str:
+        path = _decode_path(raw_path)
+        return path.removesuffix("/") or "/" if self._ignore_trailing_slash else path
 
     def _routes_of(self, template: Template) -> dict[str, _Route[Target]]:
         """Return the routes of the node for *template*, by HTTP method; creates the node."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 from collections.abc import AsyncIterator, Mapping
@@ -72,7 +73,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             resource_policy=settings.gateway_resource_policy,
         )
         archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
-        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder))
+        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
         with_middleware = partial(
             RequestMiddleware,
@@ -89,7 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             overloaded=overloaded,
             limits=_connection_limits(settings),
             keep_alive=settings.gateway_keep_alive_seconds,
-            drain_seconds=settings.drain_seconds,
+            drain_seconds=settings.drain_seconds - settings.gateway_unready_seconds,
             reuse_port=settings.reuse_port,
         )
         if own_probes:
@@ -102,6 +103,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             yield port
         finally:
             health.draining = True
+            await asyncio.sleep(settings.gateway_unready_seconds)
             transcoder.drain()
 
 

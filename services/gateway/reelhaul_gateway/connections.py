@@ -377,6 +377,12 @@ class HttpConnection(HttpToolsProtocol):
         self._release_body()
         self._mark_idle_between_requests()
 
+    def shutdown(self) -> None:
+        """Close the connection, after the response to the request that it serves."""
+        super().shutdown()
+        if self.cycle is not None:
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+
     def abort(self) -> None:
         self.transport.abort()
 

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 import yaml
 
+from reelhaul_transcoding.errors import MethodNotAllowed
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, accepts_gzip, send_response
+from reelhaul_transcoding.http.status import StatusWriter
 
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 # The page loads only from this server, and no script or style is inline. Icons are data: URLs, images in
@@ -51,8 +53,8 @@ class _Page:
 
 
 def is_documentation(scope: Scope) -> bool:
-    """Return whether the request is GET or HEAD of the documentation."""
-    return scope["method"] in ("GET", "HEAD") and scope["path"] in PATHS
+    """Return whether the request is for a path of the documentation."""
+    return scope["path"] in PATHS
 
 
 class DocumentationEndpoints:
@@ -61,14 +63,17 @@ class DocumentationEndpoints:
     *build* returns the document. Pages are built when they are first requested, in a thread, and kept.
     """
 
-    def __init__(self, build: Callable[[], dict[str, Any]]) -> None:
-        self._build = build
+    def __init__(self, build: Callable[[], dict[str, Any]], statuses: StatusWriter) -> None:
+        self._build, self._statuses = build, statuses
         self._pages: dict[str, _Page] = {}
         self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         path, headers = scope["path"], dict(scope["headers"])
+        if scope["method"] not in ("GET", "HEAD"):
+            await self._statuses.send_error(send, MethodNotAllowed(scope["method"], path, ["GET", "HEAD"]))
+            return
         async with self._lock:
             if path not in self._pages:
                 self._pages |= await asyncio.to_thread(self._load, path)

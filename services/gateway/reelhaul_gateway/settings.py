@@ -34,6 +34,9 @@ class Settings(SuiteSettings):
     #: host:port where each worker answers probes, comma separated, this worker's first. `serve` sets it for
     #: the workers that it starts.
     gateway_worker_addresses: str = ""
+    #: Seconds of ``drain_seconds`` in which /readyz fails and requests are still accepted, so that load
+    #: balancers notice before connections are closed.
+    gateway_unready_seconds: float = Field(default=0.0, ge=0)
     #: Seconds that a connection may be idle between two requests.
     gateway_keep_alive_seconds: int = Field(default=75, gt=0)
     #: Connections in total, and of one peer (an IPv4 address or an IPv6 /64). The file descriptors of the
@@ -84,6 +87,12 @@ class Settings(SuiteSettings):
                     "REELHAUL_GATEWAY_CORS_CREDENTIALS: with REELHAUL_GATEWAY_CORS_ORIGINS=* every page could"
                     " act as its visitor; list the origins"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_unready_seconds(self) -> Self:
+        if self.gateway_unready_seconds > self.drain_seconds:
+            raise ValueError("REELHAUL_GATEWAY_UNREADY_SECONDS must be at most REELHAUL_DRAIN_SECONDS")
         return self
 
     @model_validator(mode="after")

@@ -61,11 +61,11 @@ class Clients:
         self.stopping = False
 
     async def run(self, *, direct: bool) -> None:
-        """Write, read and delete until ``stopping`` is set; with *direct* send parts to S3."""
+        """Work until ``stopping`` is set and an artifact exists; with *direct* send parts to S3."""
         ways: list[Callable[[bytes], Awaitable[artifact_pb2.Artifact | None]]]
         ways = [self._write_at_once, self._write_resumably, self._write_resumably]
         ways.append(self._send_parts if direct else self._adopt)
-        while not self.stopping:
+        while not (self.stopping and self.finished):
             content, way = self._choose_content(), self._rng.choice(ways)
             artifact = await way(content)
             if artifact is not None:
