@@ -87,7 +87,7 @@ class NdjsonFraming:
         self._binding, self._statuses = binding, statuses
 
     def message(self, message: bytes) -> bytes:
-        return b'{"result":' + self._binding.stream_event(message).data + b"}\n"
+        return b'{"result":' + self._binding.encode(message) + b"}\n"
 
     def end(self) -> bytes:
         return b""
@@ -139,7 +139,7 @@ class ArrayFraming:
         self._separator = b"["
 
     def message(self, message: bytes) -> bytes:
-        frame = self._separator + self._binding.stream_event(message).data
+        frame = self._separator + self._binding.encode(message)
         self._separator = b","
         return frame
 

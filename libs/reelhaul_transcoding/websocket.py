@@ -55,7 +55,7 @@ class WebSocketHandler:
         call = self._dispatcher.build_call(match, scope, combine_headers(scope["headers"]), b"")
 
         async def write(message: bytes) -> None:
-            await send({"type": "websocket.send", "text": binding.stream_event(message).data.decode()})
+            await send({"type": "websocket.send", "text": binding.encode(message).decode()})
 
         return await relay_stream(
             match.target.upstream, call, receive, self._open_streams, self._statuses, write

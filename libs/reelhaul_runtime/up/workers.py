@@ -40,7 +40,10 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
             except AddressUnavailable as error:
                 raise InvalidSetting(f"{PREFIX}{name.upper()}_ADDRESS: {error}") from error
         probes = [ports.reserve("127.0.0.1:0") for _ in range(count)]
-        policy = RestartPolicy(drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS)
+        # A worker that hangs is found before `up`, whose probes reach any worker, takes all for hanging.
+        policy = RestartPolicy(
+            drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
+        )
         specs = [_specify(name, number, address, probes) for number in range(count)]
         return asyncio.run(_Workers(specs, policy).run())
 

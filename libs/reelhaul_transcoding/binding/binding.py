@@ -147,8 +147,12 @@ class Binding:
             return response.content_type.encode() or b"application/octet-stream", response.data
         return _JSON_TYPE, self._encode(message)
 
+    def encode(self, message: bytes) -> bytes:
+        """Return a response *message*, or the field that is its body, in JSON."""
+        return self._encode(message)
+
     def stream_event(self, message: bytes) -> StreamEvent:
-        """Return one *message* of a stream."""
+        """Return one *message* of a stream as an event."""
         response: Any = self._response_class.FromString(message)
         event_id = getattr(response, self._event_id_field) if self._event_id_field else ""
         field = response.WhichOneof(self._options.event_name_oneof) if self._event_names else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
@@ -91,15 +92,14 @@ def to_datetime(timestamp: timestamp_pb2.Timestamp) -> datetime:
     return timestamp.ToDatetime(UTC)
 
 
-def to_timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
-    """Return *time* as a Timestamp; None for None."""
+def to_timestamp(time: datetime | None) -> Any:
+    """Return *time* as a new message takes it for a field of type Timestamp; None for None."""
     if time is None:
         return None
-    # Not FromDatetime(): a response has half a dozen, and it goes through the calendar for each.
+    # Neither FromDatetime(), which goes through the calendar, nor a Timestamp, which the message would copy:
+    # a list of jobs has hundreds of times.
     elapsed = time - _EPOCH
-    return timestamp_pb2.Timestamp(
-        seconds=elapsed.days * 86_400 + elapsed.seconds, nanos=elapsed.microseconds * 1000
-    )
+    return {"seconds": elapsed.days * 86_400 + elapsed.seconds, "nanos": elapsed.microseconds * 1000}
 
 
 def to_duration(value: timedelta) -> duration_pb2.Duration:

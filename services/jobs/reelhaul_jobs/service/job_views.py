@@ -79,9 +79,11 @@ class JobViews:
         for job in map(self.with_latest_progress, jobs):
             if job.id in expansions:
                 views.append(await self._view_expansion(job))
-                continue
-            view = self._view_lost_worker(job)
-            views.append(view or JobView(job, await self._explain(job, reads_site=job.site in sites)))
+            elif job.state.is_terminal:
+                views.append(JobView(job))
+            else:
+                view = self._view_lost_worker(job)
+                views.append(view or JobView(job, await self._explain(job, reads_site=job.site in sites)))
         return views
 
     def with_latest_progress(self, job: Job) -> Job:
