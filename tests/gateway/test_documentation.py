@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from referencing.jsonschema import DRAFT202012
 from tests.gateway import document
 
+from reelhaul_gateway.openapi import UNIMPLEMENTED
 from reelhaul_gateway.transcoding import list_routes
 
 _UNSAFE_METHODS = {"post", "put", "patch", "delete"}
@@ -46,7 +47,8 @@ def test_every_route_is_documented(openapi):
     """Each route is an operation with its own id, a summary, a tag, and a description of each parameter."""
     documented = operations(openapi)
     shapes = {(method.upper(), re.sub(r"\{[^}]+\}", "*", path)) for method, path in documented}
-    routes = [route.split(" ")[:2] for route in list_routes()]
+    served = [route.split(" ") for route in list_routes()]
+    routes = [(method, path) for method, path, name in served if name.split(".")[-2] not in UNIMPLEMENTED]
     assert {
         (method, re.sub(r"\{[^}]*=([^}]*)\}|\{[^}]*\}", lambda v: v[1] or "*", path))
         for method, path in routes

@@ -10,6 +10,7 @@ import re
 import uuid
 from pathlib import Path
 
+from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, error_spec
 
@@ -61,6 +62,16 @@ async def test_any_string_is_an_idempotency_key(client, harness):
     assert response.status_code == 400
     assert response.json()["message"] == "idempotency-key: must have at most 255 characters, not 256"
     assert len(harness.jobs.create_requests) == 4
+
+
+async def test_enum_values_in_lower_case(client, harness):
+    """As in the command line; another word is an error that lists the valid ones."""
+    response = await client.post("/v1/jobs", json={"priority": "high"})
+    assert response.status_code == 200
+    assert harness.jobs.create_requests[0].job.priority == Job.HIGH
+    response = await client.post("/v1/jobs", json={"priority": "higher"})
+    assert response.status_code == 400
+    assert response.json()["message"].endswith("must be one of PRIORITY_UNSPECIFIED, LOW, NORMAL, HIGH")
 
 
 async def test_conflicting_idempotency_key_is_rejected(client, harness):

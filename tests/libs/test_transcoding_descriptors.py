@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tests.libs import asgi, lab
 from tests.libs.lab import EchoUpstream
@@ -70,6 +71,22 @@ async def test_services_of_a_descriptor_set() -> None:
     (service,) = services_of_descriptor_set(lab.descriptor_set())
     assert service.file.pool is not lab.service().file.pool
     assert (await _post_any([service])).json == (await _post_any([lab.service()])).json
+
+
+async def test_two_versions_of_one_message() -> None:
+    """Services of different descriptor sets may disagree on a message that both use."""
+    newer = descriptor_pb2.FileDescriptorSet.FromString(lab.descriptor_set(without_rules=True))
+    newer.file[-1].service[0].name = "Newer"
+    next(message for message in newer.file[-1].message_type if message.name == "Sub").field.add(
+        name="added", number=99, type="TYPE_STRING", label="LABEL_OPTIONAL", json_name="added"
+    )
+    services = [lab.service(), *services_of_descriptor_set(newer.SerializeToString())]
+    app = Transcoder([(service, EchoUpstream()) for service in services], Options(auto_mapping=True))
+    body = b'{"sub":{"name":"n","added":"a"}}'
+    older = await asgi.request(app, "POST", "/v1/all", body=body, headers=JSON)
+    assert older.json == {"sub": {"name": "n"}}
+    response = await asgi.request(app, "POST", "/lab.v1.Newer/PostAll", body=body, headers=JSON)
+    assert response.json == {"sub": {"name": "n", "added": "a"}}
 
 
 @pytest.mark.parametrize(("serialized", "names"), [(b"\xff", ()), (b"", ("lab.v1.Lab",))])

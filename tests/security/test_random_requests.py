@@ -36,7 +36,8 @@ TARGETS = [
     ),
     *(b"/v1/jobs", b"/v1/jobs/018f", b"/v1/jobs/018f:watch", b"/v1/jobs:watch?", b"/v1/jobs/%2e%2e/x"),
     *(b"/v1/jobs?pageSize=\xff", b"/v1/jobs?page_size=1e400", b"/v1/artifacts/video:download"),
-    *(b"/v1/artifacts/%00:download?disposition=%ff", b"/ws/progress/a"),
+    *(b"/v1/artifacts/%00:download?disposition=%ff", b"/ws/progress/a", b"/v1/jobs?filter[]=a&[=]"),
+    *(b"/v1/jobs/a?view=basic?x", b"/api/v1/jobs?status=running&status[0]=x", b"/health?probe[]=%41"),
 ]
 HOST = b"Host: localhost"
 WEBSOCKET = [
@@ -55,6 +56,7 @@ HEADERS = [
     *(b"Range: bytes=0-", b"Range: bytes=\xff", b"If-None-Match: \xff", b"Last-Event-ID: \xff"),
     *(b"Grpc-Timeout: 1S", b"Grpc-Timeout: \xff", b"X-Server-Timeout: 1e-400", b"X-Server-Timeout: 1"),
     *(b"Traceparent: \xff", b"Tracestate: \xff", b"X-Request-Id: \xff", b"Idempotency-Key: \xff"),
+    *(b"Idempotency-Key: " + b"k" * 300, b"TE: trailers", b"Accept: ,,;q"),
     *(b"Grpc-Metadata-X-Bin: \xff", b"Grpc-Metadata-\xc3: a", b"Authorization: \xff"),
 ]
 BODIES = [

@@ -52,10 +52,7 @@ _CHECKS = [
 
 
 def load(document: Mapping[str, Any]) -> list[APIOperation]:
-    """Return the operations of *document*, without default responses: each status must be documented.
-
-    Without those that no service answers yet.
-    """
+    """Return the operations of *document*, without default responses: each status must be documented."""
     strict = copy.deepcopy(dict(document))
     for item in strict["paths"].values():
         for operation in item.values():

@@ -48,7 +48,8 @@ class Decoder:
     def __init__(self, *, ignore_unknown_fields: bool = False, case_insensitive_enums: bool = False) -> None:
         self._ignore_unknown_fields = ignore_unknown_fields
         self._scalar_parser = partial(scalar_parser, case_insensitive_enums=case_insensitive_enums)
-        self._setters: dict[str, _Setter] = {}
+        # By descriptor: pools may have different versions of a message of one name.
+        self._setters: dict[Descriptor, _Setter] = {}
         self._lock = Lock()
         self._well_known: dict[str, _Setter] = {
             "google.protobuf.Any": self._set_any,
@@ -74,16 +75,18 @@ class Decoder:
 
     def _compile(self, message_type: Descriptor) -> _Setter:
         name = message_type.full_name
-        if name in self._setters:
-            return self._setters[name]
+        if message_type in self._setters:
+            return self._setters[message_type]
         if name in field_types.WRAPPERS:
-            self._setters[name] = _scalar_setter("value", scalar_parser(message_type.fields_by_name["value"]))
+            self._setters[message_type] = _scalar_setter(
+                "value", scalar_parser(message_type.fields_by_name["value"])
+            )
         elif name in self._well_known:
-            self._setters[name] = self._well_known[name]
+            self._setters[message_type] = self._well_known[name]
         else:
             fields: dict[str, _Field] = {}
             # Registered before its fields are compiled, since messages may contain themselves.
-            self._setters[name] = self._object_setter(fields)
+            self._setters[message_type] = self._object_setter(fields)
             for field in message_type.fields:
                 set_field, accepts_null = self._field_setter(field), _accepts_null(field)
                 oneof = field.containing_oneof.name if field.containing_oneof is not None else ""
@@ -91,7 +94,7 @@ class Decoder:
                     fields[json_name] = _Field(
                         field.name, set_field, twin if twin != json_name else "", oneof, accepts_null
                     )
-        return self._setters[name]
+        return self._setters[message_type]
 
     def _object_setter(self, fields: dict[str, _Field]) -> _Setter:
         ignore_unknown = self._ignore_unknown_fields

@@ -32,8 +32,9 @@ class Encoder:
     def __init__(self, *, emit_defaults: bool = False, fragments: FragmentCache | None = None) -> None:
         self._emit_defaults = emit_defaults
         self._fragments = fragments
-        self._tables: dict[str, FragmentTable] = {}
-        self._converters: dict[str, Converter] = {}
+        # By descriptor: pools may have different versions of a message of one name.
+        self._tables: dict[Descriptor, FragmentTable] = {}
+        self._converters: dict[Descriptor, Converter] = {}
         self._well_known: dict[str, Converter] = {
             "google.protobuf.Any": self._convert_any,
             "google.protobuf.FieldMask": lambda m: well_known.format_field_mask(m.paths),
@@ -49,19 +50,19 @@ class Encoder:
     def compile(self, message_type: Descriptor) -> Converter:
         """Return the converter for messages of *message_type*."""
         name = message_type.full_name
-        if name not in self._converters:
+        if message_type not in self._converters:
             if name in self._well_known:
-                self._converters[name] = self._well_known[name]
+                self._converters[message_type] = self._well_known[name]
             elif name in _SECONDS_AND_NANOS:
                 format_ = _SECONDS_AND_NANOS[name]
-                self._converters[name] = lambda message: format_(message.seconds, message.nanos)
+                self._converters[message_type] = lambda message: format_(message.seconds, message.nanos)
             elif name in field_types.WRAPPERS:
                 source = _Source()
                 value = self._value(source, message_type.fields_by_name["value"], "message.value")
-                self._converters[name] = source.compile([f"return {value}"])
+                self._converters[message_type] = source.compile([f"return {value}"])
             else:
                 self._compile_message(message_type)
-        return self._converters[name]
+        return self._converters[message_type]
 
     def compile_field(self, field: FieldDescriptor) -> Converter:
         """Return the converter from a message to the JSON of its *field*, for ``response_body``."""
@@ -91,10 +92,9 @@ class Encoder:
 
     def _cached(self, message_type: Descriptor) -> Callable[[bytes], bytes]:
         assert self._fragments is not None
-        name = message_type.full_name
-        if name not in self._tables:
-            self._tables[name] = self._fragments.add_table()
-        table = self._tables[name]
+        if message_type not in self._tables:
+            self._tables[message_type] = self._fragments.add_table()
+        table = self._tables[message_type]
         encode = _serialized_encoder(message_type, self.compile(message_type))
 
         def encode_cached(message: bytes) -> bytes:
@@ -108,9 +108,9 @@ class Encoder:
 
     def _compile_message(self, message_type: Descriptor) -> None:
         # Registered before its fields are compiled, since messages may contain themselves.
-        self._converters[message_type.full_name] = lambda message: convert(message)
+        self._converters[message_type] = lambda message: convert(message)
         convert = self._compile_fields(message_type.fields)
-        self._converters[message_type.full_name] = convert
+        self._converters[message_type] = convert
 
     def _compile_fields(self, fields: Iterable[FieldDescriptor]) -> Converter:
         source = _Source()

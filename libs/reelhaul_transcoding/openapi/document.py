@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.openapi.operations import Operations
@@ -12,6 +12,7 @@ from reelhaul_transcoding.openapi.options import DocumentOptions, Object
 from reelhaul_transcoding.openapi.paths import PathExpander
 from reelhaul_transcoding.openapi.schemas import Schemas
 from reelhaul_transcoding.routing.router import ANY_METHOD
+from reelhaul_transcoding.routing.rules import HttpRule
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
@@ -22,7 +23,8 @@ def build_openapi(transcoder: Transcoder, document: DocumentOptions) -> Object:
     It is a dict of JSON values. Routes for any method are documented as POST. HEAD, which every GET
     has, and OPTIONS are left out. https://spec.openapis.org/oas/v3.1.1.html
     """
-    rules, options = transcoder.rules, transcoder.options
+    rules = [rule for rule in transcoder.rules if document.include(rule.method)]
+    options = transcoder.options
     full = {rule.method.full_name for rule in rules if options.emit_defaults(rule.method)}
     schemas = Schemas(rules, document, full_responses=full, strict=not options.ignore_unknown_fields)
     operations = Operations(schemas, options, document)
@@ -46,7 +48,7 @@ def build_openapi(transcoder: Transcoder, document: DocumentOptions) -> Object:
         "openapi": "3.1.1",
         "info": dict(document.info),
         "servers": [dict(server) for server in document.servers],
-        "tags": _tags(transcoder, schemas, document),
+        "tags": _tags(rules, schemas, document),
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
@@ -81,13 +83,12 @@ def _to_text(response: Object) -> str:
     return json.dumps(response, sort_keys=True)
 
 
-def _tags(transcoder: Transcoder, schemas: Schemas, document: DocumentOptions) -> list[Object]:
+def _tags(rules: Iterable[HttpRule], schemas: Schemas, document: DocumentOptions) -> list[Object]:
     tags = {tag["name"]: dict(tag) for tag in document.tags}
-    for rule in transcoder.rules:
+    for rule in rules:
         service = rule.method.containing_service
-        name = document.tag(service)
-        if name not in tags:
-            tags[name] = {"name": name}
-            if description := schemas.describe(service.full_name, service.file.package):
-                tags[name]["description"] = description
+        tag = tags.setdefault(document.tag(service), {"name": document.tag(service)})
+        description = schemas.describe(service.full_name, service.file.package)
+        if description and "description" not in tag:
+            tag["description"] = description
     return list(tags.values())

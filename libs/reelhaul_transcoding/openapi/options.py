@@ -31,6 +31,8 @@ class DocumentOptions:
     servers: Sequence[Mapping[str, Any]] = ({"url": "/"},)
     #: From ``read_comments``.
     comments: Mapping[str, str] = field(default_factory=dict)
+    #: Whether the document describes a method.
+    include: Callable[[MethodDescriptor], bool] = lambda method: True
     #: Tag of the operations of a service, under which documents group them; default: its name.
     tag: Callable[[ServiceDescriptor], str] = lambda service: str(service.name)
     #: Markdown after the description of a method.
@@ -48,5 +50,6 @@ class DocumentOptions:
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Operations that the host serves itself, by path and HTTP method: added, or in place of the routes'.
     operations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    #: Tags in the order of the document; those of other services follow, with the comments of the services.
+    #: Tags in the order of the document; those of other services follow. One without a description gets the
+    #: comment of its service.
     tags: Sequence[Mapping[str, Any]] = ()

@@ -25,13 +25,8 @@ from h2.settings import SettingCodes, Settings
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from reelhaul_gateway.connections import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    ConnectionTable,
-    Handshake,
-    HttpConnection,
-)
+from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
+from reelhaul_gateway.http1 import HttpConnection
 from reelhaul_runtime import listeners
 
 log = logging.getLogger(__name__)
@@ -46,6 +41,9 @@ _DEFAULT_WINDOW = 65_535
 _MAX_RESETS = 100
 # Applications of streams, of which those of reset streams may still run.
 _MAX_TASKS = 2 * _MAX_STREAMS
+# Bytes that a client may send beyond so many times those of requests and responses: PING, SETTINGS, PRIORITY
+# and the like cost far more than they weigh (CVE-2019-9512 and its relatives).
+_FREE_BYTES, _MAX_OVERHEAD = 1 << 20, 8
 # https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2
 _CONNECTION_HEADERS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -74,6 +72,8 @@ class Http2Connection(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
         # Streams that the client let finish, and those that it reset.
         self._finished = self._resets = 0
+        # Bytes that were received, and those of heads and bodies in both directions.
+        self._received_bytes = self._payload_bytes = 0
         self._idle_since = self._last_check = self._loop.time()
         self._draining = False
         #: Whether the client does not take what was written.
@@ -111,7 +111,13 @@ class Http2Connection(asyncio.Protocol):
             self._close()  # h2 has prepared GOAWAY with the reason
             return
         for event in received:
+            if self._transport.is_closing():
+                return
             self._handle(event)
+        self._received_bytes += len(data)
+        if self._received_bytes > _FREE_BYTES + _MAX_OVERHEAD * self._payload_bytes:
+            self._terminate(ErrorCodes.ENHANCE_YOUR_CALM)
+            return
         self.flush()
         if self.is_blocked:
             # It must not provoke responses, such as those to PING and SETTINGS, that it does not read.
@@ -122,7 +128,8 @@ class Http2Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_blocked = False
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         self._wake_streams()
 
     def shutdown(self) -> None:
@@ -186,9 +193,11 @@ class Http2Connection(asyncio.Protocol):
         stream = _Stream(self, stream_id, self._build_scope(pseudo, headers))
         self._streams[stream_id] = stream
         self._table.mark_busy(self)
+        head_bytes = sum(map(len, chain.from_iterable(head)))
+        self._payload_bytes += head_bytes
         if not _PATH.fullmatch(pseudo.get(b":path", b"")):
             self._refuse(stream, HTTPStatus.BAD_REQUEST)
-        elif len(headers) > MAX_HEADERS or sum(map(len, chain.from_iterable(head))) > MAX_HEAD_BYTES:
+        elif len(headers) > MAX_HEADERS or head_bytes > MAX_HEAD_BYTES:
             self._refuse(stream, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif len(self._tasks) >= _MAX_TASKS:
             self._terminate(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -220,6 +229,7 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(stream_id)
         self.acknowledge(stream_id, size_with_padding - (len(data) if stream else 0))
         if stream is not None:
+            self._payload_bytes += len(data)
             self._table.body_bytes += len(data)
             stream.add_body(data)
             if self._table.body_bytes > self._table.limits.total_body_bytes:
@@ -260,6 +270,7 @@ class Http2Connection(asyncio.Protocol):
             is_last = size == len(rest)
             if size or end:
                 self._h2.send_data(stream.id, rest[:size], end_stream=end and is_last)
+                self._payload_bytes += size
                 self.flush()
             rest = rest[size:]
             if is_last:

@@ -23,8 +23,8 @@ from reelhaul_transcoding.openapi.comments import read_comments, to_markdown
 from reelhaul_transcoding.openapi.document import build_openapi
 from reelhaul_transcoding.openapi.options import DocumentOptions, ErrorCase
 
-# Their routes exist, but no service of this build answers them.
-_UNIMPLEMENTED = frozenset({"WebhookService", "ApiKeyService", "AuditService"})
+#: The services that have routes, but are not implemented in this build: their methods answer 501.
+UNIMPLEMENTED = frozenset({"WebhookService", "ApiKeyService", "AuditService"})
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
 _ERROR_DETAILS = [
@@ -81,7 +81,7 @@ _JOB_ONLY = "(Job.error only)"
 
 
 def build_document(transcoder: Transcoder) -> dict[str, Any]:
-    """Return the OpenAPI document of everything that the gateway serves."""
+    """Return the OpenAPI document of everything that the gateway serves, except unimplemented services."""
     comments = read_comments(importlib.resources.files("reelhaul").joinpath("protos.binpb").read_bytes())
     written = yaml.safe_load(
         importlib.resources.files("reelhaul_gateway").joinpath("openapi.yaml").read_bytes()
@@ -94,6 +94,7 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
         DocumentOptions(
             info={**written["info"], "version": importlib.metadata.version("reelhaul")},
             comments={name: _LISTED_ERRORS.sub("", text) for name, text in comments.items()},
+            include=lambda method: method.containing_service.name not in UNIMPLEMENTED,
             tag=lambda service: tags[service.name]["name"],
             tags=list(tags.values()),
             note=_note,
@@ -133,13 +134,7 @@ def _is_public(method: MethodDescriptor) -> bool:
     return _policy(method).permission == method_policy_pb2.PERMISSION_LEVEL_PUBLIC
 
 
-def _is_implemented(method: MethodDescriptor) -> bool:
-    return method.containing_service.name not in _UNIMPLEMENTED
-
-
 def _note(method: MethodDescriptor) -> str:
-    if not _is_implemented(method):
-        return "**Not implemented yet**: answers 501."
     policy = _policy(method)
     level = method_policy_pb2.PermissionLevel.Name(policy.permission).removeprefix("PERMISSION_LEVEL_")
     needed = "Needs no credential" if _is_public(method) else f"Needs the level `{level}`"
@@ -208,8 +203,6 @@ class _Reasons:
         names |= self._of_method(method)
         if method.full_name in self._with_resource:
             names.add(_NOT_FOUND)
-        if not _is_implemented(method):
-            names.add("METHOD_UNSUPPORTED")
         names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
         notes = dict(_NOTE.findall(" ".join(self._comments.get(method.full_name, "").split())))
         return [

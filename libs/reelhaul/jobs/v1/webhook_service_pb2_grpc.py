@@ -36,11 +36,12 @@ class WebhookServiceStub:
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-    webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
@@ -120,11 +121,12 @@ class WebhookServiceServicer:
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-    webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
@@ -285,11 +287,12 @@ class WebhookService:
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-    webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-    webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-    webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the

@@ -37,11 +37,12 @@ class WebhookServiceStub:
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-      webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
@@ -102,11 +103,12 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-      webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
@@ -163,11 +165,12 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     created no job, or the schedule was disabled), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
-      webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
-      webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
-      webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
-    where key is what follows "whsec_" in the secret, base64-decoded, and body is the
-    bytes as sent. During the grace period of an old secret there are two signatures,
+    - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
+    - webhook-timestamp: seconds since 1970, of this try: reject if more than 5 min off
+    - webhook-signature: "v1," + base64(HMAC-SHA256(key, id + "." + timestamp + "." + body))
+
+    The key is what follows "whsec_" in the secret, base64-decoded, and body is the bytes
+    as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
     Any 2xx within 15 s is success; redirects are not followed; 410 disables the
