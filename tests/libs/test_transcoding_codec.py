@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import pytest
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, json_format, timestamp_pb2
@@ -161,6 +162,22 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert not other.get(b"0")
     table.add(b"large", b"x" * 20_000)
     assert not table.get(b"large")
+
+
+def test_the_cache_occupies_what_it_counts() -> None:
+    """Kept JSON takes no more memory than the cache accounts for, whatever the buffer it was written into."""
+    fragments = FragmentCache(1 << 20)
+    encode = Encoder(fragments=fragments).compile_serialized(PAGE.DESCRIPTOR)
+    messages = [PAGE(subs=[{"id": number}]).SerializeToString() for number in range(1000)]
+    encode(PAGE(subs=[{"id": 1000}]).SerializeToString())
+    tracemalloc.start()
+    try:
+        for message in messages:
+            encode(message)
+        occupied, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert occupied <= 1.5 * fragments.size_bytes
 
 
 def test_a_hit_returns_the_kept_json() -> None:

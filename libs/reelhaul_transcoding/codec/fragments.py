@@ -74,7 +74,8 @@ class FragmentTable:
     def add(self, message: bytes, fragment: bytes) -> None:
         """Keep *fragment*, the JSON of *message*, unless it is larger than the cache."""
         if self._cache.make_room(_ENTRY_BYTES + len(message) + len(fragment)):
-            self.new[message] = fragment
+            # A copy: the bytes of orjson occupy the buffer that it wrote into, 4 KiB or more.
+            self.new[message] = bytes(memoryview(fragment))
 
 
 def element_splitter(field_number: int) -> Callable[[bytes], tuple[list[bytes], bytes]]:
