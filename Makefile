@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance chaos kill-storage attack fuzz-api audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance oracle chaos kill-storage attack fuzz-api audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ protos-fresh: protos
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)
 
+oracle: $(VENV)/dev.stamp  ## Compare the JSON codec with json_format in a million random cases (ARGS="--cases 10000000")
+	$(BIN)/python -m tests.libs.oracle $(ARGS)
+
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -127,9 +130,9 @@ audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilitie
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
 	$(BIN)/python -m tests.audit $(ARGS)
 
-bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
+bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway bench-codec  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
 
-bench-%: $(VENV)/bench.stamp  ## Run one benchmark: jobs, watch, fetch, storage, gateway
+bench-%: $(VENV)/bench.stamp  ## Run one benchmark: codec, fetch, gateway, jobs, storage, watch
 	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

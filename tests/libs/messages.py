@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from google.protobuf import json_format
+from google.protobuf import any_pb2, duration_pb2, field_mask_pb2, json_format, timestamp_pb2, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
-from reelhaul_transcoding.codec.field_types import INT_BOUNDS, is_map
+from reelhaul_transcoding.codec.field_types import INT_BOUNDS, NULL_VALUE, is_map, map_entry_fields
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 # json_format accepts a narrower range than the type.
@@ -18,8 +23,12 @@ _NANOS = st.integers(0, 999_999_999)
 _MAX_DURATION_SECONDS = 315_576_000_000
 
 
-def messages(message_type: Descriptor, depth: int = 3) -> st.SearchStrategy[Any]:
-    """Return a strategy for messages of *message_type*, at most *depth* deep."""
+@cache
+def messages(message_type: Descriptor, depth: int = 3, *, packs: bool = False) -> st.SearchStrategy[Any]:
+    """Return a strategy for messages of *message_type*, at most *depth* deep.
+
+    An Any is empty, unless it *packs* a message.
+    """
     message_class = GetMessageClass(message_type)
     name = message_type.full_name
     if name == "google.protobuf.Timestamp":
@@ -32,15 +41,26 @@ def messages(message_type: Descriptor, depth: int = 3) -> st.SearchStrategy[Any]
         return st.builds(message_class, paths=st.lists(path, max_size=3))
     if name in _JSON:
         return _JSON[name].map(lambda value: json_format.ParseDict(value, message_class()))
-    if name == "google.protobuf.Any" or not message_type.fields:
-        return st.just(message_class())
-    return st.lists(st.sampled_from(list(message_type.fields)), max_size=6, unique_by=_oneof_or_name).flatmap(
-        lambda fields: st.tuples(*(_values(field, depth) for field in fields)).map(
-            lambda values: message_class(
-                **{f.name: v for f, v in zip(fields, values, strict=True) if v is not None}
-            )
-        )
-    )
+    if name == "google.protobuf.Any":
+        if not packs or not depth:
+            return st.just(message_class())
+        return st.one_of([messages(packed, depth - 1, packs=True) for packed in _PACKED]).map(_pack)
+    return _composed(message_type, depth, packs)
+
+
+@st.composite
+def _composed(draw: Draw, message_type: Descriptor, depth: int, packs: bool) -> Any:
+    fields = draw(st.lists(st.sampled_from(list(message_type.fields)), max_size=6, unique_by=_oneof_or_name))
+    values = {field.name: draw(_values(field, depth, packs)) for field in fields}
+    message = GetMessageClass(message_type)(**{name: v for name, v in values.items() if v is not None})
+    for field in fields:
+        # A map of messages takes no values in its constructor.
+        if is_map(field) and map_entry_fields(field)[1].message_type is not None and depth:
+            key, value = map_entry_fields(field)
+            for item_key in draw(st.lists(_scalars(key), max_size=2, unique=True)):
+                item = draw(messages(value.message_type, depth - 1, packs=packs))
+                getattr(message, field.name)[item_key].CopyFrom(item)
+    return message
 
 
 def _oneof_or_name(field: FieldDescriptor) -> str:
@@ -48,16 +68,19 @@ def _oneof_or_name(field: FieldDescriptor) -> str:
     return field.containing_oneof.name if field.containing_oneof else field.name
 
 
-def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
+@cache
+def _values(field: FieldDescriptor, depth: int, packs: bool) -> st.SearchStrategy[Any]:
     if is_map(field):
-        assert field.message_type is not None
-        key, value = (field.message_type.fields_by_name[part] for part in ("key", "value"))
+        key, value = map_entry_fields(field)
         if value.message_type is not None:
             return st.none()
         return st.dictionaries(_scalars(key), _scalars(value), max_size=3)
     if field.message_type is not None and depth == 0:
         return st.none()
-    items = messages(field.message_type, depth - 1) if field.message_type is not None else _scalars(field)
+    if field.message_type is not None:
+        items = messages(field.message_type, depth - 1, packs=packs)
+    else:
+        items = _scalars(field)
     return st.lists(items, max_size=3) if field.is_repeated else items
 
 
@@ -65,16 +88,22 @@ def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.type in INT_BOUNDS:
         return st.integers(*INT_BOUNDS[field.type])
     if field.enum_type is not None:
-        return st.sampled_from([*field.enum_type.values_by_number, 99])
+        numbers = list(field.enum_type.values_by_number)
+        return st.sampled_from(numbers if field.enum_type.full_name == NULL_VALUE else [*numbers, 99, -1])
     return _SCALARS[field.type]
+
+
+def _one_nan(value: float) -> float:
+    """Return *value*; NaN has many forms in binary, and one in JSON."""
+    return math.nan if math.isnan(value) else value
 
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: _TEXT,
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=8),
     FieldDescriptor.TYPE_BOOL: st.booleans(),
-    FieldDescriptor.TYPE_DOUBLE: st.floats() | st.integers(-(2**60), 2**60).map(float),
-    FieldDescriptor.TYPE_FLOAT: st.floats(width=32),
+    FieldDescriptor.TYPE_DOUBLE: (st.floats() | st.integers(-(2**60), 2**60).map(float)).map(_one_nan),
+    FieldDescriptor.TYPE_FLOAT: st.floats(width=32).map(_one_nan),
 }
 _LEAF = st.none() | st.booleans() | _TEXT | st.floats(allow_nan=False, allow_infinity=False)
 _ANY_JSON = st.recursive(
@@ -85,6 +114,21 @@ _JSON: dict[str, st.SearchStrategy[Any]] = {
     "google.protobuf.Struct": st.dictionaries(_TEXT, _ANY_JSON, max_size=3),
     "google.protobuf.ListValue": st.lists(_ANY_JSON, max_size=3),
 }
+# With maps, the bytes in an Any would not be the same each time.
+_PACKED = [
+    any_pb2.Any.DESCRIPTOR,
+    duration_pb2.Duration.DESCRIPTOR,
+    field_mask_pb2.FieldMask.DESCRIPTOR,
+    timestamp_pb2.Timestamp.DESCRIPTOR,
+    wrappers_pb2.FloatValue.DESCRIPTOR,
+    wrappers_pb2.StringValue.DESCRIPTOR,
+]
+
+
+def _pack(message: Any) -> Any:
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
 
 
 def _duration(message_class: Any, seconds: int, nanos: int) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 
-# What an entry takes besides its key and its value: two objects and a slot of a dict.
-_ENTRY_BYTES = 200
+# What an entry takes besides its key and its value (two objects and a slot of a dict), and what the hash of
+# a message takes in a set.
+_ENTRY_BYTES, _HASH_BYTES = 200, 100
 
 
 class FragmentCache:
@@ -19,8 +20,10 @@ class FragmentCache:
     has just sent for this very request, so nothing passes from one tenant to another, and nothing
     becomes stale.
 
-    There are two generations. A new one starts when one holds half of *max_bytes*; what was not used
-    since then is dropped with the generation before it. That costs less per use than an exact LRU.
+    A message is kept when it comes for the second time; of the first only its hash is kept, so that what
+    never repeats costs little and displaces nothing. There are two generations. A new one starts when one
+    holds half of *max_bytes*; what was not used since then is dropped with the generation before it. That
+    costs less per use than an exact LRU.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -37,7 +40,8 @@ class FragmentCache:
     @property
     def size_bytes(self) -> int:
         """Bytes of all entries, with what each takes besides its content."""
-        return sum(
+        hashes = sum(len(table.seen) for table in self._tables)
+        return _HASH_BYTES * hashes + sum(
             _ENTRY_BYTES + len(key) + len(fragment)
             for table in self._tables
             for generation in (table.new, table.old)
@@ -52,7 +56,7 @@ class FragmentCache:
         if self._generation_bytes > self._max_generation_bytes:
             self._generation_bytes = size
             for table in self._tables:
-                table.new, table.old = {}, table.new
+                table.seen, table.new, table.old = set(), {}, table.new
         return True
 
 
@@ -63,19 +67,28 @@ class FragmentTable:
         self._cache = cache
         self.new: dict[bytes, bytes] = {}
         self.old: dict[bytes, bytes] = {}
+        #: Hashes of messages that came once.
+        self.seen: set[int] = set()
 
     def get(self, message: bytes) -> bytes | None:
         """Return the JSON of *message* if it is kept."""
         fragment = self.new.get(message)
         if fragment is None and (fragment := self.old.get(message)) is not None:
-            self.add(message, fragment)
+            self._keep(message, fragment)
         return fragment
 
     def add(self, message: bytes, fragment: bytes) -> None:
-        """Keep *fragment*, the JSON of *message*, unless it is larger than the cache."""
-        if self._cache.make_room(_ENTRY_BYTES + len(message) + len(fragment)):
+        """Keep *fragment*, the JSON of *message*, the second time; unless it is larger than the cache."""
+        message_hash = hash(message)
+        if message_hash in self.seen:
             # A copy: the bytes of orjson occupy the buffer that it wrote into, 4 KiB or more.
-            self.new[message] = bytes(memoryview(fragment))
+            self._keep(message, bytes(memoryview(fragment)))
+        elif self._cache.make_room(_HASH_BYTES):
+            self.seen.add(message_hash)
+
+    def _keep(self, message: bytes, fragment: bytes) -> None:
+        if self._cache.make_room(_ENTRY_BYTES + len(message) + len(fragment)):
+            self.new[message] = fragment
 
 
 def element_splitter(field_number: int) -> Callable[[bytes], tuple[list[bytes], bytes]]:

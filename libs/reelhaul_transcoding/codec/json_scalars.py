@@ -26,6 +26,7 @@ class InvalidValue(ValueError):
 
 
 _INT = re.compile(r"-?(?:0|[1-9]\d{0,30})", re.ASCII)
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,30})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,5})?", re.ASCII)
 _MAX_LISTED_NAMES = 20
 # What orjson makes of every integer somewhat below the minimum of an int64.
 _INEXACT_MINIMUM = -(2.0**63)
@@ -62,17 +63,28 @@ def join_names(names: list[str]) -> str:
 def _int_parser(minimum: int, maximum: int) -> JsonParser:
     def parse(value: Any) -> int:
         if type(value) is not int:
-            is_int_string = isinstance(value, str) and _INT.fullmatch(value) is not None
-            if not is_int_string and not (isinstance(value, float) and value.is_integer()):
-                raise InvalidValue("must be an integer")
-            if value == _INEXACT_MINIMUM:
-                raise InvalidValue(f"must be between {minimum} and {maximum}, without a fraction or exponent")
-            value = int(value)
+            value = _parse_integer(value)
         if minimum <= value <= maximum:
             return int(value)
         raise InvalidValue(f"must be between {minimum} and {maximum}")
 
     return parse
+
+
+def _parse_integer(value: Any) -> int:
+    """Return the integer in a string, or of a number with a fraction of zero or an exponent."""
+    if type(value) is str:
+        if _INT.fullmatch(value) is not None:
+            return int(value)
+        if _NUMBER.fullmatch(value) is not None:
+            value = float(value)
+    if type(value) is not float or not value.is_integer():
+        raise InvalidValue("must be an integer")
+    if value == _INEXACT_MINIMUM:
+        raise InvalidValue(
+            f"must be between {int(value)} and {-int(value) - 1}, without fraction or exponent"
+        )
+    return int(value)
 
 
 def _enum_parser(enum: EnumDescriptor, *, case_insensitive: bool) -> JsonParser:

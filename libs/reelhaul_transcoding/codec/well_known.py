@@ -25,6 +25,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # More than any message has fields, but few enough to bound the time.
 _MAX_MASK_PATHS = 1000
 _FLOAT32 = struct.Struct("<f")
+_MAX_FLOAT32 = 3.4028234663852886e38
 # Above these limits adjacent values are more than one apart; orjson's integers have at most 64 bits.
 _MAX_EXACT_DOUBLE, _MAX_EXACT_FLOAT32 = 2.0**53, 2.0**24
 
@@ -152,17 +153,14 @@ def float32_to_json(value: float) -> float | int | str:
     # Subnormal floats need six digits only.
     for digits in (6, 7, 8, 9):
         short = float(f"{value:.{digits}g}")
-        if _is_same_float32(short, value):
+        # Rounded up beyond the largest float, it would be out of range for other parsers.
+        if abs(short) <= _MAX_FLOAT32 and _is_same_float32(short, value):
             return double_to_json(short)
     return double_to_json(value)
 
 
 def _is_same_float32(short: float, value: float) -> bool:
-    try:
-        return bool(_FLOAT32.unpack(_FLOAT32.pack(short))[0] == value)
-    except OverflowError:
-        # Rounded up beyond the largest float.
-        return False
+    return bool(_FLOAT32.unpack(_FLOAT32.pack(short))[0] == value)
 
 
 def _parse_nanos(fraction: str | None) -> int:

@@ -25,13 +25,8 @@ from h2.settings import SettingCodes, Settings
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from reelhaul_gateway.connections import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    ConnectionTable,
-    Handshake,
-    HttpConnection,
-)
+from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
+from reelhaul_gateway.http1 import HttpConnection
 from reelhaul_runtime import listeners
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Benchmark of the codec: messages to JSON and back, against json_format."""
