@@ -11,7 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -172,9 +172,11 @@ class _BatchHandler(logging.StreamHandler["SupportsWrite[str]"]):
     def flush(self) -> None:
         with self.lock or nullcontext():
             batch, self._batch, self._batch_characters = self._batch, [], 0
-            if batch:
-                self.stream.write("\n".join(batch) + self.terminator)
-        super().flush()
+            # A full disk or a reader that has ended must not fail what is logged. ValueError: it is closed.
+            with suppress(OSError, ValueError):
+                if batch:
+                    self.stream.write("\n".join(batch) + self.terminator)
+                super().flush()
 
     def _set_timer(self) -> bool:
         try:

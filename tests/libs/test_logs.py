@@ -150,6 +150,20 @@ class SignallingStream(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_full_disk_fails_nothing_that_is_logged(out: io.StringIO, style: Literal["json", "text"]):
+    """Neither a record nor a line of the access log raises if it cannot be written."""
+    with open("/dev/full", "w") as full:
+        logs.configure("gateway", style, "INFO", stream=full)
+        access = logs.AccessLog("reelhaul_gateway")
+        for _ in range(3):
+            logging.getLogger("reelhaul_gateway").info("a record")
+            access.log(logging.INFO, "request", {"path": "x" * 100_000})
+        logging.getLogger().handlers.clear()
+        with pytest.raises(OSError, match="No space"):
+            full.close()
+
+
 async def test_access_log_is_written_in_batches(out: io.StringIO):
     """Lines of an access log wait at most 50 ms for others; any other is written at once, behind them."""
     stream = SignallingStream()
