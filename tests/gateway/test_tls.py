@@ -14,6 +14,7 @@ import pytest
 import trustme
 from tests.gateway.fake_services import GatewayHarness, running_gateway
 
+from reelhaul_gateway import certificate
 from reelhaul_gateway.settings import Settings
 from reelhaul_runtime.up import probes
 
@@ -34,9 +35,9 @@ class Files:
         """Replace the pair by one of a new authority; return the context of clients that trust only that."""
         authority = trustme.CA()
         pair = authority.issue_cert("localhost", "127.0.0.1")
-        certificate, key = self.settings.values()
-        certificate.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
-        key.write_bytes(pair.private_key_pem.bytes())
+        certificate_file, key_file = self.settings.values()
+        certificate_file.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
+        key_file.write_bytes(pair.private_key_pem.bytes())
         context = ssl.create_default_context()
         authority.configure_trust(context)
         return context
@@ -194,6 +195,21 @@ def test_wrong_certificates_are_refused(files: Files, tmp_path: Path):
     key.write_bytes(old_key)
     with pytest.raises(ValueError, match=f"REELHAUL_GATEWAY_TLS_KEY: the key in {key} is not that of"):
         Settings(**files.settings)
+
+
+def test_certificate_that_disappears_while_it_is_loaded_is_refused(
+    files: Files, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+):
+    """Files that are removed between the check and the load are an error that the watch survives."""
+    check_content = certificate._check_content
+
+    def check_and_remove(path: Path, mark: bytes, what: str) -> None:
+        check_content(path, mark, what)
+        path.unlink()
+
+    monkeypatch.setattr(certificate, "_check_content", check_and_remove)
+    with pytest.raises(certificate.CertificateError, match="cannot be read: No such file"):
+        certificate.load_context(*files.settings.values())
 
 
 async def _wait_for_message(caplog: pytest.LogCaptureFixture, text: str) -> None:

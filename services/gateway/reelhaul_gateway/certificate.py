@@ -80,6 +80,10 @@ def load_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
             raise CertificateError(key_file, message) from None
         message = f"{certificate_file} with {key_file} cannot be used: {error.reason or 'damaged PEM data'}"
         raise CertificateError(certificate_file, message) from None
+    except OSError as error:
+        # One was removed, to be replaced, after it was checked.
+        message = f"{certificate_file} with {key_file} cannot be read: {error.strerror}"
+        raise CertificateError(certificate_file, message) from None
     return context
 
 
