@@ -325,6 +325,49 @@ async def test_client_that_gives_no_window_is_reset(harness: GatewayHarness, mon
         assert await opened.status_of(opened.request(headers=GET)) == 200
 
 
+async def test_window_of_the_connection_does_not_keep_a_stream(
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
+):
+    """A stream without a window is reset, although the client goes on to enlarge that of the connection."""
+    monkeypatch.setattr(listeners, "SEND_TIMEOUT_SECONDS", 0.5)
+    async with peer(harness) as opened:
+
+        async def enlarge_window() -> None:
+            while True:
+                opened.h2.increment_flow_control_window(1)
+                opened.send()
+                await asyncio.sleep(0.05)
+
+        opened.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        stuck = opened.request(headers=GET)
+        assert await opened.status_of(stuck) == 200
+        enlarging = asyncio.create_task(enlarge_window())
+        try:
+            await opened.wait_for(is_reset(stuck))
+        finally:
+            enlarging.cancel()
+
+
+@pytest.mark.parametrize("end", ["reset", "goaway"])
+async def test_refused_request_that_ends_in_the_same_data(harness: GatewayHarness, end: str):
+    """A client that resets a stream, or leaves, together with a request that is refused causes no failure."""
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with peer(harness) as opened:
+        await opened.wait_for(lambda event: isinstance(event, events.RemoteSettingsChanged))
+        refused = opened.h2.get_next_available_stream_id()
+        opened.h2.send_headers(refused, [*GET[:3], (":path", "/a b")], end_stream=True)
+        if end == "reset":
+            opened.h2.reset_stream(refused, ErrorCodes.CANCEL)
+            opened.send()
+            assert await opened.status_of(opened.request(headers=GET)) == 200
+        else:
+            opened.h2.close_connection()
+            opened.send()
+            await opened.wait_closed()
+    assert not failures
+
+
 async def test_connections_count_as_those_of_http1():
     """Idle HTTP/2 connections give way, busy ones do not, and those beyond the limit get 503."""
     async with running_gateway(gateway_max_connections=2, gateway_head_seconds=1) as harness:

@@ -265,7 +265,7 @@ class Http2Connection(asyncio.Protocol):
                 len(rest), self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size
             )
             if self.is_blocked or (rest and size <= 0):
-                await self._wait_for_client(stream)
+                await self._wait_for_client(stream, needs_window=bool(rest))
                 continue
             is_last = size == len(rest)
             if size or end:
@@ -276,11 +276,15 @@ class Http2Connection(asyncio.Protocol):
             if is_last:
                 return
 
-    async def _wait_for_client(self, stream: _Stream) -> None:
-        stream.can_send.clear()
+    async def _wait_for_client(self, stream: _Stream, *, needs_window: bool) -> None:
+        """Wait until *stream* can send; reset it if that takes too long, whatever other streams may send."""
         try:
             async with asyncio.timeout(listeners.SEND_TIMEOUT_SECONDS):
-                await stream.can_send.wait()
+                while not stream.is_disconnected and (
+                    self.is_blocked or (needs_window and self._h2.local_flow_control_window(stream.id) <= 0)
+                ):
+                    stream.can_send.clear()
+                    await stream.can_send.wait()
         except TimeoutError:
             self._reset(stream.id, ErrorCodes.CANCEL)
             self._disconnect(stream)
@@ -309,7 +313,9 @@ class Http2Connection(asyncio.Protocol):
             self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
             self._disconnect(stream)
         else:
-            self.send_head(stream, status, [(b"content-length", b"0")], end=True)
+            # h2 knows already if the client has reset the stream, or ended the connection, in the same data.
+            with suppress(ProtocolError):
+                self.send_head(stream, status, [(b"content-length", b"0")], end=True)
             self.finish(stream)
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
