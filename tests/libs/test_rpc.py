@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -463,3 +466,15 @@ def test_service_config():
     assert balanced["loadBalancingConfig"] == [{"round_robin": {}}]
     assert balanced["healthCheckConfig"] == {"serviceName": "reelhaul.jobs.v1.JobService"}
     assert "loadBalancingConfig" not in config
+
+
+def test_experiment_of_grpc_is_known():
+    """gRPC still has the experiment that the runtime turns off; it says so at the start if it has not."""
+    code = "import reelhaul_runtime, grpc; grpc.insecure_channel('127.0.0.1:9').close()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "event_engine" not in result.stderr
+    environment = os.environ | {"GRPC_EXPERIMENTS": "-event_engine_of_old"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "event_engine_of_old" in result.stderr

@@ -11,10 +11,12 @@ import gc
 import gzip
 import ipaddress
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ from tests.libs import lab
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul_gateway import origins, request_head
 from reelhaul_gateway.files import ArtifactDownloads
+from reelhaul_gateway.settings import Settings
+from reelhaul_gateway.transcoding import SERVICES, build_transcoder
 from reelhaul_runtime import logs
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.binding.query import QueryBinder
@@ -85,9 +89,10 @@ def _router() -> Router[str]:
     return router
 
 
-def _request(request: tuple[bytes, bytes, bytes]) -> None:
+def _request(request: tuple[bytes, bytes, bytes], app: Transcoder | None = None) -> None:
     """Send *request*, a path, a query and a body, through the transcoder; a server error is a failure."""
     path, query, body = request
+    app = app or _APP
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -98,7 +103,26 @@ def _request(request: tuple[bytes, bytes, bytes]) -> None:
 
     scope = {"type": "http", "path": "/", "raw_path": path, "query_string": query, "headers": []}
     for method in ("GET", "POST", "PATCH"):
-        asyncio.run(_APP({**scope, "method": method}, receive, send))
+        asyncio.run(app({**scope, "method": method}, receive, send))
+
+
+@cache
+def _gateway() -> tuple[Transcoder, list[bytes]]:
+    """Return the gateway's transcoder, whose services answer with nothing, and a path of each route."""
+    upstream = lab.CannedUpstream([b""])
+    app = build_transcoder(Settings(), dict.fromkeys(SERVICES, upstream))
+    paths = {re.sub(r"\{[^}=]*=?|\}", "", rule.template.replace("*", _JOB_ID)) for rule in app.rules}
+    return app, [path.encode() for path in sorted(paths)]
+
+
+def _gateway_request(number: int) -> tuple[bytes, bytes, bytes]:
+    """Return a request of the route *number*, with a query and a body that some methods accept."""
+    _, paths = _gateway()
+    query = b"pageSize=1&view=basic&updateMask=labels&status=running&labels[a]=b"
+    body = (
+        b'{"url":"https://a.example","labels":{"a":"b"},"format":{"maxHeight":720},"ttl":"60s","names":["a"]}'
+    )
+    return paths[number % len(paths)], query, body if number % 2 else b""
 
 
 def _members(count: int) -> bytes:
@@ -154,6 +178,7 @@ def _download(query: bytes = b"", header: tuple[bytes, bytes] | None = None, **f
 
 
 _ROUTER = _router()
+_JOB_ID = "0190b5ae-0000-7000-8000-000000000000"
 _APP = Transcoder([(lab.service(), lab.EchoUpstream())])
 
 PROXIES = request_head.TrustedProxies([ipaddress.ip_network("127.0.0.0/8")])
@@ -313,6 +338,12 @@ CASES = [
         ),
         _request,
         _HEAD // 2,
+    ),
+    Case(
+        "request: any route of the gateway",
+        _gateway_request,
+        lambda request: _request(request, _gateway()[0]),
+        100,
     ),
     Case("headers: one name, many times", lambda n: [(b"a", b"b")] * n, combine_headers, _HEAD // 4),
     Case(

@@ -25,7 +25,6 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # More than any message has fields, but few enough to bound the time.
 _MAX_MASK_PATHS = 1000
 _FLOAT32 = struct.Struct("<f")
-_MAX_FLOAT32 = 3.4028234663852886e38
 # Above these limits adjacent values are more than one apart; orjson's integers have at most 64 bits.
 _MAX_EXACT_DOUBLE, _MAX_EXACT_FLOAT32 = 2.0**53, 2.0**24
 
@@ -153,18 +152,21 @@ def float32_to_json(value: float) -> float | int | str:
     # Subnormal floats need six digits only.
     for digits in (6, 7, 8, 9):
         short = float(f"{value:.{digits}g}")
-        # Rounded up beyond the largest float, it would be out of range for other parsers.
-        if abs(short) <= _MAX_FLOAT32 and _is_same_float32(short, value):
+        if _is_same_float32(short, value):
             return double_to_json(short)
     return double_to_json(value)
 
 
 def _is_same_float32(short: float, value: float) -> bool:
-    return bool(_FLOAT32.unpack(_FLOAT32.pack(short))[0] == value)
+    try:
+        return bool(_FLOAT32.unpack(_FLOAT32.pack(short))[0] == value)
+    except OverflowError:
+        # Rounded up beyond the largest float.
+        return False
 
 
 def _parse_nanos(fraction: str | None) -> int:
-    return int(fraction.ljust(9, "0")) if fraction else 0
+    return int(fraction) * 10 ** (9 - len(fraction)) if fraction else 0
 
 
 def _format_nanos(nanos: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from typing import Any
@@ -109,7 +108,7 @@ def list_page(
     total = query.total
     if total is None:
         total = connection.execute(_count_statement(query)).scalar() or 0
-    versions = _read_versions(connection, query, total)
+    versions = connection.execute(_versions_statement(query, total < MAX_COUNT)).all()
     listed = versions[: query.limit]
     kept = [find_kept(JobVersion(*version)) for _, *version in listed]
     missing = [version[1] for version, content in zip(listed, kept, strict=True) if content is None]
@@ -119,17 +118,6 @@ def list_page(
         for (order_time, job_id, *_), content in zip(listed, kept, strict=True)
     ]
     return Page(items, len(versions) > query.limit, total)
-
-
-def _read_versions(connection: Connection, query: Query, total: int) -> Sequence[Sequence[Any]]:
-    """Return the order time and the fields of JobVersion of the jobs of a page, and of one more."""
-    as_json = connection.dialect.name == "sqlite"
-    found = connection.execute(_page_statement(query, total < MAX_COUNT, as_json))
-    if not as_json:
-        return found.all()
-    versions: list[list[Any]] = json.loads(found.scalar_one())
-    # They are in order already, but SQLite does not promise it.
-    return sorted(versions, reverse=query.descending)
 
 
 def _job_or_kept(row: rows.Row | None, find_kept: FindKept) -> Job | bytes | None:
@@ -175,11 +163,10 @@ def _plan(query: Query, few: bool) -> tuple[list[Any], Sequence[State]]:
 
 # Lists are polled: building a statement takes as long as running it.
 @lru_cache(maxsize=256)
-def _page_statement(query: Query, few: bool, as_json: bool) -> Select[Any]:
-    """Return the statement that ``_read_versions`` runs.
+def _versions_statement(query: Query, few: bool) -> Select[Any]:
+    """Return the statement for the order time and the JobVersion of the jobs of a page, and of one more.
 
-    *as_json*: its rows as one JSON array. The driver of SQLite releases the interpreter lock at every row,
-    and waits for it while the event loop is busy: so it waits once for all of them.
+    *few*: fewer than MAX_COUNT match.
     """
     where, merged_states = _plan(query, few)
     direction = desc if query.descending else asc
@@ -191,10 +178,8 @@ def _page_statement(query: Query, few: bool, as_json: bool) -> Select[Any]:
     versions = select(columns[0].label("order_time"), *_VERSION_COLUMNS)
     if merged_states:
         page_ids = _merged_ids(query, where, merged_states)
-        versions = versions.where(jobs.c.id.in_(page_ids)).order_by(*order)
-    else:
-        versions = versions.where(*where).order_by(*order).offset(query.skip).limit(query.limit + 1)
-    return select(func.json_group_array(func.json_array(*versions.subquery().c))) if as_json else versions
+        return versions.where(jobs.c.id.in_(page_ids)).order_by(*order)
+    return versions.where(*where).order_by(*order).offset(query.skip).limit(query.limit + 1)
 
 
 def _merged_ids(query: Query, where: list[Any], merged_states: Sequence[State]) -> Select[Any]:
