@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,9 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_gateway() -> Iterator[FakeGateway]:
-    """Run a fake gateway until the block exits."""
+def running_gateway(tls: ssl.SSLContext | None = None) -> Iterator[FakeGateway]:
+    """Run a fake gateway until the block exits, with HTTPS if it gets a context."""
     gateway = FakeGateway()
+    if tls is not None:
+        gateway.socket = tls.wrap_socket(gateway.socket, server_side=True)
     thread = threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

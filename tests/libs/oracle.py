@@ -163,7 +163,7 @@ DIFFERENCES: dict[str, Callable[[str, str], bool]] = {
     # Rounded to seven or eight digits it is a little above; the rules of this project want it accepted.
     "the largest float": lambda text, error: "Float value too" in error and "3.4028235e+38" in text,
     "null for a repeated Value or ListValue": lambda text, error: (
-        "'RepeatedComposite" in error and "null" in text
+        "RepeatedComposite" in error and "null" in text
     ),
 }
 

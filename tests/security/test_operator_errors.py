@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
 from tests.libs.fake_gateway import JOB, running_gateway
 from tests.servers import running_process
@@ -446,6 +448,23 @@ def test_env_file_selects_the_server(monkeypatch: pytest.MonkeyPatch):
             monkeypatch.setenv("REELHAUL_GATEWAY_ADDRESS", other.url)
             assert CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json"]).exit_code == 0
             assert len(other.requests) == 1
+        assert len(gateway.requests) == 1
+
+
+def test_env_file_with_a_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The command line uses HTTPS if .env gives the gateway a certificate, and trusts SSL_CERT_FILE."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with running_gateway(context) as gateway:
+        address = gateway.url.removeprefix("http://")
+        Path(".env").write_text(
+            f"REELHAUL_GATEWAY_ADDRESS={address}\nREELHAUL_GATEWAY_TLS_CERTIFICATE=chain.pem\n"
+        )
+        assert CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json"]).exit_code == 1
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        result = CliRunner().invoke(reelhaul, ["jobs", "get", JOB, "--json"])
+        assert result.exit_code == 0, result.output
         assert len(gateway.requests) == 1
 
 

@@ -19,6 +19,7 @@ from reelhaul.rest import CallFailed, SaveFailed
 P = ParamSpec("P")
 R = TypeVar("R")
 _SERVER_VARIABLE = "REELHAUL_GATEWAY_ADDRESS"
+_TLS_VARIABLE = "REELHAUL_GATEWAY_TLS_CERTIFICATE"
 _DEFAULT_SERVER = "http://127.0.0.1:8080"
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -113,8 +114,11 @@ def _configured_server() -> str:
         values = dotenv_values(".env")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f".env cannot be read: {error}") from None
-    servers = (value for name, value in values.items() if name.upper() == _SERVER_VARIABLE)
-    return next(filter(None, servers), _DEFAULT_SERVER)
+    configured = {name.upper(): value for name, value in values.items()}
+    server = configured.get(_SERVER_VARIABLE) or _DEFAULT_SERVER
+    if configured.get(_TLS_VARIABLE):
+        return f"https://{server.partition('://')[2] or server}"
+    return server
 
 
 def _check_server(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

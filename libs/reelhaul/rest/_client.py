@@ -44,7 +44,10 @@ class Client:
         self.server = (server if "://" in server else f"http://{server}").rstrip("/")
         # A proxy of the environment leads to the internet, not to this machine.
         trust_env = not is_loopback(httpx.URL(self.server).host)
-        self._http = httpx.Client(base_url=self.server, timeout=_TIMEOUT, trust_env=trust_env)
+        # SSL_CERT_FILE names the authorities of a certificate of one's own, on this machine too.
+        self._http = httpx.Client(
+            base_url=self.server, timeout=_TIMEOUT, trust_env=trust_env, verify=httpx.create_ssl_context()
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -32,8 +32,6 @@ _MAX_NAME_LENGTH = 200
 class _Field(NamedTuple):
     name: str
     set: _Setter
-    #: Its other name in JSON, if it has two.
-    twin: str
     oneof: str
     accepts_null: bool
 
@@ -85,20 +83,21 @@ class Decoder:
             self._setters[message_type] = self._well_known[name]
         else:
             fields: dict[str, _Field] = {}
+            json_names = {field.name: field.json_name for field in message_type.fields}
             # Registered before its fields are compiled, since messages may contain themselves.
-            self._setters[message_type] = self._object_setter(fields)
+            self._setters[message_type] = self._object_setter(fields, json_names)
             for field in message_type.fields:
                 set_field, accepts_null = self._field_setter(field), _accepts_null(field)
                 oneof = field.containing_oneof.name if field.containing_oneof is not None else ""
-                for json_name, twin in ((field.name, field.json_name), (field.json_name, field.name)):
-                    fields[json_name] = _Field(
-                        field.name, set_field, twin if twin != json_name else "", oneof, accepts_null
-                    )
+                entry = _Field(field.name, set_field, oneof, accepts_null)
+                fields[field.json_name] = fields[field.name] = entry
         return self._setters[message_type]
 
-    def _object_setter(self, fields: dict[str, _Field]) -> _Setter:
+    def _object_setter(self, fields: dict[str, _Field], json_names: dict[str, str]) -> _Setter:
         ignore_unknown = self._ignore_unknown_fields
         find_field = fields.get
+        twins = {name: json_name for name, json_name in json_names.items() if name != json_name}
+        has_no_twins = frozenset(twins).isdisjoint
 
         def set_object(message: Any, value: Any) -> None:
             if type(value) is not dict:
@@ -106,15 +105,17 @@ class Decoder:
             oneofs: set[str] | None = None
             name = ""
             try:
+                if not has_no_twins(value):
+                    for name in value:
+                        if twins.get(name) in value:
+                            raise InvalidValue(f"is set twice, as {name} and {twins[name]}")
                 for name, item in value.items():
                     field = find_field(name)
                     if field is None:
                         if ignore_unknown:
                             continue
                         raise InvalidValue("unknown field")
-                    _, set_field, twin, oneof, accepts_null = field
-                    if twin and twin in value:
-                        raise InvalidValue(f"is set twice, as {name} and {twin}")
+                    _, set_field, oneof, accepts_null = field
                     if item is None and not accepts_null:
                         continue
                     if oneof:
@@ -231,6 +232,9 @@ def _repeated_setter(name: str, parse: JsonParser) -> _Setter:
 def _message_setter(field: FieldDescriptor, set_message: _Setter) -> _Setter:
     assert field.message_type is not None
     name = field.name
+    if set_message in (_set_timestamp, _set_duration):
+        # They set two fields in any case, and so the message too.
+        return lambda message, value: set_message(getattr(message, name), value)
     # Unbound: a message looks for a field of that name first.
     set_in_parent: Callable[[Any], None] = GetMessageClass(field.message_type).SetInParent
 

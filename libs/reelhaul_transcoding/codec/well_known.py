@@ -166,7 +166,7 @@ def _is_same_float32(short: float, value: float) -> bool:
 
 
 def _parse_nanos(fraction: str | None) -> int:
-    return int(fraction.ljust(9, "0")) if fraction else 0
+    return int(fraction) * 10 ** (9 - len(fraction)) if fraction else 0
 
 
 def _format_nanos(nanos: int) -> str:

@@ -43,7 +43,7 @@ _MAX_RESETS = 100
 _MAX_TASKS = 2 * _MAX_STREAMS
 # Bytes that a client may send beyond so many times those of requests and responses: PING, SETTINGS, PRIORITY
 # and the like cost far more than they weigh (CVE-2019-9512 and its relatives).
-_FREE_BYTES, _MAX_OVERHEAD = 1 << 20, 8
+_FREE_BYTES, _MAX_OVERHEAD = 256 << 10, 8
 # https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2
 _CONNECTION_HEADERS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
