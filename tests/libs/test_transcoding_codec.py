@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, timestamp_pb2
@@ -81,6 +82,22 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert not table.get(b"large")
 
 
+def test_the_cache_occupies_what_it_counts() -> None:
+    """Kept JSON takes no more memory than the cache accounts for, whatever the buffer it was written into."""
+    fragments = FragmentCache(1 << 20)
+    encode = Encoder(fragments=fragments).compile_serialized(PAGE.DESCRIPTOR)
+    messages = [PAGE(subs=[{"id": number}]).SerializeToString() for number in range(1000)]
+    encode(PAGE(subs=[{"id": 1000}]).SerializeToString())
+    tracemalloc.start()
+    try:
+        for message in (*messages, *messages):
+            encode(message)
+        occupied, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert occupied <= 1.5 * fragments.size_bytes
+
+
 def test_a_hit_returns_the_kept_json() -> None:
     """What came twice is not encoded again, also when it comes alone instead of in a list."""
     encoder = Encoder(fragments=FragmentCache(1 << 20))
@@ -89,9 +106,10 @@ def test_a_hit_returns_the_kept_json() -> None:
         for message_type in (PAGE.DESCRIPTOR, PAGE.DESCRIPTOR.fields_by_name["subs"].message_type)
     )
     page = PAGE(subs=[{"name": "a"}])
-    encode_page(page.SerializeToString())
-    second = encode_sub(page.subs[0].SerializeToString())
-    assert encode_sub(page.subs[0].SerializeToString()) is second
+    for _ in range(2):
+        encode_page(page.SerializeToString())
+    kept = encode_sub(page.subs[0].SerializeToString())
+    assert encode_sub(page.subs[0].SerializeToString()) is kept
 
 
 def test_names_of_python_are_names_of_fields() -> None:

@@ -81,7 +81,8 @@ class FragmentTable:
         """Keep *fragment*, the JSON of *message*, the second time; unless it is larger than the cache."""
         message_hash = hash(message)
         if message_hash in self.seen:
-            self._keep(message, fragment)
+            # A copy: the bytes of orjson occupy the buffer that it wrote into, 4 KiB or more.
+            self._keep(message, bytes(memoryview(fragment)))
         elif self._cache.make_room(_HASH_BYTES):
             self.seen.add(message_hash)
 
