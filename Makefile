@@ -56,8 +56,9 @@ demo: $(VENV)/$(if $(findstring --s3,$(ARGS)),dev,run).stamp  ## Start the suite
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite
 	$(BIN)/reelhaul download '$(URL)' $(ARGS)
 
-# Tests mostly wait: one worker per core. xdist keeps the order of tests/conftest.py, which starts the long files first.
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests wait half of their time: one worker more than cores. xdist keeps the order of tests/conftest.py, which starts
+# the long files first.
+PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
 	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
 

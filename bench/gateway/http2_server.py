@@ -46,7 +46,7 @@ class Stream:
     closed: bool = False
 
 
-#: Answers a call: the serialized request, and a function that sends a message, the last one with True.
+#: Answers a call on a connection with messages; it is given the serialized request.
 Handler = Callable[["Http2Connection", Stream, bytes], None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from google.rpc import code_pb2, status_pb2
@@ -36,6 +37,11 @@ class WebSocketHandler:
         It is accepted before any check: browsers show close codes to pages, but not the
         status of a rejected handshake.
         """
+        # What ASGI's send raises once the client has disconnected.
+        with suppress(OSError):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         protocols = scope.get("subprotocols") or []
         await send({"type": "websocket.accept", "subprotocol": protocols[0] if protocols else None})

@@ -87,6 +87,9 @@ async def test_gateway_serves_https(harness: GatewayHarness, trust: ssl.SSLConte
     ) as client:
         response = await client.get("/v1/jobs/018f")
         assert (response.status_code, response.http_version) == (200, version)
+        assert response.headers["strict-transport-security"] == "max-age=31536000"
+        own = {"origin": url, "sec-fetch-site": "same-origin"}
+        assert (await client.post("/v1/jobs", json={}, headers=own)).status_code == 200
         assert (await client.post("/v1/jobs", json={"url": "x" * 2_000_000})).status_code == 200
     async with httpx.AsyncClient(base_url=harness.url, trust_env=False) as plain:
         with pytest.raises(httpx.TransportError):

@@ -10,6 +10,7 @@ import pytest
 from tests.jobs.conftest import TIMEOUT
 from tests.jobs.replica import LEASE, START, Replica
 
+from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -50,7 +51,7 @@ class Readers:
 
     async def reasons(self, job_id: str) -> dict[str, str]:
         """Return why the job waits, as status, list and stream say."""
-        status = responses.download(await self.jobs.get(job_id, None))
+        status = await self.status(job_id)
         listed = await self.listed(job_id)
         stream = self.streams.watch(job_id, None, "", FAST)
         first = decode(await anext(stream), job_id).snapshot
@@ -60,6 +61,12 @@ class Readers:
             "list": responses.download(listed).wait_reason,
             "stream": first.wait_reason,
         }
+
+    async def status(self, job_id: str) -> Download:
+        """Return the job as its status shows it."""
+        view = await self.jobs.get_or_kept(job_id, None, find_nothing)
+        assert isinstance(view, JobView)
+        return responses.download(view)
 
     async def listed(self, job_id: str) -> JobView:
         """Return the job as lists show it."""
@@ -339,7 +346,7 @@ async def test_stream_of_a_playlist(replica, readers):
     children = (await replica.store.expand(parent.id, ["1", "2"], expand)).children
     succeeded = leases.Outcome(result=leases.Succeeded(media=media_pb2.MediaInfo(title="A list")))
     await replica.store.change(parent.id, lambda j: leases.finish(j, 1, succeeded, replica.time))
-    status = responses.download(await readers.jobs.get(parent.id, None))
+    status = await readers.status(parent.id)
     assert (status.progress_percent, dict(status.job_counts)) == (0, {"QUEUED": 2})
     listed = responses.download(await readers.listed(parent.id))
     assert (listed.progress_percent, dict(listed.job_counts)) == (0, {"QUEUED": 2})

@@ -493,3 +493,22 @@ async def test_large_bodies_do_not_stop_other_requests() -> None:
     assert (await large).status == 200
     # Where the body is parsed on the event loop, there are five.
     assert turns > 30
+
+
+@pytest.mark.parametrize("path", ["/v1/none", "/foo"])
+async def test_websocket_client_may_disconnect_before_the_end(path) -> None:
+    """ASGI's send raises OSError then; that is no failure of the application."""
+    app = Transcoder([(lab.service(), EchoUpstream())])
+    sent = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(event) -> None:
+        sent.append(event["type"])
+        if event["type"] != "websocket.accept":
+            raise OSError("disconnected")
+
+    scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    assert sent == ["websocket.accept", "websocket.send"]

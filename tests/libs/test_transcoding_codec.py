@@ -214,6 +214,16 @@ def test_rejection_names_the_field(text, field) -> None:
     assert "snake" not in failure.value.message
 
 
+@pytest.mark.parametrize(
+    "number", ["100", "1e2", "100.0", '"100"', '"1e2"', '"1E+2"', '"100.0"', '"10000e-2"']
+)
+def test_integers_may_have_an_exponent(number) -> None:
+    """As numbers and as strings. https://protobuf.dev/programming-guides/json/"""
+    message = ALL()
+    Decoder().compile(ALL.DESCRIPTOR)(message, parse_json(b'{"i32":%s}' % number.encode()), "")
+    assert message.i32 == 100
+
+
 def test_long_names_are_cut_in_errors() -> None:
     """A caller cannot fill the log with the name of a field."""
     with pytest.raises(TranscodingError) as failure:

@@ -181,6 +181,21 @@ async def test_large_heads_up_to_the_limit_are_served(harness) -> None:
             assert await read_status(reader) == status
 
 
+async def test_refusals_say_why(harness) -> None:
+    """A request that is refused before it is one gets a google.rpc.Status with a reason, as all errors do."""
+    for request, code in (
+        (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400),
+        (REQUEST[:-2] + b"X: y\r\n" * 200, 431),
+    ):
+        async with connections(harness) as [(reader, writer)]:
+            writer.write(request + b"\r\n")
+            async with asyncio.timeout(SECONDS):
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d" % code)
+            assert b"content-type: application/json" in head
+            assert json.loads(body)["details"][0]["reason"] == "FIELD_INVALID"
+
+
 async def test_slow_head_is_refused(harness) -> None:
     """A head of one byte per moment ends with 408, also on a connection that has served a request."""
     for before in (b"", REQUEST):

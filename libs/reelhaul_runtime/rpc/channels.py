@@ -21,13 +21,14 @@ _MethodOptions = descriptor_pb2.MethodOptions
 #: Metadata of a call, as pairs.
 Metadata = Iterable[tuple[str, str | bytes]]
 
-# AIP-194: UNAVAILABLE is the only code that is always safe to retry.
+# AIP-194: UNAVAILABLE is the only code that is always safe to retry. These methods are idempotent, and a
+# server that stops ends the calls that it has just accepted with CANCELLED.
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 # Codes that gRPC itself sets; failures of the service have details. If the peer dies while a message is sent,
@@ -46,8 +47,8 @@ async def open_channel(
     """Open a channel to *address* for stubs of *services*; *address* is that of ``to_target``.
 
     If it may be of several servers, calls are distributed to those that are ready.
-    Methods with an ``idempotency_level`` are retried on UNAVAILABLE. A call without a timeout gets
-    its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
+    Methods with an ``idempotency_level`` are retried while a server is away or stops. A call without a
+    timeout gets its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
     context and client address of the request being served.
     """
     options: list[tuple[str, Any]] = [

@@ -63,7 +63,8 @@ def join_names(names: list[str]) -> str:
 def _int_parser(minimum: int, maximum: int) -> JsonParser:
     def parse(value: Any) -> int:
         if type(value) is not int:
-            value = _parse_integer(value)
+            is_int = type(value) is str and _INT.fullmatch(value) is not None
+            value = int(value) if is_int else _parse_integer(value)
         if minimum <= value <= maximum:
             return int(value)
         raise InvalidValue(f"must be between {minimum} and {maximum}")
@@ -72,12 +73,9 @@ def _int_parser(minimum: int, maximum: int) -> JsonParser:
 
 
 def _parse_integer(value: Any) -> int:
-    """Return the integer in a string, or of a number with a fraction of zero or an exponent."""
-    if type(value) is str:
-        if _INT.fullmatch(value) is not None:
-            return int(value)
-        if _NUMBER.fullmatch(value) is not None:
-            value = float(value)
+    """Return the integer of a number with a fraction of zero or an exponent, also in a string."""
+    if type(value) is str and _NUMBER.fullmatch(value) is not None:
+        value = float(value)
     if type(value) is not float or not value.is_integer():
         raise InvalidValue("must be an integer")
     if value == _INEXACT_MINIMUM:

@@ -32,6 +32,7 @@ _PHRASES = {
     416: "The range lies outside of the content.",
     424: "Another server that the request depends on failed.",
     429: "Too many requests, or a quota is used up.",
+    431: "The head of the request is too large.",
     499: "The client cancelled the request.",
     500: "The server failed.",
     501: "The server does not support this.",
@@ -85,7 +86,7 @@ class Operations:
         by_status: dict[int, list[ErrorCase]] = {}
         for case in cases:
             by_status.setdefault(case.http_status, []).append(case)
-        responses = {str(code): self._error(code, by_status[code]) for code in sorted(by_status)}
+        responses = {str(int(code)): self._error(code, by_status[code]) for code in sorted(by_status)}
         return responses | {"default": {"$ref": "#/components/responses/Error"}}
 
     def error_content(self) -> Object:

@@ -119,7 +119,7 @@ class Http2Connection(asyncio.Protocol):
             self._terminate(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         self.flush()
-        if self.is_blocked:
+        if self.is_blocked and not self._transport.is_closing():
             # It must not provoke responses, such as those to PING and SETTINGS, that it does not read.
             self._transport.pause_reading()
 
@@ -135,6 +135,8 @@ class Http2Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Accept no more streams, and close the connection after those that are open."""
         self._draining = True
+        if self._transport.is_closing():
+            return
         # h2 cannot send GOAWAY and then finish streams. https://www.rfc-editor.org/rfc/rfc9113#section-6.8
         goaway = struct.pack(
             ">HBBBIII", 0, 8, 7, 0, 0, self._h2.highest_inbound_stream_id, ErrorCodes.NO_ERROR

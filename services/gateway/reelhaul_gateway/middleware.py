@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.rpc import code_pb2
@@ -128,7 +129,9 @@ class RequestMiddleware:
 
     async def _reject(self, scope: Scope, send: Send, error: TranscodingError) -> None:
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _WEBSOCKET_FORBIDDEN, "reason": error.message})
+            # ASGI's send raises it once the client has disconnected.
+            with suppress(OSError):
+                await send({"type": "websocket.close", "code": _WEBSOCKET_FORBIDDEN, "reason": error.message})
         else:
             await self._statuses.send_error(send, error)
 

@@ -7,6 +7,7 @@ import importlib.resources
 import re
 from collections.abc import Collection, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import yaml
@@ -76,6 +77,7 @@ _LISTED_ERRORS = re.compile(
     r"\s*\bErrors:\s+[A-Z_]+(?:\s+\([^()]*\))?(?:,\s+[A-Z_]+(?:\s+\([^()]*\))?)*\.(?=\s|$)"
 )
 _NOTE = re.compile(r"\b([A-Z]+(?:_[A-Z]+)+)\s+\(([^()]*)\)")
+_HEAD_TOO_LARGE = "The URL and the headers are larger than 32 KiB, or there are more than 100 headers."
 _NOT_FOUND = "RESOURCE_NOT_FOUND"
 _JOB_ONLY = "(Job.error only)"
 
@@ -209,7 +211,7 @@ class _Reasons:
             ErrorCase(_http_status(name), name, f"{text} Here: {notes[name]}." if name in notes else text)
             for name, text in self._descriptions.items()
             if name in names and _JOB_ONLY not in text
-        ]
+        ] + [ErrorCase(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "FIELD_INVALID", _HEAD_TOO_LARGE)]
 
     def _of_method(self, method: MethodDescriptor) -> set[str]:
         comment = " ".join(self._comments.get(method.full_name, "").split())

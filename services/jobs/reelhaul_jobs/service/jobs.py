@@ -79,12 +79,8 @@ class Jobs:
         view = JobView.from_row(replace(queue_transitions.enqueue(job), media=media))
         return replace(view, estimate=estimate)
 
-    async def get(self, job_id: str, owner: Owner) -> JobView:
-        """Return the job with its latest progress and why it waits."""
-        return await self._views.view_with_position(_owned(await self._store.get(job_id), owner))
-
     async def get_or_kept(self, job_id: str, owner: Owner, find_kept: FindKept) -> JobView | bytes:
-        """As ``get``, but return what *find_kept* returns for the job's version, if anything."""
+        """Return what *find_kept* returns for the job's version, or the job with its progress and wait."""
 
         def find_own(version: JobVersion) -> bytes | None:
             return find_kept(version) if owner in (None, version.tenant) else None
