@@ -1,7 +1,7 @@
 """Minimal gRPC server over HTTP/2, which costs a tenth of what a Python gRPC server does.
 
 A call of grpc.aio costs 250 µs, more than Envoy: as the upstream, it would be what is measured. This one
-knows its calls: the methods in a table, requests of one message, without padding, priorities or compression.
+supports only what the benchmark sends: requests of one message, without padding, priorities or compression.
 """
 
 from __future__ import annotations

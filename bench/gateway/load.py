@@ -1,7 +1,7 @@
 """Client process: connections that send one request after the other, and a summary as JSON.
 
-A general HTTP client costs more CPU than the servers that are measured. This one knows what it is answered:
-a status, a Content-Length and so many bytes; any other response is an error.
+A general HTTP client costs more CPU than the servers that are measured. This one expects status 200, a
+Content-Length and a fixed number of bytes; any other response is an error.
 """
 
 from __future__ import annotations

@@ -58,15 +58,13 @@ _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
 # Version, trace id, parent id, flags; version ff and ids of zeros are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-
 _ACCESS_LOGGER_SUFFIX = ".access"
 # Seconds that lines of an access log wait for others, and the characters of them that do not wait.
 _BATCH_SECONDS = 0.05
 _MAX_BATCH_CHARACTERS = 64 << 10
 
-# As json.dumps writes them: what only orjson knows becomes text.
+# As json.dumps writes them: types that only orjson supports become text.
 _JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-
 
 # An outage is logged at once, again after so many seconds, and then at intervals that double.
 _FIRST_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS = 10.0, 600.0

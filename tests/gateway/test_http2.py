@@ -20,6 +20,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
 
+from reelhaul_gateway import http2
 from reelhaul_runtime import listeners
 from reelhaul_runtime.up import probes
 
@@ -276,6 +277,35 @@ async def test_floods_of_control_frames_end(harness: GatewayHarness, frame: byte
                 opened.send(frame * 4096)
                 await opened.drain()
         await opened.wait_closed()
+
+
+@pytest.mark.parametrize(("per_second", "survives"), [(1 << 30, True), (0, False)])
+async def test_allowance_for_control_frames_grows_with_time(
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, per_second: int, survives: bool
+):
+    """A connection that is only kept alive by pings may live for ever, if they are few per second."""
+    monkeypatch.setattr(http2, "_FREE_BYTES", 1000)
+    monkeypatch.setattr(http2, "_FREE_BYTES_PER_SECOND", per_second)
+    async with peer(harness) as opened:
+        assert await opened.status_of(opened.request(headers=GET)) == 200
+        opened.send((b"\0\0\x08\x06\0\0\0\0\0" + b"12345678") * 3000)
+        if survives:
+            assert await opened.status_of(opened.request(headers=GET)) == 200
+        else:
+            await opened.wait_closed()
+
+
+@pytest.mark.parametrize(("method", "has_body"), [("GET", True), ("HEAD", False)])
+async def test_refusals_say_why(harness: GatewayHarness, method: str, has_body: bool):
+    """As over HTTP/1.1, a refused head is answered with a google.rpc.Status that has a reason."""
+    async with httpx.AsyncClient(base_url=harness.url, http1=False, http2=True, trust_env=False) as client:
+        response = await client.request(method, "/v1/jobs/1", headers={"cookie": "x" * 40_000})
+        assert response.status_code == 431
+        if has_body:
+            assert response.json()["details"][0]["reason"] == "FIELD_INVALID"
+        else:
+            assert not response.content
+        assert (await client.get("/v1/jobs/1")).status_code == 200
 
 
 async def test_slow_bodies_are_refused():

@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a gateway made of a request."""
+    """How a gateway handled a request."""
 
     status: int
     #: The called RPC and the messages that have arrived at the upstream, serialized deterministically.
@@ -103,7 +103,7 @@ class Comparison:
         self._upstream, self._transcoders, self._port = upstream, transcoders, port
 
     async def send(self, request: Request) -> tuple[Outcome, Outcome]:
-        """Send *request* to the transcoder, and to Envoy; return what each has made of it."""
+        """Send *request* to the transcoder, and to Envoy; return how each handled it."""
         self._upstream.request = request
         outcomes = []
         for send in (self._send_to_transcoder, self._send_to_envoy):

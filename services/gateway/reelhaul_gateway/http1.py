@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cache
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
@@ -17,10 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
-from reelhaul_runtime import errors
-from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_gateway.refusals import refusal_body
 
 # The parser gets no more at once, so that an unfinished head exceeds the limit by no more.
 _MAX_READ_BYTES = 16 << 10
@@ -226,29 +223,11 @@ class HttpConnection(HttpToolsProtocol):
             return
         self._table.mark_busy(self)
         if status != HTTPStatus.REQUEST_TIMEOUT or not self._in_head or self._head_began:
-            body = _refusal_body(status)
+            body = refusal_body(status)
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
             head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
-
-
-@cache
-def _refusal_body(status: HTTPStatus) -> bytes:
-    """Return why a request is refused before it is an HTTP request: google.rpc.Status in JSON."""
-    refusals: dict[HTTPStatus, errors.ReelhaulError] = {
-        HTTPStatus.BAD_REQUEST: errors.FieldInvalid("request", "must be valid HTTP"),
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: errors.FieldInvalid(
-            "headers", f"must be at most {MAX_HEADERS}, and with the URL at most {MAX_HEAD_BYTES} bytes"
-        ),
-        HTTPStatus.REQUEST_TIMEOUT: errors.ReelhaulError(
-            ErrorReason.REQUEST_TIMED_OUT, "the request took too long to arrive"
-        ),
-    }
-    overloaded = errors.ReelhaulError(
-        ErrorReason.OVERLOADED, "too many requests are being received; try again"
-    )
-    return Encoder().encode(errors.to_status(refusals.get(status, overloaded)))
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):

@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
 from reelhaul_gateway.http1 import HttpConnection
+from reelhaul_gateway.refusals import refusal_body
 from reelhaul_runtime import listeners
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ _DEFAULT_WINDOW = 65_535
 _MAX_RESETS = 100
 # Applications of streams, of which those of reset streams may still run.
 _MAX_TASKS = 2 * _MAX_STREAMS
-# Bytes that a client may send beyond so many times those of requests and responses: PING, SETTINGS, PRIORITY
-# and the like cost far more than they weigh (CVE-2019-9512 and its relatives).
-_FREE_BYTES, _MAX_OVERHEAD = 256 << 10, 8
+# Bytes that a client may send at once, per second, and beyond so many times those of requests and responses:
+# PING, SETTINGS, PRIORITY and the like cost far more than they weigh (CVE-2019-9512 and its relatives).
+_FREE_BYTES, _FREE_BYTES_PER_SECOND, _MAX_OVERHEAD = 256 << 10, 1024, 8
 # https://www.rfc-editor.org/rfc/rfc9113#section-8.2.2
 _CONNECTION_HEADERS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -74,7 +75,7 @@ class Http2Connection(asyncio.Protocol):
         self._finished = self._resets = 0
         # Bytes that were received, and those of heads and bodies in both directions.
         self._received_bytes = self._payload_bytes = 0
-        self._idle_since = self._last_check = self._loop.time()
+        self._start = self._idle_since = self._last_check = self._loop.time()
         self._draining = False
         #: Whether the client does not take what was written.
         self.is_blocked = False
@@ -115,7 +116,8 @@ class Http2Connection(asyncio.Protocol):
                 return
             self._handle(event)
         self._received_bytes += len(data)
-        if self._received_bytes > _FREE_BYTES + _MAX_OVERHEAD * self._payload_bytes:
+        free_bytes = _FREE_BYTES + _FREE_BYTES_PER_SECOND * (self._loop.time() - self._start)
+        if self._received_bytes > free_bytes + _MAX_OVERHEAD * self._payload_bytes:
             self._terminate(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         self.flush()
@@ -255,7 +257,8 @@ class Http2Connection(asyncio.Protocol):
     ) -> None:
         """Send the head of a response, or all of it."""
         fields = [(b":status", b"%d" % status), *self._server_state.default_headers]
-        fields += [(name.lower(), value) for name, value in headers if name not in _CONNECTION_HEADERS]
+        lower = [(name.lower(), value) for name, value in headers]
+        fields += [(name, value) for name, value in lower if name not in _CONNECTION_HEADERS]
         self._h2.send_headers(stream.id, fields, end_stream=end)
         self.flush()
 
@@ -315,9 +318,17 @@ class Http2Connection(asyncio.Protocol):
             self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
             self._disconnect(stream)
         else:
-            # h2 knows already if the client has reset the stream, or ended the connection, in the same data.
-            with suppress(ProtocolError):
-                self.send_head(stream, status, [(b"content-length", b"0")], end=True)
+            body = b"" if stream.scope["method"] == "HEAD" else refusal_body(status)
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            try:
+                self.send_head(stream, status, headers, end=not body)
+                if body:
+                    self._h2.send_data(stream.id, body, end_stream=True)
+                    self.flush()
+            except ProtocolError:
+                # In the data that was just received the client has reset the stream, ended the connection, or
+                # closed the window.
+                self._reset(stream.id, ErrorCodes.CANCEL)
             self.finish(stream)
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
@@ -362,7 +373,7 @@ class _Stream:
         self._unread = bytearray()
         self.body_bytes = 0
         self.body_start = asyncio.get_running_loop().time()
-        #: Whether the body was received completely, and whether the application knows.
+        #: Whether the body was received completely, and whether the application has read its end.
         self.is_received = self._is_end_read = False
         #: Whether the response has started; whether it has ended, or nobody waits for it.
         self.is_started = self.is_disconnected = False

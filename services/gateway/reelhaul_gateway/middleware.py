@@ -49,7 +49,7 @@ class RequestMiddleware:
 
     With *allow_anyone*, only local Host headers are accepted. *has_effects* says of a GET or HEAD
     whether it does more than read, so that pages of other origins must not send it unless *cors*
-    allows them. Only *proxies* are believed whom they forward for.
+    allows them. ``X-Forwarded-…`` headers are believed from *proxies* only.
     """
 
     def __init__(
