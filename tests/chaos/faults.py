@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ import nats
 import nats.errors
 from grpc import aio
 from tests.chaos.audit import JobsDatabase
+from tests.failpoints import read_failpoints_hit
 from tests.s3_server import S3Server
 from tests.suite.suite import Suite
 
@@ -43,7 +43,6 @@ FAILPOINTS = {
     "storage.parts.after_take": 0.03,
     "storage.publish.before_discard": 0.03,
 }
-_FAILPOINT_LOG = re.compile(r'"failpoint": "(\w+)\.')
 
 # How often each service is chosen to be killed.
 _KILL_WEIGHTS = {"jobs": 4, "fetcher": 5, "storage": 2, "nats": 2, "s3": 4}
@@ -119,8 +118,7 @@ def failpoints_setting() -> str:
 
 def count_failpoint_kills(log: Path) -> Counter[str]:
     """Count the processes of each service that killed themselves at a failpoint, from the suite's *log*."""
-    with log.open(errors="replace") as lines:
-        return Counter(match[1] for line in lines if (match := _FAILPOINT_LOG.search(line)))
+    return Counter(point.partition(".")[0] for point in read_failpoints_hit(log))
 
 
 class FaultInjector:

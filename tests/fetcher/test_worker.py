@@ -430,7 +430,10 @@ async def test_entries_survive_jobs_outage(harness: WorkerHarness) -> None:
 
 
 async def test_guard_session_budgets(harness: WorkerHarness) -> None:
-    """The guard session has the job's byte limit plus an allowance for pages, and its deadline."""
+    """The guard session has the job's byte limit plus an allowance for pages.
+
+    It lives a little longer than the job's deadline, so that the attempt's own error says what happened.
+    """
     spec = harness.leases.specs[JOB]
     spec.quota_bytes = 5_000_000
     spec.format.max_size_bytes = 7_000_000
@@ -438,4 +441,4 @@ async def test_guard_session_budgets(harness: WorkerHarness) -> None:
     async with harness.running():
         harness.enqueue()
         await harness.wait_logged("ack")
-    assert harness.guard.budgets == [(5_000_000 + 64 * 1024 * 1024, 300)]
+    assert harness.guard.budgets == [(5_000_000 + 64 * 1024 * 1024, 300 + 5)]

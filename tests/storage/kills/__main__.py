@@ -18,6 +18,9 @@ from pathlib import Path
 from tests.s3_server import running_s3_server
 from tests.storage.kills.harness import FAILPOINTS, KillTest
 
+# With so many kills, some are at failpoints.
+_KILLS_WITH_FAILPOINTS = 50
+
 
 def main() -> int:
     """Run the test and print its result; return the exit code."""
@@ -39,6 +42,9 @@ def main() -> int:
     print(f"artifacts={result.artifacts} {ways}")
     print(" ".join(f"{name}={result.failpoints[name]}" for name in FAILPOINTS))
     print(result)
+    if options.kills >= _KILLS_WITH_FAILPOINTS and not result.failpoints:
+        print("no failpoint was hit: the test does not test what it should", file=sys.stderr)
+        return 1
     if not result.is_clean:
         print(f"the data is kept in {folder}", file=sys.stderr)
         return 1

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import re
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.failpoints import read_failpoints_hit
+
 from reelhaul_runtime import serve
 from reelhaul_runtime.parent_death import die_with_parent
 
-_FAILPOINT_LOG = re.compile(r'"failpoint": "([\w.]+)"')
 # The service is forked from a process that has imported it: starting takes a tenth of a second.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -54,7 +54,7 @@ class StorageServer:
 
     def failpoints_hit(self) -> list[str]:
         """Return the failpoints at which the process has killed itself, so far."""
-        return _FAILPOINT_LOG.findall(self._log.read_text()) if self._log.exists() else []
+        return list(read_failpoints_hit(self._log)) if self._log.exists() else []
 
 
 def _serve(environment: Mapping[str, str], log: str) -> None:

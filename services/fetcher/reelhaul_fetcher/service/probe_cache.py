@@ -24,7 +24,6 @@ _KEPT_SECONDS = 180
 _MAX_KEPT, _MAX_KEPT_BYTES = 500, 32 << 20
 # Wall clock: a site that sends a byte a second, or redirects for ever, occupies a place no longer than that.
 _TIMEOUT_SECONDS = 60
-_GUARD_GRACE_SECONDS = 5
 # A tenant whose sites never answer leaves a place to the others.
 _MAX_RUNNING, _MAX_RUNNING_PER_TENANT = 5, 4
 # Probes that run or wait. At a usual 3 s each, the last of them waits about as long as callers do, 50 s.
@@ -178,8 +177,7 @@ class ProbeCache:
                 egress=self._access.egresses.choose(site_of(query.url)),
                 cookies=query.cookies,
                 byte_limit=_BYTE_LIMIT,
-                # Later than the time limit of the probe, whose error says what happened.
-                seconds=self._timeout_seconds + _GUARD_GRACE_SECONDS,
+                seconds=self._timeout_seconds,
             )
             return ProbeResult(media, time, media.ByteSize())
 

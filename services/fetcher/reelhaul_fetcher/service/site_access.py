@@ -23,6 +23,8 @@ T = TypeVar("T")
 # is not visible to the account, whatever its cookies.
 _COOKIE_CAUSES = ("login", "age", "cookies")
 
+_GUARD_GRACE_SECONDS = 5
+
 # Failures that may be due to a refusal of the guard.
 _GUARD_REASONS = (
     ErrorReason.EXTRACTOR_FAILED,
@@ -95,11 +97,14 @@ class SiteAccess:
     ) -> tuple[T, Usage]:
         """Await *work* with the proxy URL of a new guard session; return its result and the usage.
 
-        The session has the name *session* and the budgets *byte_limit* and *seconds* (0: no limit).
+        The session has the name *session* and the budget *byte_limit*. *seconds* is the time limit of *work*,
+        which ends by itself (0: none).
         *on_usage* is called with its usage in any case.
         Raises the failure of *work*, or COOKIES_REFUSED or URL_FORBIDDEN if that is its cause.
         """
-        proxy_url = await self.guard.open(session, byte_limit, egress, seconds)
+        # Later than the time limit of *work*, whose error says what happened; the guard just disconnects.
+        guard_seconds = seconds + _GUARD_GRACE_SECONDS if seconds else 0
+        proxy_url = await self.guard.open(session, byte_limit, egress, guard_seconds)
         failure: ReelhaulError | None = None
         try:
             result = await work(proxy_url)
