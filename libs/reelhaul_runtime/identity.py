@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from reelhaul.admin.v1 import api_key_pb2, tenant_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
 from reelhaul_runtime import logs
@@ -27,6 +28,11 @@ class Caller:
     level: PermissionLevel.ValueType
     #: Whether it presented the suite's own credential: it is one of our services.
     suite: bool = False
+    #: What it presented: "apiKeys/…", "users/…" of an identity provider, "services/…"; empty if nothing.
+    principal: str = ""
+    #: Its key with the limits that apply, and the tenant; None for services and without authentication.
+    api_key: api_key_pb2.ApiKey | None = None
+    tenant_resource: tenant_pb2.Tenant | None = None
 
     def check(self, policy: MethodPolicy) -> None:
         """Raise PERMISSION_INSUFFICIENT unless *policy* allows this caller."""

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2
+from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2, tenant_service_pb2
 from reelhaul.downloads.v1 import download_service_pb2
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2, schedule_service_pb2, webhook_service_pb2
@@ -37,6 +37,7 @@ _FILES = {
         webhook_service_pb2,
         api_key_service_pb2,
         audit_service_pb2,
+        tenant_service_pb2,
     ),
     "storage": (storage_service_pb2, destination_service_pb2),
     "fetcher": (fetcher_service_pb2,),

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1freelhaul/admin/v1/api_key.proto\x12\x11reelhaul.admin.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reelhaul/type/v1/method_policy.proto\"\xb4\x07\n\x06\x41piKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12;\n\npermission\x18\x03 \x01(\x0e\x32!.reelhaul.type.v1.PermissionLevelB\x04\xe2\x41\x01\x02\x12\x15\n\x06tenant\x18\x04 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12-\n\x05quota\x18\x05 \x01(\x0b\x32\x18.reelhaul.admin.v1.QuotaB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64isabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x37\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01H\x00\x12.\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04H\x00\x12\x1b\n\rallowed_cidrs\x18\t \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nkey_string\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nkey_prefix\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x06grants\x18\x0c \x03(\x0e\x32\x17.reelhaul.type.v1.GrantB\x04\xe2\x41\x01\x01\x12\x34\n\x05state\x18\x14 \x01(\x0e\x32\x1f.reelhaul.admin.v1.ApiKey.StateB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02\x12\x0b\n\x07\x45XPIRED\x10\x03\x12\x0b\n\x07\x44\x45LETED\x10\x04:<\xea\x41\x39\n\x13reelhaul.dev/ApiKey\x12\x11\x61piKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyB\x0c\n\nexpiration\"\xbb\x01\n\x05Quota\x12!\n\x13requests_per_minute\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cjobs_per_day\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x63oncurrent_jobs\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rbytes_per_day\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cstored_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rbytes_per_job\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\x81\x02\n\x05Usage\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x36\n\x07metrics\x18\x02 \x03(\x0b\x32\x1f.reelhaul.admin.v1.Usage.MetricB\x04\xe2\x41\x01\x03\x1ak\n\x06Metric\x12\x14\n\x0cquota_metric\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x03\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:?\xea\x41<\n\x12reelhaul.dev/Usage\x12\x17\x61piKeys/{api_key}/usage*\x06usages2\x05usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1freelhaul/admin/v1/api_key.proto\x12\x11reelhaul.admin.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reelhaul/type/v1/method_policy.proto\"\xed\x07\n\x06\x41piKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12;\n\npermission\x18\x03 \x01(\x0e\x32!.reelhaul.type.v1.PermissionLevelB\x04\xe2\x41\x01\x02\x12\x15\n\x06tenant\x18\x04 \x01(\tB\x05\xe2\x41\x02\x01\x05\x12-\n\x05quota\x18\x05 \x01(\x0b\x32\x18.reelhaul.admin.v1.QuotaB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64isabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x37\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01H\x00\x12.\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04H\x00\x12\x1b\n\rallowed_cidrs\x18\t \x03(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nkey_string\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nkey_prefix\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x06grants\x18\x0c \x03(\x0e\x32\x17.reelhaul.type.v1.GrantB\x04\xe2\x41\x01\x01\x12\x1b\n\rallowed_sites\x18\r \x03(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64\x65nied_sites\x18\x0e \x03(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x05state\x18\x14 \x01(\x0e\x32\x1f.reelhaul.admin.v1.ApiKey.StateB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\npurge_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02\x12\x0b\n\x07\x45XPIRED\x10\x03\x12\x0b\n\x07\x44\x45LETED\x10\x04:<\xea\x41\x39\n\x13reelhaul.dev/ApiKey\x12\x11\x61piKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyB\x0c\n\nexpiration\"\xda\x01\n\x05Quota\x12!\n\x13requests_per_minute\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cjobs_per_day\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x63oncurrent_jobs\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rbytes_per_day\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1a\n\x0cstored_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rbytes_per_job\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fseconds_per_job\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\x99\x02\n\x05Usage\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x36\n\x07metrics\x18\x02 \x03(\x0b\x32\x1f.reelhaul.admin.v1.Usage.MetricB\x04\xe2\x41\x01\x03\x1ak\n\x06Metric\x12\x14\n\x0cquota_metric\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x03\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:W\xea\x41T\n\x12reelhaul.dev/Usage\x12\x17\x61piKeys/{api_key}/usage\x12\x16tenants/{tenant}/usage*\x06usages2\x05usageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +60,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['key_prefix']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['grants']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['grants']._serialized_options = b'\342A\001\001'
+  _globals['_APIKEY'].fields_by_name['allowed_sites']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['allowed_sites']._serialized_options = b'\342A\001\001'
+  _globals['_APIKEY'].fields_by_name['denied_sites']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['denied_sites']._serialized_options = b'\342A\001\001'
   _globals['_APIKEY'].fields_by_name['state']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['last_use_time']._loaded_options = None
@@ -86,20 +90,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTA'].fields_by_name['stored_bytes']._serialized_options = b'\342A\001\001'
   _globals['_QUOTA'].fields_by_name['bytes_per_job']._loaded_options = None
   _globals['_QUOTA'].fields_by_name['bytes_per_job']._serialized_options = b'\342A\001\001'
+  _globals['_QUOTA'].fields_by_name['seconds_per_job']._loaded_options = None
+  _globals['_QUOTA'].fields_by_name['seconds_per_job']._serialized_options = b'\342A\001\001'
   _globals['_USAGE'].fields_by_name['name']._loaded_options = None
   _globals['_USAGE'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_USAGE'].fields_by_name['metrics']._loaded_options = None
   _globals['_USAGE'].fields_by_name['metrics']._serialized_options = b'\342A\001\003'
   _globals['_USAGE']._loaded_options = None
-  _globals['_USAGE']._serialized_options = b'\352A<\n\022reelhaul.dev/Usage\022\027apiKeys/{api_key}/usage*\006usages2\005usage'
+  _globals['_USAGE']._serialized_options = b'\352AT\n\022reelhaul.dev/Usage\022\027apiKeys/{api_key}/usage\022\026tenants/{tenant}/usage*\006usages2\005usage'
   _globals['_APIKEY']._serialized_start=218
-  _globals['_APIKEY']._serialized_end=1166
-  _globals['_APIKEY_STATE']._serialized_start=1008
-  _globals['_APIKEY_STATE']._serialized_end=1090
-  _globals['_QUOTA']._serialized_start=1169
-  _globals['_QUOTA']._serialized_end=1356
-  _globals['_USAGE']._serialized_start=1359
-  _globals['_USAGE']._serialized_end=1616
-  _globals['_USAGE_METRIC']._serialized_start=1444
-  _globals['_USAGE_METRIC']._serialized_end=1551
+  _globals['_APIKEY']._serialized_end=1223
+  _globals['_APIKEY_STATE']._serialized_start=1065
+  _globals['_APIKEY_STATE']._serialized_end=1147
+  _globals['_QUOTA']._serialized_start=1226
+  _globals['_QUOTA']._serialized_end=1444
+  _globals['_USAGE']._serialized_start=1447
+  _globals['_USAGE']._serialized_end=1728
+  _globals['_USAGE_METRIC']._serialized_start=1532
+  _globals['_USAGE_METRIC']._serialized_end=1639
 # @@protoc_insertion_point(module_scope)

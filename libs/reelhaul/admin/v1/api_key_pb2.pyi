@@ -71,6 +71,8 @@ class ApiKey(_message.Message):
     KEY_STRING_FIELD_NUMBER: _builtins.int
     KEY_PREFIX_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    ALLOWED_SITES_FIELD_NUMBER: _builtins.int
+    DENIED_SITES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
@@ -121,6 +123,16 @@ class ApiKey(_message.Message):
         """Privileges in addition to its level."""
 
     @_builtins.property
+    def allowed_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites that jobs may be of, e.g. "youtube.com"; their subdomains too. At most 100;
+        empty means all that the tenant and the server allow. Others are SITE_FORBIDDEN.
+        """
+
+    @_builtins.property
+    def denied_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites that jobs may not be of, their subdomains included. At most 100."""
+
+    @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
         """Time of the last use, to the minute; unset if never used."""
 
@@ -155,6 +167,8 @@ class ApiKey(_message.Message):
         key_string: _builtins.str = ...,
         key_prefix: _builtins.str = ...,
         grants: _abc.Iterable[_method_policy_pb2.Grant.ValueType] | None = ...,
+        allowed_sites: _abc.Iterable[_builtins.str] | None = ...,
+        denied_sites: _abc.Iterable[_builtins.str] | None = ...,
         state: Global___ApiKey.State.ValueType = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
@@ -165,7 +179,7 @@ class ApiKey(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "expiration", b"expiration", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "purge_time", b"purge_time", "quota", b"quota", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "create_time", b"create_time", "delete_time", b"delete_time", "disabled", b"disabled", "display_name", b"display_name", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "grants", b"grants", "key_prefix", b"key_prefix", "key_string", b"key_string", "last_use_time", b"last_use_time", "name", b"name", "permission", b"permission", "purge_time", b"purge_time", "quota", b"quota", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "allowed_sites", b"allowed_sites", "create_time", b"create_time", "delete_time", b"delete_time", "denied_sites", b"denied_sites", "disabled", b"disabled", "display_name", b"display_name", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "grants", b"grants", "key_prefix", b"key_prefix", "key_string", b"key_string", "last_use_time", b"last_use_time", "name", b"name", "permission", b"permission", "purge_time", b"purge_time", "quota", b"quota", "state", b"state", "tenant", b"tenant", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
@@ -187,6 +201,7 @@ class Quota(_message.Message):
     BYTES_PER_DAY_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     BYTES_PER_JOB_FIELD_NUMBER: _builtins.int
+    SECONDS_PER_JOB_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     """Units of calls per minute (MethodPolicy.quota_cost each), as a token bucket."""
     jobs_per_day: _builtins.int
@@ -199,6 +214,8 @@ class Quota(_message.Message):
     """Bytes stored, each artifact at its full size."""
     bytes_per_job: _builtins.int
     """Bytes of one job; MEDIA_TOO_LARGE above it."""
+    seconds_per_job: _builtins.int
+    """Seconds of media of one job; MEDIA_TOO_LONG above it."""
     def __init__(
         self,
         *,
@@ -208,10 +225,11 @@ class Quota(_message.Message):
         bytes_per_day: _builtins.int = ...,
         stored_bytes: _builtins.int = ...,
         bytes_per_job: _builtins.int = ...,
+        seconds_per_job: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_day", b"bytes_per_day", "bytes_per_job", b"bytes_per_job", "concurrent_jobs", b"concurrent_jobs", "jobs_per_day", b"jobs_per_day", "requests_per_minute", b"requests_per_minute", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_day", b"bytes_per_day", "bytes_per_job", b"bytes_per_job", "concurrent_jobs", b"concurrent_jobs", "jobs_per_day", b"jobs_per_day", "requests_per_minute", b"requests_per_minute", "seconds_per_job", b"seconds_per_job", "stored_bytes", b"stored_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,7 +237,7 @@ Global___Quota: _TypeAlias = Quota  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Usage is what a key has used of its quota; one per key."""
+    """Usage is what a key or a tenant has used of its quota; one per key and per tenant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -260,7 +278,7 @@ class Usage(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Format: apiKeys/{api_key}/usage"""
+    """Format: apiKeys/{api_key}/usage or tenants/{tenant}/usage"""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Metric]:
         """One per field of Quota, in its unit."""

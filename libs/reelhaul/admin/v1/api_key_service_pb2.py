@@ -29,11 +29,13 @@ from google.api import field_info_pb2 as google_dot_api_dot_field__info__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from reelhaul.admin.v1 import api_key_pb2 as reelhaul_dot_admin_dot_v1_dot_api__key__pb2
+from reelhaul.admin.v1 import tenant_pb2 as reelhaul_dot_admin_dot_v1_dot_tenant__pb2
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reelhaul/admin/v1/api_key_service.proto\x12\x11reelhaul.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1freelhaul/admin/v1/api_key.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x86\x01\n\x13\x43reateApiKeyRequest\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\">\n\x10GetApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\"\x91\x01\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cshow_deleted\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"[\n\x13ListApiKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.reelhaul.admin.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x13UpdateApiKeyRequest\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"U\n\x13\x44\x65leteApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"C\n\x15UndeleteApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\"\x93\x01\n\x13RotateApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12.\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"/\n\x13VerifyApiKeyRequest\x12\x18\n\nkey_string\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"n\n\x14VerifyApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x0fGetUsageRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Usage2\xb4\x0b\n\rApiKeyService\x12\xa6\x01\n\x0c\x43reateApiKey\x12&.reelhaul.admin.v1.CreateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"S\xda\x41\x07\x61pi_key\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\x35\"\x0b/v1/apiKeys:\x07\x61pi_keyZ\x1d\"\x12/api/v1/admin/keys:\x07\x61pi_key\x12\x9c\x01\n\tGetApiKey\x12#.reelhaul.admin.v1.GetApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"O\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x33\x12\x14/v1/{name=apiKeys/*}Z\x1b\x12\x19/api/v1/admin/keys/{name}\x12\x96\x01\n\x0bListApiKeys\x12%.reelhaul.admin.v1.ListApiKeysRequest\x1a&.reelhaul.admin.v1.ListApiKeysResponse\"8\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\x01\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02#\x12\x0b/v1/apiKeysZ\x14\x12\x12/api/v1/admin/keys\x12\xd2\x01\n\x0cUpdateApiKey\x12&.reelhaul.admin.v1.UpdateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"\x7f\xda\x41\x13\x61pi_key,update_mask\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02U2\x1c/v1/{api_key.name=apiKeys/*}:\x07\x61pi_keyZ,2!/api/v1/admin/keys/{api_key.name}:\x07\x61pi_key\x12\xa4\x01\n\x0c\x44\x65leteApiKey\x12&.reelhaul.admin.v1.DeleteApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"Q\x90\x02\x02\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\x33*\x14/v1/{name=apiKeys/*}Z\x1b*\x19/api/v1/admin/keys/{name}\x12\x94\x01\n\x0eUndeleteApiKey\x12(.reelhaul.admin.v1.UndeleteApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"=\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=apiKeys/*}:undelete:\x01*\x12\xb5\x01\n\x0cRotateApiKey\x12&.reelhaul.admin.v1.RotateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"b\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02G\"\x1b/v1/{name=apiKeys/*}:rotate:\x01*Z%\" /api/v1/admin/keys/{name}:rotate:\x01*\x12r\n\x0cVerifyApiKey\x12&.reelhaul.admin.v1.VerifyApiKeyRequest\x1a\'.reelhaul.admin.v1.VerifyApiKeyResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\x05 \x01\x12\x82\x01\n\x08GetUsage\x12\".reelhaul.admin.v1.GetUsageRequest\x1a\x18.reelhaul.admin.v1.Usage\"8\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=apiKeys/*/usage}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reelhaul/admin/v1/api_key_service.proto\x12\x11reelhaul.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/api/field_info.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1freelhaul/admin/v1/api_key.proto\x1a\x1ereelhaul/admin/v1/tenant.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x86\x01\n\x13\x43reateApiKeyRequest\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\">\n\x10GetApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\"\x91\x01\n\x12ListApiKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cshow_deleted\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"[\n\x13ListApiKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.reelhaul.admin.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x13UpdateApiKeyRequest\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKeyB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"U\n\x13\x44\x65leteApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"C\n\x15UndeleteApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\"\x93\x01\n\x13RotateApiKeyRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12.\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xe2\x8c\xcf\xd7\x08\x02\x08\x01\"/\n\x13VerifyApiKeyRequest\x12\x18\n\nkey_string\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x99\x01\n\x14VerifyApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.reelhaul.admin.v1.ApiKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06tenant\x18\x03 \x01(\x0b\x32\x19.reelhaul.admin.v1.Tenant\"\x15\n\x13\x43reateTicketRequest\"I\n\x06Ticket\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\x13RedeemTicketRequest\x12\x14\n\x06ticket\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x0fGetUsageRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12reelhaul.dev/Usage2\xb3\r\n\rApiKeyService\x12\xa6\x01\n\x0c\x43reateApiKey\x12&.reelhaul.admin.v1.CreateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"S\xda\x41\x07\x61pi_key\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\x35\"\x0b/v1/apiKeys:\x07\x61pi_keyZ\x1d\"\x12/api/v1/admin/keys:\x07\x61pi_key\x12\x9c\x01\n\tGetApiKey\x12#.reelhaul.admin.v1.GetApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"O\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x33\x12\x14/v1/{name=apiKeys/*}Z\x1b\x12\x19/api/v1/admin/keys/{name}\x12\x96\x01\n\x0bListApiKeys\x12%.reelhaul.admin.v1.ListApiKeysRequest\x1a&.reelhaul.admin.v1.ListApiKeysResponse\"8\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\x01\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02#\x12\x0b/v1/apiKeysZ\x14\x12\x12/api/v1/admin/keys\x12\xd2\x01\n\x0cUpdateApiKey\x12&.reelhaul.admin.v1.UpdateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"\x7f\xda\x41\x13\x61pi_key,update_mask\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02U2\x1c/v1/{api_key.name=apiKeys/*}:\x07\x61pi_keyZ,2!/api/v1/admin/keys/{api_key.name}:\x07\x61pi_key\x12\xa4\x01\n\x0c\x44\x65leteApiKey\x12&.reelhaul.admin.v1.DeleteApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"Q\x90\x02\x02\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\x33*\x14/v1/{name=apiKeys/*}Z\x1b*\x19/api/v1/admin/keys/{name}\x12\x94\x01\n\x0eUndeleteApiKey\x12(.reelhaul.admin.v1.UndeleteApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"=\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=apiKeys/*}:undelete:\x01*\x12\xb5\x01\n\x0cRotateApiKey\x12&.reelhaul.admin.v1.RotateApiKeyRequest\x1a\x19.reelhaul.admin.v1.ApiKey\"b\xda\x41\x04name\xaa\x86\x19\n\x08\x1e\x10\x01\x1a\x02\x08\n(\x01\x82\xd3\xe4\x93\x02G\"\x1b/v1/{name=apiKeys/*}:rotate:\x01*Z%\" /api/v1/admin/keys/{name}:rotate:\x01*\x12r\n\x0cVerifyApiKey\x12&.reelhaul.admin.v1.VerifyApiKeyRequest\x1a\'.reelhaul.admin.v1.VerifyApiKeyResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\x05 \x01\x12\x8b\x01\n\x0c\x43reateTicket\x12&.reelhaul.admin.v1.CreateTicketRequest\x1a\x19.reelhaul.admin.v1.Ticket\"8\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02&\"\x0b/v1/tickets:\x01*Z\x14\"\x0f/api/v1/tickets:\x01*\x12o\n\x0cRedeemTicket\x12&.reelhaul.admin.v1.RedeemTicketRequest\x1a\'.reelhaul.admin.v1.VerifyApiKeyResponse\"\x0e\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\x05 \x01\x12\x82\x01\n\x08GetUsage\x12\".reelhaul.admin.v1.GetUsageRequest\x1a\x18.reelhaul.admin.v1.Usage\"8\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\n\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=apiKeys/*/usage}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +78,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\342\214\317\327\010\002\010\001'
   _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['key_string']._loaded_options = None
   _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['key_string']._serialized_options = b'\342A\001\002'
+  _globals['_REDEEMTICKETREQUEST'].fields_by_name['ticket']._loaded_options = None
+  _globals['_REDEEMTICKETREQUEST'].fields_by_name['ticket']._serialized_options = b'\342A\001\002'
   _globals['_GETUSAGEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETUSAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022reelhaul.dev/Usage'
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
@@ -94,30 +98,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\332A\004name\252\206\031\n\010\036\020\001\032\002\010\n(\001\202\323\344\223\002G\"\033/v1/{name=apiKeys/*}:rotate:\001*Z%\" /api/v1/admin/keys/{name}:rotate:\001*'
   _globals['_APIKEYSERVICE'].methods_by_name['VerifyApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['VerifyApiKey']._serialized_options = b'\220\002\001\252\206\031\n\010(\020\001\032\002\010\005 \001'
+  _globals['_APIKEYSERVICE'].methods_by_name['CreateTicket']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['CreateTicket']._serialized_options = b'\252\206\031\010\010\n\020\001\032\002\010\n\202\323\344\223\002&\"\013/v1/tickets:\001*Z\024\"\017/api/v1/tickets:\001*'
+  _globals['_APIKEYSERVICE'].methods_by_name['RedeemTicket']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['RedeemTicket']._serialized_options = b'\252\206\031\n\010(\020\001\032\002\010\005 \001'
   _globals['_APIKEYSERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['GetUsage']._serialized_options = b'\220\002\001\332A\004name\252\206\031\010\010\n\020\001\032\002\010\n\202\323\344\223\002\034\022\032/v1/{name=apiKeys/*/usage}'
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=344
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=478
-  _globals['_GETAPIKEYREQUEST']._serialized_start=480
-  _globals['_GETAPIKEYREQUEST']._serialized_end=542
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=545
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=690
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=692
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=783
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=785
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=911
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=913
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=998
-  _globals['_UNDELETEAPIKEYREQUEST']._serialized_start=1000
-  _globals['_UNDELETEAPIKEYREQUEST']._serialized_end=1067
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1070
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1217
-  _globals['_VERIFYAPIKEYREQUEST']._serialized_start=1219
-  _globals['_VERIFYAPIKEYREQUEST']._serialized_end=1266
-  _globals['_VERIFYAPIKEYRESPONSE']._serialized_start=1268
-  _globals['_VERIFYAPIKEYRESPONSE']._serialized_end=1378
-  _globals['_GETUSAGEREQUEST']._serialized_start=1380
-  _globals['_GETUSAGEREQUEST']._serialized_end=1440
-  _globals['_APIKEYSERVICE']._serialized_start=1443
-  _globals['_APIKEYSERVICE']._serialized_end=2903
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=409
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=543
+  _globals['_GETAPIKEYREQUEST']._serialized_start=545
+  _globals['_GETAPIKEYREQUEST']._serialized_end=607
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=610
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=755
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=757
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=848
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=850
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=976
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=978
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1063
+  _globals['_UNDELETEAPIKEYREQUEST']._serialized_start=1065
+  _globals['_UNDELETEAPIKEYREQUEST']._serialized_end=1132
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1135
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1282
+  _globals['_VERIFYAPIKEYREQUEST']._serialized_start=1284
+  _globals['_VERIFYAPIKEYREQUEST']._serialized_end=1331
+  _globals['_VERIFYAPIKEYRESPONSE']._serialized_start=1334
+  _globals['_VERIFYAPIKEYRESPONSE']._serialized_end=1487
+  _globals['_CREATETICKETREQUEST']._serialized_start=1489
+  _globals['_CREATETICKETREQUEST']._serialized_end=1510
+  _globals['_TICKET']._serialized_start=1512
+  _globals['_TICKET']._serialized_end=1585
+  _globals['_REDEEMTICKETREQUEST']._serialized_start=1587
+  _globals['_REDEEMTICKETREQUEST']._serialized_end=1630
+  _globals['_GETUSAGEREQUEST']._serialized_start=1632
+  _globals['_GETUSAGEREQUEST']._serialized_end=1692
+  _globals['_APIKEYSERVICE']._serialized_start=1695
+  _globals['_APIKEYSERVICE']._serialized_end=3410
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,16 @@ class ApiKeyServiceStub:
                 request_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.FromString,
                 _registered_method=True)
+        self.CreateTicket = channel.unary_unary(
+                '/reelhaul.admin.v1.ApiKeyService/CreateTicket',
+                request_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.CreateTicketRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.Ticket.FromString,
+                _registered_method=True)
+        self.RedeemTicket = channel.unary_unary(
+                '/reelhaul.admin.v1.ApiKeyService/RedeemTicket',
+                request_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.RedeemTicketRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/reelhaul.admin.v1.ApiKeyService/GetUsage',
                 request_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.GetUsageRequest.SerializeToString,
@@ -171,6 +181,23 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTicket(self, request, context):
+        """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
+        It is used as the subprotocol "reelhaul.ticket.<ticket>", once, within 60 s, and
+        stands for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeemTicket(self, request, context):
+        """Consumes a ticket and resolves it to the principal that created it, for the gateway.
+        Errors: CREDENTIAL_INVALID (unknown, used or expired).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
         Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
@@ -220,6 +247,16 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
             'VerifyApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyApiKey,
                     request_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyRequest.FromString,
+                    response_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.SerializeToString,
+            ),
+            'CreateTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTicket,
+                    request_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.CreateTicketRequest.FromString,
+                    response_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.Ticket.SerializeToString,
+            ),
+            'RedeemTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeemTicket,
+                    request_deserializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.RedeemTicketRequest.FromString,
                     response_serializer=reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.SerializeToString,
             ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
@@ -453,6 +490,60 @@ class ApiKeyService:
             target,
             '/reelhaul.admin.v1.ApiKeyService/VerifyApiKey',
             reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyRequest.SerializeToString,
+            reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.admin.v1.ApiKeyService/CreateTicket',
+            reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.CreateTicketRequest.SerializeToString,
+            reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.Ticket.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeemTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.admin.v1.ApiKeyService/RedeemTicket',
+            reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.RedeemTicketRequest.SerializeToString,
             reelhaul_dot_admin_dot_v1_dot_api__key__service__pb2.VerifyApiKeyResponse.FromString,
             options,
             channel_credentials,

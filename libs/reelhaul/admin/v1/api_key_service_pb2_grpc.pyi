@@ -77,6 +77,15 @@ class ApiKeyServiceStub:
     """Resolves a key string to a principal, for the authentication interceptor of every
     service. Errors: CREDENTIAL_INVALID.
     """
+    CreateTicket: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateTicketRequest, _api_key_service_pb2.Ticket]
+    """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
+    It is used as the subprotocol "reelhaul.ticket.<ticket>", once, within 60 s, and
+    stands for the caller.
+    """
+    RedeemTicket: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.RedeemTicketRequest, _api_key_service_pb2.VerifyApiKeyResponse]
+    """Consumes a ticket and resolves it to the principal that created it, for the gateway.
+    Errors: CREDENTIAL_INVALID (unknown, used or expired).
+    """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetUsageRequest, _api_key_pb2.Usage]
     """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
     Another one needs ADMIN: below that it is RESOURCE_NOT_FOUND.
@@ -129,6 +138,15 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
     """Resolves a key string to a principal, for the authentication interceptor of every
     service. Errors: CREDENTIAL_INVALID.
+    """
+    CreateTicket: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateTicketRequest, _api_key_service_pb2.Ticket]  # type: ignore[assignment]
+    """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
+    It is used as the subprotocol "reelhaul.ticket.<ticket>", once, within 60 s, and
+    stands for the caller.
+    """
+    RedeemTicket: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.RedeemTicketRequest, _api_key_service_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
+    """Consumes a ticket and resolves it to the principal that created it, for the gateway.
+    Errors: CREDENTIAL_INVALID (unknown, used or expired).
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetUsageRequest, _api_key_pb2.Usage]  # type: ignore[assignment]
     """Returns the quota that a key has used; apiKeys/me/usage is the caller's own.
@@ -227,6 +245,27 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_api_key_service_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_key_service_pb2.VerifyApiKeyResponse]]:
         """Resolves a key string to a principal, for the authentication interceptor of every
         service. Errors: CREDENTIAL_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTicket(
+        self,
+        request: _api_key_service_pb2.CreateTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_service_pb2.Ticket, _abc.Awaitable[_api_key_service_pb2.Ticket]]:
+        """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
+        It is used as the subprotocol "reelhaul.ticket.<ticket>", once, within 60 s, and
+        stands for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def RedeemTicket(
+        self,
+        request: _api_key_service_pb2.RedeemTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_service_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_key_service_pb2.VerifyApiKeyResponse]]:
+        """Consumes a ticket and resolves it to the principal that created it, for the gateway.
+        Errors: CREDENTIAL_INVALID (unknown, used or expired).
         """
 
     @_abc_1.abstractmethod

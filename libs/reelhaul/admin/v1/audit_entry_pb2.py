@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reelhaul/admin/v1/audit_entry.proto\x12\x11reelhaul.admin.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x93\x03\n\nAuditEntry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x07\x61pi_key\x18\x03 \x01(\tB\x1c\xe2\x41\x01\x03\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x14\n\x06tenant\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06method\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08resource\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x64\x64ress\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12(\n\x06status\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x1b\n\rchanged_paths\x18\t \x03(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63\x61ll_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03:R\xea\x41O\n\x17reelhaul.dev/AuditEntry\x12\x1a\x61uditEntries/{audit_entry}*\x0c\x61uditEntries2\nauditEntryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#reelhaul/admin/v1/audit_entry.proto\x12\x11reelhaul.admin.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xac\x03\n\nAuditEntry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12-\n\x07\x61pi_key\x18\x03 \x01(\tB\x1c\xe2\x41\x01\x03\xfa\x41\x15\n\x13reelhaul.dev/ApiKey\x12\x14\n\x06tenant\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06method\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08resource\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x64\x64ress\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12(\n\x06status\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x1b\n\rchanged_paths\x18\t \x03(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63\x61ll_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tprincipal\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03:R\xea\x41O\n\x17reelhaul.dev/AuditEntry\x12\x1a\x61uditEntries/{audit_entry}*\x0c\x61uditEntries2\nauditEntryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,8 +55,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITENTRY'].fields_by_name['changed_paths']._serialized_options = b'\342A\001\003'
   _globals['_AUDITENTRY'].fields_by_name['call_id']._loaded_options = None
   _globals['_AUDITENTRY'].fields_by_name['call_id']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITENTRY'].fields_by_name['principal']._loaded_options = None
+  _globals['_AUDITENTRY'].fields_by_name['principal']._serialized_options = b'\342A\001\003'
   _globals['_AUDITENTRY']._loaded_options = None
   _globals['_AUDITENTRY']._serialized_options = b'\352AO\n\027reelhaul.dev/AuditEntry\022\032auditEntries/{audit_entry}*\014auditEntries2\nauditEntry'
   _globals['_AUDITENTRY']._serialized_start=177
-  _globals['_AUDITENTRY']._serialized_end=580
+  _globals['_AUDITENTRY']._serialized_end=605
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class AuditEntry(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CHANGED_PATHS_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: auditEntries/{audit_entry}, {audit_entry} a UUIDv7"""
     api_key: _builtins.str
@@ -50,6 +51,10 @@ class AuditEntry(_message.Message):
     """Address of the caller, as the first of the suite's own proxies saw it."""
     call_id: _builtins.str
     """Id of the call in the logs."""
+    principal: _builtins.str
+    """Who called: the name of a key, "users/{subject}" of an identity provider, or
+    "services/{service}" of the suite; empty if the credential was not accepted.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the call ended."""
@@ -75,10 +80,11 @@ class AuditEntry(_message.Message):
         status: _status_pb2.Status | None = ...,
         changed_paths: _abc.Iterable[_builtins.str] | None = ...,
         call_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_key", b"api_key", "call_id", b"call_id", "changed_paths", b"changed_paths", "create_time", b"create_time", "method", b"method", "name", b"name", "resource", b"resource", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_key", b"api_key", "call_id", b"call_id", "changed_paths", b"changed_paths", "create_time", b"create_time", "method", b"method", "name", b"name", "principal", b"principal", "resource", b"resource", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

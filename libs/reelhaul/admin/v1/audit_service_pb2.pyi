@@ -59,8 +59,8 @@ class ListAuditEntriesRequest(_message.Message):
     means the first page.
     """
     filter: _builtins.str
-    """AIP-160 subset over api_key, tenant, method, resource, address, status.code and
-    create_time; empty means all.
+    """AIP-160 subset over api_key, principal, tenant, method, resource, address,
+    status.code and create_time; empty means all.
     """
     def __init__(
         self,

@@ -188,6 +188,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     CLIP_OUT_OF_RANGE: _ErrorReason.ValueType  # 79
     """The clip starts after the end of the media."""
+    SITE_FORBIDDEN: _ErrorReason.ValueType  # 80
+    """The server, the tenant or the key does not allow jobs of the site."""
     INTERNAL_ERROR: _ErrorReason.ValueType  # 99
     """A bug; the log has the details under the request id."""
 
@@ -367,6 +369,8 @@ the broadcast is over (Job.error only).
 """
 CLIP_OUT_OF_RANGE: ErrorReason.ValueType  # 79
 """The clip starts after the end of the media."""
+SITE_FORBIDDEN: ErrorReason.ValueType  # 80
+"""The server, the tenant or the key does not allow jobs of the site."""
 INTERNAL_ERROR: ErrorReason.ValueType  # 99
 """A bug; the log has the details under the request id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
