@@ -17,6 +17,7 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.jobs import IdempotencyKey
+from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
@@ -29,11 +30,12 @@ LEASE = timedelta(seconds=30)
 
 
 class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
-    """All stores of one database: jobs, queue and state events in one, schedules beside them."""
+    """All stores of one database: jobs, queue and state events in one, schedules and keys beside them."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.schedules = SqlScheduleStore(database)
+        self.api_keys = SqlApiKeyStore(database)
 
 
 @asynccontextmanager
