@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
 
 import pytest
 
 from reelhaul import api_keys
-
-_RANDOM = random.Random(13)
 
 
 def test_new_key_strings():
