@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -11,10 +9,16 @@ from reelhaul.admin.v1 import api_key_pb2, tenant_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
 from reelhaul_runtime import logs
+from reelhaul_runtime.auth.peers import (
+    AuthContext,
+    Metadata,
+    Peer,
+    ServiceIdentifier,
+    connection_address,
+    is_address,
+    is_loopback,
+)
 from reelhaul_runtime.errors import ReelhaulError
-
-#: Metadata key of the suite's own credential.
-SUITE_TOKEN_KEY = "x-reelhaul-suite-token"  # noqa: S105 - a name, not a secret
 
 #: The tenant of all callers while REELHAUL_AUTH=none.
 LOCAL_TENANT = "local"
@@ -44,21 +48,32 @@ class Caller:
 
 
 class NoAuthentication:
-    """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite token.
+    """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite's credential.
 
-    If no suite token is set, no caller counts as a service: internal RPCs are refused.
+    If none is configured, no caller counts as a service: internal RPCs are refused.
     """
 
     def __init__(self, suite_token: str) -> None:
-        self._suite_token = suite_token.encode()
+        self._services = ServiceIdentifier(suite_token)
 
-    async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
+    def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
+        """Return where a call with *metadata* comes from.
+
+        Whom the gateway and services on this machine serve is what they report; others are not believed.
+        """
+        address = connection_address(connection)
+        forwarded_for = str(metadata.get("x-forwarded-for", ""))
+        if forwarded_for and is_loopback(address) and is_address(forwarded_for):
+            address = forwarded_for
+        return Peer(address, self._services.identify_service(metadata, auth_context))
+
+    async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
-        token = metadata.get(SUITE_TOKEN_KEY, "")
-        token = token if isinstance(token, bytes) else token.encode()
-        suite = bool(self._suite_token) and hmac.compare_digest(token, self._suite_token)
-        return Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite)
+        return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER
 
+
+_LOCAL_CALLER = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
+_LOCAL_SERVICE = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True)
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 

@@ -12,7 +12,8 @@ from google.protobuf import descriptor, descriptor_pb2
 from google.rpc import status_pb2
 from grpc import aio
 
-from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime import errors, logs
+from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_runtime.settings import may_be_several, split_addresses
 
@@ -170,7 +171,7 @@ class ChannelWithDefaults:
     def _metadata(self, callers: Metadata | None) -> aio.Metadata:
         metadata = aio.Metadata(*(callers or ()))
         if self._suite_token:
-            metadata.add(identity.SUITE_TOKEN_KEY, self._suite_token)
+            metadata.add(SUITE_TOKEN_KEY, self._suite_token)
         if request_id := logs.request_id.get():
             metadata.add("x-request-id", request_id)
         if traceparent := logs.traceparent.get():

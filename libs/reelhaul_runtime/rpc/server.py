@@ -16,7 +16,8 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from reelhaul_runtime import listeners, logs
-from reelhaul_runtime.rpc.interceptor import Authenticator, PolicyInterceptor
+from reelhaul_runtime.auth.calls import AuditLog, Authenticator, RateLimiter
+from reelhaul_runtime.rpc.interceptor import PolicyInterceptor
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ async def serving(
     servicers: Sequence[Servicer],
     *,
     authenticator: Authenticator,
+    rate_limiter: RateLimiter | None = None,
+    audit_log: AuditLog | None = None,
     checks: Mapping[str, Check] | None = None,
     informational_checks: Mapping[str, Check] | None = None,
     drain_seconds: float = 10.0,
@@ -108,7 +111,8 @@ async def serving(
     """
     # Without *reuse_port*, a second server at the port must fail.
     options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
-    server = aio.server(interceptors=[PolicyInterceptor(authenticator)], options=options)
+    interceptor = PolicyInterceptor(authenticator, rate_limiter, audit_log)
+    server = aio.server(interceptors=[interceptor], options=options)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", GenericHandlersOnly(server)))
     for add, servicer, _ in servicers:
