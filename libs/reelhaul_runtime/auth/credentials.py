@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from reelhaul.admin.v1 import api_key_pb2
 from reelhaul.admin.v1.api_key_service_pb2 import VerifyApiKeyResponse
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import errors
 from reelhaul_runtime.addresses import Network, unmap
+from reelhaul_runtime.auth.level_quotas import LevelQuotas, effective_quota
 from reelhaul_runtime.auth.peers import Metadata
 from reelhaul_runtime.identity import Caller
 
@@ -65,9 +67,11 @@ def check_address(credential: VerifiedCredential, address: str) -> None:
         )
 
 
-def credential_of_key(response: VerifyApiKeyResponse) -> VerifiedCredential:
-    """Return what the key of *response* stands for."""
-    key = response.api_key
+def credential_of_key(response: VerifyApiKeyResponse, levels: LevelQuotas) -> VerifiedCredential:
+    """Return what the key of *response* stands for; its quota becomes the one that applies by *levels*."""
+    key = api_key_pb2.ApiKey()
+    key.CopyFrom(response.api_key)
+    key.quota.CopyFrom(effective_quota(key.permission, key.quota, response.tenant.quota, levels))
     caller = Caller(
         key.tenant.removeprefix("tenants/"),
         key.permission,

@@ -6,6 +6,7 @@ from reelhaul.admin.v1.api_key_service_pb2 import VerifyApiKeyResponse
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.auth.credential_cache import CredentialCache
 from reelhaul_runtime.auth.credentials import check_address, credential_of_key, find_credential
+from reelhaul_runtime.auth.level_quotas import LevelQuotas
 from reelhaul_runtime.auth.peers import (
     FORWARDED_KEY,
     AuthContext,
@@ -28,8 +29,10 @@ class KeyAuthentication:
     A call with both is the caller's, and so is one that a service passes on without a credential.
     """
 
-    def __init__(self, services: ServiceIdentifier, credentials: CredentialCache) -> None:
-        self._services, self._credentials = services, credentials
+    def __init__(
+        self, services: ServiceIdentifier, credentials: CredentialCache, levels: LevelQuotas
+    ) -> None:
+        self._services, self._credentials, self._levels = services, credentials, levels
 
     def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
         """Return where a call with *metadata* comes from; only services report another address."""
@@ -51,13 +54,17 @@ class KeyAuthentication:
             check_address(verified, peer.address)
             return verified.caller
         if peer.forwarded:
-            reported = metadata.get(CALLER_KEY)
-            return _reported_caller(reported) if isinstance(reported, bytes) else ANONYMOUS
+            return self._read_reported_caller(metadata.get(CALLER_KEY))
         return service_caller(peer.service) if peer.service else ANONYMOUS
 
     def forget(self, name: str) -> None:
         """Verify the key *name*, or the keys of the tenant *name*, again at their next call."""
         self._credentials.drop(name)
+
+    def _read_reported_caller(self, serialized: str | bytes | None) -> Caller:
+        if not isinstance(serialized, bytes):
+            return ANONYMOUS
+        return credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels).caller
 
 
 def service_caller(service: str) -> Caller:
@@ -68,7 +75,3 @@ def service_caller(service: str) -> Caller:
         suite=True,
         principal=f"services/{service}",
     )
-
-
-def _reported_caller(serialized: bytes) -> Caller:
-    return credential_of_key(VerifyApiKeyResponse.FromString(serialized)).caller

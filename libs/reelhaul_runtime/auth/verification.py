@@ -18,6 +18,7 @@ from reelhaul_runtime.auth.calls import Authenticator
 from reelhaul_runtime.auth.credential_cache import CredentialCache
 from reelhaul_runtime.auth.credentials import VerifiedCredential, credential_of_key, rejection
 from reelhaul_runtime.auth.key_authentication import KeyAuthentication
+from reelhaul_runtime.auth.level_quotas import LevelQuotas, level_quotas
 from reelhaul_runtime.auth.peers import ServiceIdentifier
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc import channels
@@ -59,14 +60,14 @@ class RemoteKeyVerifier:
 class CredentialVerifier:
     """Verifies API keys; what cannot be a key is rejected without a call."""
 
-    def __init__(self, keys: KeyVerifier) -> None:
-        self._keys = keys
+    def __init__(self, keys: KeyVerifier, levels: LevelQuotas) -> None:
+        self._keys, self._levels = keys, levels
 
     async def verify(self, credential: str) -> VerifiedCredential:
         """Return what *credential* stands for. Raises CREDENTIAL_INVALID or SERVICE_UNAVAILABLE."""
         if problem := api_keys.describe_error(credential):
             raise rejection(problem)
-        return credential_of_key(await self._keys.verify(credential))
+        return credential_of_key(await self._keys.verify(credential), self._levels)
 
 
 @asynccontextmanager
@@ -84,13 +85,14 @@ async def open_authenticator(
     async with AsyncExitStack() as stack:
         if keys is None:
             keys = RemoteKeyVerifier(await stack.enter_async_context(_channel_to_jobs(settings)))
-        credentials = CredentialCache(CredentialVerifier(keys).verify)
+        levels = level_quotas(settings.level_quotas)
+        credentials = CredentialCache(CredentialVerifier(keys, levels).verify)
         if settings.nats_url:
-            changes = asyncio.create_task(_follow_changes(settings, service, credentials))
+            changes = asyncio.create_task(follow_changes(settings.nats_url, service, credentials))
             stack.push_async_callback(cancel_and_wait, changes)
         else:
             log.warning("REELHAUL_NATS_URL is not set: this service learns of a revoked key after a minute")
-        yield KeyAuthentication(ServiceIdentifier(settings.suite_token), credentials)
+        yield KeyAuthentication(ServiceIdentifier(settings.suite_token), credentials, levels)
 
 
 def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio.Channel]:
@@ -101,7 +103,7 @@ def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio
     return channels.open_channel(settings.jobs_target, [_API_KEY_SERVICE], suite_token=settings.suite_token)
 
 
-async def _follow_changes(settings: SuiteSettings, service: str, credentials: CredentialCache) -> None:
+async def follow_changes(nats_url: str, service: str, credentials: CredentialCache) -> None:
     """Drop changed keys and tenants from *credentials*, for ever; all of them after an interruption."""
 
     async def drop(message: Msg) -> None:
@@ -111,7 +113,7 @@ async def _follow_changes(settings: SuiteSettings, service: str, credentials: Cr
         closed = asyncio.Event()
         try:
             async with nats_client.connect(
-                settings.nats_url, f"{service}-access", closed=closed, on_reconnect=credentials.clear
+                nats_url, f"{service}-access", closed=closed, on_reconnect=credentials.clear
             ) as client:
                 await client.subscribe(ACCESS_CHANGED, cb=drop)
                 await client.flush()
