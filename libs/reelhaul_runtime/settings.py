@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.addresses import Network
+from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
 
 PREFIX = "REELHAUL_"
 ENV_FILE = ".env"
@@ -60,6 +61,9 @@ class SuiteSettings(BaseSettings):
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: Limits of keys that set none, as JSON by level and field of Quota (api_key.proto); -1: no limit. What
+    #: is missing keeps its default: {"DOWNLOAD": {"jobs_per_day": 500, "seconds_per_job": 14400}}.
+    level_quotas: LevelQuotaSetting = Field(default_factory=dict)
     #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
     #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
     reuse_port: bool = False
