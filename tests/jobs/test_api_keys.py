@@ -1,4 +1,4 @@
-"""ApiKeyService on SQLite, with a clock that the test sets: what each caller may do, and what keys resolve to."""
+"""ApiKeyService on SQLite, with a clock that the test sets: who manages keys, and whose strings they are."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ class KeyHarness:
         try:
             await self.servicer.verify(key_string)
         except ReelhaulError as error:
-            assert error.reason == ErrorReason.CREDENTIAL_INVALID
-            assert key_string not in error.text
-            return False
+            return error.reason != ErrorReason.CREDENTIAL_INVALID or key_string in error.text
         return True
 
 
@@ -118,7 +116,7 @@ async def reason(call: Awaitable[object]) -> str:
 
 
 async def test_key_string_is_returned_once(keys):
-    """Only the response of the creation has the string; everybody else sees its first 12 characters."""
+    """Only the response of the creation has the string; later ones have its first 12 characters."""
     created = await keys.create(
         display_name="Büro", allowed_sites=["YouTube.com"], allowed_cidrs=["192.0.2.1"]
     )
@@ -128,10 +126,11 @@ async def test_key_string_is_returned_once(keys):
     assert (created.allowed_sites, created.allowed_cidrs) == (["youtube.com"], ["192.0.2.1/32"])
     read = await keys.get(created.name)
     assert read.key_string == ""
+    stored = await keys.store.get(created.name.removeprefix("apiKeys/"))
+    assert created.key_string not in repr(stored)
     created.ClearField("key_string")
     assert read == created
     assert (await keys.get(created.name.removeprefix("apiKeys/"))) == created
-    assert created.key_string not in repr(await keys.store.get(created.name.removeprefix("apiKeys/")))
 
 
 async def test_repeated_requests_return_no_string(keys):
@@ -212,7 +211,7 @@ async def test_fields_of_new_keys(keys, fields, field):
     ],
 )
 async def test_no_key_manages_keys_above_its_level(keys, level, managed, is_allowed):
-    """ADMIN manages keys up to DOWNLOAD, FULL_ACCESS all: for each call, and for the level that a key gets."""
+    """ADMIN manages keys up to DOWNLOAD, FULL_ACCESS all; it gives levels within the same limit."""
     await keys.create(FULL_ACCESS)
     caller = caller_of(await keys.create(level))
     key, deleted, low = await keys.create(managed), await keys.create(managed), await keys.create(READ_ONLY)
