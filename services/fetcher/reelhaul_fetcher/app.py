@@ -89,10 +89,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await scratch.sweep()
 
         jobs = await stack.enter_async_context(
-            open_channel(settings.jobs_target, [_LEASES], suite_token=token)
+            open_channel(settings.jobs_target, [_LEASES], suite_token=token, tls=settings.tls)
         )
         storage = await stack.enter_async_context(
-            open_channel(settings.storage_target, [_STORAGE], suite_token=token)
+            open_channel(settings.storage_target, [_STORAGE], suite_token=token, tls=settings.tls)
         )
         client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
@@ -147,12 +147,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.fetcher_address,
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
-                authenticator=NoAuthentication(token),
+                authenticator=NoAuthentication(token, settings.tls_service_name),
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
                 informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )

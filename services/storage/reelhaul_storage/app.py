@@ -112,10 +112,11 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                         _DESTINATION_SERVICE,
                     ),
                 ],
-                authenticator=NoAuthentication(settings.suite_token),
+                authenticator=NoAuthentication(settings.suite_token, settings.tls_service_name),
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
             )
         )
 
