@@ -221,9 +221,10 @@ def already_exists(schedule: Schedule) -> ReelhaulError:
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, text, metadata={"resource": schedule.name})
 
 
-def quota_exceeded() -> ReelhaulError:
-    """Return the error for a tenant at its limit."""
-    return QuotaExceeded("schedules", f"a tenant has at most {MAX_PER_TENANT} schedules")
+def quota_exceeded(schedule: Schedule) -> ReelhaulError:
+    """Return the error for a new schedule of a tenant at its limit."""
+    text = f"a tenant has at most {MAX_PER_TENANT} schedules"
+    return QuotaExceeded("schedules", text, subject=f"tenants/{schedule.tenant}", limit=MAX_PER_TENANT)
 
 
 def check_etag(schedule: Schedule, etag: str) -> None:

@@ -266,7 +266,9 @@ def _check_expansions(connection: Connection, new: Sequence[Job]) -> None:
         values = {"of_tenant": tenant, "most": MAX_LIVE_PER_TENANT}
         if _EXPANSION_ABOVE_LIMIT.first(connection, values) is not None:
             text = f"a tenant has at most {MAX_LIVE_PER_TENANT} playlist jobs that have not ended"
-            raise QuotaExceeded("live_expansions", text)
+            raise QuotaExceeded(
+                "live_expansions", text, subject=f"tenants/{tenant}", limit=MAX_LIVE_PER_TENANT
+            )
 
 
 def _resumed(changes: Sequence[Transition]) -> list[Job]:

@@ -122,7 +122,7 @@ def _add(connection: Connection, schedule: Schedule, request: IdempotencyKey | N
         return _get(connection, schedule.tenant, response.ids[0])
     key = {"of_tenant": schedule.tenant, "of_id": schedule.id}
     if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
-        raise model.quota_exceeded()
+        raise model.quota_exceeded(schedule)
     inserted = connection.execute(
         idempotency.insert_or_ignore(connection, schedules).returning(schedules.c.id),
         _row_from_schedule(schedule) | {"seen_count": 0},
