@@ -40,6 +40,11 @@ class Caller:
     api_key: api_key_pb2.ApiKey | None = None
     tenant_resource: tenant_pb2.Tenant | None = None
 
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether it may name jobs and artifacts of every tenant: ADMIN and above, and services."""
+        return self.suite or self.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+
     def check(self, policy: MethodPolicy) -> None:
         """Raise CREDENTIAL_MISSING or PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
