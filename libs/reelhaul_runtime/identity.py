@@ -69,8 +69,8 @@ class NoAuthentication:
     If none is configured, no caller counts as a service: internal RPCs are refused.
     """
 
-    def __init__(self, suite_token: str) -> None:
-        self._services = ServiceIdentifier(suite_token)
+    def __init__(self, suite_token: str, tls_service_name: str = "") -> None:
+        self._services = ServiceIdentifier(suite_token, tls_service_name)
 
     def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
         """Return where a call with *metadata* comes from.
