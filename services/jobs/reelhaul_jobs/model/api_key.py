@@ -252,10 +252,10 @@ def last_full_access(name: str, state: str) -> ReelhaulError:
     return StateConflict(name, state, text)
 
 
-def too_many() -> ReelhaulError:
-    """Return the error for a tenant at its limit."""
+def quota_exceeded(key: ApiKey) -> ReelhaulError:
+    """Return the error for a new key of a tenant at its limit."""
     text = f"a tenant has at most {MAX_PER_TENANT} keys; deleted ones count until they are purged"
-    return QuotaExceeded("api_keys", text)
+    return QuotaExceeded("api_keys", text, subject=f"tenants/{key.tenant}", limit=MAX_PER_TENANT)
 
 
 def credential_invalid(text: str) -> ReelhaulError:

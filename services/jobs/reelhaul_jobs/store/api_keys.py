@@ -192,7 +192,7 @@ def _add(connection: Connection, key: ApiKey, request: IdempotencyKey | None) ->
     row = connection.execute(_TENANT.with_for_update(), {"of_id": key.tenant}).mappings().first()
     model.check_tenant(None if row is None else tenant_from_row(row))
     if connection.execute(_COUNT, {"of_tenant": key.tenant}).scalar_one() >= model.MAX_PER_TENANT:
-        raise model.too_many()
+        raise model.quota_exceeded(key)
     connection.execute(api_keys.insert(), _row_from_key(key))
     idempotency.record_response(connection, request, RecordedResponse([key.id]))
     return KeyChange(key, is_new=True)
