@@ -171,10 +171,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=NoAuthentication(settings.suite_token),
+                authenticator=NoAuthentication(settings.suite_token, settings.tls_service_name),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )
@@ -210,8 +211,12 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
     # Without those of DestinationService: Deliverer repeats a failed delivery, the channel must not.
-    storage = open_channel(settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = open_channel(settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(
+        settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
+    fetcher = open_channel(
+        settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
