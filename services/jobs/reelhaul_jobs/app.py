@@ -59,11 +59,13 @@ from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
+from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -102,10 +104,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _clients(stack, settings)
+        ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
-            SqlJobStore(database),
+            SqlJobStore(database, ledger),
             SqlQueueStore(database),
-            SqlScheduleStore(database),
+            SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
