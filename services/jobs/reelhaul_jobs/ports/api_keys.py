@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Protocol
 
 from reelhaul_jobs.model.api_key import ApiKey
+from reelhaul_jobs.model.credential import Ticket
 from reelhaul_jobs.model.tenant import Tenant
-from reelhaul_jobs.model.ticket import Ticket
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_runtime.filters.ast import Node
 

@@ -6,37 +6,28 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from reelhaul import api_keys
 from reelhaul.admin.v1 import api_key_pb2
-from reelhaul_jobs.model import ticket as tickets
 from reelhaul_jobs.model.api_key import ApiKey, KeyState, credential_invalid
+from reelhaul_jobs.model.credential import (
+    MAX_AGE,
+    TICKET_LIFETIME,
+    Principal,
+    Ticket,
+    create_ticket_text,
+    hash_ticket_text,
+)
 from reelhaul_jobs.model.tenant import Tenant, TenantState
-from reelhaul_jobs.model.ticket import Ticket
 from reelhaul_jobs.ports.api_keys import ApiKeyStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: How long services may keep what a key resolves to.
-MAX_AGE = timedelta(seconds=60)
-
 # Uses of many calls are written together.
 _WRITE_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Whom a credential stands for, and how long services may rely on it."""
-
-    #: The key, or what a caller without a key may do.
-    key: ApiKey | api_key_pb2.ApiKey
-    #: None if the tenant of a caller without a key is not one of ours.
-    tenant: Tenant | None
-    max_age: timedelta = MAX_AGE
 
 
 class Credentials:
@@ -65,13 +56,13 @@ class Credentials:
         self, tenant: str, key_id: str, grantee: api_key_pb2.ApiKey | None
     ) -> tuple[str, Ticket]:
         """Store a new ticket of a key, or of a *grantee*: a caller without one. Return its text and it."""
-        text, now = tickets.create_text(), self._now()
+        text, now = create_ticket_text(), self._now()
         ticket = Ticket(
-            hash=tickets.hash_text(text),
+            hash=hash_ticket_text(text),
             key=key_id,
             tenant=tenant,
             grantee=grantee,
-            expire_time=now + tickets.LIFETIME,
+            expire_time=now + TICKET_LIFETIME,
         )
         await self._store.add_ticket(ticket, now)
         return text, ticket
@@ -81,7 +72,7 @@ class Credentials:
 
         Raises CREDENTIAL_INVALID if it is unknown, used or expired, or its key no longer works.
         """
-        ticket, now = await self._store.take_ticket(tickets.hash_text(text)), self._now()
+        ticket, now = await self._store.take_ticket(hash_ticket_text(text)), self._now()
         if ticket is None or ticket.expire_time <= now:
             raise credential_invalid("the ticket is unknown, used or expired: create another one")
         if ticket.grantee is not None:

@@ -28,8 +28,8 @@ from sqlalchemy import (
 from reelhaul.admin.v1 import api_key_pb2
 from reelhaul_jobs.model import api_key as model
 from reelhaul_jobs.model.api_key import ApiKey, KeyState
+from reelhaul_jobs.model.credential import Ticket
 from reelhaul_jobs.model.tenant import Tenant
-from reelhaul_jobs.model.ticket import Ticket
 from reelhaul_jobs.ports.api_keys import KeyChange, KeyOrder, KeyPage, KeyQuery, KeyRule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.store import idempotency

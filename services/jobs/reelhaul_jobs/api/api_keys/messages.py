@@ -14,7 +14,7 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.tenants.messages import tenant_to_proto
 from reelhaul_jobs.model.api_key import ApiKey, KeyString, Manager
-from reelhaul_jobs.service.credentials import Principal
+from reelhaul_jobs.model.credential import Principal
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 from reelhaul_runtime.identity import Caller

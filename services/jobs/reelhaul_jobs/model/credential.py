@@ -1,4 +1,4 @@
-"""Tickets: credentials for one WebSocket each, of which only the hash is stored."""
+"""Credentials: whom a key or a ticket stands for, and tickets, of which only the hash is stored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from reelhaul.admin.v1 import api_key_pb2
+from reelhaul_jobs.model.api_key import ApiKey
+from reelhaul_jobs.model.tenant import Tenant
+
+#: How long services may keep what a key resolves to.
+MAX_AGE = timedelta(seconds=60)
 
 #: How long a ticket can be used.
-LIFETIME = timedelta(seconds=60)
+TICKET_LIFETIME = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whom a credential stands for, and how long services may rely on it."""
+
+    #: The key, or what a caller without a key may do.
+    key: ApiKey | api_key_pb2.ApiKey
+    #: None if the tenant of a caller without a key is not one of ours.
+    tenant: Tenant | None
+    max_age: timedelta = MAX_AGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +44,11 @@ class Ticket:
     expire_time: datetime
 
 
-def create_text() -> str:
+def create_ticket_text() -> str:
     """Return a new ticket's text: 32 random bytes, 43 characters of base64url."""
     return secrets.token_urlsafe(32)
 
 
-def hash_text(text: str) -> bytes:
+def hash_ticket_text(text: str) -> bytes:
     """Return the SHA-256 of a ticket's *text*, of any length."""
     return hashlib.sha256(text.encode(errors="replace")).digest()
