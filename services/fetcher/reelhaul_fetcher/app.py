@@ -89,10 +89,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await scratch.sweep()
 
         jobs = await stack.enter_async_context(
-            open_channel(settings.jobs_target, [_LEASES], suite_token=token)
+            open_channel(settings.jobs_target, [_LEASES], suite_token=token, tls=settings.tls)
         )
         storage = await stack.enter_async_context(
-            open_channel(settings.storage_target, [_STORAGE], suite_token=token)
+            open_channel(settings.storage_target, [_STORAGE], suite_token=token, tls=settings.tls)
         )
         client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
@@ -154,6 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )

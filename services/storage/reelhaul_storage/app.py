@@ -117,6 +117,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
             )
         )
 
