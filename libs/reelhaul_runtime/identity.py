@@ -22,6 +22,8 @@ from reelhaul_runtime.errors import ReelhaulError
 
 #: The tenant of all callers while REELHAUL_AUTH=none.
 LOCAL_TENANT = "local"
+#: The tenant of the services themselves with REELHAUL_AUTH=keys; no key belongs to it.
+SYSTEM_TENANT = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,21 @@ class Caller:
     tenant_resource: tenant_pb2.Tenant | None = None
 
     def check(self, policy: MethodPolicy) -> None:
-        """Raise PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
-        if policy.internal_only and not self.suite:
-            raise _insufficient("the suite's own credential", self.level)
+        """Raise CREDENTIAL_MISSING or PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
-        if self.level < required:
-            raise _insufficient(_level_name(required), self.level)
+        if self.level >= required and (self.suite or not policy.internal_only):
+            return
+        if self.level <= PermissionLevel.PERMISSION_LEVEL_PUBLIC:
+            raise ReelhaulError(
+                ErrorReason.CREDENTIAL_MISSING,
+                "this call needs an API key: send it as `authorization: Bearer <key>` or `x-api-key: <key>`",
+            )
+        needed = "the suite's own credential" if policy.internal_only else _level_name(required)
+        raise _insufficient(needed, self.level)
+
+
+#: A caller without a credential.
+ANONYMOUS = Caller("", PermissionLevel.PERMISSION_LEVEL_PUBLIC)
 
 
 class NoAuthentication:
@@ -70,6 +81,9 @@ class NoAuthentication:
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
         return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER
+
+    def forget(self, name: str) -> None:
+        """Do nothing: there are no keys."""
 
 
 _LOCAL_CALLER = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)

@@ -41,11 +41,14 @@ class Authenticator(Protocol):
         """
 
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
-        """Return the caller that sent *metadata*.
+        """Return the caller that sent *metadata*, ANONYMOUS without a credential.
 
-        Raises CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, or SERVICE_UNAVAILABLE if the
+        Raises CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, or SERVICE_UNAVAILABLE if the
         credential cannot be checked now.
         """
+
+    def forget(self, name: str) -> None:
+        """Forget what is kept of *name*, a key or tenant that changed: ``apiKeys/…`` or ``tenants/…``."""
 
 
 class RateLimiter(Protocol):
@@ -58,7 +61,7 @@ class RateLimiter(Protocol):
         """
 
     async def admit_failure(self, call: IncomingCall, error: ReelhaulError) -> None:
-        """Count a call whose authentication failed with *error* for its address.
+        """Count a call for its address that was refused with *error*: its credential is missing or wrong.
 
         Raises RATE_LIMIT_EXCEEDED, which the caller gets in place of *error*.
         """

@@ -21,9 +21,9 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime import errors, logs
+from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
-from reelhaul_runtime.auth.peers import Metadata
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,6 @@ _JOB_ID = re.compile(r"[0-9a-fA-F-]{36}", re.ASCII)
 #: deserializer with UNKNOWN and the name of the Python class.
 _MALFORMED: Any = object()
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-#: Failures that count as failed attempts to authenticate.
-_FAILED_AUTHENTICATION = (
-    ErrorReason.CREDENTIAL_MISSING,
-    ErrorReason.CREDENTIAL_INVALID,
-    ErrorReason.ADDRESS_FORBIDDEN,
-)
 _OK = status_pb2.Status()
 _CANCELLED = status_pb2.Status(code=code_pb2.CANCELLED, message="the caller cancelled the call")
 
@@ -127,24 +121,14 @@ class PolicyInterceptor(aio.ServerInterceptor):
         return call
 
     async def _authorize(self, call: IncomingCall, context: Context) -> None:
-        metadata = dict(context.invocation_metadata() or ())
+        metadata = combine_metadata(context.invocation_metadata() or ())
         call.peer = self._authenticator.identify_peer(metadata, context.peer(), context.auth_context)
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
-        call.caller = caller = await self._authenticate(call, metadata)
-        caller.check(call.policy)
-        identity.set_caller(caller)
-        if self._rate_limiter is not None and (limits := await self._rate_limiter.admit(call)):
+        limits = await authorize(call, metadata, self._authenticator, self._rate_limiter)
+        if limits:
             context.set_trailing_metadata(limits)
-
-    async def _authenticate(self, call: IncomingCall, metadata: Metadata) -> identity.Caller:
-        try:
-            return await self._authenticator.identify(metadata, call.peer)
-        except errors.ReelhaulError as error:
-            if self._rate_limiter is not None and error.reason in _FAILED_AUTHENTICATION:
-                await self._rate_limiter.admit_failure(call, error)
-            raise
 
     def _audit_log_of(self, path: str) -> AuditLog | None:
         return self._audit_log if method_policy(path).audited else None

@@ -85,7 +85,9 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
 
     def service(name: str, address: str, health: str = "") -> SuiteProcess:
         command = module_command("reelhaul_runtime", "serve", name)
-        own = {"REELHAUL_NATS_URL": nats_url} if name in _NATS_CLIENTS else {}
+        # With keys every service learns of changed keys from the broker.
+        uses_nats = name in _NATS_CLIENTS or settings.auth == "keys"
+        own = {"REELHAUL_NATS_URL": nats_url} if uses_nats else {}
         if name == "storage":
             own |= {key: value for key, value in os.environ.items() if key.startswith(_AWS_PREFIX)}
         return SuiteProcess(
