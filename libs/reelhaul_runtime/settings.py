@@ -67,8 +67,8 @@ class SuiteSettings(BaseSettings):
     #: Redis or Valkey that counts calls for the rate limits of all processes together, ``redis://…``, or
     #: ``rediss://…`` with TLS. Empty: each process counts for itself.
     rate_limit_url: str = Field(default="", repr=False)
-    #: Units per minute that calls without a valid credential from one address (an IPv4 address or an IPv6 /64)
-    #: may cost at one process. A call with a wrong credential costs ten.
+    #: Units per minute that calls without a valid credential from one address (an IPv4 address or an IPv6
+    #: /64) may cost at one process. A call with a wrong credential costs ten.
     anonymous_requests_per_minute: int = Field(default=120, gt=0, le=1_000_000)
     #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
     #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.

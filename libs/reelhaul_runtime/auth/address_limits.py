@@ -43,24 +43,32 @@ class AddressLimits:
 
         The last call of a budget may take more than what is left.
         """
-        self.check(address)
+        if self.is_used_up(address):
+            raise self.exceeded(address)
         self._used[self._slot_of(address)] += min(cost, self._limit)
 
-    def check(self, address: str) -> None:
-        """Raise RATE_LIMIT_EXCEEDED if the budget of *address* is used up."""
-        slot, now = self._slot_of(address), self._now()
-        window = int(now // _WINDOW_SECONDS)
+    def is_used_up(self, address: str) -> bool:
+        """Return whether nothing is left of the budget of *address*."""
+        slot, window = self._slot_of(address), int(self._now() // _WINDOW_SECONDS)
         if self._windows[slot] != window:
             self._windows[slot], self._used[slot] = window, 0
-        if self._used[slot] >= self._limit:
-            seconds = max(1, math.ceil((window + 1) * _WINDOW_SECONDS - now))
-            raise RateLimitExceeded(
-                f"addresses/{address}",
-                self._limit,
-                f"too many calls without a valid credential from this address: wait {seconds} seconds,"
-                " and send a valid API key",
-                retry_delay=timedelta(seconds=seconds),
-            )
+        return self._used[slot] >= self._limit
+
+    def exceeded(self, address: str) -> RateLimitExceeded:
+        """Return the error for a call from *address*, whose budget is used up."""
+        seconds = math.ceil(_WINDOW_SECONDS - self._now() % _WINDOW_SECONDS)
+        return RateLimitExceeded(
+            f"addresses/{address}",
+            self._limit,
+            f"too many calls without a valid credential from this address: wait {seconds} seconds,"
+            " and send a valid API key",
+            retry_delay=timedelta(seconds=seconds),
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the table."""
+        return sum(len(table) * table.itemsize for table in (self._used, self._windows))
 
     def _compute_slot(self, address: str) -> int:
         digest = hashlib.blake2b(_network(address), digest_size=4, key=self._secret).digest()

@@ -57,15 +57,27 @@ class RateLimits:
     ) -> None:
         self._counters, self._addresses, self._levels, self._now = counters, addresses, levels, now
 
+    def check_attempt(self, call: IncomingCall, is_known: Callable[[], bool]) -> None:
+        """Raise RATE_LIMIT_EXCEEDED if too many calls from the address of *call* had no valid credential.
+
+        Not if *is_known* returns True.
+        """
+        if not call.peer.service and self._addresses.is_used_up(call.peer.address) and not is_known():
+            raise self._addresses.exceeded(call.peer.address)
+
     async def admit(self, call: IncomingCall) -> Sequence[tuple[str, str]]:
-        """Take the cost of *call* from the budget of its caller; return metadata for the response.
+        """Take the cost of *call* from the budget of its caller; return its limits as metadata.
 
         Calls that a service of the suite sends or passes on cost nothing: they were counted where they
         entered the suite. Raises RATE_LIMIT_EXCEEDED.
         """
         if call.peer.service or call.caller is None:
             return ()
-        return await self.take(call.caller, call.peer.address, call.policy.quota_cost or 1)
+        try:
+            return await self._admit(call.caller, call.peer.address, call.policy.quota_cost or 1)
+        except RateLimitExceeded as error:
+            call.limits = error.headers
+            raise
 
     async def admit_failure(self, call: IncomingCall, error: ReelhaulError) -> None:
         """Count a call whose authentication failed with *error* for its address.
@@ -73,27 +85,15 @@ class RateLimits:
         Raises RATE_LIMIT_EXCEEDED, which the caller gets in place of *error*.
         """
         if not call.peer.service:
-            self.take_failure(call.peer.address, error)
+            missing = error.reason == ErrorReason.CREDENTIAL_MISSING
+            self._addresses.take(call.peer.address, 1 if missing else FAILURE_COST)
 
-    async def take(self, caller: Caller, address: str, cost: int) -> Sequence[tuple[str, str]]:
-        """Take *cost* units from the budget of *caller*, and of *address* if it has no credential.
-
-        Returns the headers of the response. Raises RATE_LIMIT_EXCEEDED, which takes nothing.
-        """
+    async def _admit(self, caller: Caller, address: str, cost: int) -> Sequence[tuple[str, str]]:
         if not caller.principal:
             self._addresses.take(address, cost)
             return ()
         limits = self._limits_of(caller)
         return await self._take(limits, cost) if limits else ()
-
-    def take_failure(self, address: str, error: ReelhaulError) -> None:
-        """Count an authentication from *address* that failed with *error*. Raises RATE_LIMIT_EXCEEDED."""
-        missing = error.reason == ErrorReason.CREDENTIAL_MISSING
-        self._addresses.take(address, 1 if missing else FAILURE_COST)
-
-    def check_failures(self, address: str) -> None:
-        """Raise RATE_LIMIT_EXCEEDED if too many calls from *address* had no valid credential."""
-        self._addresses.check(address)
 
     def _limits_of(self, caller: Caller) -> list[Limit]:
         limits = []

@@ -4,56 +4,72 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from limits.aio.storage import RedisStorage
-from redis.asyncio import ConnectionPool
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from reelhaul_runtime.auth.counters import LIFETIME_SECONDS, MemoryCounters
 from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-#: Longest that a call waits for Redis, and how long none tries again after a failure.
-_TIMEOUT_SECONDS = 0.1
-_RETRY_SECONDS = 1.0
+# Longest that a call waits for Redis: more than a busy process takes to notice a response. Only the calls
+# that run when Redis stops answering wait so long.
+_TIMEOUT_SECONDS = 0.5
+_RETRY_SECONDS = 0.5
+# A call takes a fraction of a millisecond; opening a connection takes many times as long.
+_CONNECTIONS = 4
 _KEY_PREFIX = "reelhaul"
+_CHECK_KEY = "check"
+_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class RedisCounters:
     """Counters in a Redis; while it does not answer, those in the memory of this process.
 
-    A call waits at most a tenth of a second for Redis. After a failure Redis is tried again once a second, by
-    one call; the others do not wait.
+    A call that finds Redis away waits at most half a second, and those after it do not wait: `watch` notices
+    when Redis is back.
     """
 
-    def __init__(self, storage: RedisStorage, now: Callable[[], float] = time.monotonic) -> None:
-        self._storage, self._now = storage, now
-        self._memory = MemoryCounters()
-        self._retry_time = 0.0
+    def __init__(self, storage: RedisStorage) -> None:
+        self._storage, self._memory = storage, MemoryCounters()
         self._outage = Outage()
+        self._is_away = asyncio.Event()
 
     async def add(self, keys: Sequence[str], amount: int) -> list[int]:
         """Add *amount* to each counter, in one round trip."""
-        if self._outage.logged:
-            if self._now() < self._retry_time:
-                return await self._memory.add(keys, amount)
-            self._retry_time = self._now() + _RETRY_SECONDS
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                counts = await self._add(keys, amount)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._note_failure(error)
-            return await self._memory.add(keys, amount)
-        if self._outage.logged:
-            log.info("Redis answers again: rate limits are those of all processes together")
-            self._outage.end()
-        return counts
+        if not self._is_away.is_set():
+            try:
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    return await self._add(keys, amount)
+            except _FAILURES as error:
+                self._note_failure(error)
+        return await self._memory.add(keys, amount)
+
+    async def watch(self) -> None:
+        """Try to reach Redis while it is away, for ever."""
+        while True:
+            await self._is_away.wait()
+            await asyncio.sleep(_RETRY_SECONDS)
+            try:
+                await self.check()
+            except _FAILURES as error:
+                self._note_failure(error)
+            else:
+                log.info("Redis answers again: rate limits are those of all processes together")
+
+    async def check(self) -> None:
+        """Raise one of _FAILURES unless Redis answers."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            await self._add([_CHECK_KEY], 0)
+        self._is_away.clear()
+        self._outage.end()
 
     async def _add(self, keys: Sequence[str], amount: int) -> list[int]:
         if len(keys) == 1:
@@ -61,7 +77,7 @@ class RedisCounters:
         return await asyncio.gather(*(self._storage.incr(key, LIFETIME_SECONDS, amount) for key in keys))
 
     def _note_failure(self, error: Exception) -> None:
-        self._retry_time = self._now() + _RETRY_SECONDS
+        self._is_away.set()
         if (level := self._outage.level()) is not None:
             # The error of a refused password does not contain it.
             text = "Redis does not answer: each process limits rates by itself"
@@ -71,15 +87,27 @@ class RedisCounters:
 @asynccontextmanager
 async def open_redis_counters(url: str) -> AsyncIterator[RedisCounters]:
     """Open the counters in the Redis at *url*, ``redis://…`` or ``rediss://…`` (TLS)."""
-    pool = ConnectionPool.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=_CONNECTIONS,
+        timeout=_TIMEOUT_SECONDS,
         socket_timeout=_TIMEOUT_SECONDS,
         socket_connect_timeout=_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
     # The pool has the address; of this URL only the scheme counts.
-    storage = RedisStorage("redis://", implementation="redispy", key_prefix=_KEY_PREFIX, connection_pool=pool)
+    storage = RedisStorage(
+        "redis://",
+        implementation="redispy",
+        key_prefix=_KEY_PREFIX,
+        connection_pool=pool,  # type: ignore[arg-type]  # limits annotates the options of text and numbers only
+    )
+    counters = RedisCounters(storage)
+    watching = asyncio.create_task(counters.watch())
     try:
-        yield RedisCounters(storage)
+        # No caller waits for the first connection, and a wrong address is logged at once.
+        await counters.add([_CHECK_KEY], 0)
+        yield counters
     finally:
+        await cancel_and_wait(watching)
         await pool.aclose()
