@@ -40,6 +40,11 @@ class Caller:
     api_key: api_key_pb2.ApiKey | None = None
     tenant_resource: tenant_pb2.Tenant | None = None
 
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether it may name jobs and artifacts of every tenant: ADMIN and above, and services."""
+        return self.suite or self.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+
     def check(self, policy: MethodPolicy) -> None:
         """Raise CREDENTIAL_MISSING or PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
@@ -64,8 +69,8 @@ class NoAuthentication:
     If none is configured, no caller counts as a service: internal RPCs are refused.
     """
 
-    def __init__(self, suite_token: str) -> None:
-        self._services = ServiceIdentifier(suite_token)
+    def __init__(self, suite_token: str, tls_service_name: str = "") -> None:
+        self._services = ServiceIdentifier(suite_token, tls_service_name)
 
     def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
         """Return where a call with *metadata* comes from.

@@ -28,8 +28,8 @@ async def authorize(
     """Authenticate the caller of *call*, check the policy of its RPC, and take its cost from the budget.
 
     Sets the caller of the request, and the caller and the rate limits of *call*, which it returns: metadata
-    for the response. Credentials are not looked at for RPCs that need none: they work while the service that verifies credentials is away. Raises
-    CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, PERMISSION_INSUFFICIENT,
+    for the response. Credentials are not looked at for RPCs that need none: they work while the service
+    that verifies credentials is away. Raises CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, PERMISSION_INSUFFICIENT,
     RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE.
     """
     try:

@@ -15,7 +15,6 @@ from grpc import aio
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.archives import ArchiveDownloads
-from reelhaul_gateway.certificate import Certificate, CertificateError
 from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.documentation import DocumentationEndpoints
@@ -29,6 +28,7 @@ from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting, split_addresses
@@ -49,12 +49,15 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
+            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner], settings.tls))
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
             channels.open_channel(
-                settings.storage_target, SERVICES["storage"], suite_token=settings.suite_token
+                settings.storage_target,
+                SERVICES["storage"],
+                suite_token=settings.suite_token,
+                tls=settings.tls,
             )
         )
         own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]

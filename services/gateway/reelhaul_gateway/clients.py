@@ -21,7 +21,9 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.health import NOT_SERVING, SERVING, UNKNOWN
 from reelhaul_runtime import errors
+from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
+from reelhaul_runtime.rpc.credentials import connecting
 from reelhaul_transcoding.upstream import Call, UnaryResponse, Upstream, UpstreamError
 
 _CHECK_SECONDS = 2.0
@@ -41,10 +43,13 @@ _MESSAGES = {
 
 
 @asynccontextmanager
-async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncIterator[aio.Channel]:
+async def raw_channel(
+    address: str, services: list[ServiceDescriptor], tls: TlsFiles | None = None
+) -> AsyncIterator[aio.Channel]:
     """Open a channel for callers' requests: without interceptors, which cost, and without the suite token.
 
-    If *address* may be of several servers, calls are distributed to those that are ready.
+    If *address* may be of several servers, calls are distributed to those that are ready. With *tls* the
+    connection uses TLS, as that of ``channels.open_channel``.
     """
     options: list[tuple[str, Any]] = [
         *channels.resolution_options(address, services),
@@ -56,7 +61,7 @@ async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncI
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
     ]
-    async with aio.insecure_channel(channels.to_target(address), options) as channel:
+    async with connecting(channels.to_target(address), options, tls) as channel:
         yield channel
 
 
