@@ -29,8 +29,8 @@ async def authorize(
 
     Sets the caller of the request, and the caller and the rate limits of *call*, which it returns: metadata
     for the response. Credentials are not looked at for RPCs that need none: they work while the service
-    that verifies credentials is away. Raises CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, PERMISSION_INSUFFICIENT,
-    RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE.
+    that verifies credentials is away. Raises CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN,
+    PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE.
     """
     try:
         if call.policy.permission == PermissionLevel.PERMISSION_LEVEL_PUBLIC:
