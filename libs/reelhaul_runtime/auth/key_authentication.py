@@ -55,7 +55,7 @@ class KeyAuthentication:
             check_address(verified, peer.address)
             return verified.caller
         if peer.forwarded:
-            return self._read_reported_caller(metadata.get(CALLER_KEY))
+            return self._read_reported_caller(metadata.get(CALLER_KEY), peer)
         return service_caller(peer.service) if peer.service else ANONYMOUS
 
     def knows(self, metadata: Metadata) -> bool:
@@ -70,10 +70,12 @@ class KeyAuthentication:
         """Verify the key *name*, or the keys of the tenant *name*, again at their next call."""
         self._credentials.drop(name)
 
-    def _read_reported_caller(self, serialized: str | bytes | None) -> Caller:
+    def _read_reported_caller(self, serialized: str | bytes | None, peer: Peer) -> Caller:
         if not isinstance(serialized, bytes):
             return ANONYMOUS
-        return credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels).caller
+        verified = credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels)
+        check_address(verified, peer.address)
+        return verified.caller
 
 
 def service_caller(service: str) -> Caller:
