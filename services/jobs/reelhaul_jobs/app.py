@@ -66,6 +66,7 @@ from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.auth.level_quotas import level_quotas
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -195,6 +196,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 settings.jobs_address,
                 servicers,
                 authenticator=authenticator,
+                rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
