@@ -68,7 +68,8 @@ from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.auth.level_quotas import level_quotas
-from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.channels import open_channel
@@ -154,6 +155,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        # Keys are verified here without a call of this service by itself.
+        authenticator = await stack.enter_async_context(
+            open_authenticator(settings, "jobs", api_key_servicer)
+        )
+        access_changes.subscribe(authenticator.forget)
+
         creation = JobCreation(jobs, batches, storage, now, retention, rules)
         servicers: list[Servicer] = [
             (
@@ -175,7 +183,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
-                ApiKeyServicer(api_keys, credentials, page_tokens, now),
+                api_key_servicer,
                 _API_KEY_SERVICE,
             ),
             (
@@ -192,7 +200,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=NoAuthentication(settings.suite_token, settings.tls_service_name),
+                authenticator=authenticator,
+                rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
