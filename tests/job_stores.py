@@ -23,6 +23,7 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -38,6 +39,7 @@ class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
         self.database = database
         self.schedules = SqlScheduleStore(database, ledger)
         self.api_keys = SqlApiKeyStore(database)
+        self.tenants = SqlTenantStore(database)
 
 
 @asynccontextmanager

@@ -14,7 +14,12 @@ from functools import partial
 
 from nats.aio.client import Client
 
-from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
+from reelhaul.admin.v1 import (
+    api_key_service_pb2,
+    api_key_service_pb2_grpc,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
 from reelhaul.jobs.v1 import (
     job_service_pb2,
@@ -30,6 +35,7 @@ from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.api.tenants.servicer import TenantServicer
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.model.api_key import KeyString
@@ -52,6 +58,7 @@ from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
+from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
 from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
@@ -64,6 +71,7 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
@@ -86,6 +94,7 @@ _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_na
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
+_TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -124,6 +133,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
 
+        tenant_store = SqlTenantStore(database)
+        tenants = Tenants(tenant_store, storage, access_changes, now)
+        tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
+
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
@@ -152,6 +165,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
+            Loop("tenant deleter", tenant_deleter.step, 2.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
@@ -185,6 +199,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
                 api_key_servicer,
                 _API_KEY_SERVICE,
+            ),
+            (
+                tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
+                TenantServicer(tenants, page_tokens, now),
+                _TENANT_SERVICE,
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 
 from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model import tenant as model
@@ -142,4 +141,3 @@ class TenantDeleter:
         except NotFound:
             return
         await self._notifier.notify(transition)
-

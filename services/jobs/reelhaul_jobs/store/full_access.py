@@ -48,7 +48,7 @@ def lock(connection: Connection) -> None:
     """Wait for other changes that may take the last FULL_ACCESS key, until the end of the transaction."""
     # SQLite has one writer at a time.
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xactlock(:key)"), {"key": _ADVISORY_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
 
 
 def permanence(connection: Connection, now: datetime) -> int:

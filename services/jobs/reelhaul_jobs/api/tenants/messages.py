@@ -77,9 +77,7 @@ def tenant_to_proto(tenant: Tenant) -> tenant_pb2.Tenant:
     )
 
 
-def merge_update(
-    tenant: Tenant, request: tenant_service_pb2.UpdateTenantRequest
-) -> tenant_pb2.Tenant:
+def merge_update(tenant: Tenant, request: tenant_service_pb2.UpdateTenantRequest) -> tenant_pb2.Tenant:
     """Return *tenant* with the fields of *request* that its mask names; without a mask, all set ones."""
     wanted = request.tenant
     paths = [path for path in request.update_mask.paths if path not in _UNCHANGING]
