@@ -36,6 +36,12 @@ def listed_owner() -> Owner:
     return None if caller.suite else caller.tenant
 
 
+def caller_key_id() -> str:
+    """Return the id of the caller's key; empty for a caller without one."""
+    key = identity.caller().api_key
+    return key.name.removeprefix("apiKeys/") if key else ""
+
+
 def parse_job_id(value: str, field: str = "name") -> str:
     """Return the id of ``jobs/{job}``, or of the id alone; a *field* ``job_id`` is described as an id."""
     job_id = value.removeprefix("jobs/")
