@@ -146,9 +146,12 @@ def test_wrong_networks_are_refused_at_the_start(networks: str) -> None:
 )
 async def test_allowed_hosts(allowed: str, host: str, status: int) -> None:
     """Without authentication Host is an IP address, localhost or one of the setting."""
-    async with running_gateway(gateway_allowed_hosts=allowed) as harness, httpx.AsyncClient() as client:
+    settings = {"gateway_allowed_hosts": allowed, "gateway_trusted_proxies": "127.0.0.1/32"}
+    async with running_gateway(**settings) as harness, httpx.AsyncClient() as client:
         response = await client.get(f"{harness.url}/v1/jobs/018f", headers={"host": host})
+        forwarded = await client.get(f"{harness.url}/v1/jobs/018f", headers={"x-forwarded-host": host})
     assert response.status_code == status
+    assert forwarded.status_code == (status if allowed else 200)
     if status == 400:
         assert "REELHAUL_GATEWAY_ALLOWED_HOSTS" in response.text
 

@@ -65,7 +65,8 @@ class RequestMiddleware:
         has_effects: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
-        self._hosts, self._cors, self._proxies, self._has_effects = hosts, cors, proxies, has_effects
+        self._cors, self._proxies, self._has_effects = cors, proxies, has_effects
+        self._hosts, self._forwarded_hosts = hosts, hosts if hosts.has_names else ANY_HOST
         # Clients repeat few hosts; the check of one is dearer than the rest of this class.
         self._accepted_hosts: set[bytes] = set()
 
@@ -111,7 +112,7 @@ class RequestMiddleware:
 
     def _check_hosts(self, hosts: Sequence[bytes], forwarded_host: bytes) -> FieldError | None:
         # The forwarded host does not replace the check: a page that is served by DNS rebinding may set it.
-        if forwarded_host and (error := check_host([forwarded_host], ANY_HOST)):
+        if forwarded_host and (error := check_host([forwarded_host], self._forwarded_hosts)):
             return error
         if len(hosts) == 1 and hosts[0] in self._accepted_hosts:
             return None

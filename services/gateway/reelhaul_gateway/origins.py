@@ -81,6 +81,8 @@ class AllowedHosts:
     """
 
     def __init__(self, names: Collection[str] = (), *, anyone: bool = False) -> None:
+        #: Whether names are listed: what a trusted proxy reports must then be one of them, too.
+        self.has_names = bool(names)
         self._anyone = anyone
         self._names = frozenset(name.encode() for name in names if not name.startswith("*"))
         self._suffixes = tuple(name[1:].encode() for name in names if name.startswith("*"))
