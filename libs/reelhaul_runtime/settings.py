@@ -71,6 +71,8 @@ class SuiteSettings(BaseSettings):
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: The API key of the command line; no service reads it.
+    api_key: str = Field(default="", repr=False)
     #: Limits of keys that set none, as JSON by level and field of Quota (api_key.proto); -1: no limit. What
     #: is missing keeps its default: {"DOWNLOAD": {"jobs_per_day": 500, "seconds_per_job": 14400}}.
     level_quotas: LevelQuotaSetting = Field(default_factory=dict)

@@ -32,6 +32,7 @@ from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
+from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.access_changes import AccessChanges
@@ -43,6 +44,7 @@ from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.deliveries import Deliverer
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.first_key import create_first_key, full_access_key, write_key_file
 from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
 from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
@@ -69,6 +71,7 @@ from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -118,6 +121,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
         api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
         await stack.enter_async_context(credentials.writing_uses())
+        if settings.auth == "keys" and settings.jobs_first_key_file is not None:
+            await create_first_key(key_store, settings.jobs_first_key_file, now)
 
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
@@ -274,6 +279,23 @@ def _replica_id(settings: Settings) -> str:
 def migrate() -> None:
     """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
     migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
+
+
+async def create_full_access_key(*, store: bool) -> str:
+    """Create a FULL_ACCESS key in the database that ``REELHAUL_*`` names; return its string.
+
+    With *store* it is written into the data folder too. Raises InvalidSetting, OSError.
+    """
+    settings, string = Settings(), KeyString()
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
+    )
+    if store:
+        write_key_file(settings.data_dir / RUN_FOLDER / KEY_FILE, string)
+    async with Database.open(settings.database_url, name="jobs.database") as database:
+        key = full_access_key(string, "created with `reelhaul first-key`", utc_now)
+        await SqlApiKeyStore(database).add(key)
+    return string.text
 
 
 service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)

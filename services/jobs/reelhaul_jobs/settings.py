@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -30,6 +31,15 @@ class Settings(SuiteSettings):
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
     #: A tenant's share of the workers, where another tenant's is 1, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+
+    #: File that gets the string of a new FULL_ACCESS key, with mode 0600, if none works when jobs starts with
+    #: REELHAUL_AUTH=keys. ``reelhaul up`` sets it. Unset: none is created; ``reelhaul first-key`` does.
+    jobs_first_key_file: Path | None = None
+
+    @field_validator("jobs_first_key_file", mode="before")
+    @classmethod
+    def _unset_empty_file(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("jobs_database_url")
     @classmethod
