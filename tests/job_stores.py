@@ -21,6 +21,8 @@ from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
+from reelhaul_jobs.store.webhooks import SqlWebhookStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -29,11 +31,13 @@ LEASE = timedelta(seconds=30)
 
 
 class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
-    """All stores of one database: jobs, queue and state events in one, schedules beside them."""
+    """All stores of one database: jobs, queue and state events in one, the others beside them."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.schedules = SqlScheduleStore(database)
+        self.webhooks = SqlWebhookStore(database)
+        self.webhook_deliveries = SqlWebhookDeliveryStore(database)
 
 
 @asynccontextmanager

@@ -104,6 +104,11 @@ class Run:
     after: Schedule
     job: Job | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether no job could be created."""
+        return self.after.failures > self.before.failures
+
 
 #: Raises why a job is not allowed any more that was allowed when its schedule was created.
 CheckJob = Callable[[Job], None]
