@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from google.protobuf import any_pb2, duration_pb2, message
@@ -39,11 +39,28 @@ class Violation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """Which limit a call exceeds, as a violation of QuotaFailure."""
+
+    #: Resource whose limit it is: a key, a tenant, or ``addresses/{address}``.
+    subject: str
+    #: Field of Quota, or the name of a fixed limit.
+    metric: str
+    #: The limit.
+    value: int
+
+    @property
+    def id(self) -> str:
+        """Name of the limit, e.g. ``requests_per_minute/apiKeys``: the metric, and what kind has it."""
+        return f"{self.metric}/{self.subject.partition('/')[0]}"
+
+
 class ReelhaulError(Exception):
     """Base of every expected failure; anything else is a bug.
 
     ``metadata`` becomes ErrorInfo.metadata; keys that the reason promises are empty if missing.
-    ``retry_delay`` becomes RetryInfo, ``help_url`` a Help link.
+    ``retry_delay`` becomes RetryInfo, ``help_url`` a Help link, ``quota_violation`` QuotaFailure.
     """
 
     def __init__(
@@ -55,6 +72,7 @@ class ReelhaulError(Exception):
         violations: Iterable[Violation] = (),
         retry_delay: timedelta | None = None,
         help_url: str = "",
+        quota_violation: QuotaViolation | None = None,
     ) -> None:
         super().__init__(text)
         self.reason = reason
@@ -64,6 +82,7 @@ class ReelhaulError(Exception):
         self.violations = tuple(violations)
         self.retry_delay = retry_delay
         self.help_url = help_url
+        self.quota_violation = quota_violation
 
     @property
     def code(self) -> int:
@@ -105,10 +124,36 @@ class StateConflict(ReelhaulError):
 
 
 class QuotaExceeded(ReelhaulError):
-    """A tenant is at the limit named *metric*."""
+    """*subject*, a tenant or a key by its resource name, is at its *limit* of *metric*.
 
-    def __init__(self, metric: str, text: str) -> None:
-        super().__init__(ErrorReason.QUOTA_EXCEEDED, text, metadata={"quotaMetric": metric, "resetTime": ""})
+    *metric* is a field of Quota or the name of a fixed limit. *reset_time* is when the use returns to 0,
+    None if it does not by itself.
+    """
+
+    def __init__(
+        self, metric: str, text: str, *, subject: str, limit: int, reset_time: datetime | None = None
+    ) -> None:
+        reset = reset_time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if reset_time else ""
+        super().__init__(
+            ErrorReason.QUOTA_EXCEEDED,
+            text,
+            metadata={"quotaMetric": metric, "resetTime": reset},
+            quota_violation=QuotaViolation(subject, metric, limit),
+        )
+
+
+class RateLimitExceeded(ReelhaulError):
+    """*subject*, a key, a tenant or an address by its name, has used up its *limit* of units per minute."""
+
+    def __init__(self, subject: str, limit: int, text: str, *, retry_delay: timedelta) -> None:
+        metric = "requests_per_minute"
+        super().__init__(
+            ErrorReason.RATE_LIMIT_EXCEEDED,
+            text,
+            metadata={"quotaMetric": metric},
+            retry_delay=retry_delay,
+            quota_violation=QuotaViolation(subject, metric, limit),
+        )
 
 
 class Unavailable(ReelhaulError):
@@ -158,6 +203,8 @@ def to_status(error: ReelhaulError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromTimedelta(error.retry_delay)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if (violation := error.quota_violation) is not None:
+        details.append(_quota_failure(violation, error.text))
     if error.help_url:
         link = error_details_pb2.Help.Link(description="What to do", url=error.help_url)
         details.append(error_details_pb2.Help(links=[link]))
@@ -170,8 +217,9 @@ def from_status(status: status_pb2.Status) -> ReelhaulError:
     """Return *status* as an error; the reason of a foreign status follows from its code alone."""
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry, help_ = error_details_pb2.RetryInfo(), error_details_pb2.Help()
+    quota_failure = error_details_pb2.QuotaFailure()
     for detail in status.details:
-        for target in (info, bad_request, retry, help_):
+        for target in (info, bad_request, retry, help_, quota_failure):
             if detail.Is(target.DESCRIPTOR):
                 detail.Unpack(target)
     if info.domain == DOMAIN and info.reason in ErrorReason.keys():
@@ -185,6 +233,7 @@ def from_status(status: status_pb2.Status) -> ReelhaulError:
         violations=[Violation(each.field, each.description) for each in bad_request.field_violations],
         retry_delay=retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
         help_url=help_.links[0].url if help_.links else "",
+        quota_violation=next(map(_quota_violation, quota_failure.violations), None),
     )
 
 
@@ -211,6 +260,22 @@ def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequ
             break
         bad_request.field_violations.add(field=field, description=description)
     return bad_request
+
+
+def _quota_failure(violation: QuotaViolation, text: str) -> error_details_pb2.QuotaFailure:
+    failure = error_details_pb2.QuotaFailure()
+    failure.violations.add(
+        subject=_clean(violation.subject),
+        description=_clean(text),
+        quota_metric=violation.metric,
+        quota_id=violation.id,
+        quota_value=violation.value,
+    )
+    return failure
+
+
+def _quota_violation(violation: error_details_pb2.QuotaFailure.Violation) -> QuotaViolation:
+    return QuotaViolation(violation.subject, violation.quota_metric, violation.quota_value)
 
 
 def _clean(text: str) -> str:

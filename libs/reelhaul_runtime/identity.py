@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -11,13 +9,21 @@ from reelhaul.admin.v1 import api_key_pb2, tenant_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
 from reelhaul_runtime import logs
+from reelhaul_runtime.auth.peers import (
+    AuthContext,
+    Metadata,
+    Peer,
+    ServiceIdentifier,
+    connection_address,
+    is_address,
+    is_loopback,
+)
 from reelhaul_runtime.errors import ReelhaulError
-
-#: Metadata key of the suite's own credential.
-SUITE_TOKEN_KEY = "x-reelhaul-suite-token"  # noqa: S105 - a name, not a secret
 
 #: The tenant of all callers while REELHAUL_AUTH=none.
 LOCAL_TENANT = "local"
+#: The tenant of the services themselves with REELHAUL_AUTH=keys; no key belongs to it.
+SYSTEM_TENANT = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +40,59 @@ class Caller:
     api_key: api_key_pb2.ApiKey | None = None
     tenant_resource: tenant_pb2.Tenant | None = None
 
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether it may name jobs and artifacts of every tenant: ADMIN and above, and services."""
+        return self.suite or self.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+
     def check(self, policy: MethodPolicy) -> None:
-        """Raise PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
-        if policy.internal_only and not self.suite:
-            raise _insufficient("the suite's own credential", self.level)
+        """Raise CREDENTIAL_MISSING or PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
-        if self.level < required:
-            raise _insufficient(_level_name(required), self.level)
+        if self.level >= required and (self.suite or not policy.internal_only):
+            return
+        if self.level <= PermissionLevel.PERMISSION_LEVEL_PUBLIC:
+            raise ReelhaulError(
+                ErrorReason.CREDENTIAL_MISSING,
+                "this call needs an API key: send it as `authorization: Bearer <key>` or `x-api-key: <key>`",
+            )
+        needed = "the suite's own credential" if policy.internal_only else _level_name(required)
+        raise _insufficient(needed, self.level)
+
+
+#: A caller without a credential.
+ANONYMOUS = Caller("", PermissionLevel.PERMISSION_LEVEL_PUBLIC)
 
 
 class NoAuthentication:
-    """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite token.
+    """REELHAUL_AUTH=none: every caller is the local tenant; services still present the suite's credential.
 
-    If no suite token is set, no caller counts as a service: internal RPCs are refused.
+    If none is configured, no caller counts as a service: internal RPCs are refused.
     """
 
-    def __init__(self, suite_token: str) -> None:
-        self._suite_token = suite_token.encode()
+    def __init__(self, suite_token: str, tls_service_name: str = "") -> None:
+        self._services = ServiceIdentifier(suite_token, tls_service_name)
 
-    async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
+    def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
+        """Return where a call with *metadata* comes from.
+
+        Whom the gateway and services on this machine serve is what they report; others are not believed.
+        """
+        address = connection_address(connection)
+        forwarded_for = str(metadata.get("x-forwarded-for", ""))
+        if forwarded_for and is_loopback(address) and is_address(forwarded_for):
+            address = forwarded_for
+        return Peer(address, self._services.identify_service(metadata, auth_context))
+
+    async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
-        token = metadata.get(SUITE_TOKEN_KEY, "")
-        token = token if isinstance(token, bytes) else token.encode()
-        suite = bool(self._suite_token) and hmac.compare_digest(token, self._suite_token)
-        return Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite)
+        return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER
 
+    def forget(self, name: str) -> None:
+        """Do nothing: there are no keys."""
+
+
+_LOCAL_CALLER = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
+_LOCAL_SERVICE = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True)
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
@@ -23,14 +23,20 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def connect(
-    url: str, name: str, *, closed: asyncio.Event | None = None, echo: bool = True
+    url: str,
+    name: str,
+    *,
+    closed: asyncio.Event | None = None,
+    echo: bool = True,
+    on_reconnect: Callable[[], None] | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to the broker at *url* as *name*, until the end of the block.
 
     The client reconnects for ever. While the broker is down, a publish fails at once and is not
     buffered (``pending_size=0``): callers that need it sent again keep it in a row. *closed* is set
     if the connection ends for good before the block does: exit then. Without *echo* the client does
-    not receive its own messages. The broker's absence is logged at growing intervals.
+    not receive its own messages. *on_reconnect* is called after an interruption, in which messages may have
+    been missed. The broker's absence is logged at growing intervals.
 
     Raises InvalidSetting if *url* is empty.
     """
@@ -56,8 +62,10 @@ async def connect(
         if not closing and (level := outage.level()) is not None:
             log.log(level, "the connection to the broker is lost; trying again", extra=broker)
 
-    async def on_reconnect() -> None:
+    async def log_reconnect() -> None:
         outage.end()
+        if on_reconnect is not None:
+            on_reconnect()
         log.info("reconnected to the broker", extra=broker)
 
     async def on_closed() -> None:
@@ -78,7 +86,7 @@ async def connect(
         no_echo=not echo,
         error_cb=on_error,
         disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
+        reconnected_cb=log_reconnect,
         closed_cb=on_closed,
     )
     outage.end()

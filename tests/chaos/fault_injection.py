@@ -7,7 +7,7 @@ A run against a mutant must fail; else the crash test would not notice that the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.__main__ import main as runtime
+from reelhaul_runtime.auth.peers import Metadata, Peer
 from reelhaul_runtime.identity import Caller, NoAuthentication
 
 #: Metadata key of the tenant that a caller says it is.
@@ -35,8 +36,8 @@ TENANT_KEY = "x-chaos-tenant"
 class TrustedTenants(NoAuthentication):
     """Believe each caller which tenant it is: without keys all would be one, and the test needs several."""
 
-    async def identify(self, metadata: Mapping[str, str | bytes]) -> Caller:
-        caller = await super().identify(metadata)
+    async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
+        caller = await super().identify(metadata, peer)
         return replace(caller, tenant=str(metadata.get(TENANT_KEY, caller.tenant)))
 
 

@@ -179,7 +179,9 @@ async def test_outbox_of_schedules(store):
         after = await store.schedules.run(
             "acme",
             "nightly",
-            lambda each, live, failures=failures: Run(before=each, after=each.bump(NOW, failures=failures)),
+            lambda each, live, admit, failures=failures: Run(
+                before=each, after=each.bump(NOW, failures=failures)
+            ),
         )
     (entry,) = await store.webhook_deliveries.list_outbox(10)
     assert (entry.type, entry.subject) == ("schedule.failed", after.after)
@@ -368,6 +370,6 @@ async def test_deletion(store):
     await store.webhooks.add(webhook())
     await pause(store, 1)
     await record(store, event())
-    await store._database.write(lambda connection: webhook_store.delete_of_tenant(connection, "acme"))
+    await store.database.write(lambda connection: webhook_store.delete_of_tenant(connection, "acme"))
     assert await store.webhooks.list_all("acme") == []
     assert await store.webhook_deliveries.list_outbox(1) == []

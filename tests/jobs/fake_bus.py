@@ -18,6 +18,8 @@ class FakeBus:
     items: list[ReadyJob] = field(default_factory=list)
     changes: list[Job] = field(default_factory=list)
     stops: list[Job] = field(default_factory=list)
+    #: Names of changed keys and tenants.
+    access_changes: list[str] = field(default_factory=list)
     notices: dict[str, ProgressNotice] = field(default_factory=dict)
     #: Whether the next ``ready`` reports that the WORK stream was created anew.
     fresh: bool = False
@@ -41,6 +43,9 @@ class FakeBus:
 
     async def notify_worker(self, job: Job) -> None:
         self.stops.append(job)
+
+    async def notify_access_changed(self, name: str) -> None:
+        self.access_changes.append(name)
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         return self.notices.get(job_id)

@@ -18,8 +18,9 @@ from tests.postgresql import fresh_database
 from reelhaul_jobs.model.lists import Order
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import Query
+from reelhaul_jobs.store.access_tables import api_keys
 from reelhaul_jobs.store.jobs import SqlJobStore
-from reelhaul_jobs.store.tables import jobs, metadata
+from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -28,7 +29,8 @@ def differences(url: str) -> list[object]:
     migrations.migrate(url, "reelhaul_jobs")
     engine = engines.create_write_engine(url)
     with engine.connect() as connection:
-        found = compare_metadata(MigrationContext.configure(connection), metadata)
+        # That of the modules which are imported above.
+        found = compare_metadata(MigrationContext.configure(connection), api_keys.metadata)
     engine.dispose()
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 import pytest
@@ -58,6 +58,23 @@ def test_error_info_comes_first():
     assert errors.from_status(status).violations == error.violations
     assert errors.from_status(status).retry_delay == timedelta(seconds=3)
     assert errors.from_status(status).help_url == "https://reelhaul.dev/help"
+
+
+def test_limits_are_named_in_quota_failure():
+    """An exceeded quota or rate limit says whose it is, which, its value, and when to call again."""
+    reset = datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=1)))
+    quota = errors.QuotaExceeded("jobs_per_day", "all used", subject="apiKeys/a", limit=9, reset_time=reset)
+    assert quota.metadata == {"quotaMetric": "jobs_per_day", "resetTime": "2026-01-01T23:00:00Z"}
+    rate = errors.RateLimitExceeded("tenants/t", 60, "too fast", retry_delay=timedelta(seconds=7))
+    statuses = [errors.to_status(error) for error in (quota, rate)]
+    violations = [detail(status, error_details_pb2.QuotaFailure).violations[0] for status in statuses]
+    assert [(each.subject, each.quota_metric, each.quota_id, each.quota_value) for each in violations] == [
+        ("apiKeys/a", "jobs_per_day", "jobs_per_day/apiKeys", 9),
+        ("tenants/t", "requests_per_minute", "requests_per_minute/tenants", 60),
+    ]
+    assert [each.description for each in violations] == ["all used", "too fast"]
+    assert detail(statuses[1], error_details_pb2.RetryInfo).retry_delay.seconds == 7
+    assert errors.from_status(statuses[0]).quota_violation == quota.quota_violation
 
 
 def test_not_found_names_the_resource():

@@ -24,6 +24,7 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.rpc import channels
@@ -212,17 +213,21 @@ async def test_internal_calls_require_the_suite_token(address: str):
 
 async def test_empty_token_is_not_the_suite_token():
     """If a suite token is configured, a request without one, or with an empty one, is external."""
-    authenticator = NoAuthentication(TOKEN)
-    assert (await authenticator.identify({})).suite is False
-    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
-    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: TOKEN.encode()})).suite is True
+    assert not await is_of_the_suite(NoAuthentication(TOKEN), {})
+    assert not await is_of_the_suite(NoAuthentication(TOKEN), {SUITE_TOKEN_KEY: ""})
+    assert await is_of_the_suite(NoAuthentication(TOKEN), {SUITE_TOKEN_KEY: TOKEN.encode()})
 
 
 async def test_without_a_suite_token_nobody_is_of_the_suite():
     """Without a suite token no credential, not even an empty one, opens internal RPCs."""
-    authenticator = NoAuthentication("")
-    assert (await authenticator.identify({})).suite is False
-    assert (await authenticator.identify({identity.SUITE_TOKEN_KEY: ""})).suite is False
+    assert not await is_of_the_suite(NoAuthentication(""), {})
+    assert not await is_of_the_suite(NoAuthentication(""), {SUITE_TOKEN_KEY: ""})
+
+
+async def is_of_the_suite(authenticator: NoAuthentication, metadata: dict[str, str | bytes]) -> bool:
+    """Return whether *authenticator* identifies the sender of *metadata* as a service."""
+    peer = authenticator.identify_peer(metadata, "ipv4:127.0.0.1:1", dict)
+    return (await authenticator.identify(metadata, peer)).suite
 
 
 async def test_servicer_knows_the_caller(stub: Any, jobs: Jobs):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -181,8 +183,12 @@ async def test_large_heads_up_to_the_limit_are_served(harness) -> None:
             assert await read_status(reader) == status
 
 
-async def test_refusals_say_why(harness) -> None:
-    """A request that is refused before it is one gets a google.rpc.Status with a reason, as all errors do."""
+async def test_refusals_say_why(harness, caplog) -> None:
+    """A request that is refused before it is one gets a google.rpc.Status with a reason, as all errors do.
+
+    The access log has a line with its request id, status and client.
+    """
+    caplog.set_level(logging.INFO, "reelhaul_gateway.access")
     for request, code in (
         (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400),
         (REQUEST[:-2] + b"X: y\r\n" * 200, 431),
@@ -194,6 +200,9 @@ async def test_refusals_say_why(harness) -> None:
             assert head.startswith(b"HTTP/1.1 %d" % code)
             assert b"content-type: application/json" in head
             assert json.loads(body)["details"][0]["reason"] == "FIELD_INVALID"
+            assert re.search(rb"\r\nx-request-id: [0-9a-f]{16}(\r\n|$)", head)
+    logged = [record for record in caplog.records if record.message == "request refused"]
+    assert [record.status for record in logged] == [400, 431]
 
 
 async def test_slow_head_is_refused(harness) -> None:

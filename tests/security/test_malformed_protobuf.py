@@ -14,7 +14,8 @@ from tests.gateway.fake_services import SUITE_TOKEN, FakeJobs, FakeStorage
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
-from reelhaul_runtime.identity import SUITE_TOKEN_KEY, NoAuthentication
+from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
+from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
 #: A field of two bytes that ends after one.

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ipaddress
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -24,7 +21,9 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime import errors, logs
+from reelhaul_runtime.auth.authorization import authorize, combine_metadata
+from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 
 log = logging.getLogger(__name__)
@@ -47,20 +46,20 @@ _JOB_ID = re.compile(r"[0-9a-fA-F-]{36}", re.ASCII)
 #: deserializer with UNKNOWN and the name of the Python class.
 _MALFORMED: Any = object()
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-class Authenticator(Protocol):
-    """Authenticates callers."""
-
-    async def identify(self, metadata: Mapping[str, str | bytes]) -> identity.Caller:
-        """Return the caller that sent *metadata*. Raises CREDENTIAL_MISSING or CREDENTIAL_INVALID."""
+_OK = status_pb2.Status()
+_CANCELLED = status_pb2.Status(code=code_pb2.CANCELLED, message="the caller cancelled the call")
 
 
 class PolicyInterceptor(aio.ServerInterceptor):
     """Checks each call against its method's policy and answers errors with their status."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        rate_limiter: RateLimiter | None = None,
+        audit_log: AuditLog | None = None,
+    ) -> None:
+        self._authenticator, self._rate_limiter, self._audit_log = authenticator, rate_limiter, audit_log
         # By path: the handler of a method never changes.
         self._handlers: dict[str, Handler] = {}
 
@@ -89,27 +88,31 @@ class PolicyInterceptor(aio.ServerInterceptor):
         self, path: str, method: Callable[[Any, Any], Awaitable[Any]]
     ) -> Callable[[Any, Any], Any]:
         descriptor = method_descriptor(path)
+        policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field, response_field = _job_field(descriptor.input_type), _job_field(descriptor.output_type)
 
         async def call(request: Any, context: Context) -> Any:
-            async with AbortWithStatus(path, context):
+            incoming = IncomingCall(path, policy, request)
+            async with AbortWithStatus(path, context, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
-                    await self._authorize(path, context)
+                    await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
-                    response = await _await_if_awaitable(method(request, context))
+                    response = incoming.response = await _await_if_awaitable(method(request, context))
                     _set_job(response, response_field)
                     return response
 
         return call
 
     def _wrap_streaming(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field = _job_field(method_descriptor(path).input_type)
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with AbortWithStatus(path, context):
+            incoming = IncomingCall(path, policy, request)
+            async with AbortWithStatus(path, context, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
-                    await self._authorize(path, context)
+                    await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
                     async for message in method(request, context):
@@ -117,37 +120,18 @@ class PolicyInterceptor(aio.ServerInterceptor):
 
         return call
 
-    async def _authorize(self, path: str, context: Context) -> None:
-        metadata = dict(context.invocation_metadata() or ())
+    async def _authorize(self, call: IncomingCall, context: Context) -> None:
+        metadata = combine_metadata(context.invocation_metadata() or ())
+        call.peer = self._authenticator.identify_peer(metadata, context.peer(), context.auth_context)
         logs.begin_request(
-            str(metadata.get("x-request-id", "")),
-            str(metadata.get("traceparent", "")),
-            client_address(str(metadata.get("x-forwarded-for", "")), context.peer()),
+            str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
-        caller = await self._authenticator.identify(metadata)
-        caller.check(method_policy(path))
-        identity.set_caller(caller)
+        limits = await authorize(call, metadata, self._authenticator, self._rate_limiter)
+        if limits:
+            context.set_trailing_metadata(limits)
 
-
-def client_address(forwarded_for: str, peer: str) -> str:
-    """Return the IP address of a call's client: the one that *forwarded_for* names, or that of *peer*.
-
-    The gateway and our services, on this machine, report whom they serve; others are not believed.
-    *peer* is gRPC's ``ipv4:127.0.0.1:1234`` or ``ipv6:%5B::1%5D:1234``. Empty for another kind of peer.
-    """
-    host = unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
-    address = _parse_address(host)
-    if address is None:
-        return ""
-    return forwarded_for if address.is_loopback and _parse_address(forwarded_for) else host
-
-
-@lru_cache(maxsize=1024)
-def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
+    def _audit_log_of(self, path: str) -> AuditLog | None:
+        return self._audit_log if method_policy(path).audited else None
 
 
 def _job_field(message: Descriptor) -> str:
@@ -166,10 +150,19 @@ def _set_job(message: Any, field: str) -> None:
 
 
 class AbortWithStatus:
-    """Aborts the call with the status of the error that leaves the block; logs each call at DEBUG."""
+    """Aborts the call with the status of the error that leaves the block.
 
-    def __init__(self, path: str, context: Context) -> None:
-        self._path, self._context = path, context
+    Logs each call at DEBUG, and records it in the audit log if there is one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        context: Context,
+        call: IncomingCall | None = None,
+        audit_log: AuditLog | None = None,
+    ) -> None:
+        self._path, self._context, self._call, self._audit_log = path, context, call, audit_log
         self._started = time.monotonic()
 
     async def __aenter__(self) -> None:
@@ -178,12 +171,22 @@ class AbortWithStatus:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._log_call(error)
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
+            if self._audit_log is not None:
+                await self._record(_OK if error is None else _CANCELLED)
             return
         public = to_public_error(self._path, error)
         status = errors.to_status(public)
+        if self._audit_log is not None:
+            await self._record(status)
         await self._context.abort(
             _STATUS_CODES[status.code], status.message, _trailing_metadata(public, status)
         )
+
+    async def _record(self, status: status_pb2.Status) -> None:
+        if self._audit_log is not None and self._call is not None:
+            if self._call.request is _MALFORMED:
+                self._call.request = None
+            await self._audit_log.record(self._call, status)
 
     def _log_call(self, error: BaseException | None) -> None:
         if not log.isEnabledFor(logging.DEBUG):

@@ -199,7 +199,7 @@ class Suite:
 
 
 async def _wait_until_ready(spec: SuiteProcess) -> None:
-    while not await probes.is_ready(spec.address, spec.health):  # noqa: ASYNC110 - another process has no Event
+    while not await probes.is_ready(spec.address, spec.health, tls=spec.tls):  # noqa: ASYNC110 - another process has no Event
         await asyncio.sleep(0.05)
 
 

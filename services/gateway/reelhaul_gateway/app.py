@@ -14,9 +14,15 @@ from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import archives, documentation, files, openapi
+from reelhaul_gateway.access import ForwardingUpstream, RequestAuthorizer
 from reelhaul_gateway.archives import ArchiveDownloads
-from reelhaul_gateway.certificate import Certificate, CertificateError
-from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
+from reelhaul_gateway.clients import (
+    GrpcHealthChecker,
+    ReasonedUpstream,
+    RemoteTickets,
+    StorageHealthProbe,
+    raw_channel,
+)
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
@@ -29,11 +35,13 @@ from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting, split_addresses
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.http.asgi import Receive, Scope, Send
+from reelhaul_transcoding.http.asgi import ASGIApp, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.upstream import GrpcUpstream, Upstream
 
@@ -49,12 +57,15 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
+            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner], settings.tls))
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
             channels.open_channel(
-                settings.storage_target, SERVICES["storage"], suite_token=settings.suite_token
+                settings.storage_target,
+                SERVICES["storage"],
+                suite_token=settings.suite_token,
+                tls=settings.tls,
             )
         )
         own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]
@@ -64,15 +75,23 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             other_workers=other_workers,
         )
         system = SystemServicer(health, authentication_required=settings.auth != "none")
-        upstreams = _upstreams(raw_channels, system)
-        transcoder = build_transcoder(settings, upstreams)
-        downloads = ArtifactDownloads(
+        authorizer = await _open_authorizer(stack, settings)
+        upstreams = _upstreams(raw_channels, system, forwards=authorizer is not None)
+        transcoder = build_transcoder(
+            settings, upstreams, authorizer.authorize_method if authorizer else None
+        )
+        downloads: ASGIApp = ArtifactDownloads(
             upstreams["storage"],
             transcoder.statuses,
             redirect=settings.gateway_downloads == "redirect",
             resource_policy=settings.gateway_resource_policy,
         )
-        archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
+        archive_downloads: ASGIApp = ArchiveDownloads(
+            upstreams["jobs"], upstreams["storage"], transcoder.statuses
+        )
+        if authorizer is not None:
+            downloads = authorizer.guard(downloads, files.METHOD, transcoder.statuses)
+            archive_downloads = authorizer.guard(archive_downloads, archives.METHOD, transcoder.statuses)
         documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
         with_middleware = partial(
@@ -113,8 +132,8 @@ class Endpoints:
     def __init__(
         self,
         probes: ProbeEndpoints,
-        downloads: ArtifactDownloads,
-        archive_downloads: ArchiveDownloads,
+        downloads: ASGIApp,
+        archive_downloads: ASGIApp,
         documents: DocumentationEndpoints,
         transcoder: Transcoder,
     ) -> None:
@@ -196,11 +215,25 @@ def _addresses(settings: Settings) -> dict[str, str]:
     }
 
 
-def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) -> dict[str, Upstream]:
-    remote: dict[str, Upstream] = {
-        owner: ReasonedUpstream(owner, GrpcUpstream(channel)) for owner, channel in raw_channels.items()
-    }
-    return remote | {"gateway": system.as_upstream()}
+def _upstreams(
+    raw_channels: Mapping[str, aio.Channel], system: SystemServicer, *, forwards: bool
+) -> dict[str, Upstream]:
+    """Return the upstreams by owner; with *forwards*, their calls prove that they entered at the gateway."""
+    upstreams: dict[str, Upstream] = {"gateway": system.as_upstream()}
+    for owner, channel in raw_channels.items():
+        upstream: Upstream = GrpcUpstream(channel)
+        upstreams[owner] = ReasonedUpstream(owner, ForwardingUpstream(upstream) if forwards else upstream)
+    return upstreams
+
+
+async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> RequestAuthorizer | None:
+    """Return what decides about requests; None if all are served."""
+    if settings.auth == "none":
+        return None
+    authenticator = await stack.enter_async_context(open_authenticator(settings, "gateway"))
+    channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
+    tickets = RemoteTickets(await stack.enter_async_context(channel))
+    return RequestAuthorizer(authenticator, tickets, settings.suite_token)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
-from reelhaul_gateway.refusals import refusal_body
+from reelhaul_gateway.refusals import refuse
 
 # The parser gets no more at once, so that an unfinished head exceeds the limit by no more.
 _MAX_READ_BYTES = 16 << 10
@@ -223,10 +223,11 @@ class HttpConnection(HttpToolsProtocol):
             return
         self._table.mark_busy(self)
         if status != HTTPStatus.REQUEST_TIMEOUT or not self._in_head or self._head_began:
-            body = refusal_body(status)
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(head.encode() + body)
+            refusal = refuse(status, self.client[0] if self.client else "")
+            lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+            lines += [b"%s: %s" % header for header in refusal.headers]
+            lines += [b"connection: close", b"", refusal.body]
+            self.transport.write(b"\r\n".join(lines))
         self.transport.close()
 
 

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
 from reelhaul_gateway.http1 import HttpConnection
-from reelhaul_gateway.refusals import refusal_body
+from reelhaul_gateway.refusals import refuse
 from reelhaul_runtime import listeners
 
 log = logging.getLogger(__name__)
@@ -318,12 +318,12 @@ class Http2Connection(asyncio.Protocol):
             self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
             self._disconnect(stream)
         else:
-            body = b"" if stream.scope["method"] == "HEAD" else refusal_body(status)
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            client = self._client[0] if self._client else ""
+            refusal = refuse(status, client, with_body=stream.scope["method"] != "HEAD")
             try:
-                self.send_head(stream, status, headers, end=not body)
-                if body:
-                    self._h2.send_data(stream.id, body, end_stream=True)
+                self.send_head(stream, status, refusal.headers, end=not refusal.body)
+                if refusal.body:
+                    self._h2.send_data(stream.id, refusal.body, end_stream=True)
                     self.flush()
             except ProtocolError:
                 # In the data that was just received the client has reset the stream, ended the connection, or

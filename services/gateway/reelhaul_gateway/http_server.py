@@ -12,12 +12,12 @@ from typing import Any
 
 import uvicorn
 
-from reelhaul_gateway.certificate import Certificate
 from reelhaul_gateway.connections import ConnectionLimits, ConnectionTable, Handshake
 from reelhaul_gateway.http1 import HttpConnection, WebSocketConnection
 from reelhaul_gateway.http2 import Http2Connection
 from reelhaul_gateway.tls import TlsListener
 from reelhaul_runtime import listeners
+from reelhaul_runtime.certificate import Certificate
 from reelhaul_runtime.tasks import cancel_and_wait
 
 _MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS
-from reelhaul_runtime import errors
+from reelhaul_runtime import errors, logs
 from reelhaul_transcoding.codec.encoder import Encoder
+from reelhaul_transcoding.http.asgi import Header
+
+access_log = logs.AccessLog("reelhaul_gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The response to a refused request."""
+
+    headers: list[Header]
+    body: bytes
+
+
+def refuse(status: HTTPStatus, client: str, *, with_body: bool = True) -> Refusal:
+    """Log that a request of *client*, an IP address, is refused with *status*; return the response."""
+    body = _body(status) if with_body else b""
+    request_id = logs.begin_request("", "", client)
+    # What was requested is not known for certain: the head is incomplete or malformed.
+    access_log.log(logging.INFO, "request refused", {"status": status.value, "bytes": len(body)})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode()),
+    ]
+    return Refusal(headers, body)
 
 
 @cache
-def refusal_body(status: HTTPStatus) -> bytes:
+def _body(status: HTTPStatus) -> bytes:
     """Return the body of a refusal with *status*: a google.rpc.Status in JSON."""
     refusals: dict[HTTPStatus, errors.ReelhaulError] = {
         HTTPStatus.BAD_REQUEST: errors.FieldInvalid("request", "must be valid HTTP"),

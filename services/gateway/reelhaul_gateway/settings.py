@@ -8,9 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from reelhaul_gateway.certificate import CertificateError, load_context
 from reelhaul_runtime.addresses import Network
-from reelhaul_runtime.settings import SuiteSettings, split_networks
+from reelhaul_runtime.settings import SuiteSettings, check_pair, split_networks
 
 #: The value of ``gateway_cors_origins`` that allows the pages of every origin.
 ANY_ORIGIN = "*"
@@ -97,17 +96,7 @@ class Settings(SuiteSettings):
 
     @model_validator(mode="after")
     def _check_certificate(self) -> Self:
-        certificate, key = self.gateway_tls_certificate, self.gateway_tls_key
-        if certificate is not None and key is not None:
-            try:
-                load_context(certificate, key)
-            except CertificateError as error:
-                name = "KEY" if error.file == key else "CERTIFICATE"
-                raise ValueError(f"REELHAUL_GATEWAY_TLS_{name}: {error}") from None
-        elif certificate is not None:
-            raise ValueError("REELHAUL_GATEWAY_TLS_KEY is not set: TLS needs that of the certificate")
-        elif key is not None:
-            raise ValueError("REELHAUL_GATEWAY_TLS_CERTIFICATE is not set: TLS needs that of the key")
+        check_pair("REELHAUL_GATEWAY_TLS", self.gateway_tls_certificate, self.gateway_tls_key)
         return self
 
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 
-from reelhaul_gateway.certificate import Certificate
 from reelhaul_gateway.connections import ConnectionTable, CreateProtocol, Handshake
+from reelhaul_runtime.certificate import Certificate
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from functools import partial
 
 from nats.aio.client import Client
 
+from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
 from reelhaul.jobs.v1 import (
     job_service_pb2,
@@ -24,6 +25,7 @@ from reelhaul.jobs.v1 import (
     webhook_service_pb2_grpc,
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.servicer import JobServicer
@@ -36,9 +38,12 @@ from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.service.access_changes import AccessChanges
+from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
+from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.deliveries import Deliverer
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
@@ -64,8 +69,10 @@ from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
 from reelhaul_jobs.service.webhook_sender import WebhookSender, WebhookTries
 from reelhaul_jobs.service.webhooks import Webhooks
 from reelhaul_jobs.settings import Settings
+from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
@@ -74,6 +81,7 @@ from reelhaul_jobs.webhook_endpoints import HttpWebhookEndpoints
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
+from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -89,7 +97,11 @@ _DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
+<<<<<<< HEAD
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
+=======
+_API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
+>>>>>>> main
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -112,15 +124,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _clients(stack, settings)
+        ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
-            SqlJobStore(database),
+            SqlJobStore(database, ledger),
             SqlQueueStore(database),
-            SqlScheduleStore(database),
+            SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
+        key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
+        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
+        await stack.enter_async_context(credentials.writing_uses())
 
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
@@ -160,9 +176,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
+<<<<<<< HEAD
             Loop("webhook-relay", relay.step, 0.25),
             Loop("webhook-sender", sender.step, 0.25),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
+=======
+            Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
+>>>>>>> main
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
@@ -186,9 +206,15 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 _SCHEDULE_SERVICE,
             ),
             (
+<<<<<<< HEAD
                 webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
                 WebhookServicer(webhooks, page_tokens, now),
                 _WEBHOOK_SERVICE,
+=======
+                api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+                ApiKeyServicer(api_keys, credentials, page_tokens, now),
+                _API_KEY_SERVICE,
+>>>>>>> main
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -204,10 +230,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=NoAuthentication(settings.suite_token),
+                authenticator=NoAuthentication(settings.suite_token, settings.tls_service_name),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )
@@ -243,8 +270,12 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
     # Without those of DestinationService: Deliverer repeats a failed delivery, the channel must not.
-    storage = open_channel(settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = open_channel(settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(
+        settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
+    fetcher = open_channel(
+        settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),

@@ -16,7 +16,7 @@ from reelhaul.storage.v1 import (
     storage_service_pb2,
     storage_service_pb2_grpc,
 )
-from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
@@ -101,6 +101,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         if rate := settings.storage_scrub_bytes_per_second:
             scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
             await stack.enter_async_context(_in_background(scrubbing))
+        authenticator = await stack.enter_async_context(open_authenticator(settings, "storage"))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
@@ -112,10 +113,11 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                         _DESTINATION_SERVICE,
                     ),
                 ],
-                authenticator=NoAuthentication(settings.suite_token),
+                authenticator=authenticator,
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
             )
         )
 

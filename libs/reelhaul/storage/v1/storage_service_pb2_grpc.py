@@ -32,7 +32,8 @@ if _version_not_supported:
 class StorageServiceStub:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -150,7 +151,8 @@ class StorageServiceStub:
 class StorageServiceServicer:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -459,7 +461,8 @@ def add_StorageServiceServicer_to_server(servicer, server):
 class StorageService:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,

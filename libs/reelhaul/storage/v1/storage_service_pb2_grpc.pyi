@@ -33,7 +33,8 @@ GRPC_VERSION: str
 class StorageServiceStub:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -151,7 +152,8 @@ class StorageServiceStub:
 class StorageServiceAsyncStub(StorageServiceStub):
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -265,7 +267,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,

@@ -52,8 +52,13 @@ class DirectFetches:
         slot = self._worker.reserve_slot()
         if self._running[spec.tenant] >= self._max_per_tenant:
             slot.release()
-            limit = f"a tenant has at most {self._max_per_tenant} direct fetches at one worker"
-            raise QuotaExceeded("direct_fetches", f"{limit}: wait for one to end")
+            limit = self._max_per_tenant
+            raise QuotaExceeded(
+                "direct_fetches",
+                f"a tenant has at most {limit} direct fetches at one worker: wait for one to end",
+                subject=f"tenants/{spec.tenant}",
+                limit=limit,
+            )
         self._running[spec.tenant] += 1
         spec.attempt_deadline.FromTimedelta(DEADLINE)
         fetch = self.fetches.begin(spec)

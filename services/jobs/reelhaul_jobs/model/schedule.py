@@ -50,6 +50,8 @@ class Schedule:
 
     tenant: str
     id: str
+    #: Id of the key that created it, whose quotas its jobs use; empty without one.
+    api_key: str = ""
     cron: str
     time_zone: str = ""
     #: What each job is created from; its id and times mean nothing.
@@ -110,7 +112,7 @@ class Run:
         return self.after.failures > self.before.failures
 
 
-#: Raises why a job is not allowed any more that was allowed when its schedule was created.
+#: Raises why a job of a schedule may not be created now.
 CheckJob = Callable[[Job], None]
 
 
@@ -193,6 +195,7 @@ def create_job(schedule: Schedule, now: datetime) -> Job:
         schedule.template,
         id=job_id,
         tenant=schedule.tenant,
+        api_key=schedule.api_key,
         create_time=now,
         update_time=now,
         schedule=schedule.id,
@@ -226,9 +229,10 @@ def already_exists(schedule: Schedule) -> ReelhaulError:
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, text, metadata={"resource": schedule.name})
 
 
-def quota_exceeded() -> ReelhaulError:
-    """Return the error for a tenant at its limit."""
-    return QuotaExceeded("schedules", f"a tenant has at most {MAX_PER_TENANT} schedules")
+def quota_exceeded(schedule: Schedule) -> ReelhaulError:
+    """Return the error for a new schedule of a tenant at its limit."""
+    text = f"a tenant has at most {MAX_PER_TENANT} schedules"
+    return QuotaExceeded("schedules", text, subject=f"tenants/{schedule.tenant}", limit=MAX_PER_TENANT)
 
 
 def check_etag(schedule: Schedule, etag: str) -> None:

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 WORK, PROGRESS = "WORK", "PROGRESS"
 
+#: Subject of the names of changed keys and tenants, which services then ask for again.
+ACCESS_CHANGED = "access.changed"
+
 #: The only class of workers so far.
 POOL = "default"
 
@@ -144,6 +147,9 @@ class NatsJobBus:
     async def notify_worker(self, job: Job) -> None:
         hint = work_pb2.StopHint(job=job.name, epoch=job.epoch, job_ended=job.state.is_terminal)
         await self._send_hint(f"control.{job.id}", hint)
+
+    async def notify_access_changed(self, name: str) -> None:
+        await ignore_broker_errors(self._client.publish(ACCESS_CHANGED, name.encode()))
 
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         try:

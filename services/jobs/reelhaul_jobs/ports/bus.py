@@ -57,5 +57,11 @@ class JobBus(Protocol):
     async def notify_worker(self, job: Job) -> None:
         """Notify the worker of *job* to renew at once, or all workers if it has ended. Never raises."""
 
+    async def notify_access_changed(self, name: str) -> None:
+        """Notify all services that the key or tenant *name* changed. Never raises.
+
+        A service that misses it learns of the change when what it keeps of the key expires.
+        """
+
     async def get_last_progress(self, job_id: str) -> ProgressNotice | None:
         """Return the newest progress that the bus still has. Never raises."""

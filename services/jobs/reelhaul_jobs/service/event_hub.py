@@ -102,7 +102,8 @@ class EventHub:
             raise ReelhaulError(ErrorReason.OVERLOADED, "this server accepts no more watchers now")
         if owner is not None and self._watchers[owner] >= MAX_WATCHES_PER_TENANT:
             text = f"a tenant has at most {MAX_WATCHES_PER_TENANT} watches at one server: end others first"
-            raise QuotaExceeded("watches", text)
+            limit = MAX_WATCHES_PER_TENANT
+            raise QuotaExceeded("watches", text, subject=f"tenants/{owner}", limit=limit)
         self._watchers[owner] += 1
         try:
             yield

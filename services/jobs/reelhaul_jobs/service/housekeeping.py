@@ -28,6 +28,9 @@ REQUEST_RETENTION = timedelta(hours=24)
 #: How long the rate limit of an unused site is kept.
 RATE_LIMIT_RETENTION = timedelta(days=1)
 
+#: How long the quota ledger keeps the use of each day.
+USAGE_RETENTION = timedelta(days=35)
+
 # A resume token expires by its age a little before its events are purged.
 _EVENT_MARGIN = timedelta(hours=1)
 
@@ -91,7 +94,7 @@ class ExpiredJobDeleter:
 
 
 class RetentionPurger:
-    """Deletes old events, old request ids and the rate limits of unused sites."""
+    """Deletes old events, request ids and days of the quota ledger, and the rate limits of unused sites."""
 
     def __init__(self, queue: QueueStore, now: Clock) -> None:
         self._queue = queue
@@ -102,6 +105,7 @@ class RetentionPurger:
         now = self._now()
         await self._queue.delete_old_records(now - EVENT_RETENTION - _EVENT_MARGIN, now - REQUEST_RETENTION)
         await self._queue.delete_idle_rate_limits(now - RATE_LIMIT_RETENTION)
+        await self._queue.delete_old_usage(now - USAGE_RETENTION)
         return False
 
 

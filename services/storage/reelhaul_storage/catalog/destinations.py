@@ -54,7 +54,8 @@ def _add(connection: Connection, destination: Destination) -> None:
     # Counted afterwards, so that a taken id is reported as such also at the limit.
     if connection.execute(owned).scalar_one() > MAX_DESTINATIONS_PER_TENANT:
         text = f"a tenant has at most {MAX_DESTINATIONS_PER_TENANT} destinations"
-        raise QuotaExceeded("destinations", text)
+        subject = f"tenants/{destination.tenant}"
+        raise QuotaExceeded("destinations", text, subject=subject, limit=MAX_DESTINATIONS_PER_TENANT)
 
 
 def _get(connection: Connection, tenant: str, id_: str, *, lock: bool = False) -> Destination:

@@ -47,7 +47,8 @@ def add_upload(connection: Connection, upload: Upload, space: DiskSpace | None) 
     if connection.execute(above_limit).first() is not None:
         # The savepoint of this write undoes the insert.
         message = f"a tenant has at most {MAX_UPLOADS_PER_TENANT} unfinished uploads"
-        raise QuotaExceeded("unfinished_uploads", message)
+        subject = f"tenants/{upload.draft.tenant}"
+        raise QuotaExceeded("unfinished_uploads", message, subject=subject, limit=MAX_UPLOADS_PER_TENANT)
     if space is not None:
         reserved = select(func.sum(uploads.c.reserved_size)).where(text("uploads.artifact = ''"))
         by_others = int(connection.execute(reserved).scalar_one()) - upload.reserved_size

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NoReturn
 
-from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.filters.ast import Node
@@ -44,7 +43,7 @@ class ArtifactChanges:
 
 
 class Artifacts:
-    """Use cases of artifacts. A caller sees the artifacts of its tenant; the suite sees all."""
+    """Use cases of artifacts. A caller sees the artifacts of its tenant; ADMIN and services see all."""
 
     def __init__(
         self,
@@ -166,5 +165,4 @@ class Artifacts:
 def _visible_tenant(tenant: str | None) -> str | None:
     """Return *tenant*, None for all, if the caller may see that, else the caller's own."""
     who = caller()
-    sees_all = who.suite or who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
-    return tenant if sees_all else who.tenant
+    return tenant if who.sees_all_tenants else who.tenant

@@ -1,0 +1,77 @@
+"""Calls as the interceptor sees them, and the checks that services may add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from google.rpc import status_pb2
+
+from reelhaul.type.v1.method_policy_pb2 import MethodPolicy
+from reelhaul_runtime.auth.peers import AuthContext, Metadata, Peer
+from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.identity import Caller
+
+
+@dataclass(slots=True)
+class IncomingCall:
+    """A call of one of our RPCs."""
+
+    #: ``/package.Service/Method``.
+    path: str
+    policy: MethodPolicy
+    #: The request message, an iterator of a stream of them, or None if it is malformed.
+    request: Any
+    #: Where it comes from; unset before its metadata is read.
+    peer: Peer = field(default_factory=Peer)
+    #: None until the caller is authenticated, and if that fails.
+    caller: Caller | None = None
+    #: The response of a unary call that succeeded, a message or its bytes; None otherwise.
+    response: Any = None
+
+
+class Authenticator(Protocol):
+    """Authenticates callers."""
+
+    def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
+        """Return where a call with *metadata* comes from.
+
+        *connection* is gRPC's address of the other end of the connection.
+        """
+
+    async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
+        """Return the caller that sent *metadata*, ANONYMOUS without a credential.
+
+        Raises CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, or SERVICE_UNAVAILABLE if the
+        credential cannot be checked now.
+        """
+
+    def forget(self, name: str) -> None:
+        """Forget what is kept of *name*, a key or tenant that changed: ``apiKeys/…`` or ``tenants/…``."""
+
+
+class RateLimiter(Protocol):
+    """Limits the rate of calls, where they enter the suite: not of forwarded ones, nor of services."""
+
+    async def admit(self, call: IncomingCall) -> Sequence[tuple[str, str]]:
+        """Take the cost of *call* from the budget of its caller; return metadata for the response.
+
+        Raises RATE_LIMIT_EXCEEDED.
+        """
+
+    async def admit_failure(self, call: IncomingCall, error: ReelhaulError) -> None:
+        """Count a call for its address that was refused with *error*: its credential is missing or wrong.
+
+        Raises RATE_LIMIT_EXCEEDED, which the caller gets in place of *error*.
+        """
+
+
+class AuditLog(Protocol):
+    """Records the calls of RPCs whose policy says audited."""
+
+    async def record(self, call: IncomingCall, status: status_pb2.Status) -> None:
+        """Record *call*, which ended with *status*: code 0 if it succeeded. Raises nothing.
+
+        It is awaited before the status is sent.
+        """

@@ -1,0 +1,124 @@
+"""Credential cache: the results of verifying credentials, by their SHA-256, for a minute at most."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_runtime.auth.credentials import VerifiedCredential
+from reelhaul_runtime.errors import ReelhaulError
+
+#: Verifies a key or token. Raises CREDENTIAL_INVALID, or SERVICE_UNAVAILABLE if that is impossible now.
+Verify = Callable[[str], Awaitable[VerifiedCredential]]
+
+# However long the response of a verification may be kept.
+_MAX_AGE_SECONDS = 60.0
+# A key that was mistyped or has just been enabled is checked again after so many seconds.
+_REJECTION_SECONDS = 5.0
+# Rejections have a bound of their own: unknown keys never displace known ones.
+_MAX_CREDENTIALS, _MAX_REJECTIONS = 4096, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    verified: VerifiedCredential
+    #: Monotonic time of its end.
+    end: float
+
+
+class CredentialCache:
+    """Remembers which credentials work, so that a call costs no verification.
+
+    Secrets are not kept, only their SHA-256. *clock* is monotonic, *now* are seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        verify: Verify,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        max_credentials: int = _MAX_CREDENTIALS,
+        max_rejections: int = _MAX_REJECTIONS,
+    ) -> None:
+        self._verify, self._clock, self._now = verify, clock, now
+        self._max_credentials, self._max_rejections = max_credentials, max_rejections
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._rejections: OrderedDict[bytes, tuple[ReelhaulError, float]] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[VerifiedCredential]] = {}
+        # Counts drops: what was verified before the last one is not kept.
+        self._generation = 0
+
+    async def resolve(self, credential: str) -> VerifiedCredential:
+        """Return what *credential* stands for. Raises CREDENTIAL_INVALID or SERVICE_UNAVAILABLE."""
+        digest = hashlib.sha256(credential.encode(errors="replace")).digest()
+        entry = self._entries.get(digest)
+        if entry is not None and self._clock() < entry.end and self._now() < entry.verified.expiry:
+            return entry.verified
+        rejection = self._rejections.get(digest)
+        if rejection is not None and self._clock() < rejection[1]:
+            raise _copy(rejection[0])
+        task = self._running.get(digest)
+        if task is None:
+            task = self._running[digest] = asyncio.create_task(self._verify_and_keep(digest, credential))
+            task.add_done_callback(partial(self._end_verification, digest))
+        # Shared: a caller that gives up does not end it for the others.
+        try:
+            return await asyncio.shield(task)
+        except ReelhaulError as error:
+            raise _copy(error) from None
+
+    def drop(self, name: str) -> None:
+        """Forget what is kept of *name*, a key's or a tenant's resource name, and all rejections."""
+        self._generation += 1
+        self._rejections.clear()
+        tenant = name.removeprefix("tenants/") if name.startswith("tenants/") else None
+        for digest, entry in list(self._entries.items()):
+            caller = entry.verified.caller
+            if caller.principal == name or caller.tenant == tenant:
+                del self._entries[digest]
+
+    def clear(self) -> None:
+        """Forget everything: changes may have been missed."""
+        self._generation += 1
+        self._rejections.clear()
+        self._entries.clear()
+
+    def _end_verification(self, digest: bytes, task: asyncio.Task[VerifiedCredential]) -> None:
+        self._running.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # all its callers may have given up; asyncio would log it then
+
+    async def _verify_and_keep(self, digest: bytes, credential: str) -> VerifiedCredential:
+        generation, start = self._generation, self._clock()
+        self._entries.pop(digest, None)
+        try:
+            verified = await self._verify(credential)
+        except ReelhaulError as error:
+            if error.reason == ErrorReason.CREDENTIAL_INVALID and generation == self._generation:
+                self._rejections[digest] = error, start + _REJECTION_SECONDS
+                _shrink(self._rejections, self._max_rejections)
+            raise
+        if generation == self._generation:
+            # From the start of the verification, whose result may be as old as that.
+            age = min(verified.max_age, _MAX_AGE_SECONDS)
+            self._entries[digest] = _Entry(verified, start + age)
+            _shrink(self._entries, self._max_credentials)
+        return verified
+
+
+def _shrink(entries: OrderedDict[bytes, Any], limit: int) -> None:
+    while len(entries) > limit:
+        entries.popitem(last=False)
+
+
+def _copy(error: ReelhaulError) -> ReelhaulError:
+    """Return an error that can be raised once more: a raised one grows by the traceback of each caller."""
+    return ReelhaulError(error.reason, error.text, metadata=error.metadata, retry_delay=error.retry_delay)

@@ -1,0 +1,1 @@
+"""TenantService: the validation and conversion of its messages."""
