@@ -97,11 +97,8 @@ _DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
-<<<<<<< HEAD
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
-=======
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
->>>>>>> main
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -176,13 +173,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
-<<<<<<< HEAD
             Loop("webhook-relay", relay.step, 0.25),
             Loop("webhook-sender", sender.step, 0.25),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
-=======
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
->>>>>>> main
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
@@ -206,15 +200,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 _SCHEDULE_SERVICE,
             ),
             (
-<<<<<<< HEAD
                 webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
                 WebhookServicer(webhooks, page_tokens, now),
                 _WEBHOOK_SERVICE,
-=======
+            ),
+            (
                 api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
                 ApiKeyServicer(api_keys, credentials, page_tokens, now),
                 _API_KEY_SERVICE,
->>>>>>> main
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,

@@ -150,6 +150,7 @@ def already_exists(webhook: Webhook) -> ReelhaulError:
     return ReelhaulError(ErrorReason.RESOURCE_EXISTS, text, metadata={"resource": webhook.name})
 
 
-def quota_exceeded() -> ReelhaulError:
+def quota_exceeded(webhook: Webhook) -> ReelhaulError:
     """Return the error for a tenant at its limit."""
-    return QuotaExceeded("webhooks", f"a tenant has at most {MAX_PER_TENANT} webhooks")
+    text = f"a tenant has at most {MAX_PER_TENANT} webhooks"
+    return QuotaExceeded("webhooks", text, subject=f"tenants/{webhook.tenant}", limit=MAX_PER_TENANT)

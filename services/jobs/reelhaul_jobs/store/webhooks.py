@@ -125,7 +125,7 @@ def _add(connection: Connection, webhook: Webhook, request: IdempotencyKey | Non
         return get(connection, webhook.tenant, response.ids[0])
     key = {"of_tenant": webhook.tenant}
     if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
-        raise model.quota_exceeded()
+        raise model.quota_exceeded(webhook)
     inserted = connection.execute(
         idempotency.insert_or_ignore(connection, webhooks).returning(webhooks.c.id),
         _row_from_webhook(webhook),
