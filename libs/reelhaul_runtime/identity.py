@@ -83,6 +83,10 @@ class NoAuthentication:
             address = forwarded_for
         return Peer(address, self._services.identify_service(metadata, auth_context))
 
+    def knows(self, metadata: Metadata) -> bool:
+        """Return True: no credential is needed."""
+        return True
+
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
         return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -30,9 +35,11 @@ from reelhaul.admin.v1.api_key_service_pb2 import (
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import GRANT_EXPERT_SELECTOR, PermissionLevel
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
 from reelhaul_jobs.service.credentials import Credentials
+from reelhaul_jobs.service.first_key import create_first_key, write_key_file
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import Caller
@@ -455,3 +462,64 @@ async def test_tickets(keys):
     redeemed = await redeem(await ticket(user))
     assert (redeemed.api_key.name, redeemed.api_key.permission) == ("users/alice", DOWNLOAD)
     assert (redeemed.api_key.quota, redeemed.api_key.tenant) == (granted.quota, "tenants/local")
+
+
+async def test_first_key(keys, tmp_path):
+    """Without a working FULL_ACCESS key one is created, and its string left in a file for its owner only."""
+    file = tmp_path / "run" / "api-key"
+    await create_first_key(keys.store, file, keys.now)
+    string = file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (await keys.servicer.verify(string)).api_key.permission == FULL_ACCESS
+    await create_first_key(keys.store, file, keys.now)
+    assert file.read_text().strip() == string
+    file.unlink()
+    await create_first_key(keys.store, file, keys.now)
+    assert not file.exists()
+    assert len((await keys.call("ListApiKeys", ListApiKeysRequest())).api_keys) == 1
+
+
+async def test_first_key_after_a_crash(keys, tmp_path):
+    """A string that was written before a crash becomes the key; that of a key that works is left alone."""
+    file = tmp_path / "api-key"
+    write_key_file(file, crashed := KeyString())
+    await create_first_key(keys.store, file, keys.now)
+    assert file.read_text().strip() == crashed.text
+    assert await keys.works(crashed.text)
+    expiring = await keys.create(FULL_ACCESS, expire_time=START + DAY)
+    write_key_file(tmp_path / "other", KeyString(expiring.key_string))
+    await create_first_key(keys.store, tmp_path / "other", keys.now)
+    assert (tmp_path / "other").read_text().strip() == expiring.key_string
+    assert len((await keys.call("ListApiKeys", ListApiKeysRequest())).api_keys) == 2
+
+
+async def test_first_key_when_all_have_expired(keys, tmp_path):
+    """If no FULL_ACCESS key works any more, a new one replaces the string in the file."""
+    expiring = await keys.create(FULL_ACCESS, expire_time=START + DAY)
+    file = tmp_path / "api-key"
+    write_key_file(file, KeyString(expiring.key_string))
+    keys.time += DAY
+    await create_first_key(keys.store, file, keys.now)
+    assert file.read_text().strip() != expiring.key_string
+    assert await keys.works(file.read_text().strip())
+
+
+def test_first_key_command(tmp_path):
+    """The operator creates a FULL_ACCESS key in the database, without a running service."""
+    script = "from reelhaul_jobs.commands import first_key; first_key()"
+    environment = {"PATH": os.environ["PATH"], "REELHAUL_DATA_DIR": str(tmp_path / "data")}
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for arguments in ([], ["--store"])
+    ]
+    with closing(sqlite3.connect(tmp_path / "data" / "jobs.db")) as database:
+        rows = database.execute("SELECT hash, permission FROM api_keys").fetchall()
+    assert sorted(rows) == sorted((strings.hash_key_string(key), FULL_ACCESS) for key in printed)
+    assert (tmp_path / "data" / "run" / "api-key").read_text().strip() == printed[1]

@@ -16,6 +16,7 @@ from reelhaul_runtime.auth.peers import (
     connection_address,
     is_address,
 )
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller
 
 #: Metadata key of the caller that the gateway has authenticated by a credential that works once (a ticket):
@@ -56,6 +57,14 @@ class KeyAuthentication:
         if peer.forwarded:
             return self._read_reported_caller(metadata.get(CALLER_KEY), peer)
         return service_caller(peer.service) if peer.service else ANONYMOUS
+
+    def knows(self, metadata: Metadata) -> bool:
+        """Return whether the credential in *metadata* worked when it was verified last."""
+        try:
+            credential = find_credential(metadata)
+        except ReelhaulError:
+            return False
+        return bool(credential) and self._credentials.knows(credential)
 
     def forget(self, name: str) -> None:
         """Verify the key *name*, or the keys of the tenant *name*, again at their next call."""

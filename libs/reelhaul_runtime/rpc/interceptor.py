@@ -126,9 +126,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
-        limits = await authorize(call, metadata, self._authenticator, self._rate_limiter)
-        if limits:
-            context.set_trailing_metadata(limits)
+        await authorize(call, metadata, self._authenticator, self._rate_limiter)
+        if call.limits:
+            context.set_trailing_metadata(call.limits)
 
     def _audit_log_of(self, path: str) -> AuditLog | None:
         return self._audit_log if method_policy(path).audited else None
@@ -178,8 +178,9 @@ class AbortWithStatus:
         status = errors.to_status(public)
         if self._audit_log is not None:
             await self._record(status)
+        limits = () if self._call is None else tuple(self._call.limits)
         await self._context.abort(
-            _STATUS_CODES[status.code], status.message, _trailing_metadata(public, status)
+            _STATUS_CODES[status.code], status.message, (*_trailing_metadata(public, status), *limits)
         )
 
     async def _record(self, status: status_pb2.Status) -> None:

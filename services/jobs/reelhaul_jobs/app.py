@@ -36,6 +36,7 @@ from reelhaul_jobs.api.webhooks import messages as webhook_messages
 from reelhaul_jobs.api.webhooks.servicer import WebhookServicer
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
+from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.access_changes import AccessChanges
@@ -47,6 +48,7 @@ from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.deliveries import Deliverer
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.first_key import create_first_key, full_access_key, write_key_file
 from reelhaul_jobs.service.housekeeping import (
     CascadeCanceller,
     ExpiredJobDeleter,
@@ -82,8 +84,10 @@ from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.auth.level_quotas import level_quotas
-from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -134,6 +138,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
         api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
         await stack.enter_async_context(credentials.writing_uses())
+        if settings.auth == "keys" and settings.jobs_first_key_file is not None:
+            await create_first_key(key_store, settings.jobs_first_key_file, now)
 
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
@@ -180,6 +186,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        # Keys are verified here without a call of this service by itself.
+        authenticator = await stack.enter_async_context(
+            open_authenticator(settings, "jobs", api_key_servicer)
+        )
+        access_changes.subscribe(authenticator.forget)
+
         creation = JobCreation(jobs, batches, storage, now, retention, rules)
         servicers: list[Servicer] = [
             (
@@ -206,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
-                ApiKeyServicer(api_keys, credentials, page_tokens, now),
+                api_key_servicer,
                 _API_KEY_SERVICE,
             ),
             (
@@ -223,7 +236,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=NoAuthentication(settings.suite_token, settings.tls_service_name),
+                authenticator=authenticator,
+                rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
@@ -301,6 +315,23 @@ def _replica_id(settings: Settings) -> str:
 def migrate() -> None:
     """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
     migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
+
+
+async def create_full_access_key(*, store: bool) -> str:
+    """Create a FULL_ACCESS key in the database that ``REELHAUL_*`` names; return its string.
+
+    With *store* it is written into the data folder too. Raises InvalidSetting, OSError.
+    """
+    settings, string = Settings(), KeyString()
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
+    )
+    if store:
+        write_key_file(settings.data_dir / RUN_FOLDER / KEY_FILE, string)
+    async with Database.open(settings.database_url, name="jobs.database") as database:
+        key = full_access_key(string, "created with `reelhaul first-key`", utc_now)
+        await SqlApiKeyStore(database).add(key)
+    return string.text
 
 
 service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)

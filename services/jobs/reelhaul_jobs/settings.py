@@ -35,7 +35,6 @@ class Settings(SuiteSettings):
     jobs_park_seconds: float = Field(default=30.0, ge=0.1, le=1800.0)
     #: A tenant's share of the workers, where another tenant's is 1, as JSON: {"acme": 3}.
     jobs_tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
-
     #: Keys that the secrets of webhooks are encrypted with, comma separated: the first encrypts, any
     #: decrypts. Empty: one in the data folder, created when it is first needed.
     jobs_seal_keys: str = Field(default="", repr=False)
@@ -43,6 +42,14 @@ class Settings(SuiteSettings):
     jobs_webhook_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: PEM file of certificate authorities that webhooks may have besides those of this machine.
     jobs_webhook_ca_file: Path | None = None
+    #: File that gets the string of a new FULL_ACCESS key, with mode 0600, if none works when jobs starts with
+    #: REELHAUL_AUTH=keys. ``reelhaul up`` sets it. Unset: none is created; ``reelhaul first-key`` does.
+    jobs_first_key_file: Path | None = None
+
+    @field_validator("jobs_first_key_file", "jobs_webhook_ca_file", mode="before")
+    @classmethod
+    def _unset_empty_file(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("jobs_database_url")
     @classmethod
@@ -59,11 +66,6 @@ class Settings(SuiteSettings):
     @classmethod
     def _split_webhook_networks(cls, value: object) -> object:
         return split_networks(value)
-
-    @field_validator("jobs_webhook_ca_file", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
 
     @field_validator("jobs_webhook_ca_file")
     @classmethod

@@ -77,6 +77,9 @@ class ApiKeyStore(Protocol):
     async def add_first(self, key: ApiKey, now: datetime) -> bool:
         """Store *key* unless a FULL_ACCESS key works at *now*; return whether it was stored."""
 
+    async def has_full_access(self, now: datetime) -> bool:
+        """Return whether a FULL_ACCESS key works at *now*."""
+
     async def get(self, key_id: str) -> ApiKey:
         """Return the key, also a deleted one. Raises ``NotFound``."""
 

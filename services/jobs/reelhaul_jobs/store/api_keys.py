@@ -95,6 +95,9 @@ class SqlApiKeyStore:
 
         return await self._database.write(op)
 
+    async def has_full_access(self, now: datetime) -> bool:
+        return await self._database.read(lambda connection: _permanence(connection, now) > 0)
+
     async def get(self, key_id: str) -> ApiKey:
         return await self._database.read(partial(_get, key_id=key_id))
 
