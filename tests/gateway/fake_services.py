@@ -91,6 +91,7 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request, context):
         self.watch_requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         if request.name == "jobs/missing":
             raise NotFound(request.name)
         if request.resume_token == END_TOKEN:

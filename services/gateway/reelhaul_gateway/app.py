@@ -29,12 +29,13 @@ from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
-from reelhaul_gateway.origins import CorsPolicy
+from reelhaul_gateway.origins import AllowedHosts, CorsPolicy
 from reelhaul_gateway.request_head import TrustedProxies
 from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
@@ -89,17 +90,22 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         archive_downloads: ASGIApp = ArchiveDownloads(
             upstreams["jobs"], upstreams["storage"], transcoder.statuses
         )
+        documents: ASGIApp = DocumentationEndpoints(
+            partial(openapi.build_document, transcoder), transcoder.statuses
+        )
         if authorizer is not None:
             downloads = authorizer.guard(downloads, files.METHOD, transcoder.statuses)
             archive_downloads = authorizer.guard(archive_downloads, archives.METHOD, transcoder.statuses)
-        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
+            documents = authorizer.guard(documents, documentation.METHOD, transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
+        proxies = TrustedProxies(settings.gateway_trusted_proxies)
         with_middleware = partial(
             RequestMiddleware,
             statuses=transcoder.statuses,
             allow_anyone=settings.auth == "none",
+            hosts=_allowed_hosts(settings),
             cors=_cors_policy(settings),
-            proxies=TrustedProxies(settings.gateway_trusted_proxies),
+            proxies=proxies,
             has_effects=partial(has_effects, transcoder),
         )
         app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
@@ -115,7 +121,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if own_probes:
             await stack.enter_async_context(serve(overloaded, own_probes))
         port = await stack.enter_async_context(
-            serve(app, settings.gateway_address, certificate=_load_certificate(settings))
+            serve(
+                app,
+                settings.gateway_address,
+                certificate=_load_certificate(settings),
+                proxies=proxies if settings.gateway_proxy_protocol else None,
+            )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
@@ -134,7 +145,7 @@ class Endpoints:
         probes: ProbeEndpoints,
         downloads: ASGIApp,
         archive_downloads: ASGIApp,
-        documents: DocumentationEndpoints,
+        documents: ASGIApp,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
@@ -168,6 +179,13 @@ class OverloadedEndpoints:
             ErrorReason.OVERLOADED, "too many connections; try again", retry_delay=timedelta(seconds=1)
         )
         await self._statuses.send_status(send, errors.to_status(error), [(b"connection", b"close")])
+
+
+def _allowed_hosts(settings: Settings) -> AllowedHosts:
+    """Return the hosts of the settings; without any, all if callers authenticate, else local ones."""
+    return AllowedHosts(
+        settings.gateway_allowed_hosts, anyone=settings.auth != "none" and not settings.gateway_allowed_hosts
+    )
 
 
 def _cors_policy(settings: Settings) -> CorsPolicy:
@@ -233,7 +251,8 @@ async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> Request
     authenticator = await stack.enter_async_context(open_authenticator(settings, "gateway"))
     channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
     tickets = RemoteTickets(await stack.enter_async_context(channel))
-    return RequestAuthorizer(authenticator, tickets, settings.suite_token)
+    rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
+    return RequestAuthorizer(authenticator, tickets, settings.suite_token, rate_limiter)
 
 
 @asynccontextmanager

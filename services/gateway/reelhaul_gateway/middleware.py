@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 
 from reelhaul_gateway.access import RESPONSE_HEADERS, take_websocket_credential
 from reelhaul_gateway.health import PROBE_PATHS
-from reelhaul_gateway.origins import CorsPolicy, check_host, check_origin
+from reelhaul_gateway.origins import ANY_HOST, AllowedHosts, CorsPolicy, check_host, check_origin
 from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import LOCAL_TENANT
@@ -59,12 +59,14 @@ class RequestMiddleware:
         statuses: StatusWriter,
         *,
         allow_anyone: bool,
+        hosts: AllowedHosts,
         cors: CorsPolicy,
         proxies: TrustedProxies,
         has_effects: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
         self._cors, self._proxies, self._has_effects = cors, proxies, has_effects
+        self._hosts, self._forwarded_hosts = hosts, hosts if hosts.has_names else ANY_HOST
         # Clients repeat few hosts; the check of one is dearer than the rest of this class.
         self._accepted_hosts: set[bytes] = set()
 
@@ -110,11 +112,11 @@ class RequestMiddleware:
 
     def _check_hosts(self, hosts: Sequence[bytes], forwarded_host: bytes) -> FieldError | None:
         # The forwarded host does not replace the check: a page that is served by DNS rebinding may set it.
-        if forwarded_host and (error := check_host([forwarded_host], local_only=False)):
+        if forwarded_host and (error := check_host([forwarded_host], self._forwarded_hosts)):
             return error
         if len(hosts) == 1 and hosts[0] in self._accepted_hosts:
             return None
-        error = check_host(hosts, local_only=self._allow_anyone)
+        error = check_host(hosts, self._hosts)
         if error is None and hosts:
             if len(self._accepted_hosts) >= _MAX_ACCEPTED_HOSTS:
                 self._accepted_hosts.clear()
