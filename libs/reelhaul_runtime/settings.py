@@ -71,9 +71,17 @@ class SuiteSettings(BaseSettings):
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: The API key of the command line; no service reads it.
+    api_key: str = Field(default="", repr=False)
     #: Limits of keys that set none, as JSON by level and field of Quota (api_key.proto); -1: no limit. What
     #: is missing keeps its default: {"DOWNLOAD": {"jobs_per_day": 500, "seconds_per_job": 14400}}.
     level_quotas: LevelQuotaSetting = Field(default_factory=dict)
+    #: Redis or Valkey that counts calls for the rate limits of all processes together, ``redis://…``, or
+    #: ``rediss://…`` with TLS. Empty: each process counts for itself.
+    rate_limit_url: str = Field(default="", repr=False)
+    #: Units per minute that calls without a valid credential from one address (an IPv4 address or an IPv6
+    #: /64) may cost at one process. A call with a wrong credential costs ten.
+    anonymous_requests_per_minute: int = Field(default=120, gt=0, le=1_000_000)
     #: Whether REELHAUL_AUTH=none may be combined with addresses beyond loopback: everyone who can connect to
     #: them then has full access. For a private network behind another gateway that authenticates callers.
     allow_unauthenticated_network: bool = False
@@ -173,6 +181,15 @@ class SuiteSettings(BaseSettings):
         port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
         if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not _is_port(port[2]))):
             raise ValueError("must be nats://host:port or tls://host:port")
+        return value
+
+    @field_validator("rate_limit_url")
+    @classmethod
+    def _check_rate_limit_url(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        port = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0].rpartition("]")[2].partition(":")
+        if value and (scheme not in ("redis", "rediss") or not rest or (port[1] and not _is_port(port[2]))):
+            raise ValueError("must be redis://user:password@host:port/number, or rediss:// with TLS")
         return value
 
     @field_validator("suite_token")

@@ -15,6 +15,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.type.v1 import media_pb2
@@ -103,6 +104,20 @@ class ReasonedUpstream:
         status.code = code
         status.message = status.message or error.status.message
         return UpstreamError(status, error.metadata, error.trailers)
+
+
+class RemoteTickets:
+    """TicketRedeemer that calls jobs."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        # The channel needs the suite token: only the suite may redeem tickets.
+        self._jobs = api_key_service_pb2_grpc.ApiKeyServiceStub(channel)
+
+    async def redeem(self, ticket: str) -> api_key_service_pb2.VerifyApiKeyResponse:
+        request = api_key_service_pb2.RedeemTicketRequest(ticket=ticket)
+        with channels.status_as_errors("jobs"):
+            response: api_key_service_pb2.VerifyApiKeyResponse = await self._jobs.RedeemTicket(request)
+        return response
 
 
 class GrpcHealthChecker:

@@ -106,6 +106,11 @@ class Run:
     after: Schedule
     job: Job | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether no job could be created."""
+        return self.after.failures > self.before.failures
+
 
 #: Raises why a job of a schedule may not be created now.
 CheckJob = Callable[[Job], None]

@@ -104,7 +104,7 @@ class Scheduler:
         if run.job is not None:
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
             await self._notifier.notify_job(run.job)
-        elif run.after.failures > run.before.failures and run.after.last_error is not None:
+        elif run.failed and run.after.last_error is not None:
             log.warning(
                 "scheduled run failed",
                 extra={

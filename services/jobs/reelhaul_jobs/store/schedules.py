@@ -18,7 +18,7 @@ from reelhaul_jobs.model.job_template import template_from_proto, template_to_pr
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
-from reelhaul_jobs.store import idempotency, listing, rows
+from reelhaul_jobs.store import idempotency, listing, rows, webhook_outbox
 from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.insert import insert as insert_jobs
 from reelhaul_jobs.store.quotas import QuotaLedger
@@ -83,7 +83,7 @@ class SqlScheduleStore:
         found = await self._database.read(
             lambda c: list(c.execute(_SCHEDULES, {"of_tenant": tenant}).mappings())
         )
-        return [_schedule_from_row(row) for row in found]
+        return [schedule_from_row(row) for row in found]
 
     async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
         def op(connection: Connection) -> Schedule:
@@ -110,6 +110,9 @@ class SqlScheduleStore:
                 insert_jobs(connection, admitted)
                 idempotency.record_response(connection, request, RecordedResponse([admitted[0].id]))
             _update(connection, before, run.after)
+            if run.failed:
+                row = _row_from_schedule(run.after) | {"seen_count": run.after.seen_count}
+                webhook_outbox.record_schedule_failure(connection, run.after, row)
             return run
 
         return await idempotency.write(self._database, op)
@@ -148,7 +151,7 @@ def _get(connection: Connection, tenant: str, schedule_id: str, *, lock: bool = 
     row = connection.execute(statement, {"of_tenant": tenant, "of_id": schedule_id}).mappings().first()
     if row is None:
         raise NotFound(f"schedules/{schedule_id}")
-    return _schedule_from_row(row)
+    return schedule_from_row(row)
 
 
 def _update(connection: Connection, before: Schedule, after: Schedule) -> Schedule:
@@ -209,7 +212,7 @@ def _row_from_schedule(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _schedule_from_row(row: rows.Row) -> Schedule:
+def schedule_from_row(row: rows.Row) -> Schedule:
     """Return the schedule of a row with all columns."""
     created = from_micros(row["create_time"])
     error = row["last_error"]
