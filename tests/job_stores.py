@@ -23,6 +23,7 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
 from reelhaul_jobs.store.webhooks import SqlWebhookStore
 from reelhaul_runtime.sql import migrations
@@ -40,6 +41,7 @@ class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
         self.database = database
         self.schedules = SqlScheduleStore(database, ledger)
         self.api_keys = SqlApiKeyStore(database)
+        self.tenants = SqlTenantStore(database)
         self.webhooks = SqlWebhookStore(database)
         self.webhook_deliveries = SqlWebhookDeliveryStore(database)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ from reelhaul_runtime.errors import ReelhaulError
 LOCAL_TENANT = "local"
 #: The tenant of the services themselves with REELHAUL_AUTH=keys; no key belongs to it.
 SYSTEM_TENANT = "system"
+
+
+_TENANTS = "tenants/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,12 @@ class Caller:
             )
         needed = "the suite's own credential" if policy.internal_only else _level_name(required)
         raise _insufficient(needed, self.level)
+
+    def is_or_belongs_to(self, name: str) -> bool:
+        """Return whether *name* is the resource name of its key or tenant."""
+        return name == self.principal or (
+            name.startswith(_TENANTS) and name.removeprefix(_TENANTS) == self.tenant
+        )
 
 
 #: A caller without a credential.
@@ -93,6 +103,9 @@ class NoAuthentication:
 
     def forget(self, name: str) -> None:
         """Do nothing: there are no keys."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Do nothing: there are no keys that could change."""
 
 
 _LOCAL_CALLER = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)

@@ -12,6 +12,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.key_table import KeyTable
 
 from reelhaul import api_keys
@@ -54,6 +56,10 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
 
     async def CreateJob(self, request, context):
         return job_pb2.Job()
+
+    async def WatchJob(self, request, context):
+        yield job_service_pb2.WatchJobResponse()
+        await asyncio.Event().wait()
 
 
 class Leases(lease_service_pb2_grpc.LeaseServiceServicer):
@@ -278,6 +284,39 @@ async def test_dropped_keys_are_verified_again(server: Server, name: str):
     assert await server.call(bearer(key_string)) == "OK"
     assert await server.call(bearer(other)) == "OK"
     assert server.keys.calls == 4
+
+
+@pytest.mark.parametrize("name", ["apiKeys/0", "tenants/acme"])
+async def test_streams_of_a_changed_key_end(server: Server, name: str):
+    """A stream ends when its key or tenant changes, so that its caller connects again; others go on."""
+    stub: Any = job_service_pb2_grpc.JobServiceStub(server.channel)
+    request = job_service_pb2.WatchJobRequest(name="jobs/1")
+    watch, other = (
+        stub.WatchJob(request, metadata=[bearer(server.keys.add(tenant=tenant))])
+        for tenant in ("acme", "other")
+    )
+    for stream in (watch, other):
+        assert await stream.read() == job_service_pb2.WatchJobResponse()
+    server.credentials.drop(name)
+    with pytest.raises(aio.AioRpcError) as failure:
+        await watch.read()
+    assert reason_of(failure.value) == "SERVICE_UNAVAILABLE"
+    assert not other.done()
+    other.cancel()
+
+
+async def test_reflection_and_health(server: Server):
+    """Reflection needs a key that may read; health answers anyone."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="*")
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    with pytest.raises(aio.AioRpcError) as failure:
+        await stub.ServerReflectionInfo(iter([request])).read()
+    assert reason_of(failure.value) == "CREDENTIAL_MISSING"
+    for metadata in ([bearer(server.keys.add(READ_ONLY))], [SUITE]):
+        response = await stub.ServerReflectionInfo(iter([request]), metadata=metadata).read()
+        assert response.list_services_response.service
+    health: Any = health_pb2_grpc.HealthStub(server.channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status
 
 
 async def test_change_during_a_verification(server: Server):

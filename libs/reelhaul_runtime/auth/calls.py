@@ -55,6 +55,9 @@ class Authenticator(Protocol):
     def forget(self, name: str) -> None:
         """Forget what is kept of *name*, a key or tenant that changed: ``apiKeys/…`` or ``tenants/…``."""
 
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with the name of each key and tenant that changes from now on."""
+
 
 class RateLimiter(Protocol):
     """Limits the rate of calls, where they enter the suite: not of forwarded ones, nor of services."""

@@ -55,6 +55,7 @@ class CredentialCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._rejections: OrderedDict[bytes, tuple[ReelhaulError, float]] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[VerifiedCredential]] = {}
+        self._listeners: list[Callable[[str], None]] = []
         # Counts drops: what was verified before the last one is not kept.
         self._generation = 0
 
@@ -85,11 +86,15 @@ class CredentialCache:
         """Verify the key *name*, or those of the tenant *name*, at their next call; forget all rejections."""
         self._generation += 1
         self._rejections.clear()
-        tenant = name.removeprefix("tenants/") if name.startswith("tenants/") else None
         for digest, entry in list(self._entries.items()):
-            caller = entry.verified.caller
-            if caller.principal == name or caller.tenant == tenant:
-                self._entries[digest] = replace(entry, end=_PAST)
+            if entry.verified.caller.is_or_belongs_to(name):
+                del self._entries[digest]
+        for listener in self._listeners:
+            listener(name)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with each name that is dropped from now on."""
+        self._listeners.append(listener)
 
     def clear(self) -> None:
         """Verify everything at its next call: changes may have been missed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reelhaul.admin.v1.api_key_service_pb2 import VerifyApiKeyResponse
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.auth.credential_cache import CredentialCache
@@ -69,6 +71,10 @@ class KeyAuthentication:
     def forget(self, name: str) -> None:
         """Verify the key *name*, or the keys of the tenant *name*, again at their next call."""
         self._credentials.drop(name)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with the name of each key and tenant that changes from now on."""
+        self._credentials.subscribe(listener)
 
     def _read_reported_caller(self, serialized: str | bytes | None, peer: Peer) -> Caller:
         if not isinstance(serialized, bytes):

@@ -82,13 +82,15 @@ class RequestAuthorizer:
         try:
             ticket = scope.get(_TICKET)
             if ticket is not None:
-                metadata = await self._redeem(ticket, metadata)
-                call.peer = Peer(call.peer.address, "gateway", forwarded=True)
-            headers = await authorize(call, metadata, self._authenticator, self._rate_limiter)
+                metadata = await self._redeem(ticket, metadata, call)
+                # The call enters the suite here: no service has sent it, and it costs its caller.
+                call.peer.forwarded = True
+            await authorize(call, metadata, self._authenticator, self._rate_limiter)
         except errors.ReelhaulError as error:
             raise _to_upstream_error(error, scope) from error
-        if headers:
-            scope.setdefault(RESPONSE_HEADERS, []).extend(_to_headers(headers))
+        finally:
+            if call.limits:
+                scope.setdefault(RESPONSE_HEADERS, []).extend(_to_headers(call.limits))
         reported = metadata.get(CALLER_KEY)
         _forwarded.set(self._proof if reported is None else (*self._proof, (CALLER_KEY, reported)))
 
@@ -105,12 +107,17 @@ class RequestAuthorizer:
 
         return guarded
 
-    async def _redeem(self, ticket: str, metadata: Metadata) -> dict[str, str | bytes]:
-        if metadata:
-            raise rejection("send either a ticket or a key")
-        if not _TICKET_FORM.fullmatch(ticket):
-            raise rejection("a ticket has 43 characters of base64url")
-        return {CALLER_KEY: _shorten(await self._tickets.redeem(ticket)).SerializeToString()}
+    async def _redeem(self, ticket: str, metadata: Metadata, call: IncomingCall) -> dict[str, str | bytes]:
+        try:
+            if metadata:
+                raise rejection("send either a ticket or a key")
+            if not _TICKET_FORM.fullmatch(ticket):
+                raise rejection("a ticket has 43 characters of base64url")
+            return {CALLER_KEY: _shorten(await self._tickets.redeem(ticket)).SerializeToString()}
+        except errors.ReelhaulError as error:
+            if self._rate_limiter is not None and error.reason == ErrorReason.CREDENTIAL_INVALID:
+                await self._rate_limiter.admit_failure(call, error)
+            raise
 
 
 class ForwardingUpstream:

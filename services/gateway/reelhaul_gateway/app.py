@@ -35,6 +35,7 @@ from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
@@ -89,10 +90,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         archive_downloads: ASGIApp = ArchiveDownloads(
             upstreams["jobs"], upstreams["storage"], transcoder.statuses
         )
+        documents: ASGIApp = DocumentationEndpoints(
+            partial(openapi.build_document, transcoder), transcoder.statuses
+        )
         if authorizer is not None:
             downloads = authorizer.guard(downloads, files.METHOD, transcoder.statuses)
             archive_downloads = authorizer.guard(archive_downloads, archives.METHOD, transcoder.statuses)
-        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
+            documents = authorizer.guard(documents, documentation.METHOD, transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
         proxies = TrustedProxies(settings.gateway_trusted_proxies)
         with_middleware = partial(
@@ -141,7 +145,7 @@ class Endpoints:
         probes: ProbeEndpoints,
         downloads: ASGIApp,
         archive_downloads: ASGIApp,
-        documents: DocumentationEndpoints,
+        documents: ASGIApp,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
@@ -247,7 +251,8 @@ async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> Request
     authenticator = await stack.enter_async_context(open_authenticator(settings, "gateway"))
     channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
     tickets = RemoteTickets(await stack.enter_async_context(channel))
-    return RequestAuthorizer(authenticator, tickets, settings.suite_token)
+    rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
+    return RequestAuthorizer(authenticator, tickets, settings.suite_token, rate_limiter)
 
 
 @asynccontextmanager

@@ -14,7 +14,12 @@ from functools import partial
 
 from nats.aio.client import Client
 
-from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
+from reelhaul.admin.v1 import (
+    api_key_service_pb2,
+    api_key_service_pb2_grpc,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
 from reelhaul.jobs.v1 import (
     job_service_pb2,
@@ -32,6 +37,7 @@ from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.api.tenants.servicer import TenantServicer
 from reelhaul_jobs.api.webhooks import messages as webhook_messages
 from reelhaul_jobs.api.webhooks.servicer import WebhookServicer
 from reelhaul_jobs.backup import describe_data
@@ -61,6 +67,7 @@ from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
+from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
 from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
@@ -77,6 +84,7 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
 from reelhaul_jobs.store.webhooks import SqlWebhookStore
 from reelhaul_jobs.webhook_endpoints import HttpWebhookEndpoints
@@ -103,6 +111,7 @@ _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadSe
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
+_TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -140,6 +149,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await stack.enter_async_context(credentials.writing_uses())
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
+
+        tenant_store = SqlTenantStore(database)
+        tenants = Tenants(tenant_store, storage, access_changes, now)
+        tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
@@ -183,6 +196,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("webhook-sender", sender.step, 0.25),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
+            Loop("tenant deleter", tenant_deleter.step, 2.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
@@ -221,6 +235,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
                 api_key_servicer,
                 _API_KEY_SERVICE,
+            ),
+            (
+                tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
+                TenantServicer(tenants, page_tokens, now),
+                _TENANT_SERVICE,
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,

@@ -43,6 +43,7 @@ from reelhaul_storage.service.garbage_collector import GarbageCollector, collect
 from reelhaul_storage.service.links import LinkedArtifacts, Links
 from reelhaul_storage.service.movable_blobs import MovableBlobStore
 from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
+from reelhaul_storage.service.tenant_resources import TenantResources
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings, is_same_location
 
@@ -73,17 +74,19 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
         signer = await stack.enter_async_context(_open_link_signer(settings, keys, linked, now))
+        uploads = Uploads(
+            catalog,
+            blobs,
+            now,
+            max_bytes=settings.storage_max_artifact_bytes,
+            generation=lambda: blobs.generation,
+        )
         servicer = StorageServicer(
-            Uploads(
-                catalog,
-                blobs,
-                now,
-                max_bytes=settings.storage_max_artifact_bytes,
-                generation=lambda: blobs.generation,
-            ),
+            uploads,
             artifacts,
             Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
+            TenantResources(catalog, catalog.destinations, artifacts, uploads),
             health,
             page_tokens,
             now,

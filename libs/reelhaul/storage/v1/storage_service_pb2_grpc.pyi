@@ -147,6 +147,10 @@ class StorageServiceStub:
     """Returns which digests a tenant has stored already: hash first, then send the
     missing ones.
     """
+    DeleteTenantResources: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteTenantResourcesRequest, _storage_service_pb2.DeleteTenantResourcesResponse]
+    """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+    again while the response says that some are left.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
@@ -262,6 +266,10 @@ class StorageServiceAsyncStub(StorageServiceStub):
     FindArtifacts: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.FindArtifactsRequest, _storage_service_pb2.FindArtifactsResponse]  # type: ignore[assignment]
     """Returns which digests a tenant has stored already: hash first, then send the
     missing ones.
+    """
+    DeleteTenantResources: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteTenantResourcesRequest, _storage_service_pb2.DeleteTenantResourcesResponse]  # type: ignore[assignment]
+    """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+    again while the response says that some are left.
     """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -495,6 +503,16 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_service_pb2.FindArtifactsResponse, _abc.Awaitable[_storage_service_pb2.FindArtifactsResponse]]:
         """Returns which digests a tenant has stored already: hash first, then send the
         missing ones.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenantResources(
+        self,
+        request: _storage_service_pb2.DeleteTenantResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DeleteTenantResourcesResponse, _abc.Awaitable[_storage_service_pb2.DeleteTenantResourcesResponse]]:
+        """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+        again while the response says that some are left.
         """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

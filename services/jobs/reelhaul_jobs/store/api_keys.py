@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -20,7 +19,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
     tuple_,
     update,
 )
@@ -32,8 +30,8 @@ from reelhaul_jobs.model.credential import Ticket
 from reelhaul_jobs.model.tenant import Tenant
 from reelhaul_jobs.ports.api_keys import KeyChange, KeyOrder, KeyPage, KeyQuery, KeyRule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
-from reelhaul_jobs.store import idempotency
-from reelhaul_jobs.store.access_tables import FULL_ACCESS, api_keys, tenants, tickets
+from reelhaul_jobs.store import full_access, idempotency
+from reelhaul_jobs.store.access_tables import api_keys, tenants, tickets
 from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.listing import resource_id
 from reelhaul_jobs.store.rows import Row, from_micros, from_micros_or_none, to_micros, to_micros_or_none
@@ -41,9 +39,6 @@ from reelhaul_jobs.store.tenants import tenant_from_row
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
-
-# Changes that may take the last FULL_ACCESS key are made one after the other. An arbitrary number of ours.
-_ADVISORY_LOCK = 0x5265656C6B65
 
 _BY_ID = api_keys.c.id == bindparam("of_id")
 _KEY = select(api_keys).where(_BY_ID)
@@ -57,19 +52,6 @@ _RECORD_USE = (
     .values(last_use_time=bindparam("used"))
 )
 _OLD_IDS = select(api_keys.c.id).where(api_keys.c.delete_time < bindparam("before")).limit(bindparam("most"))
-# The level as text, so that both databases see that the partial index fits.
-_WORKING_FULL_ACCESS = (
-    select(func.count(), func.count().filter(api_keys.c.expire_time.is_(None)))
-    .select_from(api_keys.join(tenants))
-    .where(
-        text(f"api_keys.permission = {FULL_ACCESS}"),
-        api_keys.c.disabled.is_(False),
-        api_keys.c.delete_time.is_(None),
-        or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > bindparam("now")),
-        tenants.c.disabled.is_(False),
-        tenants.c.delete_time.is_(None),
-    )
-)
 # 0, NEVER_USED, is before any time: the databases sort NULL differently.
 _LAST_USE: ColumnElement[int] = func.coalesce(api_keys.c.last_use_time, 0)
 _EXPIRED_TICKETS = delete(tickets).where(tickets.c.expire_time <= bindparam("now"))
@@ -87,8 +69,8 @@ class SqlApiKeyStore:
 
     async def add_first(self, key: ApiKey, now: datetime) -> bool:
         def op(connection: Connection) -> bool:
-            _lock(connection)
-            if _permanence(connection, now):
+            full_access.lock(connection)
+            if full_access.permanence(connection, now):
                 return False
             connection.execute(api_keys.insert(), _row_from_key(key))
             return True
@@ -96,7 +78,7 @@ class SqlApiKeyStore:
         return await self._database.write(op)
 
     async def has_full_access(self, now: datetime) -> bool:
-        return await self._database.read(lambda connection: _permanence(connection, now) > 0)
+        return await self._database.read(lambda connection: full_access.permanence(connection, now) > 0)
 
     async def get(self, key_id: str) -> ApiKey:
         return await self._database.read(partial(_get, key_id=key_id))
@@ -121,7 +103,7 @@ class SqlApiKeyStore:
         self, key_id: str, rule: KeyRule, now: datetime, request: IdempotencyKey | None = None
     ) -> KeyChange:
         def op(connection: Connection) -> KeyChange:
-            with keeping_full_access(connection, now, f"apiKeys/{key_id}"):
+            with full_access.kept(connection, now, f"apiKeys/{key_id}"):
                 before = _get(connection, key_id)
                 if idempotency.find_response(connection, request) is not None:
                     return KeyChange(before, is_new=False)
@@ -160,32 +142,6 @@ class SqlApiKeyStore:
 
         row = await self._database.write(op)
         return None if row is None else _ticket_from_row(row)
-
-
-@contextmanager
-def keeping_full_access(connection: Connection, now: datetime, resource: str) -> Iterator[None]:
-    """Raise STATE_CONFLICT if the block takes the last FULL_ACCESS key that works for good.
-
-    The block changes *resource*, a key or a tenant; no other such block runs until the end of the
-    transaction. If there is no such key before it, but one that works until its expiry, that one is kept.
-    """
-    _lock(connection)
-    before = _permanence(connection, now)
-    yield
-    if _permanence(connection, now) < before:
-        raise model.last_full_access(resource, KeyState.ACTIVE.name)
-
-
-def _lock(connection: Connection) -> None:
-    # SQLite has one writer at a time.
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-
-
-def _permanence(connection: Connection, now: datetime) -> int:
-    """Return 2 if a FULL_ACCESS key works for good, 1 if one works until its expiry, 0 if none works."""
-    working, permanent = connection.execute(_WORKING_FULL_ACCESS, {"now": to_micros(now)}).one()
-    return 2 if permanent else min(working, 1)
 
 
 def _add(connection: Connection, key: ApiKey, request: IdempotencyKey | None) -> KeyChange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 from reelhaul_runtime import failpoints
@@ -28,6 +28,12 @@ class ArtifactChanges:
     file_name: str | None = None
     labels: Mapping[str, str] | None = None
     expire_time: datetime | None = None
+
+    def within(self, retention: timedelta | None, now: datetime) -> ArtifactChanges:
+        """Return these changes with an expiry that is not later than *retention* from *now*."""
+        if self.expire_time is None or retention is None:
+            return self
+        return replace(self, expire_time=min(self.expire_time, now + retention))
 
     def apply(self, artifact: Artifact, now: datetime) -> Artifact:
         """Return *artifact* with these changes; *artifact* itself if nothing differs."""
