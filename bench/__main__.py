@@ -17,7 +17,9 @@ def main() -> int:
     """Run one benchmark; return 0 if it could measure, whatever the result."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "name", choices=("codec", "fetch", "gateway", "jobs", "storage", "watch"), help="what to measure"
+        "name",
+        choices=("auth", "codec", "fetch", "gateway", "jobs", "storage", "watch"),
+        help="what to measure",
     )
     parser.add_argument(
         "--short", action="store_true", help="take under a minute: for a look, not for a claim"

@@ -17,10 +17,15 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.ports.jobs import IdempotencyKey
+from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
+from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
+from reelhaul_jobs.store.webhooks import SqlWebhookStore
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
@@ -29,34 +34,39 @@ LEASE = timedelta(seconds=30)
 
 
 class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
-    """All stores of one database: jobs, queue and state events in one, schedules beside them."""
+    """All stores of one database: jobs, queue and state events in one, the others beside them."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self.schedules = SqlScheduleStore(database)
+    def __init__(self, database: Database, ledger: QuotaLedger | None = None) -> None:
+        super().__init__(database, ledger)
+        self.database = database
+        self.schedules = SqlScheduleStore(database, ledger)
+        self.api_keys = SqlApiKeyStore(database)
+        self.tenants = SqlTenantStore(database)
+        self.webhooks = SqlWebhookStore(database)
+        self.webhook_deliveries = SqlWebhookDeliveryStore(database)
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[SqlStore]:
+async def open_store(url: str, ledger: QuotaLedger | None = None) -> AsyncIterator[SqlStore]:
     """Open the stores of the database at *url*, which has the schema of this build."""
     async with Database.open(url) as database:
-        yield SqlStore(database)
+        yield SqlStore(database, ledger)
 
 
 @asynccontextmanager
-async def sqlite_store(folder: Path) -> AsyncIterator[SqlStore]:
+async def sqlite_store(folder: Path, ledger: QuotaLedger | None = None) -> AsyncIterator[SqlStore]:
     """Open the stores of a new SQLite database in *folder*."""
     path = folder / "jobs.db"
     shutil.copy(_sqlite_template(), path)
-    async with open_store(f"sqlite:///{path}") as store:
+    async with open_store(f"sqlite:///{path}", ledger) as store:
         yield store
 
 
 @asynccontextmanager
-async def postgresql_store() -> AsyncIterator[SqlStore]:
+async def postgresql_store(ledger: QuotaLedger | None = None) -> AsyncIterator[SqlStore]:
     """Open the stores of a new PostgreSQL database."""
     with migrated_database("reelhaul_jobs") as url:
-        async with open_store(url) as store:
+        async with open_store(url, ledger) as store:
             yield store
 
 

@@ -6,7 +6,7 @@ option of each reason has its code, whether it is retryable, and its metadata ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -143,9 +143,21 @@ class QuotaExceeded(ReelhaulError):
 
 
 class RateLimitExceeded(ReelhaulError):
-    """*subject*, a key, a tenant or an address by its name, has used up its *limit* of units per minute."""
+    """*subject*, a key, a tenant or an address by its name, has used up its *limit* of units per minute.
 
-    def __init__(self, subject: str, limit: int, text: str, *, retry_delay: timedelta) -> None:
+    *headers* of the response, or its metadata, state the limits of the caller and what is left of them.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        limit: int,
+        text: str,
+        *,
+        retry_delay: timedelta,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.headers = headers
         metric = "requests_per_minute"
         super().__init__(
             ErrorReason.RATE_LIMIT_EXCEEDED,

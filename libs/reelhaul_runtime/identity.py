@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ LOCAL_TENANT = "local"
 SYSTEM_TENANT = "system"
 
 
+_TENANTS = "tenants/"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated caller."""
@@ -40,6 +44,11 @@ class Caller:
     api_key: api_key_pb2.ApiKey | None = None
     tenant_resource: tenant_pb2.Tenant | None = None
 
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether it may name jobs and artifacts of every tenant: ADMIN and above, and services."""
+        return self.suite or self.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
+
     def check(self, policy: MethodPolicy) -> None:
         """Raise CREDENTIAL_MISSING or PERMISSION_INSUFFICIENT unless *policy* allows this caller."""
         required = policy.permission or PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
@@ -53,6 +62,12 @@ class Caller:
         needed = "the suite's own credential" if policy.internal_only else _level_name(required)
         raise _insufficient(needed, self.level)
 
+    def is_or_belongs_to(self, name: str) -> bool:
+        """Return whether *name* is the resource name of its key or tenant."""
+        return name == self.principal or (
+            name.startswith(_TENANTS) and name.removeprefix(_TENANTS) == self.tenant
+        )
+
 
 #: A caller without a credential.
 ANONYMOUS = Caller("", PermissionLevel.PERMISSION_LEVEL_PUBLIC)
@@ -64,8 +79,8 @@ class NoAuthentication:
     If none is configured, no caller counts as a service: internal RPCs are refused.
     """
 
-    def __init__(self, suite_token: str) -> None:
-        self._services = ServiceIdentifier(suite_token)
+    def __init__(self, suite_token: str, tls_service_name: str = "") -> None:
+        self._services = ServiceIdentifier(suite_token, tls_service_name)
 
     def identify_peer(self, metadata: Metadata, connection: str, auth_context: AuthContext) -> Peer:
         """Return where a call with *metadata* comes from.
@@ -78,12 +93,19 @@ class NoAuthentication:
             address = forwarded_for
         return Peer(address, self._services.identify_service(metadata, auth_context))
 
+    def knows(self, metadata: Metadata) -> bool:
+        """Return True: no credential is needed."""
+        return True
+
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
         return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER
 
     def forget(self, name: str) -> None:
         """Do nothing: there are no keys."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Do nothing: there are no keys that could change."""
 
 
 _LOCAL_CALLER = Caller(LOCAL_TENANT, PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)

@@ -10,6 +10,9 @@ from pathlib import Path
 #: For processes that write files of the suite: what they create is for its owner only.
 UMASK = 0o077
 
+#: Folder in a data folder of what belongs to one machine, and the file in it with its command line's key.
+RUN_FOLDER, KEY_FILE = "run", "api-key"
+
 # What services and ``reelhaul up`` create in a data folder.
 _CONTENTS = ("run", "work", "tools", "nats", "artifacts", "cookies", "jobs.db", "storage.db")
 

@@ -109,8 +109,7 @@ def settings_classes() -> list[type[SuiteSettings]]:
 
 def check_setting_names() -> None:
     """Raise InvalidSetting for variables REELHAUL_* and lines of .env that set nothing."""
-    names = {name for each in settings_classes() for name in each.model_fields}
-    settings.check_names({settings.PREFIX + name.upper() for name in names})
+    settings.check_names({name for each in settings_classes() for name in settings.variable_names(each)})
 
 
 def check_settings(command: Callable[[], int]) -> int:

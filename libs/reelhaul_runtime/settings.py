@@ -12,11 +12,20 @@ from typing import Annotated, Literal, Self
 
 from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
+from reelhaul_runtime.certificate import CertificateError, TlsFiles, check_authorities, load_context
+from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
 
 PREFIX = "REELHAUL_"
 ENV_FILE = ".env"
@@ -28,6 +37,7 @@ LISTENERS = (*ADDRESSES, "storage_http_address")
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DNS_NAME = r"^([A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63}){0,8})?$"
 _DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
 
 
@@ -61,9 +71,30 @@ class SuiteSettings(BaseSettings):
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "none"
+    #: The API key of the command line; no service reads it.
+    api_key: str = Field(default="", repr=False)
     #: Limits of keys that set none, as JSON by level and field of Quota (api_key.proto); -1: no limit. What
     #: is missing keeps its default: {"DOWNLOAD": {"jobs_per_day": 500, "seconds_per_job": 14400}}.
     level_quotas: LevelQuotaSetting = Field(default_factory=dict)
+    #: Redis or Valkey that counts calls for the rate limits of all processes together, ``redis://…``, or
+    #: ``rediss://…`` with TLS. Empty: each process counts for itself.
+    rate_limit_url: str = Field(default="", repr=False)
+    #: Units per minute that calls without a valid credential from one address (an IPv4 address or an IPv6
+    #: /64) may cost at one process. A call with a wrong credential costs ten.
+    anonymous_requests_per_minute: int = Field(default=120, gt=0, le=1_000_000)
+    #: Whether REELHAUL_AUTH=none may be combined with addresses beyond loopback: everyone who can connect to
+    #: them then has full access. For a private network behind another gateway that authenticates callers.
+    allow_unauthenticated_network: bool = False
+    #: PEM files of this service's certificate chain and its key: jobs, fetcher and storage then serve gRPC
+    #: with TLS, and services connect to each other with TLS.
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    #: PEM file of the authorities that the certificates of the services are of. Unset: the well-known ones.
+    tls_ca: Path | None = None
+    #: A DNS name that the certificates of all services have, and no others of these authorities: clients of
+    #: gRPC then need a certificate too, and calls between services one with this name. Empty: only servers
+    #: need certificates.
+    tls_service_name: str = Field(default="", pattern=_DNS_NAME)
     #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
     #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
     reuse_port: bool = False
@@ -81,12 +112,36 @@ class SuiteSettings(BaseSettings):
     #: Failpoints and their probabilities: ``<point>=kill:<0…1>``, comma separated.
     failpoints: str = ""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources of values: each variable may name a file instead if it is a secret."""
+
+        def with_files(source: PydanticBaseSettingsSource) -> tuple[PydanticBaseSettingsSource, ...]:
+            assert isinstance(source, EnvSettingsSource)
+            return SecretFiles(settings_cls, PREFIX, source.env_vars), source
+
+        return init_settings, *with_files(env_settings), *with_files(dotenv_settings)
+
     @field_validator("data_dir")
     @classmethod
     def _check_data_dir(cls, value: Path) -> Path:
         return check_folder(value)
 
-    @field_validator("gateway_tls_certificate", "gateway_tls_key", mode="before")
+    @field_validator(
+        "gateway_tls_certificate",
+        "gateway_tls_key",
+        "tls_certificate",
+        "tls_key",
+        "tls_ca",
+        mode="before",
+    )
     @classmethod
     def _unset_empty_tls_file(cls, value: object) -> object:
         return None if value == "" else value
@@ -128,6 +183,15 @@ class SuiteSettings(BaseSettings):
             raise ValueError("must be nats://host:port or tls://host:port")
         return value
 
+    @field_validator("rate_limit_url")
+    @classmethod
+    def _check_rate_limit_url(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        port = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0].rpartition("]")[2].partition(":")
+        if value and (scheme not in ("redis", "rediss") or not rest or (port[1] and not _is_port(port[2]))):
+            raise ValueError("must be redis://user:password@host:port/number, or rediss:// with TLS")
+        return value
+
     @field_validator("suite_token")
     @classmethod
     def _check_suite_token(cls, value: str) -> str:
@@ -152,13 +216,14 @@ class SuiteSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _require_loopback_without_authentication(self) -> Self:
-        if self.auth == "none":
+        if self.auth == "none" and not self.allow_unauthenticated_network:
             for name in ADDRESSES:
                 address = getattr(self, name)
                 if not is_loopback(address):
                     raise ValueError(
                         f"REELHAUL_{name.upper()}={address} is not a loopback address:"
-                        " REELHAUL_AUTH=none would open the suite to everyone who can reach it"
+                        " REELHAUL_AUTH=none would open the suite to everyone who can reach it;"
+                        " set REELHAUL_AUTH=keys"
                     )
             for name in REPLICAS:
                 for address in split_addresses(getattr(self, name)):
@@ -168,6 +233,28 @@ class SuiteSettings(BaseSettings):
                             " REELHAUL_AUTH=none requires"
                         )
         return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        check_pair("REELHAUL_TLS", self.tls_certificate, self.tls_key)
+        if self.tls_ca is not None:
+            try:
+                check_authorities(self.tls_ca)
+            except CertificateError as error:
+                raise ValueError(f"REELHAUL_TLS_CA: {error}") from None
+        if self.tls_service_name and (self.tls_certificate is None or self.tls_ca is None):
+            raise ValueError(
+                "REELHAUL_TLS_SERVICE_NAME needs REELHAUL_TLS_CERTIFICATE, REELHAUL_TLS_KEY and"
+                " REELHAUL_TLS_CA"
+            )
+        return self
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files for TLS between services; None: they connect without."""
+        if self.tls_certificate is None and self.tls_ca is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_ca, self.tls_service_name)
 
     @property
     def jobs_target(self) -> str:
@@ -183,6 +270,20 @@ class SuiteSettings(BaseSettings):
     def storage_target(self) -> str:
         """Where clients of storage connect to: addresses, comma separated."""
         return self.storage_addresses or self.storage_address
+
+
+def check_pair(prefix: str, certificate: Path | None, key: Path | None) -> None:
+    """Raise ValueError unless *certificate* and *key*, of the settings *prefix*, are a pair or both unset."""
+    if certificate is not None and key is not None:
+        try:
+            load_context(certificate, key)
+        except CertificateError as error:
+            name = "KEY" if error.file == key else "CERTIFICATE"
+            raise ValueError(f"{prefix}_{name}: {error}") from None
+    elif certificate is not None:
+        raise ValueError(f"{prefix}_KEY is not set: TLS needs that of the certificate")
+    elif key is not None:
+        raise ValueError(f"{prefix}_CERTIFICATE is not set: TLS needs that of the key")
 
 
 def split_addresses(text: str) -> list[str]:
@@ -216,7 +317,7 @@ def is_loopback(address: str) -> bool:
 
 
 #: What `Settings()` and the checks of this module raise; see `describe_errors`.
-ERRORS = (ValidationError, SettingsError, InvalidSetting)
+ERRORS = (ValidationError, SettingsError, InvalidSetting, SecretFileError)
 
 
 def check_folder(path: Path) -> Path:
@@ -255,6 +356,14 @@ def check_database_url(url: str) -> str:
     elif url:
         raise ValueError(_DATABASE_URL)
     return url
+
+
+def variable_names(settings: type[BaseSettings]) -> Iterator[str]:
+    """Yield the variables that *settings* reads: one for each field, and for each secret one of its file."""
+    for name, field in settings.model_fields.items():
+        yield PREFIX + name.upper()
+        if is_secret(field):
+            yield PREFIX + name.upper() + SUFFIX
 
 
 def check_names(known: Collection[str]) -> None:
@@ -305,9 +414,11 @@ def _is_port(text: str) -> bool:
     return bool(_PORT.fullmatch(text)) and int(text) < 1 << 16
 
 
-def describe_errors(error: ValidationError | SettingsError | InvalidSetting) -> list[str]:
+def describe_errors(
+    error: ValidationError | SettingsError | InvalidSetting | SecretFileError,
+) -> list[str]:
     """Return a line for each wrong setting, with the name of the variable and never its value."""
-    if isinstance(error, InvalidSetting):
+    if isinstance(error, InvalidSetting | SecretFileError):
         return str(error).splitlines()
     if isinstance(error, SettingsError):  # a setting that is JSON and does not parse
         field = re.search(r'field "(\w+)"', str(error))

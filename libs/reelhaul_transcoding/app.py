@@ -61,7 +61,9 @@ class Transcoder:
             challenge=self._options.challenge,
             http_status=self._options.http_status,
         )
-        self._websockets = WebSocketHandler(self._dispatcher, self.statuses, self._open_streams)
+        self._websockets = WebSocketHandler(
+            self._dispatcher, self.statuses, self._open_streams, self._options.authorize
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -105,6 +107,8 @@ class Transcoder:
         if method == "OPTIONS" and await self._respond_to_options(scope, send):
             return
         match = self._dispatcher.match(method, scope)
+        if self._options.authorize is not None:
+            await self._options.authorize(match.target.binding.method, scope)
         headers = combine_headers(scope["headers"])
         if match.target.binding.client_streaming:
             stream = BodyStream(receive)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from google.api import http_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from reelhaul_transcoding.errors import DescribeError, SelectHttpStatus
+from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import HeaderPolicy
 from reelhaul_transcoding.routing.percent import Unescape
+
+#: Decides whether the request of a scope may call a method.
+Authorize = Callable[[MethodDescriptor, Scope], Awaitable[None]]
 
 _DEFAULT_TIMEOUT_SECONDS = 30.0
 
@@ -86,5 +90,7 @@ class Options:
     #: Seconds without a message after which the response of a stream starts, and between pings.
     stream_start_seconds: float = 1.0
     ping_seconds: float = 15.0
+    #: Decides whether a request may call a method, before its body is read. Raises UpstreamError.
+    authorize: Authorize | None = None
     #: WWW-Authenticate of a 401; empty: none.
     challenge: str = ""

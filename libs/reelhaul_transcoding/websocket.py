@@ -15,7 +15,9 @@ from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.cancellation import OpenStreams
 from reelhaul_transcoding.http.headers import combine_headers
 from reelhaul_transcoding.http.status import StatusWriter, http_status_of
+from reelhaul_transcoding.options import Authorize
 from reelhaul_transcoding.streams import relay_stream
+from reelhaul_transcoding.upstream import UpstreamError
 
 #: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
 NORMAL_CLOSURE, POLICY_VIOLATION, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1008, 1011, 1012
@@ -28,8 +30,15 @@ _MAX_CLIENT_MESSAGES, _CLIENT_MESSAGES_PER_SECOND = 100, 1
 class WebSocketHandler:
     """Streams to a WebSocket what a GET of its URL streams."""
 
-    def __init__(self, dispatcher: Dispatcher, statuses: StatusWriter, open_streams: OpenStreams) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        statuses: StatusWriter,
+        open_streams: OpenStreams,
+        authorize: Authorize | None = None,
+    ) -> None:
         self._dispatcher, self._statuses, self._open_streams = dispatcher, statuses, open_streams
+        self._authorize = authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection.
@@ -49,6 +58,8 @@ class WebSocketHandler:
             status = await self._stream(scope, _Input(receive, send).receive, send)
         except TranscodingError as error:
             status = self._statuses.status_of(error)
+        except UpstreamError as error:
+            status = error.status
         if status is not None:
             await self._close(send, status)
 
@@ -58,6 +69,8 @@ class WebSocketHandler:
         binding = match.target.binding
         if not binding.server_streaming or binding.raw_response:
             raise RouteNotFound("WEBSOCKET", scope["path"])
+        if self._authorize is not None:
+            await self._authorize(binding.method, scope)
         call = self._dispatcher.build_call(match, scope, combine_headers(scope["headers"]), b"")
 
         async def write(message: bytes) -> None:

@@ -7,7 +7,8 @@ A run against a mutant must fail; else the crash test would not notice that the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +29,7 @@ from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_runtime.__main__ import main as runtime
 from reelhaul_runtime.auth.peers import Metadata, Peer
 from reelhaul_runtime.identity import Caller, NoAuthentication
+from reelhaul_runtime.settings import SuiteSettings
 
 #: Metadata key of the tenant that a caller says it is.
 TENANT_KEY = "x-chaos-tenant"
@@ -39,6 +41,11 @@ class TrustedTenants(NoAuthentication):
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         caller = await super().identify(metadata, peer)
         return replace(caller, tenant=str(metadata.get(TENANT_KEY, caller.tenant)))
+
+
+@asynccontextmanager
+async def _trust_tenants(settings: SuiteSettings, *_: object) -> AsyncIterator[TrustedTenants]:
+    yield TrustedTenants(settings.suite_token)
 
 
 class LeasesWithoutFencing(Leases):
@@ -110,7 +117,7 @@ def main() -> None:
     if sys.argv[1] == "--mutant":
         mutant = sys.argv[2]
         del sys.argv[1:3]
-    app.NoAuthentication = TrustedTenants  # type: ignore[misc]
+    app.open_authenticator = _trust_tenants
     match mutant:
         case "":
             pass

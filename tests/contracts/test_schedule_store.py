@@ -16,7 +16,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Expansion, Job
-from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
+from reelhaul_jobs.model.schedule import CatchUp, CheckJob, Run, Schedule, ScheduleState
 from reelhaul_jobs.model.states import State
 from reelhaul_jobs.ports.jobs import IdempotencyKey, Query
 from reelhaul_runtime.errors import NotFound, ReelhaulError
@@ -41,8 +41,8 @@ def request(number: int = 1, digest: bytes = b"d") -> IdempotencyKey:
     return IdempotencyKey("acme", "RunSchedule", f"request-{number}", digest, NOW)
 
 
-def run_now(current: Schedule, live: bool) -> Run:
-    return model.run_now(current, NOW, live, lambda job: None)
+def run_now(current: Schedule, live: bool, admit: CheckJob) -> Run:
+    return model.run_now(current, NOW, live, admit)
 
 
 async def test_read_as_it_was_added(store):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import empty_pb2, timestamp_pb2
+from tests.key_table import API_KEY_SERVICE, ApiKeyServicer, KeyTable
 
+from reelhaul.admin.v1 import api_key_service_pb2_grpc
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import (
@@ -23,9 +25,14 @@ from reelhaul.storage.v1 import (
 from reelhaul.type.v1 import media_pb2
 from reelhaul_gateway.app import running
 from reelhaul_gateway.settings import Settings
+from reelhaul_runtime.auth.calls import Authenticator
+from reelhaul_runtime.auth.credential_cache import CredentialCache
+from reelhaul_runtime.auth.key_authentication import KeyAuthentication
+from reelhaul_runtime.auth.peers import ServiceIdentifier
+from reelhaul_runtime.auth.verification import CredentialVerifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.identity import NoAuthentication
-from reelhaul_runtime.rpc.server import serving
+from reelhaul_runtime.rpc.server import Servicer, serving
 
 SUITE_TOKEN = "the suite's own"
 CONTENT = bytes(range(256)) * 8192
@@ -84,6 +91,7 @@ class FakeJobs(job_service_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request, context):
         self.watch_requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         if request.name == "jobs/missing":
             raise NotFound(request.name)
         if request.resume_token == END_TOKEN:
@@ -226,6 +234,8 @@ class GatewayHarness:
     addresses: dict[str, str]
     #: Closing a stack stops that service: ``jobs``, ``storage``, ``fetcher``, ``gateway``.
     stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
+    #: The keys that work with ``auth="keys"``.
+    keys: KeyTable = field(default_factory=KeyTable)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -237,7 +247,11 @@ class GatewayHarness:
 @asynccontextmanager
 async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
     """Run a gateway and its fake services on free ports of this process; *settings* override its own."""
-    jobs, storage, stacks = FakeJobs(), FakeStorage(), {}
+    jobs, storage, keys, stacks = FakeJobs(), FakeStorage(), KeyTable(), {}
+    authenticator: Authenticator = NoAuthentication(SUITE_TOKEN)
+    if settings.get("auth") == "keys":
+        cache = CredentialCache(CredentialVerifier(keys, {}).verify)
+        authenticator = KeyAuthentication(ServiceIdentifier(SUITE_TOKEN), cache, {})
     servicers = {
         "jobs": (job_service_pb2_grpc.add_JobServiceServicer_to_server, jobs, job_service_pb2, "JobService"),
         "storage": (
@@ -261,8 +275,8 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
             port = await stacks[name].enter_async_context(
                 serving(
                     "127.0.0.1:0",
-                    [(add, servicer, full_name)],
-                    authenticator=NoAuthentication(SUITE_TOKEN),
+                    [(add, servicer, full_name), *(_key_servicers(keys) if name == "jobs" else ())],
+                    authenticator=authenticator,
                     checks={f"{name}.{part}": _pass for part in ("database", "nats", "backend")},
                     drain_seconds=0,
                 )
@@ -276,7 +290,12 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
         }
         stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
         port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
-        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks)
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks, keys)
+
+
+def _key_servicers(keys: KeyTable) -> list[Servicer]:
+    add = api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server
+    return [(add, ApiKeyServicer(keys), API_KEY_SERVICE.full_name)]
 
 
 async def _pass() -> None:

@@ -125,3 +125,43 @@ def test_wrong_networks_are_refused_at_the_start(networks: str) -> None:
     assert len(Settings(gateway_trusted_proxies="10.0.0.0/8, ::1").gateway_trusted_proxies) == 2
     with pytest.raises(ValidationError):
         Settings(gateway_trusted_proxies=networks)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ("", "media.example", 400),
+        ("media.example", "media.example", 200),
+        ("media.example", "MEDIA.example:8443", 200),
+        ("media.example", "evil.example", 400),
+        ("media.example", "www.media.example", 400),
+        ("*.media.example, other.example", "www.media.example", 200),
+        ("*.media.example, other.example", "other.example:80", 200),
+        ("*.media.example", "media.example", 400),
+        ("*.media.example", "evilmedia.example", 400),
+        ("media.example", "127.0.0.1", 200),
+        ("media.example", "[::1]:80", 200),
+        ("media.example", "localhost", 200),
+    ],
+)
+async def test_allowed_hosts(allowed: str, host: str, status: int) -> None:
+    """Without authentication Host is an IP address, localhost or one of the setting."""
+    settings = {"gateway_allowed_hosts": allowed, "gateway_trusted_proxies": "127.0.0.1/32"}
+    async with running_gateway(**settings) as harness, httpx.AsyncClient() as client:
+        response = await client.get(f"{harness.url}/v1/jobs/018f", headers={"host": host})
+        forwarded = await client.get(f"{harness.url}/v1/jobs/018f", headers={"x-forwarded-host": host})
+    assert response.status_code == status
+    assert forwarded.status_code == (status if allowed else 200)
+    if status == 400:
+        assert "REELHAUL_GATEWAY_ALLOWED_HOSTS" in response.text
+
+
+@pytest.mark.parametrize("hosts", ["https://media.example", "media.example:443", "*", "*example", "a b"])
+def test_wrong_hosts_are_refused_at_the_start(hosts: str) -> None:
+    """The setting is a list of names, with * for a whole first label only."""
+    assert Settings(gateway_allowed_hosts="a.example, *.B.example").gateway_allowed_hosts == (
+        "a.example",
+        "*.b.example",
+    )
+    with pytest.raises(ValidationError, match="is not a host name"):
+        Settings(gateway_allowed_hosts=hosts)

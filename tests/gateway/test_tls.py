@@ -14,8 +14,8 @@ import pytest
 import trustme
 from tests.gateway.fake_services import GatewayHarness, running_gateway
 
-from reelhaul_gateway import certificate
 from reelhaul_gateway.settings import Settings
+from reelhaul_runtime import certificate
 from reelhaul_runtime.up import probes
 
 REQUEST = b"GET /v1/jobs/018f HTTP/1.1\r\nHost: localhost\r\n\r\n"

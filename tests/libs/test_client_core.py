@@ -87,6 +87,14 @@ def test_retry_delay_of_the_server():
     assert Retries(max_retry_delay=7).next_delay(failure) == 7
 
 
+def test_retry_delay_of_a_rate_limit():
+    """The end of a rate limit's minute is waited for, also where other delays are cut short."""
+    minute = timedelta(seconds=42)
+    failure = CallFailed("RESOURCE_EXHAUSTED", "slow", reason="RATE_LIMIT_EXCEEDED", retry_delay=minute)
+    assert Retries(max_retry_delay=5).next_delay(failure) == 42
+    assert Retries(max_retry_delay=5, seconds=20).next_delay(failure) == 20
+
+
 def test_lost_history_restarts_the_watch():
     """A token that the server no longer accepts is dropped; one that the caller passed is an error."""
     failure = CallFailed("INVALID_ARGUMENT", "unknown token", reason="RESUME_TOKEN_INVALID")

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.key_table import KeyTable
 
 from reelhaul import api_keys
-from reelhaul.admin.v1 import api_key_service_pb2
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs, nats_client
 from reelhaul_runtime.auth.credential_cache import CredentialCache
-from reelhaul_runtime.auth.credentials import rejection
 from reelhaul_runtime.auth.key_authentication import CALLER_KEY, KeyAuthentication
 from reelhaul_runtime.auth.peers import FORWARDED_KEY, SUITE_TOKEN_KEY, ServiceIdentifier
 from reelhaul_runtime.auth.verification import ACCESS_CHANGED, CredentialVerifier, follow_changes
@@ -32,44 +32,6 @@ TOKEN = "the suite token"
 SUITE = (SUITE_TOKEN_KEY, TOKEN)
 FORWARDED = (FORWARDED_KEY, "1")
 READ_ONLY, DOWNLOAD = PermissionLevel.PERMISSION_LEVEL_READ_ONLY, PermissionLevel.PERMISSION_LEVEL_DOWNLOAD
-
-
-@dataclass
-class Keys:
-    """A KeyVerifier over a table; counts its calls."""
-
-    table: dict[str, api_key_service_pb2.VerifyApiKeyResponse] = field(default_factory=dict)
-    calls: int = 0
-    available: bool = True
-    called: asyncio.Event = field(default_factory=asyncio.Event)
-    #: If set, a verification waits for it.
-    delay: asyncio.Event | None = None
-
-    def add(self, level: Any = DOWNLOAD, tenant: str = "acme", **fields: Any) -> str:
-        key_string = api_keys.create_key_string()
-        response = api_key_service_pb2.VerifyApiKeyResponse()
-        response.api_key.name = f"apiKeys/{len(self.table)}"
-        response.api_key.permission = level
-        response.api_key.tenant = tenant
-        response.api_key.allowed_cidrs.extend(fields.pop("cidrs", ()))
-        if "expire_time" in fields:
-            response.api_key.expire_time.FromSeconds(fields.pop("expire_time"))
-        response.tenant.name = f"tenants/{tenant}"
-        response.max_age.FromTimedelta(timedelta(seconds=60))
-        self.table[key_string] = response
-        return key_string
-
-    async def verify(self, key_string: str) -> api_key_service_pb2.VerifyApiKeyResponse:
-        self.calls += 1
-        self.called.set()
-        response = self.table.get(key_string)
-        if self.delay is not None:
-            await self.delay.wait()
-        if not self.available:
-            raise errors.Unavailable("jobs", "jobs does not answer")
-        if response is None:
-            raise rejection("the key is unknown, disabled, deleted or expired")
-        return response
 
 
 @dataclass
@@ -95,6 +57,10 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
     async def CreateJob(self, request, context):
         return job_pb2.Job()
 
+    async def WatchJob(self, request, context):
+        yield job_service_pb2.WatchJobResponse()
+        await asyncio.Event().wait()
+
 
 class Leases(lease_service_pb2_grpc.LeaseServiceServicer):
     async def Claim(self, request, context):
@@ -105,7 +71,7 @@ class Leases(lease_service_pb2_grpc.LeaseServiceServicer):
 class Server:
     """A server with authentication by key."""
 
-    keys: Keys
+    keys: KeyTable
     time: Time
     credentials: CredentialCache
     jobs: Jobs
@@ -137,7 +103,7 @@ def reason_of(error: aio.AioRpcError) -> str:
 
 
 @asynccontextmanager
-async def serve(keys: Keys, clock: Time) -> AsyncIterator[Server]:
+async def serve(keys: KeyTable, clock: Time) -> AsyncIterator[Server]:
     """Serve jobs and leases, with the keys of *keys*."""
     credentials = CredentialCache(CredentialVerifier(keys, {}).verify, clock=clock, now=clock)
     authenticator = KeyAuthentication(ServiceIdentifier(TOKEN), credentials, {})
@@ -159,7 +125,7 @@ async def serve(keys: Keys, clock: Time) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    async with serve(Keys(), Time()) as server:
+    async with serve(KeyTable(), Time()) as server:
         yield server
 
 
@@ -231,7 +197,7 @@ async def test_services_and_forwarded_calls(server: Server):
 
 async def test_callers_reported_by_the_gateway(server: Server):
     """The gateway may say for whom a call is; nobody else may."""
-    ticket = server.keys.table[server.keys.add(READ_ONLY, "acme")]
+    ticket = server.keys.keys[server.keys.add(READ_ONLY, "acme")]
     reported = (CALLER_KEY, ticket.SerializeToString())
     assert await server.call(SUITE, FORWARDED, reported) == "OK"
     assert server.jobs.caller.principal == "apiKeys/0"
@@ -242,7 +208,7 @@ async def test_callers_reported_by_the_gateway(server: Server):
 
 async def test_networks(server: Server):
     """A key works from its networks only; services alone report another address than the connection's."""
-    here, elsewhere = server.keys.add(cidrs=["127.0.0.0/8"]), server.keys.add(cidrs=["192.0.2.0/24"])
+    here, elsewhere = server.keys.add(cidrs=("127.0.0.0/8",)), server.keys.add(cidrs=("192.0.2.0/24",))
     client = ("x-forwarded-for", "192.0.2.7")
     assert await server.call(bearer(here)) == "OK"
     assert await server.call(bearer(elsewhere)) == "ADDRESS_FORBIDDEN"
@@ -273,7 +239,7 @@ async def test_expiry_within_the_cache(server: Server):
     server.time.seconds += 9
     assert await server.call(bearer(key_string)) == "OK"
     server.time.seconds += 1
-    del server.keys.table[key_string]  # as the verifier refuses it then
+    del server.keys.keys[key_string]  # as the verifier refuses it then
     assert await server.call(bearer(key_string)) == "CREDENTIAL_INVALID"
 
 
@@ -309,15 +275,48 @@ async def test_dropped_keys_are_verified_again(server: Server, name: str):
     """A change of a key, or of its tenant, takes effect at its next call; other keys stay in the cache."""
     key_string, other = server.keys.add(tenant="acme"), server.keys.add(tenant="other")
     assert [await server.call(bearer(key)) for key in (key_string, other)] == ["OK", "OK"]
-    response = server.keys.table.pop(key_string)
+    response = server.keys.keys.pop(key_string)
     assert await server.call(bearer(key_string)) == "OK"
     server.credentials.drop(name)
     assert await server.call(bearer(key_string)) == "CREDENTIAL_INVALID"
-    server.keys.table[key_string] = response
+    server.keys.keys[key_string] = response
     server.credentials.drop(name)
     assert await server.call(bearer(key_string)) == "OK"
     assert await server.call(bearer(other)) == "OK"
     assert server.keys.calls == 4
+
+
+@pytest.mark.parametrize("name", ["apiKeys/0", "tenants/acme"])
+async def test_streams_of_a_changed_key_end(server: Server, name: str):
+    """A stream ends when its key or tenant changes, so that its caller connects again; others go on."""
+    stub: Any = job_service_pb2_grpc.JobServiceStub(server.channel)
+    request = job_service_pb2.WatchJobRequest(name="jobs/1")
+    watch, other = (
+        stub.WatchJob(request, metadata=[bearer(server.keys.add(tenant=tenant))])
+        for tenant in ("acme", "other")
+    )
+    for stream in (watch, other):
+        assert await stream.read() == job_service_pb2.WatchJobResponse()
+    server.credentials.drop(name)
+    with pytest.raises(aio.AioRpcError) as failure:
+        await watch.read()
+    assert reason_of(failure.value) == "SERVICE_UNAVAILABLE"
+    assert not other.done()
+    other.cancel()
+
+
+async def test_reflection_and_health(server: Server):
+    """Reflection needs a key that may read; health answers anyone."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="*")
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    with pytest.raises(aio.AioRpcError) as failure:
+        await stub.ServerReflectionInfo(iter([request])).read()
+    assert reason_of(failure.value) == "CREDENTIAL_MISSING"
+    for metadata in ([bearer(server.keys.add(READ_ONLY))], [SUITE]):
+        response = await stub.ServerReflectionInfo(iter([request]), metadata=metadata).read()
+        assert response.list_services_response.service
+    health: Any = health_pb2_grpc.HealthStub(server.channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status
 
 
 async def test_change_during_a_verification(server: Server):
@@ -326,7 +325,7 @@ async def test_change_during_a_verification(server: Server):
     server.keys.delay = asyncio.Event()
     running = asyncio.create_task(server.credentials.resolve(key_string))
     await server.keys.called.wait()
-    del server.keys.table[key_string]
+    del server.keys.keys[key_string]
     server.credentials.drop("apiKeys/0")
     server.keys.delay.set()
     await running
@@ -335,7 +334,7 @@ async def test_change_during_a_verification(server: Server):
 
 async def test_bounds_of_the_cache():
     """The cache keeps a bounded number of keys, and unknown keys displace no known ones."""
-    keys, clock = Keys(), Time()
+    keys, clock = KeyTable(), Time()
     cache = CredentialCache(
         CredentialVerifier(keys, {}).verify, clock=clock, now=clock, max_credentials=3, max_rejections=3
     )
@@ -377,7 +376,7 @@ async def test_changes_by_the_broker(server: Server, nats_url: str):
         async with asyncio.timeout(10), nats_client.connect(nats_url, "jobs") as client:
             await subscribed.wait()
             assert await server.call(bearer(key_string)) == "OK"
-            del server.keys.table[key_string]
+            del server.keys.keys[key_string]
             await client.publish(ACCESS_CHANGED, b"apiKeys/0")
             await dropped.wait()
         assert await server.call(bearer(key_string)) == "CREDENTIAL_INVALID"
@@ -387,7 +386,7 @@ async def test_changes_by_the_broker(server: Server, nats_url: str):
 
 async def test_errors_hold_no_key(server: Server):
     """What a caller is told about its credential repeats nothing of it."""
-    key = server.keys.add(cidrs=["192.0.2.0/24"])
+    key = server.keys.add(cidrs=("192.0.2.0/24",))
     stub: Any = job_service_pb2_grpc.JobServiceStub(server.channel)
     for metadata in (
         [bearer(key)],

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tests.tls_files import Authority
 
-from reelhaul_runtime.settings import SuiteSettings, describe_errors, is_loopback
+from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors, is_loopback, variable_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,3 +106,117 @@ def test_env_example_has_nothing_else():
     """.env.example names no setting that no service reads."""
     known = {f"REELHAUL_{name.upper()}" for settings in all_settings() for name in settings.model_fields}
     assert set(env_example()) == known
+
+
+def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A secret may be in a file that the environment or .env names; its last line break is no part of it."""
+    (tmp_path / "token").write_text("of a file\n")
+    (tmp_path / "broker").write_text("nats://hunter2@127.0.0.1:4222")
+    (tmp_path / ".env").write_text(f"REELHAUL_NATS_URL_FILE={tmp_path / 'broker'}\n")
+    monkeypatch.setenv("REELHAUL_SUITE_TOKEN_FILE", str(tmp_path / "token"))
+    settings = SuiteSettings()
+    assert settings.suite_token == "of a file"
+    assert settings.nats_url == "nats://hunter2@127.0.0.1:4222"
+    assert "hunter2" not in repr(settings)
+    monkeypatch.setenv("REELHAUL_NATS_URL", "nats://127.0.0.1:4223")
+    assert SuiteSettings().nats_url == "nats://127.0.0.1:4223", "the environment takes precedence over .env"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\xff", "is not UTF-8"),
+        (b"hunter2" * 10_000, "has more than 65,536 bytes"),
+    ],
+)
+def test_errors_of_secret_files_name_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, problem: str
+):
+    """A file of a secret that cannot be used is refused by the name of its setting, without its content."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("REELHAUL_SUITE_TOKEN_FILE", str(file))
+    with pytest.raises(ERRORS) as refused:
+        SuiteSettings()
+    assert describe_errors(refused.value) == [f"REELHAUL_SUITE_TOKEN_FILE: {file} {problem}"]
+
+
+def test_secret_has_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A secret that is set and has a file as well is refused; an invalid one is named and not shown."""
+    (tmp_path / "token").write_text("hunter2\0")
+    monkeypatch.setenv("REELHAUL_SUITE_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(ERRORS) as refused:
+        SuiteSettings()
+    (line,) = describe_errors(refused.value)
+    assert line.startswith("REELHAUL_SUITE_TOKEN: must be printable")
+    monkeypatch.setenv("REELHAUL_SUITE_TOKEN", "hunter3")
+    with pytest.raises(ERRORS) as refused:
+        SuiteSettings()
+    (line,) = describe_errors(refused.value)
+    assert line == "REELHAUL_SUITE_TOKEN and REELHAUL_SUITE_TOKEN_FILE are both set: remove one of them"
+
+
+#: Secrets, and settings that are none or are files already.
+SECRETS = {
+    "REELHAUL_SUITE_TOKEN",
+    "REELHAUL_NATS_URL",
+    "REELHAUL_JOBS_DATABASE_URL",
+    "REELHAUL_STORAGE_DATABASE_URL",
+    "REELHAUL_STORAGE_LINK_KEYS",
+    "REELHAUL_STORAGE_SEAL_KEYS",
+    "REELHAUL_FETCHER_UPSTREAM_PROXY",
+    "REELHAUL_FETCHER_UPSTREAM_PROXIES",
+    "REELHAUL_FETCHER_TRANSLATOR_KEY",
+    "REELHAUL_FETCHER_COOKIES_KEY",
+}
+NO_SECRETS = {
+    "REELHAUL_JOBS_ADDRESS",
+    "REELHAUL_FETCHER_COOKIES_FILE",
+    "REELHAUL_STORAGE_CLOUDFRONT_KEY_FILE",
+}
+
+
+def test_every_secret_may_be_in_a_file():
+    """Each secret of each service has a variable for its file; other settings have none."""
+    names = {name for settings in all_settings() for name in variable_names(settings)}
+    assert {f"{name}_FILE" for name in SECRETS} <= names
+    assert names.isdisjoint(f"{name}_FILE" for name in NO_SECRETS)
+
+
+def test_no_authentication_in_a_private_network(monkeypatch: pytest.MonkeyPatch):
+    """REELHAUL_AUTH=none is accepted beyond loopback if a setting says so; with keys any address is."""
+    monkeypatch.setenv("REELHAUL_GATEWAY_ADDRESS", "192.168.1.5:8080")
+    monkeypatch.setenv("REELHAUL_JOBS_ADDRESSES", "10.0.0.1:50051,10.0.0.2:50051")
+    monkeypatch.setenv("REELHAUL_AUTH", "none")
+    with pytest.raises(ValidationError, match=r"GATEWAY_ADDRESS=[0-9.:]+ is not a loopback"):
+        SuiteSettings()
+    monkeypatch.setenv("REELHAUL_ALLOW_UNAUTHENTICATED_NETWORK", "true")
+    assert SuiteSettings().gateway_address == "192.168.1.5:8080"
+    monkeypatch.delenv("REELHAUL_ALLOW_UNAUTHENTICATED_NETWORK")
+    monkeypatch.setenv("REELHAUL_AUTH", "keys")
+    assert SuiteSettings().gateway_address == "192.168.1.5:8080"
+
+
+def test_files_for_tls_between_services(tmp_path: Path):
+    """Files for TLS between services are checked at start, and errors name the setting; twin: usable ones."""
+    files = Authority().issue(tmp_path / "service", "reelhaul.internal")
+    text = tmp_path / "notes.txt"
+    text.write_text("no certificate")
+    usable = {"tls_certificate": files.certificate, "tls_key": files.key, "tls_ca": files.ca}
+    assert SuiteSettings().tls is None
+    assert SuiteSettings(**usable, tls_service_name="reelhaul.internal").tls == files
+    for changes, problem in (
+        ({"tls_key": None}, "REELHAUL_TLS_KEY is not set"),
+        ({"tls_certificate": None}, "REELHAUL_TLS_CERTIFICATE is not set"),
+        ({"tls_certificate": text}, f"REELHAUL_TLS_CERTIFICATE: {text} has no certificate"),
+        ({"tls_ca": text}, f"REELHAUL_TLS_CA: {text} has no certificate"),
+        ({"tls_ca": tmp_path / "none"}, "REELHAUL_TLS_CA: .*none cannot be read: No such file"),
+        ({"tls_ca": None, "tls_service_name": "reelhaul.internal"}, "REELHAUL_TLS_SERVICE_NAME needs"),
+        ({"tls_service_name": "two words"}, "tls_service_name"),
+    ):
+        with pytest.raises(ValidationError, match=problem):
+            SuiteSettings(**usable | changes)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.callers import Callers
 from tests.storage.conftest import StartStorage, StorageService, error_details, random_bytes, wait_until
 
 from reelhaul.storage.v1 import artifact_pb2
@@ -33,10 +34,13 @@ async def write_files(storage: StorageService, *files: tuple[str, bytes]) -> lis
     ]
 
 
-async def archive(storage: StorageService, **fields: object) -> bytes:
-    """Return the bytes of the archive of the job, or of other *fields*."""
+async def archive(
+    storage: StorageService, metadata: tuple[tuple[str, str], ...] = (), **fields: object
+) -> bytes:
+    """Return the bytes of the archive of the job, or of other *fields*, for the caller of *metadata*."""
     fields = fields if "filter" in fields or "names" in fields else {"filter": FILTER} | fields
-    messages = [m async for m in storage.client.ArchiveArtifacts(pb.ArchiveArtifactsRequest(**fields))]
+    request = pb.ArchiveArtifactsRequest(**fields)
+    messages = [m async for m in storage.client.ArchiveArtifacts(request, metadata=metadata)]
     assert messages[0].content_type == "application/zip"
     return b"".join(message.data for message in messages)
 
@@ -226,14 +230,15 @@ async def test_expired_artifact(storage: StorageService):
         assert opened.namelist() == ["new"]
 
 
-async def test_other_tenant(storage: StorageService):
+async def test_other_tenant(storage: StorageService, monkeypatch: pytest.MonkeyPatch):
     """Artifacts of another tenant are in no archive, whether found or named."""
+    caller = Callers(monkeypatch).of("local")
     other = await storage.write_artifact(b"secret", file_name="secret", job=JOB, tenant="other")
-    assert await reason_of(archive(storage)) == "RESOURCE_NOT_FOUND"
-    assert await reason_of(archive(storage, names=[other.name])) == "RESOURCE_NOT_FOUND"
+    assert await reason_of(archive(storage, caller)) == "RESOURCE_NOT_FOUND"
+    assert await reason_of(archive(storage, caller, names=[other.name])) == "RESOURCE_NOT_FOUND"
     (own,) = await write_files(storage, ("own", b"own"))
     for fields in ({"filter": FILTER}, {"names": [other.name, own.name]}):
-        with zipfile.ZipFile(io.BytesIO(await archive(storage, **fields))) as opened:
+        with zipfile.ZipFile(io.BytesIO(await archive(storage, caller, **fields))) as opened:
             assert opened.namelist() == ["own"]
 
 

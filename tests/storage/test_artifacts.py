@@ -7,6 +7,7 @@ from datetime import timedelta
 import google_crc32c
 import grpc
 import pytest
+from tests.callers import Callers
 from tests.storage.conftest import ON_BOTH, StorageService, error_details, random_bytes
 
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -92,22 +93,24 @@ async def test_delete_during_read(storage: StorageService):
     assert received == content
 
 
-async def test_tenant_isolation(storage: StorageService):
+async def test_tenant_isolation(storage: StorageService, monkeypatch: pytest.MonkeyPatch):
     """Another tenant's artifact cannot be read, changed, deleted or listed."""
     other = await storage.write_artifact(b"theirs", tenant="theirs")
     own = await storage.write_artifact(b"ours", tenant="local")
-    client = storage.client
+    client, own_caller = storage.client, Callers(monkeypatch).of("local")
+    update = pb.UpdateArtifactRequest(artifact={"name": other.name, "file_name": "x"})
+    delete = pb.BatchDeleteArtifactsRequest(names=[own.name, other.name])
     calls = [
-        client.GetArtifact(pb.GetArtifactRequest(name=other.name)),
-        client.UpdateArtifact(pb.UpdateArtifactRequest(artifact={"name": other.name, "file_name": "x"})),
-        client.DeleteArtifact(pb.DeleteArtifactRequest(name=other.name)),
-        client.BatchDeleteArtifacts(pb.BatchDeleteArtifactsRequest(names=[own.name, other.name])),
+        client.GetArtifact(pb.GetArtifactRequest(name=other.name), metadata=own_caller),
+        client.UpdateArtifact(update, metadata=own_caller),
+        client.DeleteArtifact(pb.DeleteArtifactRequest(name=other.name), metadata=own_caller),
+        client.BatchDeleteArtifacts(delete, metadata=own_caller),
     ]
     for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await call
         assert error_details(failure.value).metadata == {"resource": other.name}
-    listed = await client.ListArtifacts(pb.ListArtifactsRequest())
+    listed = await client.ListArtifacts(pb.ListArtifactsRequest(), metadata=own_caller)
     assert [artifact.name for artifact in listed.artifacts] == [own.name]
     assert await storage.read(other.name) == b"theirs"
 

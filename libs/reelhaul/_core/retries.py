@@ -8,12 +8,15 @@ import time
 from reelhaul._core.errors import CallFailed
 from reelhaul.backoff import Backoff
 
+# Rate limits are of a minute.
+_RATE_LIMIT_SECONDS = 60.0
+
 
 class Retries:
     """Counts the tries of one operation, at most *tries* in a row.
 
     Gives up *seconds* after the server last responded. A server's retry_delay is honoured up to
-    *max_retry_delay* seconds.
+    *max_retry_delay* seconds; if a rate limit is exceeded, up to a minute: sooner it is exceeded again.
     """
 
     def __init__(
@@ -42,5 +45,8 @@ class Retries:
             raise failure
         delay = self._backoff.next_delay()
         if failure.retry_delay is not None:
-            delay = max(delay, min(failure.retry_delay.total_seconds(), self._max_retry_delay))
+            longest = self._max_retry_delay
+            if failure.reason == "RATE_LIMIT_EXCEEDED":
+                longest = min(max(longest, _RATE_LIMIT_SECONDS), self._seconds)
+            delay = max(delay, min(failure.retry_delay.total_seconds(), longest))
         return delay

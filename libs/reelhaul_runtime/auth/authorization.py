@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
@@ -26,23 +27,30 @@ async def authorize(
 ) -> Sequence[tuple[str, str]]:
     """Authenticate the caller of *call*, check the policy of its RPC, and take its cost from the budget.
 
-    Sets the caller of the request; returns metadata for the response. Credentials are not looked at for
-    RPCs that need none: they work while the service that verifies credentials is away. Raises
-    CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN, PERMISSION_INSUFFICIENT,
-    RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE.
+    Sets the caller of the request, and the caller and the rate limits of *call*, which it returns: metadata
+    for the response. Credentials are not looked at for RPCs that need none: they work while the service
+    that verifies credentials is away. Raises CREDENTIAL_MISSING, CREDENTIAL_INVALID, ADDRESS_FORBIDDEN,
+    PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE.
     """
     try:
         if call.policy.permission == PermissionLevel.PERMISSION_LEVEL_PUBLIC:
             call.caller = identity.ANONYMOUS
         else:
+            if rate_limiter is not None:
+                rate_limiter.check_attempt(call, partial(authenticator.knows, metadata))
             call.caller = await authenticator.identify(metadata, call.peer)
         call.caller.check(call.policy)
     except errors.ReelhaulError as error:
-        if rate_limiter is not None and error.reason in _FAILED_AUTHENTICATION:
-            await rate_limiter.admit_failure(call, error)
+        if rate_limiter is not None:
+            if error.reason in _FAILED_AUTHENTICATION:
+                await rate_limiter.admit_failure(call, error)
+            elif error.reason == ErrorReason.PERMISSION_INSUFFICIENT:
+                call.limits = await rate_limiter.admit(call)
         raise
     identity.set_caller(call.caller)
-    return () if rate_limiter is None else await rate_limiter.admit(call)
+    if rate_limiter is not None:
+        call.limits = await rate_limiter.admit(call)
+    return call.limits
 
 
 def combine_metadata(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:

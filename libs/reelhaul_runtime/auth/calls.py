@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ class IncomingCall:
     peer: Peer = field(default_factory=Peer)
     #: None until the caller is authenticated, and if that fails.
     caller: Caller | None = None
+    #: Metadata of the response that states the rate limits of the caller.
+    limits: Sequence[tuple[str, str]] = ()
     #: The response of a unary call that succeeded, a message or its bytes; None otherwise.
     response: Any = None
 
@@ -47,12 +49,25 @@ class Authenticator(Protocol):
         credential cannot be checked now.
         """
 
+    def knows(self, metadata: Metadata) -> bool:
+        """Return whether the credential in *metadata* worked when it was verified last: without any I/O."""
+
     def forget(self, name: str) -> None:
         """Forget what is kept of *name*, a key or tenant that changed: ``apiKeys/…`` or ``tenants/…``."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with the name of each key and tenant that changes from now on."""
 
 
 class RateLimiter(Protocol):
     """Limits the rate of calls, where they enter the suite: not of forwarded ones, nor of services."""
+
+    def check_attempt(self, call: IncomingCall, is_known: Callable[[], bool]) -> None:
+        """Raise RATE_LIMIT_EXCEEDED if too many calls from the address of *call* had no valid credential.
+
+        Not if *is_known* returns True: the credential of *call* worked before, it must not suffer from
+        others behind the same address.
+        """
 
     async def admit(self, call: IncomingCall) -> Sequence[tuple[str, str]]:
         """Take the cost of *call* from the budget of its caller; return metadata for the response.

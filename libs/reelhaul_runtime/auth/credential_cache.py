@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,8 @@ _MAX_AGE_SECONDS = 60.0
 _REJECTION_SECONDS = 5.0
 # Rejections have a bound of their own: unknown keys never displace known ones.
 _MAX_CREDENTIALS, _MAX_REJECTIONS = 4096, 1024
+#: End of an entry that must be verified again.
+_PAST = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class CredentialCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._rejections: OrderedDict[bytes, tuple[ReelhaulError, float]] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[VerifiedCredential]] = {}
+        self._listeners: list[Callable[[str], None]] = []
         # Counts drops: what was verified before the last one is not kept.
         self._generation = 0
 
     async def resolve(self, credential: str) -> VerifiedCredential:
         """Return what *credential* stands for. Raises CREDENTIAL_INVALID or SERVICE_UNAVAILABLE."""
-        digest = hashlib.sha256(credential.encode(errors="replace")).digest()
+        digest = _digest(credential)
         entry = self._entries.get(digest)
         if entry is not None and self._clock() < entry.end and self._now() < entry.verified.expiry:
             return entry.verified
@@ -75,21 +78,30 @@ class CredentialCache:
         except ReelhaulError as error:
             raise _copy(error) from None
 
+    def knows(self, credential: str) -> bool:
+        """Return whether *credential* worked when it was verified last, however long ago that is."""
+        return _digest(credential) in self._entries
+
     def drop(self, name: str) -> None:
-        """Forget what is kept of *name*, a key's or a tenant's resource name, and all rejections."""
+        """Verify the key *name*, or those of the tenant *name*, at their next call; forget all rejections."""
         self._generation += 1
         self._rejections.clear()
-        tenant = name.removeprefix("tenants/") if name.startswith("tenants/") else None
         for digest, entry in list(self._entries.items()):
-            caller = entry.verified.caller
-            if caller.principal == name or caller.tenant == tenant:
+            if entry.verified.caller.is_or_belongs_to(name):
                 del self._entries[digest]
+        for listener in self._listeners:
+            listener(name)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with each name that is dropped from now on."""
+        self._listeners.append(listener)
 
     def clear(self) -> None:
-        """Forget everything: changes may have been missed."""
+        """Verify everything at its next call: changes may have been missed."""
         self._generation += 1
         self._rejections.clear()
-        self._entries.clear()
+        for digest, entry in self._entries.items():
+            self._entries[digest] = replace(entry, end=_PAST)
 
     def _end_verification(self, digest: bytes, task: asyncio.Task[VerifiedCredential]) -> None:
         self._running.pop(digest, None)
@@ -98,20 +110,26 @@ class CredentialCache:
 
     async def _verify_and_keep(self, digest: bytes, credential: str) -> VerifiedCredential:
         generation, start = self._generation, self._clock()
-        self._entries.pop(digest, None)
         try:
             verified = await self._verify(credential)
         except ReelhaulError as error:
-            if error.reason == ErrorReason.CREDENTIAL_INVALID and generation == self._generation:
-                self._rejections[digest] = error, start + _REJECTION_SECONDS
-                _shrink(self._rejections, self._max_rejections)
+            if error.reason == ErrorReason.CREDENTIAL_INVALID:
+                self._entries.pop(digest, None)
+                if generation == self._generation:
+                    self._rejections[digest] = error, start + _REJECTION_SECONDS
+                    _shrink(self._rejections, self._max_rejections)
             raise
         if generation == self._generation:
             # From the start of the verification, whose result may be as old as that.
             age = min(verified.max_age, _MAX_AGE_SECONDS)
+            self._entries.pop(digest, None)
             self._entries[digest] = _Entry(verified, start + age)
             _shrink(self._entries, self._max_credentials)
         return verified
+
+
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode(errors="replace")).digest()
 
 
 def _shrink(entries: OrderedDict[bytes, Any], limit: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reelhaul.admin.v1.api_key_service_pb2 import VerifyApiKeyResponse
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.auth.credential_cache import CredentialCache
@@ -16,6 +18,7 @@ from reelhaul_runtime.auth.peers import (
     connection_address,
     is_address,
 )
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller
 
 #: Metadata key of the caller that the gateway has authenticated by a credential that works once (a ticket):
@@ -54,17 +57,31 @@ class KeyAuthentication:
             check_address(verified, peer.address)
             return verified.caller
         if peer.forwarded:
-            return self._read_reported_caller(metadata.get(CALLER_KEY))
+            return self._read_reported_caller(metadata.get(CALLER_KEY), peer)
         return service_caller(peer.service) if peer.service else ANONYMOUS
+
+    def knows(self, metadata: Metadata) -> bool:
+        """Return whether the credential in *metadata* worked when it was verified last."""
+        try:
+            credential = find_credential(metadata)
+        except ReelhaulError:
+            return False
+        return bool(credential) and self._credentials.knows(credential)
 
     def forget(self, name: str) -> None:
         """Verify the key *name*, or the keys of the tenant *name*, again at their next call."""
         self._credentials.drop(name)
 
-    def _read_reported_caller(self, serialized: str | bytes | None) -> Caller:
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call *listener* with the name of each key and tenant that changes from now on."""
+        self._credentials.subscribe(listener)
+
+    def _read_reported_caller(self, serialized: str | bytes | None, peer: Peer) -> Caller:
         if not isinstance(serialized, bytes):
             return ANONYMOUS
-        return credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels).caller
+        verified = credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels)
+        check_address(verified, peer.address)
+        return verified.caller
 
 
 def service_caller(service: str) -> Caller:

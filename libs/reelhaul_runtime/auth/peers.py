@@ -37,10 +37,14 @@ class Peer:
 
 
 class ServiceIdentifier:
-    """Identifies the services of the suite by their credential."""
+    """Identifies the services of the suite by their credential.
 
-    def __init__(self, suite_token: str) -> None:
-        self._suite_token = suite_token.encode()
+    It is the suite token; if *tls_service_name* is set, a certificate with this DNS name as well. Calls that
+    the gateway passes on come over the same connections as its own: the token marks which are its own.
+    """
+
+    def __init__(self, suite_token: str, tls_service_name: str = "") -> None:
+        self._suite_token, self._tls_service_name = suite_token.encode(), tls_service_name.encode()
 
     def identify_service(self, metadata: Metadata, auth_context: AuthContext) -> str:
         """Return the service that sent a call with *metadata*; empty if it proves none.
@@ -51,7 +55,14 @@ class ServiceIdentifier:
         if not token or not self._suite_token:
             return ""
         token = token if isinstance(token, bytes) else token.encode()
-        return "suite" if hmac.compare_digest(token, self._suite_token) else ""
+        if not hmac.compare_digest(token, self._suite_token) or not self._is_certified(auth_context):
+            return ""
+        return "suite"
+
+    def _is_certified(self, auth_context: AuthContext) -> bool:
+        if not self._tls_service_name:
+            return True
+        return self._tls_service_name in auth_context().get("peer_dns", ())
 
 
 def connection_address(peer: str) -> str:

@@ -80,7 +80,7 @@ async def open_authenticator(
     says that it changed. Raises InvalidSetting.
     """
     if settings.auth == "none":
-        yield NoAuthentication(settings.suite_token)
+        yield NoAuthentication(settings.suite_token, settings.tls_service_name)
         return
     async with AsyncExitStack() as stack:
         if keys is None:
@@ -92,7 +92,9 @@ async def open_authenticator(
             stack.push_async_callback(cancel_and_wait, changes)
         else:
             log.warning("REELHAUL_NATS_URL is not set: this service learns of a revoked key after a minute")
-        yield KeyAuthentication(ServiceIdentifier(settings.suite_token), credentials, levels)
+        yield KeyAuthentication(
+            ServiceIdentifier(settings.suite_token, settings.tls_service_name), credentials, levels
+        )
 
 
 def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio.Channel]:
@@ -100,7 +102,9 @@ def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio
         raise InvalidSetting(
             "REELHAUL_SUITE_TOKEN is not set: with REELHAUL_AUTH=keys services need it to verify keys at jobs"
         )
-    return channels.open_channel(settings.jobs_target, [_API_KEY_SERVICE], suite_token=settings.suite_token)
+    return channels.open_channel(
+        settings.jobs_target, [_API_KEY_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
 
 
 async def follow_changes(nats_url: str, service: str, credentials: CredentialCache) -> None:

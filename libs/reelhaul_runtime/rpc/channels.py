@@ -14,6 +14,8 @@ from grpc import aio
 
 from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
+from reelhaul_runtime.certificate import TlsFiles
+from reelhaul_runtime.rpc.credentials import connecting
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_runtime.settings import may_be_several, split_addresses
 
@@ -44,13 +46,15 @@ async def open_channel(
     services: list[descriptor.ServiceDescriptor],
     *,
     suite_token: str = "",
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[aio.Channel]:
     """Open a channel to *address* for stubs of *services*; *address* is that of ``to_target``.
 
     If it may be of several servers, calls are distributed to those that are ready.
     Methods with an ``idempotency_level`` are retried while a server is away or stops. A call without a
     timeout gets its policy's ``max_deadline``. Each call carries the suite token, and the request id, trace
-    context and client address of the request being served.
+    context and client address of the request being served. With *tls* the connection uses TLS, and the server
+    must have a certificate for the name that *tls* says. Raises CertificateError if its files cannot be used.
     """
     options: list[tuple[str, Any]] = [
         *resolution_options(address, services),
@@ -64,7 +68,7 @@ async def open_channel(
         # A batch response is large; our own services are trusted to limit it.
         ("grpc.max_receive_message_length", 16 << 20),
     ]
-    async with aio.insecure_channel(to_target(address), options) as channel:
+    async with connecting(to_target(address), options, tls) as channel:
         yield cast("aio.Channel", ChannelWithDefaults(channel, suite_token))
 
 

@@ -1,7 +1,8 @@
 """Server interceptor: authenticates callers, enforces method policies, turns errors into statuses.
 
-One interceptor for all our RPCs, unary and streaming. Of health and reflection it only rejects malformed
-messages: some are coroutines over ``context.write``, which a streaming wrapper would break.
+One interceptor for all our RPCs, unary and streaming. Health is open to anyone, reflection to callers who may
+read; of both it also rejects malformed messages. Some of their methods are coroutines over ``context.write``,
+which a streaming wrapper would break.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,7 +23,8 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime import errors, logs
+from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
+from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
@@ -32,7 +35,8 @@ if TYPE_CHECKING:  # these classes are generic in their stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
 
-_OUR_PACKAGES = "/reelhaul."
+_OUR_PACKAGES, _REFLECTION = "/reelhaul.", "/grpc.reflection."
+_REFLECTION_POLICY = MethodPolicy(permission=PermissionLevel.PERMISSION_LEVEL_READ_ONLY)
 #: Failures of our own services that pass within moments: callers' channels may retry by themselves.
 _CHANNEL_MAY_RETRY = (
     ErrorReason.SERVICE_UNAVAILABLE,
@@ -62,6 +66,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         self._authenticator, self._rate_limiter, self._audit_log = authenticator, rate_limiter, audit_log
         # By path: the handler of a method never changes.
         self._handlers: dict[str, Handler] = {}
+        # Streams of callers, each by the timeout that ends it.
+        self._streams: dict[asyncio.Timeout, identity.Caller] = {}
+        authenticator.subscribe(self._end_streams)
 
     async def intercept_service(
         self,
@@ -78,7 +85,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
         if not path.startswith(_OUR_PACKAGES):
-            call = _reject_malformed(path, method)
+            call = self._wrap_foreign(path, method)
         else:
             call = (self._wrap_streaming if handler.response_streaming else self._wrap_unary)(path, method)
         wrapped = self._handlers[path] = _replace_method(handler, call)
@@ -111,14 +118,61 @@ class PolicyInterceptor(aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             incoming = IncomingCall(path, policy, request)
             async with AbortWithStatus(path, context, incoming, audit_log):
-                async with asyncio.timeout(_deadline_seconds(path, context)):
+                async with asyncio.timeout(_deadline_seconds(path, context)) as timeout:
                     await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
-                    async for message in method(request, context):
-                        yield message
+                    with self._tracking(timeout, incoming):
+                        async for message in method(request, context):
+                            yield message
 
         return call
+
+    def _wrap_foreign(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Return *method*, of a service that is not ours, with INVALID_ARGUMENT for malformed messages."""
+
+        async def authorize_reflection(context: Context) -> None:
+            if path.startswith(_REFLECTION):
+                await self._authorize(IncomingCall(path, _REFLECTION_POLICY, None), context)
+
+        async def call(request: Any, context: Context) -> Any:
+            async with AbortWithStatus(path, context):
+                await authorize_reflection(context)
+                return await _await_if_awaitable(method(_check_request(request), context))
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with AbortWithStatus(path, context):
+                await authorize_reflection(context)
+                async for message in method(_check_request(request), context):
+                    yield message
+
+        return stream if inspect.isasyncgenfunction(method) else call
+
+    @contextmanager
+    def _tracking(self, timeout: asyncio.Timeout, call: IncomingCall) -> Iterator[None]:
+        """End the stream in the block with SERVICE_UNAVAILABLE once the credential of its caller changes.
+
+        The caller connects again and is authenticated again. *timeout* is the one that ends the block.
+        """
+        if call.caller is None or not call.caller.principal or call.caller.suite:
+            yield
+            return
+        self._streams[timeout] = call.caller
+        try:
+            yield
+        except asyncio.CancelledError:
+            if timeout not in self._streams:
+                raise errors.Unavailable("auth", "the credential has changed: connect again") from None
+            raise
+        finally:
+            self._streams.pop(timeout, None)
+
+    def _end_streams(self, name: str) -> None:
+        """End the streams of the key or tenant *name*, which has changed."""
+        for timeout, caller in list(self._streams.items()):
+            if caller.is_or_belongs_to(name):
+                del self._streams[timeout]
+                timeout.reschedule(0)
 
     async def _authorize(self, call: IncomingCall, context: Context) -> None:
         metadata = combine_metadata(context.invocation_metadata() or ())
@@ -126,9 +180,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
-        limits = await authorize(call, metadata, self._authenticator, self._rate_limiter)
-        if limits:
-            context.set_trailing_metadata(limits)
+        await authorize(call, metadata, self._authenticator, self._rate_limiter)
+        if call.limits:
+            context.set_trailing_metadata(call.limits)
 
     def _audit_log_of(self, path: str) -> AuditLog | None:
         return self._audit_log if method_policy(path).audited else None
@@ -178,8 +232,9 @@ class AbortWithStatus:
         status = errors.to_status(public)
         if self._audit_log is not None:
             await self._record(status)
+        limits = () if self._call is None else tuple(self._call.limits)
         await self._context.abort(
-            _STATUS_CODES[status.code], status.message, _trailing_metadata(public, status)
+            _STATUS_CODES[status.code], status.message, (*_trailing_metadata(public, status), *limits)
         )
 
     async def _record(self, status: status_pb2.Status) -> None:
@@ -257,21 +312,6 @@ def _check_request(request: Any) -> Any:
 async def _check_messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         yield _check_request(request)
-
-
-def _reject_malformed(path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return *method*, of a service that is not ours, with INVALID_ARGUMENT for malformed messages."""
-
-    async def call(request: Any, context: Context) -> Any:
-        async with AbortWithStatus(path, context):
-            return await _await_if_awaitable(method(_check_request(request), context))
-
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with AbortWithStatus(path, context):
-            async for message in method(_check_request(request), context):
-                yield message
-
-    return stream if inspect.isasyncgenfunction(method) else call
 
 
 def _parse_or_malformed(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

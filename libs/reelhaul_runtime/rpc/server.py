@@ -6,7 +6,7 @@ import asyncio
 import logging
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +17,10 @@ from grpc_reflection.v1alpha import reflection
 
 from reelhaul_runtime import listeners, logs
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, RateLimiter
+from reelhaul_runtime.certificate import TlsFiles
+from reelhaul_runtime.rpc.credentials import serving_certificate
 from reelhaul_runtime.rpc.interceptor import PolicyInterceptor
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -96,6 +99,7 @@ async def serving(
     on_drain: Callable[[], Awaitable[None]] | None = None,
     reuse_port: bool = False,
     limits: ConnectionLimits | None = None,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[int]:
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
@@ -106,8 +110,9 @@ async def serving(
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
     *drain_seconds* to end.
 
-    With *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable if the address
-    is in use or not this machine's.
+    With *reuse_port* a process of the same user may hold the port. With *tls* clients must use TLS, and have
+    a certificate of its authorities if it names the services. Raises AddressUnavailable if the address is in
+    use or not this machine's, InvalidSetting or CertificateError if the files of *tls* cannot be used.
     """
     # Without *reuse_port*, a second server at the port must fail.
     options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
@@ -121,22 +126,36 @@ async def serving(
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise listeners.AddressUnavailable(listeners.explain(address)) from error
-    await server.start()
-    await health.set("", _SERVING)
-    checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))
-    log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
-    try:
+    async with _listening(server, address, tls) as port:
+        await server.start()
+        await health.set("", _SERVING)
+        checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))
+        log.info("serving", extra={"address": f"{address.rpartition(':')[0]}:{port}", "services": names})
+        try:
+            yield port
+        finally:
+            await cancel_and_wait(checking)
+            await health.enter_graceful_shutdown()
+            if on_drain is not None:
+                await on_drain()
+            await server.stop(drain_seconds)
+
+
+@asynccontextmanager
+async def _listening(server: aio.Server, address: str, tls: TlsFiles | None) -> AsyncIterator[int]:
+    """Let *server* listen at *address* until the end of the block; yields the port."""
+    async with AsyncExitStack() as stack:
+        try:
+            if tls is None:
+                port = server.add_insecure_port(address)
+            elif tls.certificate is None:
+                raise InvalidSetting("REELHAUL_TLS_CERTIFICATE is not set: REELHAUL_TLS_CA asks for TLS")
+            else:
+                credentials = await stack.enter_async_context(serving_certificate(tls))
+                port = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise listeners.AddressUnavailable(listeners.explain(address)) from error
         yield port
-    finally:
-        await cancel_and_wait(checking)
-        await health.enter_graceful_shutdown()
-        if on_drain is not None:
-            await on_drain()
-        await server.stop(drain_seconds)
 
 
 class GenericHandlersOnly:

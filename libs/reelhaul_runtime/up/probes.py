@@ -7,6 +7,8 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+from reelhaul_runtime.certificate import CertificateError, TlsFiles
+
 # Each probe dials anew, past back-off and proxies.
 _GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),
@@ -15,21 +17,24 @@ _GRPC_OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-async def is_alive(address: str, timeout: float = 4.0) -> bool:
+async def is_alive(address: str, timeout: float = 4.0, tls: TlsFiles | None = None) -> bool:
     """Return whether the process at *address* answers in *timeout* seconds, whatever it answers.
 
     A process that is overloaded or drains refuses requests, or closes the connection; one that hangs does
-    neither.
+    neither. *tls* are the files of gRPC servers; None: they have no TLS.
     """
-    return await _probe(address, "", "/healthz", timeout) is not None
+    return await _probe(address, "", "/healthz", timeout, tls) is not None
 
 
-async def is_ready(address: str, health: str, timeout: float = 4.0) -> bool:
-    """Return whether the process at *address* can do its work; *health* is the proto service to check."""
-    return await _probe(address, health, "/readyz", timeout) is True
+async def is_ready(address: str, health: str, timeout: float = 4.0, tls: TlsFiles | None = None) -> bool:
+    """Return whether the process at *address* can do its work; *health* is the proto service to check.
+
+    *tls* is that of ``is_alive``.
+    """
+    return await _probe(address, health, "/readyz", timeout, tls) is True
 
 
-async def _probe(address: str, health: str, path: str, timeout: float) -> bool | None:
+async def _probe(address: str, health: str, path: str, timeout: float, tls: TlsFiles | None) -> bool | None:
     """Return whether the process at *address* says that it is ready; None if it does not answer."""
     try:
         async with asyncio.timeout(timeout):
@@ -37,18 +42,20 @@ async def _probe(address: str, health: str, path: str, timeout: float) -> bool |
                 return await _probe_http(address, path)
             if address.startswith(("nats://", "tls://")):
                 return await _probe_nats(address)
-            return await _probe_grpc(address, health)
-    except (OSError, TimeoutError):
+            return await _probe_grpc(address, health, tls)
+    except (OSError, TimeoutError, CertificateError):
         return None
 
 
-async def _probe_grpc(address: str, health: str) -> bool | None:
+async def _probe_grpc(address: str, health: str, tls: TlsFiles | None) -> bool | None:
     # A TCP connection is cheap; grpc is imported only if something listens.
     (await _connect(f"grpc://{address}"))[1].close()
     from grpc import StatusCode, aio
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    async with aio.insecure_channel(address, _GRPC_OPTIONS) as channel:
+    from reelhaul_runtime.rpc.credentials import connecting
+
+    async with connecting(address, _GRPC_OPTIONS, tls) as channel:
         request = health_pb2.HealthCheckRequest(service=health)
         try:
             response = await health_pb2_grpc.HealthStub(channel).Check(request)

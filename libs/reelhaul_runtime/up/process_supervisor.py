@@ -125,7 +125,7 @@ class ProcessSupervisor:
         policy, was_alive, failed = self._policy, False, 0
         while failed < policy.max_failed_probes:
             await asyncio.sleep(policy.probe_interval)
-            alive = await probes.is_alive(self.spec.address, policy.probe_timeout)
+            alive = await probes.is_alive(self.spec.address, policy.probe_timeout, self.spec.tls)
             was_alive = was_alive or alive
             failed = 0 if alive or not was_alive else failed + 1
         log.error("%s runs but does not answer and is killed", self.spec.name)

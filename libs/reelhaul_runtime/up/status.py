@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from reelhaul_runtime import service
+from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.up import data_dir, probes, procfs, suite_state
@@ -44,23 +45,24 @@ def main(*, as_json: bool) -> int:
 
 
 def _print_status(*, as_json: bool) -> int:
-    folder = SuiteSettings().data_dir.absolute()
+    settings = SuiteSettings()
+    folder = settings.data_dir.absolute()
     suite = suite_state.read(folder / "run") if data_dir.is_locked(folder / "run") else None
     if suite is None:
         click.echo(
             json.dumps({"running": False}) if as_json else f"no suite runs on {folder}", err=not as_json
         )
         return NONE_RUNS
-    rows = asyncio.run(_collect_rows(suite))
+    rows = asyncio.run(_collect_rows(suite, settings.tls))
     click.echo(_to_json(suite, rows) if as_json else _to_table(suite, rows))
     return OK if all(row.state == "SERVING" for row in rows) else DEGRADED
 
 
-async def _collect_rows(suite: SuiteState) -> list[Row]:
+async def _collect_rows(suite: SuiteState, tls: TlsFiles | None) -> list[Row]:
     """Return a row for each process of *suite*, the supervisor's last."""
     names = list(suite.addresses)
     ready = await asyncio.gather(
-        *(probes.is_ready(suite.addresses[name], suite.health.get(name, ""), 2.0) for name in names)
+        *(probes.is_ready(suite.addresses[name], suite.health.get(name, ""), 2.0, tls) for name in names)
     )
     rows = [
         _row(name, suite.processes.get(name), is_ready, suite.addresses[name])

@@ -76,7 +76,14 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
             settings = _with_reserved_addresses(settings, ports)
             for _ in range(_MAX_STARTS):
                 processes, nats_url = _processes(settings, folder, ports)
-                suite = Suite(processes, folder, policy, renderer, nats_url=nats_url)
+                suite = Suite(
+                    processes,
+                    folder,
+                    policy,
+                    renderer,
+                    nats_url=nats_url,
+                    key_file=suite_processes.key_file(settings.data_dir),
+                )
                 if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
                     return code
         raise data_dir.StartupConflict(
@@ -95,7 +102,9 @@ class Suite:
         renderer: log_multiplexer.LogRenderer,
         *,
         nats_url: str = "",
+        key_file: Path | None = None,
     ) -> None:
+        """*key_file*: where the first key is left, if one is created."""
         self._supervisors = [
             ProcessSupervisor(spec, policy, renderer.render, self._on_change) for spec in specs
         ]
@@ -103,6 +112,7 @@ class Suite:
         self._addresses = {spec.name: spec.address for spec in specs}
         if nats_url:
             self._addresses["nats"] = nats_url
+        self._key_file, self._old_key = key_file, _read_key(key_file)
         self._ready_seconds: float | None = None
         self._stop = asyncio.Event()
         self._exit_code = OK
@@ -188,6 +198,10 @@ class Suite:
             f"  {name:<8} {redact_urls(address)}" for name, address in reversed(self._addresses.items())
         ]
         lines.append(f"  {'data':<8} {self._folder.parent}")
+        if (key := _read_key(self._key_file)) != self._old_key:
+            # What is no terminal may be a log, which keeps no secrets.
+            shown = f"{key} (not shown again), also" if sys.stdout.isatty() else "a new one, for all access,"
+            lines.append(f"  {'key':<8} {shown} in {self._key_file}, where the command line finds it")
         with suppress(BrokenPipeError, ValueError):
             click.echo("\n".join(lines))
 
@@ -198,8 +212,15 @@ class Suite:
             process.kill_orphans(each.process.pid for each in self._supervisors if each.process)
 
 
+def _read_key(file: Path | None) -> str:
+    """Return the key in *file*; empty if there is none."""
+    with suppress(OSError):
+        return file.read_text(errors="replace").strip() if file is not None else ""
+    return ""
+
+
 async def _wait_until_ready(spec: SuiteProcess) -> None:
-    while not await probes.is_ready(spec.address, spec.health):  # noqa: ASYNC110 - another process has no Event
+    while not await probes.is_ready(spec.address, spec.health, tls=spec.tls):  # noqa: ASYNC110 - another process has no Event
         await asyncio.sleep(0.05)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.child_process import module_command
-from reelhaul_runtime.private_files import open_private
+from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER, open_private
 from reelhaul_runtime.settings import SuiteSettings
 
 _NATS_CONFIG = """\
@@ -33,6 +34,18 @@ _SERVICES = ("storage", "jobs", "fetcher", "gateway")
 _NATS_CLIENTS = ("jobs", "fetcher")
 # boto3 finds the region and the credentials of the bucket in such variables.
 _AWS_PREFIX = "AWS_"
+# Settings whose values ``up`` gives to the services itself, as a secret has one source; and the key of the
+# command line, which is none of theirs.
+_REPLACED_SETTINGS = frozenset(
+    {
+        "REELHAUL_NATS_URL",
+        "REELHAUL_NATS_URL_FILE",
+        "REELHAUL_SUITE_TOKEN",
+        "REELHAUL_SUITE_TOKEN_FILE",
+        "REELHAUL_API_KEY",
+        "REELHAUL_API_KEY_FILE",
+    }
+)
 # Settings that a service reads although another one's name is in theirs.
 _SHARED_SETTINGS = {
     "fetcher": frozenset(
@@ -59,6 +72,8 @@ class SuiteProcess:
     health: str = ""
     #: Whether ``up`` chose the port, and may choose another one.
     has_chosen_port: bool = False
+    #: The files of its TLS, if it serves gRPC with TLS.
+    tls: TlsFiles | None = None
     #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -83,15 +98,19 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         "REELHAUL_LOG_FORMAT": "json",
     }
 
+    tls = settings.tls
+
     def service(name: str, address: str, health: str = "") -> SuiteProcess:
         command = module_command("reelhaul_runtime", "serve", name)
         # With keys every service learns of changed keys from the broker.
         uses_nats = name in _NATS_CLIENTS or settings.auth == "keys"
         own = {"REELHAUL_NATS_URL": nats_url} if uses_nats else {}
+        if name == "jobs" and settings.auth == "keys":
+            own["REELHAUL_JOBS_FIRST_KEY_FILE"] = str(key_file(settings.data_dir))
         if name == "storage":
             own |= {key: value for key, value in os.environ.items() if key.startswith(_AWS_PREFIX)}
         return SuiteProcess(
-            name, command, address, health, environment=_settings_of(name) | environment | own
+            name, command, address, health, tls=tls, environment=_settings_of(name) | environment | own
         )
 
     return [
@@ -103,6 +122,11 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
             f"{'https' if settings.gateway_tls_certificate else 'http'}://{settings.gateway_address}",
         ),
     ]
+
+
+def key_file(data_dir: Path) -> Path:
+    """Return the file of the key that the suite on *data_dir* creates, where the command line finds it."""
+    return data_dir / RUN_FOLDER / KEY_FILE
 
 
 def nats(folder: Path, port: int, token: str = "") -> SuiteProcess:
@@ -139,7 +163,7 @@ def _settings_of(name: str) -> dict[str, str]:
         variable: value
         for variable, value in os.environ.items()
         if variable.startswith("REELHAUL_")
-        and variable != "REELHAUL_NATS_URL"
+        and variable not in _REPLACED_SETTINGS
         and (variable in shared or not variable.startswith(others))
     }
 

@@ -12,6 +12,7 @@ from reelhaul_transcoding.errors import BodyTooLarge, FieldError, UnsupportedMed
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 # A client that is still sending when we close the connection sees a reset instead of our

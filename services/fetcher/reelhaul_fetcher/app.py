@@ -44,6 +44,7 @@ from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime import logs, nats_client
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -89,10 +90,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         await scratch.sweep()
 
         jobs = await stack.enter_async_context(
-            open_channel(settings.jobs_target, [_LEASES], suite_token=token)
+            open_channel(settings.jobs_target, [_LEASES], suite_token=token, tls=settings.tls)
         )
         storage = await stack.enter_async_context(
-            open_channel(settings.storage_target, [_STORAGE], suite_token=token)
+            open_channel(settings.storage_target, [_STORAGE], suite_token=token, tls=settings.tls)
         )
         client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
@@ -144,16 +145,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             await worker.drain(settings.drain_seconds)
 
         authenticator = await stack.enter_async_context(open_authenticator(settings, "fetcher"))
+        rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
         yield await stack.enter_async_context(
             serving(
                 settings.fetcher_address,
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=authenticator,
+                rate_limiter=rate_limiter,
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
                 informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )

@@ -14,26 +14,35 @@ from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway import archives, documentation, files, openapi
+from reelhaul_gateway.access import ForwardingUpstream, RequestAuthorizer
 from reelhaul_gateway.archives import ArchiveDownloads
-from reelhaul_gateway.certificate import Certificate, CertificateError
-from reelhaul_gateway.clients import GrpcHealthChecker, ReasonedUpstream, StorageHealthProbe, raw_channel
+from reelhaul_gateway.clients import (
+    GrpcHealthChecker,
+    ReasonedUpstream,
+    RemoteTickets,
+    StorageHealthProbe,
+    raw_channel,
+)
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
-from reelhaul_gateway.origins import CorsPolicy
+from reelhaul_gateway.origins import AllowedHosts, CorsPolicy
 from reelhaul_gateway.request_head import TrustedProxies
 from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting, split_addresses
 from reelhaul_transcoding.app import Transcoder
-from reelhaul_transcoding.http.asgi import Receive, Scope, Send
+from reelhaul_transcoding.http.asgi import ASGIApp, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.upstream import GrpcUpstream, Upstream
 
@@ -49,12 +58,15 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     """Run the gateway until the block exits; yields its port."""
     async with AsyncExitStack() as stack:
         raw_channels = {
-            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner]))
+            owner: await stack.enter_async_context(raw_channel(address, SERVICES[owner], settings.tls))
             for owner, address in _addresses(settings).items()
         }
         trusted_storage = await stack.enter_async_context(
             channels.open_channel(
-                settings.storage_target, SERVICES["storage"], suite_token=settings.suite_token
+                settings.storage_target,
+                SERVICES["storage"],
+                suite_token=settings.suite_token,
+                tls=settings.tls,
             )
         )
         own_probes, *other_workers = split_addresses(settings.gateway_worker_addresses) or [""]
@@ -64,23 +76,36 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             other_workers=other_workers,
         )
         system = SystemServicer(health, authentication_required=settings.auth != "none")
-        upstreams = _upstreams(raw_channels, system)
-        transcoder = build_transcoder(settings, upstreams)
-        downloads = ArtifactDownloads(
+        authorizer = await _open_authorizer(stack, settings)
+        upstreams = _upstreams(raw_channels, system, forwards=authorizer is not None)
+        transcoder = build_transcoder(
+            settings, upstreams, authorizer.authorize_method if authorizer else None
+        )
+        downloads: ASGIApp = ArtifactDownloads(
             upstreams["storage"],
             transcoder.statuses,
             redirect=settings.gateway_downloads == "redirect",
             resource_policy=settings.gateway_resource_policy,
         )
-        archive_downloads = ArchiveDownloads(upstreams["jobs"], upstreams["storage"], transcoder.statuses)
-        documents = DocumentationEndpoints(partial(openapi.build_document, transcoder), transcoder.statuses)
+        archive_downloads: ASGIApp = ArchiveDownloads(
+            upstreams["jobs"], upstreams["storage"], transcoder.statuses
+        )
+        documents: ASGIApp = DocumentationEndpoints(
+            partial(openapi.build_document, transcoder), transcoder.statuses
+        )
+        if authorizer is not None:
+            downloads = authorizer.guard(downloads, files.METHOD, transcoder.statuses)
+            archive_downloads = authorizer.guard(archive_downloads, archives.METHOD, transcoder.statuses)
+            documents = authorizer.guard(documents, documentation.METHOD, transcoder.statuses)
         probes = ProbeEndpoints(health, transcoder.statuses)
+        proxies = TrustedProxies(settings.gateway_trusted_proxies)
         with_middleware = partial(
             RequestMiddleware,
             statuses=transcoder.statuses,
             allow_anyone=settings.auth == "none",
+            hosts=_allowed_hosts(settings),
             cors=_cors_policy(settings),
-            proxies=TrustedProxies(settings.gateway_trusted_proxies),
+            proxies=proxies,
             has_effects=partial(has_effects, transcoder),
         )
         app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
@@ -96,7 +121,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if own_probes:
             await stack.enter_async_context(serve(overloaded, own_probes))
         port = await stack.enter_async_context(
-            serve(app, settings.gateway_address, certificate=_load_certificate(settings))
+            serve(
+                app,
+                settings.gateway_address,
+                certificate=_load_certificate(settings),
+                proxies=proxies if settings.gateway_proxy_protocol else None,
+            )
         )
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
@@ -113,9 +143,9 @@ class Endpoints:
     def __init__(
         self,
         probes: ProbeEndpoints,
-        downloads: ArtifactDownloads,
-        archive_downloads: ArchiveDownloads,
-        documents: DocumentationEndpoints,
+        downloads: ASGIApp,
+        archive_downloads: ASGIApp,
+        documents: ASGIApp,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
@@ -149,6 +179,13 @@ class OverloadedEndpoints:
             ErrorReason.OVERLOADED, "too many connections; try again", retry_delay=timedelta(seconds=1)
         )
         await self._statuses.send_status(send, errors.to_status(error), [(b"connection", b"close")])
+
+
+def _allowed_hosts(settings: Settings) -> AllowedHosts:
+    """Return the hosts of the settings; without any, all if callers authenticate, else local ones."""
+    return AllowedHosts(
+        settings.gateway_allowed_hosts, anyone=settings.auth != "none" and not settings.gateway_allowed_hosts
+    )
 
 
 def _cors_policy(settings: Settings) -> CorsPolicy:
@@ -196,11 +233,26 @@ def _addresses(settings: Settings) -> dict[str, str]:
     }
 
 
-def _upstreams(raw_channels: Mapping[str, aio.Channel], system: SystemServicer) -> dict[str, Upstream]:
-    remote: dict[str, Upstream] = {
-        owner: ReasonedUpstream(owner, GrpcUpstream(channel)) for owner, channel in raw_channels.items()
-    }
-    return remote | {"gateway": system.as_upstream()}
+def _upstreams(
+    raw_channels: Mapping[str, aio.Channel], system: SystemServicer, *, forwards: bool
+) -> dict[str, Upstream]:
+    """Return the upstreams by owner; with *forwards*, their calls prove that they entered at the gateway."""
+    upstreams: dict[str, Upstream] = {"gateway": system.as_upstream()}
+    for owner, channel in raw_channels.items():
+        upstream: Upstream = GrpcUpstream(channel)
+        upstreams[owner] = ReasonedUpstream(owner, ForwardingUpstream(upstream) if forwards else upstream)
+    return upstreams
+
+
+async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> RequestAuthorizer | None:
+    """Return what decides about requests; None if all are served."""
+    if settings.auth == "none":
+        return None
+    authenticator = await stack.enter_async_context(open_authenticator(settings, "gateway"))
+    channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
+    tickets = RemoteTickets(await stack.enter_async_context(channel))
+    rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
+    return RequestAuthorizer(authenticator, tickets, settings.suite_token, rate_limiter)
 
 
 @asynccontextmanager

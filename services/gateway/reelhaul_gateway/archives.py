@@ -30,6 +30,8 @@ _ARTIFACTS_PATH = "/v1/artifacts:archive"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _DOWNLOADS_PATH = re.compile(rf"/api/v1/(?:jobs/(?P<job>{_UUID})|batch/(?P<batch>{_UUID}))/archive")
 _STORAGE = "/reelhaul.storage.v1.StorageService/"
+#: The RPC whose policy says who may download archives.
+METHOD = f"{_STORAGE}ArchiveArtifacts"
 _JOBS = "/reelhaul.jobs.v1.JobService/"
 _MAX_FILES = 1000
 _PAGE_SIZE = 200

@@ -15,13 +15,16 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2, storage_service_pb2_grpc, upload_pb2
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.health import NOT_SERVING, SERVING, UNKNOWN
 from reelhaul_runtime import errors
+from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
+from reelhaul_runtime.rpc.credentials import connecting
 from reelhaul_transcoding.upstream import Call, UnaryResponse, Upstream, UpstreamError
 
 _CHECK_SECONDS = 2.0
@@ -41,10 +44,13 @@ _MESSAGES = {
 
 
 @asynccontextmanager
-async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncIterator[aio.Channel]:
+async def raw_channel(
+    address: str, services: list[ServiceDescriptor], tls: TlsFiles | None = None
+) -> AsyncIterator[aio.Channel]:
     """Open a channel for callers' requests: without interceptors, which cost, and without the suite token.
 
-    If *address* may be of several servers, calls are distributed to those that are ready.
+    If *address* may be of several servers, calls are distributed to those that are ready. With *tls* the
+    connection uses TLS, as that of ``channels.open_channel``.
     """
     options: list[tuple[str, Any]] = [
         *channels.resolution_options(address, services),
@@ -56,7 +62,7 @@ async def raw_channel(address: str, services: list[ServiceDescriptor]) -> AsyncI
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
     ]
-    async with aio.insecure_channel(channels.to_target(address), options) as channel:
+    async with connecting(channels.to_target(address), options, tls) as channel:
         yield channel
 
 
@@ -98,6 +104,20 @@ class ReasonedUpstream:
         status.code = code
         status.message = status.message or error.status.message
         return UpstreamError(status, error.metadata, error.trailers)
+
+
+class RemoteTickets:
+    """TicketRedeemer that calls jobs."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        # The channel needs the suite token: only the suite may redeem tickets.
+        self._jobs = api_key_service_pb2_grpc.ApiKeyServiceStub(channel)
+
+    async def redeem(self, ticket: str) -> api_key_service_pb2.VerifyApiKeyResponse:
+        request = api_key_service_pb2.RedeemTicketRequest(ticket=ticket)
+        with channels.status_as_errors("jobs"):
+            response: api_key_service_pb2.VerifyApiKeyResponse = await self._jobs.RedeemTicket(request)
+        return response
 
 
 class GrpcHealthChecker:

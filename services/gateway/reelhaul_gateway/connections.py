@@ -180,21 +180,26 @@ class CreateProtocol(Protocol):
 
 
 class Handshake(asyncio.Protocol):
-    """A connection from *host* whose TLS handshake runs in the current task.
+    """A connection of *client*, an address and a port, whose TLS handshake runs in the current task.
 
-    *create_protocol* returns the protocol that succeeds it, by the name that ALPN has selected.
+    Without TLS it ends at once. *create_protocol* returns the protocol that succeeds it, by the name that
+    ALPN has selected.
     """
 
-    def __init__(self, table: ConnectionTable, host: str, create_protocol: CreateProtocol) -> None:
+    def __init__(
+        self, table: ConnectionTable, client: tuple[str, int], create_protocol: CreateProtocol
+    ) -> None:
         self._create_protocol = create_protocol
+        #: Whom the connection is for, as a trusted proxy says.
+        self.client = client
         self._task = asyncio.current_task()
         #: The time of the event loop at which the connection was accepted.
         self.start = asyncio.get_running_loop().time()
-        self.within_limits = table.add(self, host)
+        self.within_limits = table.add(self, client[0])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-        successor: Any = self._create_protocol(self, chosen)
+        tls = transport.get_extra_info("ssl_object")
+        successor: Any = self._create_protocol(self, tls and tls.selected_alpn_protocol())
         cast("asyncio.Transport", transport).set_protocol(successor)
         successor.connection_made(transport)
 

@@ -37,6 +37,8 @@ _SWAGGER_UI = {
 }
 _DOCUMENTS = {"/openapi.json": b"application/json", "/openapi.yaml": b"application/yaml"}
 
+#: The RPC whose policy says who may read the documentation, and what that costs.
+METHOD = "/reelhaul.system.v1.SystemService/DescribeServer"
 #: The paths of the documentation.
 PATHS = frozenset({*_DOCUMENTS, *_STATIC, *_SWAGGER_UI})
 

@@ -25,6 +25,8 @@ from reelhaul_transcoding.upstream import Call, Upstream, UpstreamError
 
 _PATH = re.compile(rb"/v1/artifacts/([^/:]+):download")
 _SERVICE = "/reelhaul.storage.v1.StorageService/"
+#: The RPC whose policy says who may download.
+METHOD = _SERVICE + "ReadArtifact"
 # The parameters of a download, and their values.
 _VALUES = {"disposition": ("", "attachment", "inline"), "redirect": ("true", "false")}
 

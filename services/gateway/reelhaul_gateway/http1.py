@@ -74,6 +74,7 @@ class HttpConnection(HttpToolsProtocol):
             self._head_start = self.loop.time()
             self.within_limits = self._table.add(self, self.client[0] if self.client else "")
         else:
+            self.client = self._handshake.client
             self._head_start, self.within_limits = self._handshake.start, self._handshake.within_limits
             self._table.replace(self._handshake, self)
             self._handshake = None
@@ -242,6 +243,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
         super().__init__(**options)
         self._table = table
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # A proxy may have said for whom it connects.
+        predecessor: Any = transport.get_protocol()
+        self.client = predecessor.client
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._table.remove(self)

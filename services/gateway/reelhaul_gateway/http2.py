@@ -22,7 +22,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_local_addr, is_ssl
 from uvicorn.server import ServerState
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
@@ -85,7 +85,7 @@ class Http2Connection(asyncio.Protocol):
         self._table.replace(self._predecessor, self)
         connections: set[Any] = self._server_state.connections
         connections.add(self)
-        self._client, self._server = get_remote_addr(self._transport), get_local_addr(self._transport)
+        self._client, self._server = self._predecessor.client, get_local_addr(self._transport)
         self._scheme = "https" if is_ssl(self._transport) else "http"
         limits = {
             SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,

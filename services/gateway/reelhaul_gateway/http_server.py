@@ -12,12 +12,13 @@ from typing import Any
 
 import uvicorn
 
-from reelhaul_gateway.certificate import Certificate
 from reelhaul_gateway.connections import ConnectionLimits, ConnectionTable, Handshake
 from reelhaul_gateway.http1 import HttpConnection, WebSocketConnection
 from reelhaul_gateway.http2 import Http2Connection
-from reelhaul_gateway.tls import TlsListener
+from reelhaul_gateway.listener import Listener
+from reelhaul_gateway.request_head import TrustedProxies
 from reelhaul_runtime import listeners
+from reelhaul_runtime.certificate import Certificate
 from reelhaul_runtime.tasks import cancel_and_wait
 
 _MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024
@@ -34,16 +35,18 @@ async def serve_http(
     drain_seconds: float,
     reuse_port: bool = False,
     certificate: Certificate | None = None,
+    proxies: TrustedProxies | None = None,
 ) -> AsyncIterator[int]:
     """Serve *app* at *address* (host:port; port 0: any free port) until the block exits; yields the port.
 
-    With *certificate* clients must use TLS. Connections beyond *limits* are served by *overloaded*. At
-    the end, requests in progress get *drain_seconds* to finish. With *reuse_port* a process of the same
-    user may hold the port. Raises AddressUnavailable if the address is in use or not this machine's.
+    With *certificate* clients must use TLS. *proxies* may use the PROXY protocol. Connections beyond *limits*
+    are served by *overloaded*. At the end, requests in progress get *drain_seconds* to finish. With
+    *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable if the address is in
+    use or not this machine's.
     """
     listener = listeners.listen(address, reuse_port=reuse_port)
     table = ConnectionTable(limits, overloaded)
-    server = _Server(app, table, certificate, keep_alive=keep_alive, drain_seconds=drain_seconds)
+    server = _Server(app, table, certificate, proxies, keep_alive=keep_alive, drain_seconds=drain_seconds)
     background = [asyncio.create_task(table.sweep())]
     if certificate is not None:
         background.append(asyncio.create_task(certificate.watch()))
@@ -66,12 +69,13 @@ class _Server(uvicorn.Server):
         app: Any,
         table: ConnectionTable,
         certificate: Certificate | None,
+        proxies: TrustedProxies | None,
         *,
         keep_alive: int,
         drain_seconds: float,
     ) -> None:
         self.ready = asyncio.Event()
-        self._table, self._certificate = table, certificate
+        self._table, self._certificate, self._proxies = table, certificate, proxies
         # uvicorn calls these as classes, and uses nothing else of them.
         http: Any = partial(HttpConnection, table, self._create_http2)
         websocket: Any = partial(WebSocketConnection, table)
@@ -95,11 +99,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup([] if self._certificate else sockets)
-        if self._certificate is not None:
+        uses_listener = self._certificate is not None or self._proxies is not None
+        await super().startup([] if uses_listener else sockets)
+        if uses_listener:
             # uvicorn closes them as its own.
             servers: list[Any] = [
-                TlsListener(each, self._certificate, self._table, self._create_protocol)
+                Listener(each, self._certificate, self._proxies, self._table, self._create_protocol)
                 for each in sockets or []
             ]
             self.servers = servers

@@ -10,8 +10,9 @@ from typing import Any
 
 from google.rpc import code_pb2
 
+from reelhaul_gateway.access import RESPONSE_HEADERS, take_websocket_credential
 from reelhaul_gateway.health import PROBE_PATHS
-from reelhaul_gateway.origins import CorsPolicy, check_host, check_origin
+from reelhaul_gateway.origins import ANY_HOST, AllowedHosts, CorsPolicy, check_host, check_origin
 from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import LOCAL_TENANT
@@ -58,12 +59,14 @@ class RequestMiddleware:
         statuses: StatusWriter,
         *,
         allow_anyone: bool,
+        hosts: AllowedHosts,
         cors: CorsPolicy,
         proxies: TrustedProxies,
         has_effects: Callable[[Scope], bool] = lambda _: False,
     ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
         self._cors, self._proxies, self._has_effects = cors, proxies, has_effects
+        self._hosts, self._forwarded_hosts = hosts, hosts if hosts.has_names else ANY_HOST
         # Clients repeat few hosts; the check of one is dearer than the rest of this class.
         self._accepted_hosts: set[bytes] = set()
 
@@ -75,9 +78,12 @@ class RequestMiddleware:
             logs.tenant.set(LOCAL_TENANT)
         origins = head.get(b"origin")
         security = _TLS_SECURITY_HEADERS if scope.get("scheme") in ("https", "wss") else _SECURITY_HEADERS
-        recorder = RecordingSend(send, security, self._cors.response_headers(origins), head.request_id)
+        cors = self._cors.response_headers(origins)
+        recorder = RecordingSend(send, security, cors, head.request_id, scope)
+        # Browsers send keys and tickets for no page by themselves, unlike cookies: any page may use its own.
+        is_safe = scope["type"] == "websocket" and take_websocket_credential(scope)
         try:
-            if error := self._check(scope, head):
+            if error := self._check(scope, head, check_origins=not is_safe):
                 await self._reject(scope, recorder, error)
             elif origins and self._is_preflight(scope, head):
                 await self._answer_preflight(recorder, head)
@@ -92,10 +98,12 @@ class RequestMiddleware:
         finally:
             _log_access(scope, recorder, time.perf_counter() - start)
 
-    def _check(self, scope: Scope, head: RequestHead) -> TranscodingError | None:
+    def _check(self, scope: Scope, head: RequestHead, *, check_origins: bool) -> TranscodingError | None:
         hosts, origins, relations = head.get(b"host"), head.get(b"origin"), head.get(b"sec-fetch-site")
         error = self._check_hosts(hosts, head.forwarded_host)
-        if error is not None or not (origins or relations) or self._cors.allows(origins):
+        if error is not None or not (origins or relations) or not check_origins:
+            return error
+        if self._cors.allows(origins):
             return error
         error = check_origin(origins, relations, [head.forwarded_host] if head.forwarded_host else hosts)
         if error is None or scope.get("method", "") not in _SAFE_METHODS or self._has_effects(scope):
@@ -104,11 +112,11 @@ class RequestMiddleware:
 
     def _check_hosts(self, hosts: Sequence[bytes], forwarded_host: bytes) -> FieldError | None:
         # The forwarded host does not replace the check: a page that is served by DNS rebinding may set it.
-        if forwarded_host and (error := check_host([forwarded_host], local_only=False)):
+        if forwarded_host and (error := check_host([forwarded_host], self._forwarded_hosts)):
             return error
         if len(hosts) == 1 and hosts[0] in self._accepted_hosts:
             return None
-        error = check_host(hosts, local_only=self._allow_anyone)
+        error = check_host(hosts, self._hosts)
         if error is None and hosts:
             if len(self._accepted_hosts) >= _MAX_ACCEPTED_HOSTS:
                 self._accepted_hosts.clear()
@@ -144,18 +152,24 @@ class RequestMiddleware:
 class RecordingSend:
     """A ``send`` that adds headers to the response, and records its status and size.
 
-    *security* are added unless the response has them already; *cors* and the request ID always.
+    *security* are added unless the response has them already; *cors*, the request ID, and what *scope* has as
+    RESPONSE_HEADERS always.
     """
 
-    __slots__ = ("_cors", "_request_id", "_security", "_send", "bytes_sent", "status")
+    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "status")
 
     def __init__(
-        self, send: Send, security: tuple[Header, ...], cors: tuple[Header, ...], request_id: bytes
+        self,
+        send: Send,
+        security: tuple[Header, ...],
+        cors: tuple[Header, ...],
+        request_id: bytes,
+        scope: Scope,
     ) -> None:
         self.status = 0
         self.bytes_sent = 0
         self._send, self._request_id = send, request_id
-        self._security, self._cors = security, cors
+        self._security, self._cors, self._scope = security, cors, scope
 
     def __call__(self, event: MutableMapping[str, Any]) -> Awaitable[None]:
         kind = event["type"]
@@ -173,7 +187,8 @@ class RecordingSend:
         names = {name for name, _ in headers}
         if not names.isdisjoint(_SECURITY_NAMES):
             security = tuple(header for header in security if header[0] not in names)
-        return [*headers, *security, *self._cors, (b"x-request-id", self._request_id)]
+        added = self._scope.get(RESPONSE_HEADERS, ())
+        return [*headers, *security, *self._cors, *added, (b"x-request-id", self._request_id)]
 
 
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:

@@ -72,12 +72,40 @@ class CorsPolicy:
         return headers
 
 
-def check_host(hosts: Sequence[bytes], *, local_only: bool) -> FieldError | None:
-    """Return the error if Host is malformed, repeated or, with *local_only*, no IP address or localhost.
+class AllowedHosts:
+    """The host names that this server has. IP addresses and localhost are always among them.
 
-    The last is against DNS rebinding: a page whose owner points its host name at 127.0.0.1 is of
-    "the same origin" as this server.
+    Others are refused against DNS rebinding: a page whose owner points its host name at 127.0.0.1 is of "the
+    same origin" as this server. *names* are in lower case; ``*.example.org`` stands for all names below
+    example.org. With *anyone* every name is allowed.
     """
+
+    def __init__(self, names: Collection[str] = (), *, anyone: bool = False) -> None:
+        #: Whether names are listed: what a trusted proxy reports must then be one of them, too.
+        self.has_names = bool(names)
+        self._anyone = anyone
+        self._names = frozenset(name.encode() for name in names if not name.startswith("*"))
+        self._suffixes = tuple(name[1:].encode() for name in names if name.startswith("*"))
+        self._suffixes += (b".localhost",)
+
+    def allows(self, name: bytes) -> bool:
+        """Return whether *name*, the host of a Host header without its port, is one of this server."""
+        name = name.lower()
+        return (
+            self._anyone
+            or name in self._names
+            or name == b"localhost"
+            or name.endswith(self._suffixes)
+            or _is_ip_address(name)
+        )
+
+
+#: For a deployment whose callers all present a credential, which no other page has.
+ANY_HOST = AllowedHosts(anyone=True)
+
+
+def check_host(hosts: Sequence[bytes], allowed: AllowedHosts) -> FieldError | None:
+    """Return the error if Host is malformed, repeated or not *allowed*."""
     if len(hosts) > 1:
         return FieldError("host", "must be sent once")
     if not hosts or not hosts[0]:
@@ -86,8 +114,8 @@ def check_host(hosts: Sequence[bytes], *, local_only: bool) -> FieldError | None
     match = _HOST.fullmatch(hosts[0])
     if match is None or (match[1] is not None and not _is_ipv6_address(match[1])):
         return FieldError("host", "must be a host name or an IP address, with or without a port")
-    if local_only and match[1] is None and not _is_local_name(match[2].lower()):
-        return FieldError("host", "must be an IP address or localhost while REELHAUL_AUTH=none")
+    if match[1] is None and not allowed.allows(match[2]):
+        return FieldError("host", "must be an IP address, localhost or one of REELHAUL_GATEWAY_ALLOWED_HOSTS")
     return None
 
 
@@ -108,10 +136,6 @@ def check_origin(
     if any(relation not in _OWN_SITE for relation in relations):
         return FieldError("sec-fetch-site", "must be same-origin or none")
     return None
-
-
-def _is_local_name(host: bytes) -> bool:
-    return host == b"localhost" or host.endswith(b".localhost") or _is_ip_address(host)
 
 
 def _is_ipv6_address(host: bytes) -> bool:

@@ -8,9 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from reelhaul_gateway.certificate import CertificateError, load_context
 from reelhaul_runtime.addresses import Network
-from reelhaul_runtime.settings import SuiteSettings, split_networks
+from reelhaul_runtime.settings import SuiteSettings, check_pair, split_networks
 
 #: The value of ``gateway_cors_origins`` that allows the pages of every origin.
 ANY_ORIGIN = "*"
@@ -19,6 +18,7 @@ ANY_ORIGIN = "*"
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.\-]{0,30})://(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._\-]{1,255})(?::([0-9]{1,5}))?"
 )
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,8}")
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 
@@ -61,8 +61,15 @@ class Settings(SuiteSettings):
     gateway_cors_credentials: bool = False
     #: Seconds for which browsers remember that an origin is allowed.
     gateway_cors_max_age_seconds: int = Field(default=600, ge=0, le=86400)
+    #: Host names by which clients address the gateway, comma separated; ``*.example.org``: all below
+    #: example.org. Others are refused, but IP addresses and localhost are not. Empty: all with
+    #: REELHAUL_AUTH=keys, none further with ``none``.
+    gateway_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     #: Networks of reverse proxies, comma separated, whose X-Forwarded-For, -Proto and -Host are believed.
     gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    #: Whether these proxies may begin a connection with the PROXY protocol (version 1 or 2), which says for
+    #: whom they connect.
+    gateway_proxy_protocol: bool = False
 
     @field_validator("gateway_cors_origins", mode="before")
     @classmethod
@@ -72,10 +79,33 @@ class Settings(SuiteSettings):
         parts = [part.strip() for part in value.split(",") if part.strip()]
         return tuple(part if part == ANY_ORIGIN else _parse_origin(part) for part in parts)
 
+    @field_validator("gateway_allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host[:100]} is not a host name: write media.example.org or *.example.org, without a"
+                    " scheme and a port"
+                )
+        return hosts
+
     @field_validator("gateway_trusted_proxies", mode="before")
     @classmethod
     def _split_networks_of_proxies(cls, value: object) -> object:
         return split_networks(value)
+
+    @model_validator(mode="after")
+    def _check_proxy_protocol(self) -> Self:
+        if self.gateway_proxy_protocol and not self.gateway_trusted_proxies:
+            raise ValueError(
+                "REELHAUL_GATEWAY_TRUSTED_PROXIES is not set: REELHAUL_GATEWAY_PROXY_PROTOCOL needs the"
+                " networks of the proxies that may use it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_cors(self) -> Self:
@@ -97,17 +127,7 @@ class Settings(SuiteSettings):
 
     @model_validator(mode="after")
     def _check_certificate(self) -> Self:
-        certificate, key = self.gateway_tls_certificate, self.gateway_tls_key
-        if certificate is not None and key is not None:
-            try:
-                load_context(certificate, key)
-            except CertificateError as error:
-                name = "KEY" if error.file == key else "CERTIFICATE"
-                raise ValueError(f"REELHAUL_GATEWAY_TLS_{name}: {error}") from None
-        elif certificate is not None:
-            raise ValueError("REELHAUL_GATEWAY_TLS_KEY is not set: TLS needs that of the certificate")
-        elif key is not None:
-            raise ValueError("REELHAUL_GATEWAY_TLS_CERTIFICATE is not set: TLS needs that of the key")
+        check_pair("REELHAUL_GATEWAY_TLS", self.gateway_tls_certificate, self.gateway_tls_key)
         return self
 
 

@@ -25,7 +25,7 @@ from reelhaul_transcoding.binding.request_body import HTTP_BODY
 from reelhaul_transcoding.errors import ErrorKind, TranscodingError
 from reelhaul_transcoding.http.asgi import Scope
 from reelhaul_transcoding.http.headers import HeaderPolicy
-from reelhaul_transcoding.options import Options
+from reelhaul_transcoding.options import Authorize, Options
 from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Upstream
 
@@ -94,8 +94,13 @@ _REASONS: dict[ErrorKind, ErrorReason.ValueType] = {
 }
 
 
-def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> Transcoder:
-    """Return the transcoder of all annotated methods; *upstreams* are by the owners of SERVICES."""
+def build_transcoder(
+    settings: Settings, upstreams: Mapping[str, Upstream], authorize: Authorize | None = None
+) -> Transcoder:
+    """Return the transcoder of all annotated methods; *upstreams* are by the owners of SERVICES.
+
+    *authorize* decides about requests; without it all are served.
+    """
     options = Options(
         headers=HEADERS,
         max_timeout=_max_timeout,
@@ -113,6 +118,7 @@ def build_transcoder(settings: Settings, upstreams: Mapping[str, Upstream]) -> T
         json_arrays=True,
         max_request_bytes=settings.gateway_max_request_bytes,
         compress_from_bytes=settings.gateway_compress_from_bytes,
+        authorize=authorize,
         challenge='Bearer realm="reelhaul"',
     )
     return Transcoder(

@@ -14,52 +14,88 @@ from functools import partial
 
 from nats.aio.client import Client
 
+from reelhaul.admin.v1 import (
+    api_key_service_pb2,
+    api_key_service_pb2_grpc,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
 from reelhaul.downloads.v1 import download_service_pb2, download_service_pb2_grpc
 from reelhaul.jobs.v1 import (
     job_service_pb2,
     job_service_pb2_grpc,
     schedule_service_pb2,
     schedule_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
+from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.api.tenants.servicer import TenantServicer
+from reelhaul_jobs.api.webhooks import messages as webhook_messages
+from reelhaul_jobs.api.webhooks.servicer import WebhookServicer
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
+from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.service.access_changes import AccessChanges
+from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
+from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.deliveries import Deliverer
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
-from reelhaul_jobs.service.housekeeping import CascadeCanceller, ExpiredJobDeleter, RetentionPurger
+from reelhaul_jobs.service.first_key import create_first_key, full_access_key, write_key_file
+from reelhaul_jobs.service.housekeeping import (
+    CascadeCanceller,
+    ExpiredJobDeleter,
+    RetentionPurger,
+    WebhookEventPurger,
+)
 from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
+from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
 from reelhaul_jobs.service.watch.change_feed import ChangeFeed
 from reelhaul_jobs.service.watch.filter_stream import FilterStreams
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_jobs.service.watch.resume_tokens import ResumeTokens
 from reelhaul_jobs.service.watch.watched_jobs import WatchedJobs
+from reelhaul_jobs.service.webhook_events import WebhookOutboxRelay
+from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
+from reelhaul_jobs.service.webhook_sender import WebhookSender, WebhookTries
+from reelhaul_jobs.service.webhooks import Webhooks
 from reelhaul_jobs.settings import Settings
+from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
+from reelhaul_jobs.store.tenants import SqlTenantStore
+from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
+from reelhaul_jobs.store.webhooks import SqlWebhookStore
+from reelhaul_jobs.webhook_endpoints import HttpWebhookEndpoints
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
-from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.auth.level_quotas import level_quotas
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -73,6 +109,9 @@ _DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
 _JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
+_WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
+_API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
+_TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -95,21 +134,42 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         database = await stack.enter_async_context(Database.open(settings.database_url, name="jobs.database"))
         client = await stack.enter_async_context(_broker(settings))
         storage, probe = await _clients(stack, settings)
+        ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
-            SqlJobStore(database),
+            SqlJobStore(database, ledger),
             SqlQueueStore(database),
-            SqlScheduleStore(database),
+            SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
+        key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
+        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
+        await stack.enter_async_context(credentials.writing_uses())
+        if settings.auth == "keys" and settings.jobs_first_key_file is not None:
+            await create_first_key(key_store, settings.jobs_first_key_file, now)
+
+        tenant_store = SqlTenantStore(database)
+        tenants = Tenants(tenant_store, storage, access_changes, now)
+        tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
         schedules = Schedules(schedule_store, notifier, now, check_job_url)
         leases = Leases(store, queue, notifier, now, lease, limits)
+
+        webhook_store, webhook_deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
+        endpoints = await stack.enter_async_context(
+            HttpWebhookEndpoints.open(settings.jobs_webhook_networks, settings.jobs_webhook_ca_file)
+        )
+        secrets = WebhookSecrets(settings.load_seal_keys)
+        tries = WebhookTries(webhook_deliveries, endpoints, secrets, webhook_messages.event_to_json, now)
+        webhooks = Webhooks(webhook_store, webhook_deliveries, endpoints, secrets, tries, now)
+        relay = WebhookOutboxRelay(webhook_deliveries, webhook_messages.encode_subject, now)
+        sender = WebhookSender(webhook_deliveries, tries, now)
+        stack.push_async_callback(sender.close)
 
         token_key = await store.get_or_create_key("tokens")
         resume_tokens, page_tokens = ResumeTokens(token_key), PageTokens(token_key, now)
@@ -132,8 +192,20 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
+            Loop("webhook-relay", relay.step, 0.25),
+            Loop("webhook-sender", sender.step, 0.25),
+            Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
+            Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
+            Loop("tenant deleter", tenant_deleter.step, 2.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
+
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        # Keys are verified here without a call of this service by itself.
+        authenticator = await stack.enter_async_context(
+            open_authenticator(settings, "jobs", api_key_servicer)
+        )
+        access_changes.subscribe(authenticator.forget)
 
         creation = JobCreation(jobs, batches, storage, now, retention, rules)
         servicers: list[Servicer] = [
@@ -155,6 +227,21 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 _SCHEDULE_SERVICE,
             ),
             (
+                webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
+                WebhookServicer(webhooks, page_tokens, now),
+                _WEBHOOK_SERVICE,
+            ),
+            (
+                api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+                api_key_servicer,
+                _API_KEY_SERVICE,
+            ),
+            (
+                tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
+                TenantServicer(tenants, page_tokens, now),
+                _TENANT_SERVICE,
+            ),
+            (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
                 LeaseServicer(leases),
                 _LEASE_SERVICE,
@@ -168,10 +255,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             serving(
                 settings.jobs_address,
                 servicers,
-                authenticator=NoAuthentication(settings.suite_token),
+                authenticator=authenticator,
+                rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
                 on_drain=drain,
             )
         )
@@ -207,8 +296,12 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
 
 async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteStorage, RemoteProbe]:
     # Without those of DestinationService: Deliverer repeats a failed delivery, the channel must not.
-    storage = open_channel(settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token)
-    fetcher = open_channel(settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token)
+    storage = open_channel(
+        settings.storage_target, [STORAGE_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
+    fetcher = open_channel(
+        settings.fetcher_target, [FETCHER_SERVICE], suite_token=settings.suite_token, tls=settings.tls
+    )
     return (
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
@@ -241,6 +334,23 @@ def _replica_id(settings: Settings) -> str:
 def migrate() -> None:
     """Migrate the database that ``REELHAUL_*`` names to this build's schema."""
     migrations.migrate(Settings().database_url, "reelhaul_jobs", _DATABASE_SETTING)
+
+
+async def create_full_access_key(*, store: bool) -> str:
+    """Create a FULL_ACCESS key in the database that ``REELHAUL_*`` names; return its string.
+
+    With *store* it is written into the data folder too. Raises InvalidSetting, OSError.
+    """
+    settings, string = Settings(), KeyString()
+    await asyncio.to_thread(
+        migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
+    )
+    if store:
+        write_key_file(settings.data_dir / RUN_FOLDER / KEY_FILE, string)
+    async with Database.open(settings.database_url, name="jobs.database") as database:
+        key = full_access_key(string, "created with `reelhaul first-key`", utc_now)
+        await SqlApiKeyStore(database).add(key)
+    return string.text
 
 
 service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)

@@ -30,11 +30,13 @@ def utc_now() -> datetime:
 
 def describe_data(data_dir: Path) -> ServiceData:
     """Return what jobs keeps with *data_dir*."""
-    url = Settings(data_dir=data_dir).database_url
+    settings = Settings(data_dir=data_dir)
+    url = settings.database_url
     return ServiceData(
         database_url=url,
         database_setting="REELHAUL_JOBS_DATABASE_URL",
         package="reelhaul_jobs",
+        private={settings.seal_key_path.name: settings.seal_key_path},
         after_restore=lambda: asyncio.run(prepare_restored(url)),
     )
 

@@ -26,6 +26,7 @@ STORAGE_SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageServic
 FETCHER_SERVICE = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"]
 
 _STORAGE_SECONDS = 10
+_DELETION_SECONDS = 60
 _PROBE_SECONDS = 50
 _MAX_ENTRIES = 1000
 _GONE = frozenset({ErrorReason.RESOURCE_NOT_FOUND, ErrorReason.ARTIFACT_EXPIRED})
@@ -76,6 +77,20 @@ class RemoteStorage:
             request = storage_service_pb2.DeleteArtifactRequest(name=artifact, allow_missing=True)
             with status_as_errors("storage"):
                 await self._stub.DeleteArtifact(request, timeout=_STORAGE_SECONDS)
+
+    async def owns_resources(self, tenant: str) -> bool:
+        request = storage_service_pb2.DeleteTenantResourcesRequest(tenant=tenant, validate_only=True)
+        return await self._delete_resources(request)
+
+    async def delete_resources(self, tenant: str) -> bool:
+        return await self._delete_resources(storage_service_pb2.DeleteTenantResourcesRequest(tenant=tenant))
+
+    async def _delete_resources(self, request: storage_service_pb2.DeleteTenantResourcesRequest) -> bool:
+        with status_as_errors("storage"):
+            response: storage_service_pb2.DeleteTenantResourcesResponse = (
+                await self._stub.DeleteTenantResources(request, timeout=_DELETION_SECONDS)
+            )
+        return response.remaining
 
 
 class RemoteProbe:

@@ -16,6 +16,7 @@ from reelhaul.storage.v1 import (
     storage_service_pb2,
     storage_service_pb2_grpc,
 )
+from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
@@ -42,6 +43,7 @@ from reelhaul_storage.service.garbage_collector import GarbageCollector, collect
 from reelhaul_storage.service.links import LinkedArtifacts, Links
 from reelhaul_storage.service.movable_blobs import MovableBlobStore
 from reelhaul_storage.service.scrubber import Scrubber, scrub_forever
+from reelhaul_storage.service.tenant_resources import TenantResources
 from reelhaul_storage.service.uploads import Uploads
 from reelhaul_storage.settings import Settings, is_same_location
 
@@ -72,17 +74,19 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
         linked = LinkedArtifacts(catalog, blobs, artifacts, keys, now)
         signer = await stack.enter_async_context(_open_link_signer(settings, keys, linked, now))
+        uploads = Uploads(
+            catalog,
+            blobs,
+            now,
+            max_bytes=settings.storage_max_artifact_bytes,
+            generation=lambda: blobs.generation,
+        )
         servicer = StorageServicer(
-            Uploads(
-                catalog,
-                blobs,
-                now,
-                max_bytes=settings.storage_max_artifact_bytes,
-                generation=lambda: blobs.generation,
-            ),
+            uploads,
             artifacts,
             Links(catalog, artifacts, signer, now),
             Archives(catalog, artifacts, now),
+            TenantResources(catalog, catalog.destinations, artifacts, uploads),
             health,
             page_tokens,
             now,
@@ -102,6 +106,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
             scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
             await stack.enter_async_context(_in_background(scrubbing))
         authenticator = await stack.enter_async_context(open_authenticator(settings, "storage"))
+        rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
         yield await stack.enter_async_context(
             serving(
                 settings.storage_address,
@@ -114,9 +119,11 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                     ),
                 ],
                 authenticator=authenticator,
+                rate_limiter=rate_limiter,
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
+                tls=settings.tls,
             )
         )
 

@@ -84,8 +84,8 @@ class Artifact:
             raise EtagMismatch(self.name, self.etag)
 
     def is_visible_to(self, caller: Caller) -> bool:
-        """Return whether *caller* is the suite or of this tenant."""
-        return caller.suite or caller.tenant == self.tenant
+        """Return whether *caller* is of this tenant or sees all tenants."""
+        return caller.sees_all_tenants or caller.tenant == self.tenant
 
     def check_visible_to(self, caller: Caller) -> None:
         """Raise RESOURCE_NOT_FOUND unless the artifact is visible to *caller*."""

@@ -203,7 +203,7 @@ class Quota(_message.Message):
     BYTES_PER_JOB_FIELD_NUMBER: _builtins.int
     SECONDS_PER_JOB_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Units of calls per minute (MethodPolicy.quota_cost each), as a token bucket."""
+    """Units of calls per minute (MethodPolicy.quota_cost each), in fixed windows of a minute."""
     jobs_per_day: _builtins.int
     """Jobs admitted per day (UTC)."""
     concurrent_jobs: _builtins.int

@@ -34,8 +34,8 @@ class DownloadServiceStub:
 
     Options with a fixed set of values are lower-case words, checked by the server:
     another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
-    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
-    repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND; ADMIN may name every tenant's.
+    Errors of every method, not repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
     """
@@ -114,8 +114,8 @@ class DownloadServiceAsyncStub(DownloadServiceStub):
 
     Options with a fixed set of values are lower-case words, checked by the server:
     another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
-    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
-    repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND; ADMIN may name every tenant's.
+    Errors of every method, not repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
     """
@@ -190,8 +190,8 @@ class DownloadServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Options with a fixed set of values are lower-case words, checked by the server:
     another word is FIELD_INVALID, and its message lists the valid ones. A {job_id} that
-    is unknown, or another tenant's, is RESOURCE_NOT_FOUND. Errors of every method, not
-    repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
+    is unknown, or another tenant's, is RESOURCE_NOT_FOUND; ADMIN may name every tenant's.
+    Errors of every method, not repeated below: FIELD_INVALID, CREDENTIAL_MISSING, CREDENTIAL_INVALID,
     PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE,
     REQUEST_TIMED_OUT.
     """

@@ -31,10 +31,10 @@ class JobServiceStub:
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     def __init__(self, channel):
@@ -149,10 +149,10 @@ class JobServiceServicer:
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     def CreateJob(self, request, context):
@@ -487,10 +487,10 @@ class JobService:
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     @staticmethod

@@ -32,10 +32,10 @@ class JobServiceStub:
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     @_typing.overload
@@ -181,10 +181,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -326,10 +326,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """JobService admits, tracks and controls downloads.
 
     Every `name` accepts the bare id too (an alias, AIP-122); responses always hold the
-    canonical name. Another tenant's job is RESOURCE_NOT_FOUND. Errors of every method,
-    not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND, CREDENTIAL_MISSING,
-    CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED, OVERLOADED,
-    SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
+    canonical name. Another tenant's job is RESOURCE_NOT_FOUND, except for ADMIN, which
+    may name every tenant's. Errors of every method, not repeated below: FIELD_INVALID,
+    RESOURCE_NOT_FOUND, CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT,
+    RATE_LIMIT_EXCEEDED, OVERLOADED, SERVICE_UNAVAILABLE, REQUEST_TIMED_OUT.
     """
 
     @_abc_1.abstractmethod

@@ -83,7 +83,9 @@ class Webhook(_message.Message):
     RotateWebhookSecret.
     """
     disabled: _builtins.bool
-    """Whether a user disabled it: no event is sent, nor kept for later."""
+    """Whether a user disabled it: no event is sent, nor kept for later. Pending deliveries
+    fail when it is disabled or suspended; they can be redelivered.
+    """
     state: Global___Webhook.State.ValueType
     """Whether events are sent."""
     etag: _builtins.str

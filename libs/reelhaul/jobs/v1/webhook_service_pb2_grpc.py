@@ -32,8 +32,9 @@ class WebhookServiceStub:
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -44,8 +45,8 @@ class WebhookServiceStub:
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.
@@ -117,8 +118,9 @@ class WebhookServiceServicer:
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -129,8 +131,8 @@ class WebhookServiceServicer:
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.
@@ -180,8 +182,8 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TestWebhook(self, request, context):
-        """Sends a webhook.test event and waits for the response, which the delivery reports.
-        It is not retried.
+        """Sends a webhook.test event, also to a disabled or suspended endpoint, and waits for
+        the response, which the delivery reports. It is not retried. Errors: OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +213,8 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RedeliverDelivery(self, request, context):
-        """Sends a delivery again, whatever its state, with the same event and event_id.
+        """Sends a delivery again, whatever its state, with the same event and event_id. Errors:
+        STATE_CONFLICT (the webhook is disabled or suspended).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,8 +286,9 @@ class WebhookService:
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -295,8 +299,8 @@ class WebhookService:
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.

@@ -33,8 +33,9 @@ class WebhookServiceStub:
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -45,8 +46,8 @@ class WebhookServiceStub:
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.
@@ -77,8 +78,8 @@ class WebhookServiceStub:
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _empty_pb2.Empty]
     """Deletes an endpoint and its deliveries; none is sent from then on."""
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_pb2.Delivery]
-    """Sends a webhook.test event and waits for the response, which the delivery reports.
-    It is not retried.
+    """Sends a webhook.test event, also to a disabled or suspended endpoint, and waits for
+    the response, which the delivery reports. It is not retried. Errors: OVERLOADED.
     """
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]
     """Creates a new secret, which only this response holds; the old one signs too until
@@ -91,7 +92,9 @@ class WebhookServiceStub:
     GetDelivery: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_pb2.Delivery]
     """Returns one delivery."""
     RedeliverDelivery: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveryRequest, _webhook_pb2.Delivery]
-    """Sends a delivery again, whatever its state, with the same event and event_id."""
+    """Sends a delivery again, whatever its state, with the same event and event_id. Errors:
+    STATE_CONFLICT (the webhook is disabled or suspended).
+    """
 
 @_typing.type_check_only
 class WebhookServiceAsyncStub(WebhookServiceStub):
@@ -99,8 +102,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -111,8 +115,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.
@@ -140,8 +144,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteWebhookRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an endpoint and its deliveries; none is sent from then on."""
     TestWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.TestWebhookRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
-    """Sends a webhook.test event and waits for the response, which the delivery reports.
-    It is not retried.
+    """Sends a webhook.test event, also to a disabled or suspended endpoint, and waits for
+    the response, which the delivery reports. It is not retried. Errors: OVERLOADED.
     """
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_pb2.Webhook]  # type: ignore[assignment]
     """Creates a new secret, which only this response holds; the old one signs too until
@@ -154,15 +158,18 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     GetDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
     """Returns one delivery."""
     RedeliverDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveryRequest, _webhook_pb2.Delivery]  # type: ignore[assignment]
-    """Sends a delivery again, whatever its state, with the same event and event_id."""
+    """Sends a delivery again, whatever its state, with the same event and event_id. Errors:
+    STATE_CONFLICT (the webhook is disabled or suspended).
+    """
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     """WebhookService sends events to HTTPS endpoints, as Standard Webhooks
     (standardwebhooks.com) describes.
 
     Events: job.succeeded, job.failed, job.cancelled, job.retrying, job.paused,
-    batch.finished (the last job of a batch or expansion ended), schedule.failed (a run
-    created no job, or the schedule was disabled), webhook.test.
+    batch.finished (the last job of a batch or expansion ended; again if some of its jobs
+    were retried), schedule.failed (a run could not create its job; the fifth in a row
+    disables the schedule), webhook.test.
 
     A delivery is a POST of the Event as proto3 JSON, with the headers
     - webhook-id: the event_id, the same for every try and redelivery: deduplicate by it
@@ -173,8 +180,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     as sent. During the grace period of an old secret there are two signatures,
     separated by a space: accept either.
 
-    Any 2xx within 15 s is success; redirects are not followed; 410 disables the
-    endpoint. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
+    Any 2xx within 15 s is success; redirects are not followed; 410 suspends the
+    webhook. Any other result is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h,
     14 h, 20 h and 24 h; Retry-After is honoured. Events of one job reach one endpoint in
     order of Event.sequence; an undelivered one delays those after it by 5 min at most.
     Delivery is at least once: an event may arrive twice.
@@ -236,8 +243,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.TestWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Delivery, _abc.Awaitable[_webhook_pb2.Delivery]]:
-        """Sends a webhook.test event and waits for the response, which the delivery reports.
-        It is not retried.
+        """Sends a webhook.test event, also to a disabled or suspended endpoint, and waits for
+        the response, which the delivery reports. It is not retried. Errors: OVERLOADED.
         """
 
     @_abc_1.abstractmethod
@@ -274,6 +281,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RedeliverDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_pb2.Delivery, _abc.Awaitable[_webhook_pb2.Delivery]]:
-        """Sends a delivery again, whatever its state, with the same event and event_id."""
+        """Sends a delivery again, whatever its state, with the same event and event_id. Errors:
+        STATE_CONFLICT (the webhook is disabled or suspended).
+        """
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

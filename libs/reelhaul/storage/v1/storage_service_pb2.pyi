@@ -1044,3 +1044,51 @@ class FindArtifactsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindArtifactsResponse: _TypeAlias = FindArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTenantResourcesRequest(_message.Message):
+    """Request of DeleteTenantResources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Id of the tenant, without "tenants/"."""
+    validate_only: _builtins.bool
+    """Whether to delete nothing and only return whether the tenant has any."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantResourcesRequest: _TypeAlias = DeleteTenantResourcesRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTenantResourcesResponse(_message.Message):
+    """Response of DeleteTenantResources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMAINING_FIELD_NUMBER: _builtins.int
+    remaining: _builtins.bool
+    """Whether the tenant has artifacts, uploads or destinations that are not deleted yet."""
+    def __init__(
+        self,
+        *,
+        remaining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantResourcesResponse: _TypeAlias = DeleteTenantResourcesResponse  # noqa: Y015

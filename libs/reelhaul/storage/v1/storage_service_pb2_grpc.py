@@ -32,7 +32,8 @@ if _version_not_supported:
 class StorageServiceStub:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -145,12 +146,18 @@ class StorageServiceStub:
                 request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsResponse.FromString,
                 _registered_method=True)
+        self.DeleteTenantResources = channel.unary_unary(
+                '/reelhaul.storage.v1.StorageService/DeleteTenantResources',
+                request_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -345,6 +352,14 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTenantResources(self, request, context):
+        """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+        again while the response says that some are left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -448,6 +463,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsRequest.FromString,
                     response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsResponse.SerializeToString,
             ),
+            'DeleteTenantResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenantResources,
+                    request_deserializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesRequest.FromString,
+                    response_serializer=reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reelhaul.storage.v1.StorageService', rpc_method_handlers)
@@ -459,7 +479,8 @@ def add_StorageServiceServicer_to_server(servicer, server):
 class StorageService:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -996,6 +1017,33 @@ class StorageService:
             '/reelhaul.storage.v1.StorageService/FindArtifacts',
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsRequest.SerializeToString,
             reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.FindArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenantResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.storage.v1.StorageService/DeleteTenantResources',
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesRequest.SerializeToString,
+            reelhaul_dot_storage_dot_v1_dot_storage__service__pb2.DeleteTenantResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,7 +33,8 @@ GRPC_VERSION: str
 class StorageServiceStub:
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -146,12 +147,17 @@ class StorageServiceStub:
     """Returns which digests a tenant has stored already: hash first, then send the
     missing ones.
     """
+    DeleteTenantResources: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteTenantResourcesRequest, _storage_service_pb2.DeleteTenantResourcesResponse]
+    """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+    again while the response says that some are left.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -261,11 +267,16 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Returns which digests a tenant has stored already: hash first, then send the
     missing ones.
     """
+    DeleteTenantResources: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteTenantResourcesRequest, _storage_service_pb2.DeleteTenantResourcesResponse]  # type: ignore[assignment]
+    """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+    again while the response says that some are left.
+    """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """StorageService stores artifacts: on local disk, or in S3 with CloudFront in front.
     Bytes are stored once per SHA-256, counted by reference over all tenants, which no
-    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND.
+    response reveals. Another tenant's artifact is RESOURCE_NOT_FOUND, except for ADMIN,
+    which may name every tenant's.
 
     Errors of every method, not repeated below: FIELD_INVALID, RESOURCE_NOT_FOUND,
     CREDENTIAL_MISSING, CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT, RATE_LIMIT_EXCEEDED,
@@ -492,6 +503,16 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_service_pb2.FindArtifactsResponse, _abc.Awaitable[_storage_service_pb2.FindArtifactsResponse]]:
         """Returns which digests a tenant has stored already: hash first, then send the
         missing ones.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenantResources(
+        self,
+        request: _storage_service_pb2.DeleteTenantResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DeleteTenantResourcesResponse, _abc.Awaitable[_storage_service_pb2.DeleteTenantResourcesResponse]]:
+        """Deletes artifacts, uploads and destinations of a tenant, some at each call. Call it
+        again while the response says that some are left.
         """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

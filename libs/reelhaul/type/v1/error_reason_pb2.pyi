@@ -155,10 +155,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     WORKER_DISK_FULL: _ErrorReason.ValueType  # 65
     """The worker's disk is full; new work goes to other workers (Job.error only)."""
     DESTINATION_UNAVAILABLE: _ErrorReason.ValueType  # 66
-    """The destination of a delivery does not respond, or limits the request rate."""
+    """The destination of a delivery, or the endpoint of a webhook, does not respond, or
+    limits the request rate.
+    """
     DESTINATION_REFUSED: _ErrorReason.ValueType  # 67
-    """The destination of a delivery rejects it: wrong credentials, no such bucket, no
-    permission; `cause` is the code of the S3 or STS service.
+    """The destination of a delivery, or the endpoint of a webhook, rejects it: wrong
+    credentials, no such bucket, no permission; `cause` is the code of the S3 or STS
+    service, or the HTTP status of the endpoint.
     """
     MEDIA_FORBIDDEN: _ErrorReason.ValueType  # 70
     """The site denies access to this media with any account: a copyright block, or HTTP
@@ -336,10 +339,13 @@ ARTIFACT_CORRUPT: ErrorReason.ValueType  # 64
 WORKER_DISK_FULL: ErrorReason.ValueType  # 65
 """The worker's disk is full; new work goes to other workers (Job.error only)."""
 DESTINATION_UNAVAILABLE: ErrorReason.ValueType  # 66
-"""The destination of a delivery does not respond, or limits the request rate."""
+"""The destination of a delivery, or the endpoint of a webhook, does not respond, or
+limits the request rate.
+"""
 DESTINATION_REFUSED: ErrorReason.ValueType  # 67
-"""The destination of a delivery rejects it: wrong credentials, no such bucket, no
-permission; `cause` is the code of the S3 or STS service.
+"""The destination of a delivery, or the endpoint of a webhook, rejects it: wrong
+credentials, no such bucket, no permission; `cause` is the code of the S3 or STS
+service, or the HTTP status of the endpoint.
 """
 MEDIA_FORBIDDEN: ErrorReason.ValueType  # 70
 """The site denies access to this media with any account: a copyright block, or HTTP

@@ -40,8 +40,8 @@ class _PermissionLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permi
     webhooks and artifacts.
     """
     PERMISSION_LEVEL_ADMIN: _PermissionLevel.ValueType  # 30
-    """Also see every tenant's resources, read the audit log and manage keys up to
-    DOWNLOAD.
+    """Also see and manage the jobs and artifacts of every tenant, by name or by filter,
+    read the audit log and manage keys up to DOWNLOAD.
     """
     PERMISSION_LEVEL_FULL_ACCESS: _PermissionLevel.ValueType  # 40
     """Also manage ADMIN and FULL_ACCESS keys, quotas and grants."""
@@ -62,8 +62,8 @@ PERMISSION_LEVEL_DOWNLOAD: PermissionLevel.ValueType  # 20
 webhooks and artifacts.
 """
 PERMISSION_LEVEL_ADMIN: PermissionLevel.ValueType  # 30
-"""Also see every tenant's resources, read the audit log and manage keys up to
-DOWNLOAD.
+"""Also see and manage the jobs and artifacts of every tenant, by name or by filter,
+read the audit log and manage keys up to DOWNLOAD.
 """
 PERMISSION_LEVEL_FULL_ACCESS: PermissionLevel.ValueType  # 40
 """Also manage ADMIN and FULL_ACCESS keys, quotas and grants."""

@@ -25,9 +25,21 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def caller_owner() -> Owner:
-    """Return whose jobs the caller may see: its tenant's, or everyone's for the suite's own services."""
+    """Return whose jobs the caller may name: its tenant's, or everyone's for ADMIN and for services."""
+    caller = identity.caller()
+    return None if caller.sees_all_tenants else caller.tenant
+
+
+def listed_owner() -> Owner:
+    """Return whose jobs a list has that names no tenant: the caller's, or everyone's for services."""
     caller = identity.caller()
     return None if caller.suite else caller.tenant
+
+
+def caller_key_id() -> str:
+    """Return the id of the caller's key; empty for a caller without one."""
+    key = identity.caller().api_key
+    return key.name.removeprefix("apiKeys/") if key else ""
 
 
 def parse_job_id(value: str, field: str = "name") -> str:

@@ -114,6 +114,8 @@ class Job:
     expansion: Expansion | None = None
     #: Id of the tenant's destination that the artifacts are delivered to; empty if there is none.
     deliver_to: str = ""
+    #: Id of the key that created it; empty without one.
+    api_key: str = ""
 
     state: State = State.QUEUED
     #: Incremented on every re-queue, charged or not, so that no publication is a duplicate.
@@ -157,6 +159,12 @@ class Job:
     cascade_time: datetime | None = None
     #: When a user deleted it: gone for callers; purged once its artifacts are gone.
     delete_time: datetime | None = None
+    #: The day, in days since 1970, that its use of quotas counts for; None if it is not counted.
+    quota_day: int | None = None
+    #: Bytes that it reserves of its quotas until it ends.
+    reserved_bytes: int = 0
+    #: Bytes of its artifacts, counted against its quotas until they are deleted.
+    stored_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -294,6 +302,8 @@ class AttemptOutcome:
     http_statuses: Mapping[int, int] = field(default_factory=dict)
     #: Whether Finish ended it.
     finished: bool = False
+    #: Bytes received under the lease; None: as many as the last progress says.
+    received_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,8 @@ class Outcome:
     result: Succeeded | Failed | Cancelled | Released
     progress: media_pb2.Progress | None = None
     http_statuses: Mapping[int, int] = field(default_factory=dict)
+    #: Bytes received under the lease; None: as many as the last progress says.
+    received_bytes: int | None = None
 
 
 def claim(job: Job, claim: Claim, now: datetime) -> Transition:
@@ -328,7 +330,11 @@ def _end_attempt(
     error: status_pb2.Status | None = None,
 ) -> Transition:
     attempt_outcome = AttemptOutcome(
-        state=state, error=error, http_statuses=outcome.http_statuses, finished=True
+        state=state,
+        error=error,
+        http_statuses=outcome.http_statuses,
+        finished=True,
+        received_bytes=outcome.received_bytes,
     )
     return Transition(before=before, job=after, attempt_outcome=attempt_outcome)
 

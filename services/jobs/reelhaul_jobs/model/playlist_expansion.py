@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 
+from google.rpc import status_pb2
+
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import ids
-from reelhaul_jobs.model.job import Expansion, Job
+from reelhaul_jobs.model.job import AttemptOutcome, Expansion, Job
 from reelhaul_jobs.model.queue_transitions import enqueue
-from reelhaul_jobs.model.states import Kind, State
-from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.model.retries import normalize_error
+from reelhaul_jobs.model.states import AttemptState, Kind, State
+from reelhaul_jobs.model.transition import Refusal, RefusalReason, Transition
 
 # Bounds of the key columns; few sites have ids of more than 64 characters.
 _MAX_ID_LENGTH = 200
@@ -57,6 +60,27 @@ def add_children(
         job=job.bump(now, expansion=after),
         children=tuple(children),
         seen_entries=tuple(new_entries) if remember else (),
+    )
+
+
+def stop(change: Transition, admitted: Sequence[Job], error: status_pb2.Status, now: datetime) -> Transition:
+    """Return *change* with the first of its children only, which are *admitted*, as the end of its job.
+
+    *error* says why the next one is not admitted. If a user retries the job, it continues with that one.
+    """
+    job, before = change.job, change.before.expansion
+    assert before is not None
+    job_count = before.job_count + len(admitted)
+    last_position = change.children[len(admitted)].position - 1
+    expansion = replace(job.expansion or before, job_count=job_count, skipped_count=last_position - job_count)
+    error = normalize_error(error)
+    return replace(
+        change,
+        job=job.end(State.FAILED, now, error=error, expansion=expansion),
+        children=tuple(admitted),
+        seen_entries=change.seen_entries[: len(admitted)],
+        attempt_outcome=AttemptOutcome(state=AttemptState.FAILED, error=error),
+        refusal=Refusal(reason=RefusalReason.ENDED, message=error.message),
     )
 
 
@@ -124,6 +148,7 @@ def create_child(parent: Job, entry: media_pb2.PlaylistEntry, now: datetime, pos
         parent=parent.id,
         position=entry.position,
         deliver_to=parent.deliver_to,
+        api_key=parent.api_key,
         media=_media_of(entry),
     )
     return enqueue(job)

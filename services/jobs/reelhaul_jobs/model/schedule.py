@@ -50,6 +50,8 @@ class Schedule:
 
     tenant: str
     id: str
+    #: Id of the key that created it, whose quotas its jobs use; empty without one.
+    api_key: str = ""
     cron: str
     time_zone: str = ""
     #: What each job is created from; its id and times mean nothing.
@@ -104,8 +106,13 @@ class Run:
     after: Schedule
     job: Job | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether no job could be created."""
+        return self.after.failures > self.before.failures
 
-#: Raises why a job is not allowed any more that was allowed when its schedule was created.
+
+#: Raises why a job of a schedule may not be created now.
 CheckJob = Callable[[Job], None]
 
 
@@ -188,6 +195,7 @@ def create_job(schedule: Schedule, now: datetime) -> Job:
         schedule.template,
         id=job_id,
         tenant=schedule.tenant,
+        api_key=schedule.api_key,
         create_time=now,
         update_time=now,
         schedule=schedule.id,

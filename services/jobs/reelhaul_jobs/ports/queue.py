@@ -118,6 +118,9 @@ class QueueStore(Protocol):
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         """Delete old events and idempotency records."""
 
+    async def delete_old_usage(self, before: datetime) -> None:
+        """Delete what keys and tenants used on days before *before*, except by jobs that have not ended."""
+
     async def delete_idle_rate_limits(self, before: datetime) -> None:
         """Delete rate limits that admitted and blocked nothing since *before*."""
 

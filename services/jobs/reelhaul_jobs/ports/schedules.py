@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from reelhaul_jobs.model.schedule import Run, Schedule
+from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 
 #: Returns the changed schedule. Pure: it may be called again.
 ScheduleRule = Callable[[Schedule], Schedule]
 
-#: Returns the run of a schedule, given whether one of its jobs has not ended. Pure: it may be called again.
-RunRule = Callable[[Schedule, bool], Run]
+#: Returns the run of a schedule, given whether one of its jobs has not ended, and what raises QUOTA_EXCEEDED
+#: for the job that it creates. Pure: it may be called again.
+RunRule = Callable[[Schedule, bool, CheckJob], Run]
 
 
 class ScheduleStore(Protocol):

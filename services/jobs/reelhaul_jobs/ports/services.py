@@ -32,6 +32,12 @@ class Storage(Protocol):
     async def delete_artifacts(self, artifacts: Sequence[str]) -> None:
         """Delete the artifacts (by name). A missing artifact is not an error."""
 
+    async def owns_resources(self, tenant: str) -> bool:
+        """Return whether the tenant (by id) has artifacts, uploads or destinations."""
+
+    async def delete_resources(self, tenant: str) -> bool:
+        """Delete some of them; return whether others are left."""
+
 
 class Probe(Protocol):
     """The fetcher service, which asks sites about media."""

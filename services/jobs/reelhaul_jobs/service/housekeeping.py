@@ -9,9 +9,11 @@ from functools import partial
 from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.model.webhook_delivery import RETENTION as WEBHOOK_RETENTION
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.ports.webhooks import WebhookDeliveryStore
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.watch.limits import EVENT_RETENTION
 from reelhaul_runtime.errors import NotFound
@@ -25,6 +27,9 @@ REQUEST_RETENTION = timedelta(hours=24)
 
 #: How long the rate limit of an unused site is kept.
 RATE_LIMIT_RETENTION = timedelta(days=1)
+
+#: How long the quota ledger keeps the use of each day.
+USAGE_RETENTION = timedelta(days=35)
 
 # A resume token expires by its age a little before its events are purged.
 _EVENT_MARGIN = timedelta(hours=1)
@@ -89,7 +94,7 @@ class ExpiredJobDeleter:
 
 
 class RetentionPurger:
-    """Deletes old events, old request ids and the rate limits of unused sites."""
+    """Deletes old events, request ids and days of the quota ledger, and the rate limits of unused sites."""
 
     def __init__(self, queue: QueueStore, now: Clock) -> None:
         self._queue = queue
@@ -100,4 +105,18 @@ class RetentionPurger:
         now = self._now()
         await self._queue.delete_old_records(now - EVENT_RETENTION - _EVENT_MARGIN, now - REQUEST_RETENTION)
         await self._queue.delete_idle_rate_limits(now - RATE_LIMIT_RETENTION)
+        await self._queue.delete_old_usage(now - USAGE_RETENTION)
+        return False
+
+
+class WebhookEventPurger:
+    """Deletes old events of webhooks, with their deliveries."""
+
+    def __init__(self, store: WebhookDeliveryStore, now: Clock) -> None:
+        self._store = store
+        self._now = now
+
+    async def step(self) -> bool:
+        """Delete what is old; return False: never is more due at once."""
+        await self._store.delete_old_events(self._now() - WEBHOOK_RETENTION)
         return False

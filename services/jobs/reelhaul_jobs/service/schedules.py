@@ -67,8 +67,8 @@ class Schedules:
     async def run(self, tenant: str, schedule_id: str, key: IdempotencyKey | None) -> Job:
         """Create a job of the schedule now. STATE_CONFLICT where it would overlap."""
 
-        def rule(schedule: Schedule, live: bool) -> Run:
-            return model.run_now(schedule, self._now(), live, self._admit)
+        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
+            return model.run_now(schedule, self._now(), live, _both(self._admit, admit))
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
@@ -94,8 +94,8 @@ class Scheduler:
         return len(due) == _BATCH
 
     async def _run(self, tenant: str, schedule_id: str) -> None:
-        def rule(schedule: Schedule, live: bool) -> Run:
-            return model.run_if_due(schedule, self._now(), live, self._admit)
+        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
+            return model.run_if_due(schedule, self._now(), live, _both(self._admit, admit))
 
         try:
             run = await self._store.run(tenant, schedule_id, rule)
@@ -104,7 +104,7 @@ class Scheduler:
         if run.job is not None:
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
             await self._notifier.notify_job(run.job)
-        elif run.after.failures > run.before.failures and run.after.last_error is not None:
+        elif run.failed and run.after.last_error is not None:
             log.warning(
                 "scheduled run failed",
                 extra={
@@ -113,6 +113,16 @@ class Scheduler:
                     "cause": run.after.last_error.message,
                 },
             )
+
+
+def _both(first: CheckJob, second: CheckJob) -> CheckJob:
+    """Return a check that raises what *first* raises, else what *second* does."""
+
+    def check(job: Job) -> None:
+        first(job)
+        second(job)
+
+    return check
 
 
 def with_first_run(schedule: Schedule) -> Schedule:

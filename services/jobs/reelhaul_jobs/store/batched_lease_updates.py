@@ -16,6 +16,7 @@ from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import LeaseRule, RateLimitKey
 from reelhaul_jobs.store import rate_limits, update
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.sql.writer import Outcome
 
@@ -31,11 +32,11 @@ class LeaseUpdate:
     counted: bool
 
 
-def apply(connection: Connection, updates: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
+def apply(ledger: QuotaLedger, connection: Connection, updates: Sequence[LeaseUpdate]) -> Sequence[Outcome]:
     """Apply *updates* in order; return the outcome of each."""
     outcomes: list[Outcome] = []
     for batch in _without_repeats(updates):
-        outcomes += _apply_batch(connection, batch)
+        outcomes += _apply_batch(ledger, connection, batch)
     return outcomes
 
 
@@ -50,15 +51,19 @@ def _without_repeats(updates: Sequence[LeaseUpdate]) -> Iterator[list[LeaseUpdat
     yield list(batch.values())
 
 
-def _apply_batch(connection: Connection, updates: Sequence[LeaseUpdate]) -> list[Outcome]:
+def _apply_batch(
+    ledger: QuotaLedger, connection: Connection, updates: Sequence[LeaseUpdate]
+) -> list[Outcome]:
     found = update.select_for_update(connection, [each.job_id for each in updates])
     cache = RateLimitCache(connection, updates)
     outcomes = [_apply_one(each, found.get(each.job_id), cache) for each in updates]
     changes = [outcome.value for outcome in outcomes if outcome.error is None]
-    update.write(connection, [change for change in changes if change.changed])
+    settled = ledger.settle(connection, changes, updates[0].now)
+    update.write(connection, [change for change in settled if change.changed])
     for limit in cache.changed.values():
         rate_limits.write(connection, limit)
-    return outcomes
+    remaining = iter(settled)
+    return [outcome if outcome.error else Outcome(next(remaining)) for outcome in outcomes]
 
 
 def _apply_one(lease_update: LeaseUpdate, job: Job | None, cache: RateLimitCache) -> Outcome:

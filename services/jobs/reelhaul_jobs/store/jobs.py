@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar, cast
 
+from google.rpc import status_pb2
 from sqlalchemy import Connection, bindparam, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_jobs.model import transition
+from reelhaul_jobs.model import playlist_expansion, transition
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Summary
 from reelhaul_jobs.model.playlist_expansion import MAX_LIVE_PER_TENANT
@@ -44,6 +47,7 @@ from reelhaul_jobs.store import (
 )
 from reelhaul_jobs.store.dispatch_queries import READY, READY_SITES
 from reelhaul_jobs.store.idempotency import RecordedResponse
+from reelhaul_jobs.store.quotas import QuotaLedger, admit_all
 from reelhaul_jobs.store.tables import HAS_PARENT, IS_LIVE_EXPANSION, attempts, events, jobs, keys
 from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
@@ -126,16 +130,21 @@ _MAX_SITES = 64
 class SqlJobStore:
     """The JobStore of one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ledger: QuotaLedger | None = None) -> None:
+        """*ledger*: None counts no jobs against quotas."""
         self._database = database
+        self._ledger = ledger = ledger or QuotaLedger()
+        # One object each, as the writer groups by it.
+        self._add_all = partial(_add_all, ledger)
+        self._apply_lease_updates = partial(batched_lease_updates.apply, ledger)
 
     async def add(self, new: Sequence[Job], request: IdempotencyKey | None = None) -> Sequence[Job]:
         try:
             # Expansions are written alone: those above the limit of their tenant fail without the others.
             if request is None and not any(job.kind is Kind.EXPANSION for job in new):
-                await self._database.write_batched(_add_all, new)
-                return new
-            return await self._write(lambda connection: _add(connection, new, request))
+                added: Sequence[Job] = await self._database.write_batched(self._add_all, new)
+                return added
+            return await self._write(lambda connection: _add(connection, self._ledger, new, request))
         except ReelhaulError as error:
             if error.reason != ErrorReason.RESOURCE_EXISTS or not new[1:]:
                 raise
@@ -144,7 +153,7 @@ class SqlJobStore:
             raise _already_exists(taken[0].id if taken else ids[0]) from error
 
     async def add_batch(self, batch: Batch, request: IdempotencyKey | None = None) -> Batch:
-        return await self._write(lambda connection: _add_batch(connection, batch, request))
+        return await self._write(lambda connection: _add_batch(connection, self._ledger, batch, request))
 
     async def find_by_idempotency_key(self, request: IdempotencyKey) -> Sequence[Job] | None:
         return await self._database.read(lambda connection: _find_recorded_jobs(connection, request))
@@ -178,22 +187,26 @@ class SqlJobStore:
     async def change(
         self, job_id: str, rule: ChangeRule, request: IdempotencyKey | None = None
     ) -> Transition:
-        return await self._write(lambda connection: _change(connection, job_id, rule, request))
+        return await self._write(lambda connection: _change(connection, self._ledger, job_id, rule, request))
 
     async def change_lease(
         self, job_id: str, key: RateLimitKey, rule: LeaseRule, now: datetime, *, counted: bool
     ) -> Transition:
         lease_update = batched_lease_updates.LeaseUpdate(job_id, key, rule, now, counted)
-        change: Transition = await self._database.write_batched(batched_lease_updates.apply, lease_update)
+        change: Transition = await self._database.write_batched(self._apply_lease_updates, lease_update)
         return change
 
     async def change_many(
         self, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None = None
     ) -> Sequence[Transition]:
-        return await self._write(lambda connection: _change_many(connection, job_ids, rule, request))
+        return await self._write(
+            lambda connection: _change_many(connection, self._ledger, job_ids, rule, request)
+        )
 
     async def expand(self, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule) -> Transition:
-        return await self._database.write(lambda connection: _expand(connection, job_id, entry_keys, rule))
+        return await self._database.write(
+            lambda connection: _expand(connection, self._ledger, job_id, entry_keys, rule)
+        )
 
     async def count_children(self, job_id: str) -> Mapping[State, int]:
         found = await self._database.read(lambda connection: _CHILDREN.all(connection, {"job": job_id}))
@@ -247,9 +260,12 @@ class SqlJobStore:
         return await idempotency.write(self._database, op)
 
 
-def _add(connection: Connection, new: Sequence[Job], request: IdempotencyKey | None) -> Sequence[Job]:
+def _add(
+    connection: Connection, ledger: QuotaLedger, new: Sequence[Job], request: IdempotencyKey | None
+) -> Sequence[Job]:
     if (response := idempotency.find_response(connection, request)) is not None:
         return _get_recorded_jobs(connection, response)
+    new = ledger.admit(connection, new)
     try:
         insert.insert(connection, new)
     except IntegrityError as error:
@@ -276,17 +292,28 @@ def _resumed(changes: Sequence[Transition]) -> list[Job]:
     return [change.job for change in changes if change.before.end_time and not change.job.end_time]
 
 
-def _add_all(connection: Connection, calls: Sequence[Sequence[Job]]) -> Sequence[Outcome]:
+def _add_all(
+    ledger: QuotaLedger, connection: Connection, calls: Sequence[Sequence[Job]]
+) -> Sequence[Outcome]:
     """Insert the jobs of several calls at once, unless an id is taken."""
+    outcomes = list[Outcome]()
+    with ledger.open_for(connection, [job for new in calls for job in new]) as book:
+        for new in calls:
+            try:
+                outcomes.append(Outcome(admit_all(book, new)))
+            except QuotaExceeded as error:
+                outcomes.append(Outcome(error=error))
     try:
-        insert.insert(connection, [job for new in calls for job in new])
+        insert.insert(connection, [job for outcome in outcomes if not outcome.error for job in outcome.value])
     except IntegrityError as error:
         # The writer then runs each call alone, behind a savepoint.
         raise _already_exists(calls[0][0].id) from error
-    return [Outcome()] * len(calls)
+    return outcomes
 
 
-def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | None) -> Batch:
+def _add_batch(
+    connection: Connection, ledger: QuotaLedger, batch: Batch, request: IdempotencyKey | None
+) -> Batch:
     if (response := idempotency.find_response(connection, request)) is not None:
         positions = (position for position in count() if position not in response.failed)
         by_id = dict(zip(response.ids, positions, strict=False))
@@ -294,18 +321,33 @@ def _add_batch(connection: Connection, batch: Batch, request: IdempotencyKey | N
         return Batch({by_id[job.id]: job for job in recorded}, response.failed)
     if not batch.jobs:
         return batch
-    inserted = insert.insert_missing(connection, list(batch.jobs.values()))
-    added = {position: job for position, job in batch.jobs.items() if job.id in inserted}
-    taken = {
-        position: to_status(_already_exists(job.id))
-        for position, job in batch.jobs.items()
-        if job.id not in inserted
-    }
-    failed = {**batch.failed, **taken}
+    added, failed = _add_missing(connection, ledger, batch.jobs)
+    failed = {**batch.failed, **failed}
     if added:
         response = RecordedResponse([job.id for job in added.values()], failed)
         idempotency.record_response(connection, request, response)
     return Batch(added, failed)
+
+
+def _add_missing(
+    connection: Connection, ledger: QuotaLedger, jobs_by_position: Mapping[int, Job]
+) -> tuple[dict[int, Job], dict[int, status_pb2.Status]]:
+    """Insert the jobs that quotas admit and whose ids are free; return them, and why the others failed."""
+    admitted, failed = dict[int, Job](), dict[int, status_pb2.Status]()
+    with ledger.open_for(connection, list(jobs_by_position.values())) as book:
+        for position, job in jobs_by_position.items():
+            try:
+                admitted[position] = book.admit(job) if book else job
+            except QuotaExceeded as error:
+                failed[position] = to_status(error)
+        inserted = insert.insert_missing(connection, list(admitted.values()))
+        for position, job in list(admitted.items()):
+            if job.id not in inserted:
+                failed[position] = to_status(_already_exists(job.id))
+                del admitted[position]
+                if book:
+                    book.withdraw(job)
+    return admitted, failed
 
 
 def _find_recorded_jobs(connection: Connection, request: IdempotencyKey) -> Sequence[Job] | None:
@@ -327,7 +369,11 @@ def _already_exists(job_id: str) -> ReelhaulError:
 
 
 def _change(
-    connection: Connection, job_id: str, rule: ChangeRule, request: IdempotencyKey | None
+    connection: Connection,
+    ledger: QuotaLedger,
+    job_id: str,
+    rule: ChangeRule,
+    request: IdempotencyKey | None,
 ) -> Transition:
     job = _get_for_update(connection, job_id)
     if idempotency.find_response(connection, request) is not None:
@@ -335,6 +381,7 @@ def _change(
     change = rule(job)
     idempotency.record_response(connection, request, RecordedResponse([job_id]))
     if change.changed:
+        (change,) = ledger.settle(connection, [change])
         update.write(connection, [change])
         _check_expansions(connection, _resumed([change]))
     return change
@@ -348,25 +395,48 @@ def _get_for_update(connection: Connection, job_id: str) -> Job:
 
 
 def _expand(
-    connection: Connection, job_id: str, entry_keys: Sequence[str], rule: ExpansionRule
+    connection: Connection,
+    ledger: QuotaLedger,
+    job_id: str,
+    entry_keys: Sequence[str],
+    rule: ExpansionRule,
 ) -> Transition:
     job = _get_for_update(connection, job_id)
     change = rule(job, schedules.list_seen_entries(connection, job, entry_keys))
+    if change.children:
+        change = _admit_children(connection, ledger, change)
     if change.changed:
+        (change,) = ledger.settle(connection, [change])
         update.write(connection, [change])
     insert.insert(connection, change.children)
     schedules.add_seen_entries(connection, job, change.seen_entries)
     return change
 
 
+def _admit_children(connection: Connection, ledger: QuotaLedger, change: Transition) -> Transition:
+    """Return *change* with the reservations of its children; it ends the expansion where no more is left."""
+    admitted = list[Job]()
+    with ledger.open_for(connection, change.children) as book:
+        for child in change.children:
+            try:
+                admitted.append(book.admit(child) if book else child)
+            except QuotaExceeded as error:
+                return playlist_expansion.stop(change, admitted, to_status(error), child.create_time)
+    return replace(change, children=tuple(admitted))
+
+
 def _change_many(
-    connection: Connection, job_ids: Sequence[str], rule: BatchRule, request: IdempotencyKey | None
+    connection: Connection,
+    ledger: QuotaLedger,
+    job_ids: Sequence[str],
+    rule: BatchRule,
+    request: IdempotencyKey | None,
 ) -> Sequence[Transition]:
     if (response := idempotency.find_response(connection, request)) is not None:
         return [transition.no_change(job) for job in _get_recorded_jobs(connection, response)]
     found = update.select_for_update(connection, job_ids)
     results = (rule(found[job_id]) for job_id in dict.fromkeys(job_ids) if job_id in found)
-    changes = [change for change in results if change is not None]
+    changes = ledger.settle(connection, [change for change in results if change is not None])
     idempotency.record_response(connection, request, RecordedResponse([change.job.id for change in changes]))
     if changed := [change for change in changes if change.changed]:
         update.write(connection, changed)

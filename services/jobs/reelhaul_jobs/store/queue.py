@@ -15,7 +15,7 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteStatus
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
-from reelhaul_jobs.store import dispatch_queries, rate_limits, rows
+from reelhaul_jobs.store import dispatch_queries, quotas, rate_limits, rows
 from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
@@ -168,11 +168,14 @@ class SqlQueueStore:
         await self._database.write(lambda connection: _MARK_EXPIRY_CONFIRMED.run(connection, values))
 
     async def purge(self, job_id: str) -> None:
-        await self._execute(delete(jobs).where(jobs.c.id == job_id))
+        await self._database.write(lambda connection: quotas.purge_job(connection, job_id))
 
     async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
         await self._execute(delete(events).where(events.c.time < rows.to_micros(events_before)))
         await self._execute(delete(request_ids).where(request_ids.c.time < rows.to_micros(requests_before)))
+
+    async def delete_old_usage(self, before: datetime) -> None:
+        await self._database.write(lambda connection: quotas.delete_old_days(connection, before))
 
     async def delete_idle_rate_limits(self, before: datetime) -> None:
         await self._database.write(lambda connection: rate_limits.delete_idle(connection, before))

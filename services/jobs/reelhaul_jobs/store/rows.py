@@ -59,6 +59,7 @@ def row_from_job(job: Job) -> dict[str, Any]:
         "parent": job.parent,
         "position": job.position,
         "deliver_to": job.deliver_to,
+        "api_key": job.api_key,
         "create_time": to_micros(job.create_time),
     } | mutable_columns(job)
 
@@ -91,6 +92,9 @@ def mutable_columns(job: Job) -> dict[str, Any]:
         "delete_time": to_micros_or_none(job.delete_time),
         "delivery_time": to_micros_or_none(job.delivery_time),
         "cascade_time": to_micros_or_none(job.cascade_time),
+        "quota_day": job.quota_day,
+        "reserved_bytes": job.reserved_bytes,
+        "stored_bytes": job.stored_bytes,
         "expansion": _expansion_to_bytes(job.expansion),
         "error_reason": ErrorReason.Name(error_reason(job.error)) if job.error else "",
         "extractor": _searchable(job.media.extractor) if job.media else "",
@@ -187,6 +191,10 @@ _UNCONVERTED = (
     "parent",
     "position",
     "deliver_to",
+    "api_key",
+    "quota_day",
+    "reserved_bytes",
+    "stored_bytes",
     "attempt",
     "epoch",
     "charged",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,9 +18,10 @@ from reelhaul_jobs.model.job_template import template_from_proto, template_to_pr
 from reelhaul_jobs.model.schedule import CatchUp, Run, Schedule, ScheduleState
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import RunRule, ScheduleRule
-from reelhaul_jobs.store import idempotency, listing, rows
+from reelhaul_jobs.store import idempotency, listing, rows, webhook_outbox
 from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.insert import insert as insert_jobs
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_jobs.store.rows import from_micros, to_micros, to_micros_or_none
 from reelhaul_jobs.store.tables import HAS_SCHEDULE, jobs, schedules, seen_entries
 from reelhaul_runtime.errors import NotFound
@@ -66,8 +68,10 @@ _ADD_SEEN_COUNT = (
 class SqlScheduleStore:
     """The ScheduleStore of one database, which also has the jobs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ledger: QuotaLedger | None = None) -> None:
+        """*ledger*: None counts no jobs against quotas."""
         self._database = database
+        self._ledger = ledger or QuotaLedger()
 
     async def add(self, schedule: Schedule, request: IdempotencyKey | None = None) -> Schedule:
         return await idempotency.write(self._database, partial(_add, schedule=schedule, request=request))
@@ -79,7 +83,7 @@ class SqlScheduleStore:
         found = await self._database.read(
             lambda c: list(c.execute(_SCHEDULES, {"of_tenant": tenant}).mappings())
         )
-        return [_schedule_from_row(row) for row in found]
+        return [schedule_from_row(row) for row in found]
 
     async def change(self, tenant: str, schedule_id: str, rule: ScheduleRule) -> Schedule:
         def op(connection: Connection) -> Schedule:
@@ -95,11 +99,20 @@ class SqlScheduleStore:
             before = _get(connection, tenant, schedule_id, lock=True)
             if (response := idempotency.find_response(connection, request)) is not None:
                 return Run(before=before, after=before, job=listing.get_job(connection, response.ids[0]))
-            run = rule(before, before.skip_overlapping and _has_live_job(connection, before))
+            admitted = list[Job]()
+
+            def admit(job: Job) -> None:
+                admitted.extend(self._ledger.admit(connection, [job]))
+
+            run = rule(before, before.skip_overlapping and _has_live_job(connection, before), admit)
             if run.job is not None:
-                insert_jobs(connection, [run.job])
-                idempotency.record_response(connection, request, RecordedResponse([run.job.id]))
+                run = replace(run, job=admitted[0])
+                insert_jobs(connection, admitted)
+                idempotency.record_response(connection, request, RecordedResponse([admitted[0].id]))
             _update(connection, before, run.after)
+            if run.failed:
+                row = _row_from_schedule(run.after) | {"seen_count": run.after.seen_count}
+                webhook_outbox.record_schedule_failure(connection, run.after, row)
             return run
 
         return await idempotency.write(self._database, op)
@@ -138,7 +151,7 @@ def _get(connection: Connection, tenant: str, schedule_id: str, *, lock: bool = 
     row = connection.execute(statement, {"of_tenant": tenant, "of_id": schedule_id}).mappings().first()
     if row is None:
         raise NotFound(f"schedules/{schedule_id}")
-    return _schedule_from_row(row)
+    return schedule_from_row(row)
 
 
 def _update(connection: Connection, before: Schedule, after: Schedule) -> Schedule:
@@ -180,6 +193,7 @@ def _row_from_schedule(schedule: Schedule) -> dict[str, Any]:
     return {
         "tenant": schedule.tenant,
         "id": schedule.id,
+        "api_key": schedule.api_key,
         "cron": schedule.cron,
         "time_zone": schedule.time_zone,
         "template": template_to_proto(schedule.template).SerializeToString(),
@@ -198,13 +212,14 @@ def _row_from_schedule(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _schedule_from_row(row: rows.Row) -> Schedule:
+def schedule_from_row(row: rows.Row) -> Schedule:
     """Return the schedule of a row with all columns."""
     created = from_micros(row["create_time"])
     error = row["last_error"]
     return Schedule(
         tenant=row["tenant"],
         id=row["id"],
+        api_key=row["api_key"],
         cron=row["cron"],
         time_zone=row["time_zone"],
         template=template_from_proto(job_pb2.Job.FromString(row["template"]), row["tenant"], created),

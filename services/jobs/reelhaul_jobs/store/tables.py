@@ -86,6 +86,13 @@ jobs = Table(
     Column("delivery_time", BigInteger),
     # Set if its children are to be cancelled.
     Column("cascade_time", BigInteger),
+    # Id of the key that created it; empty without one.
+    Column("api_key", String(36), nullable=False, server_default=""),
+    # The day in days since 1970 that its use of quotas counts for; null if it is not counted.
+    Column("quota_day", Integer),
+    # Bytes that it reserves while it has not ended, and of its artifacts.
+    Column("reserved_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("stored_bytes", BigInteger, nullable=False, server_default="0"),
     # For filters: ErrorInfo.reason of error.
     Column("error_reason", String(64), nullable=False),
     # For filters: of media.
@@ -105,19 +112,22 @@ Index(
     jobs.c.site,
     jobs.c.due,
     jobs.c.id,
+    # So that the jobs of a key are skipped by reading the index only.
+    jobs.c.api_key,
     sqlite_where=text("lane = 2"),
     postgresql_where=text("lane = 2"),
 )
 #: The queue stages that the loops read besides READY. Queries must use this text: from a bound value
 #: neither database sees that the partial index fits.
 IN_FLIGHT = text("lane IN (1, 3, 4)")
-# With tenant and site, so that counting reads the index only.
+# With tenant, site and key, so that counting reads the index only.
 Index(
     "jobs_due",
     jobs.c.lane,
     jobs.c.due,
     jobs.c.tenant,
     jobs.c.site,
+    jobs.c.api_key,
     sqlite_where=IN_FLIGHT,
     postgresql_where=IN_FLIGHT,
 )
@@ -310,6 +320,8 @@ schedules = Table(
     # Failed runs in a row.
     Column("failures", Integer, nullable=False),
     Column("seen_count", BigInteger, nullable=False),
+    # Id of the key that created it, whose quotas its jobs use; empty without one.
+    Column("api_key", String(36), nullable=False, server_default=""),
     Column("revision", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, insert, update
 
 from reelhaul_jobs.model.job import AttemptOutcome, Job
 from reelhaul_jobs.model.transition import Transition
-from reelhaul_jobs.store import rows, rows_by_id
+from reelhaul_jobs.store import rows, rows_by_id, webhook_outbox
 from reelhaul_jobs.store.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
 
@@ -29,7 +29,7 @@ def select_for_update(connection: Connection, ids: Sequence[str]) -> dict[str, J
 
 
 def write(connection: Connection, changes: Sequence[Transition]) -> None:
-    """Write *changes* with their events and attempts."""
+    """Write *changes* with their events and attempts, and what webhooks are to report."""
     _update_jobs(connection, changes)
     new_events = [rows.row_from_event(change.job.id, event) for change in changes if (event := change.event)]
     ended_attempts = [
@@ -41,6 +41,7 @@ def write(connection: Connection, changes: Sequence[Transition]) -> None:
     _INSERT_EVENT.run_many(connection, new_events)
     _UPDATE_ATTEMPT.run_many(connection, ended_attempts)
     _INSERT_ATTEMPT.run_many(connection, new_attempts)
+    webhook_outbox.record_job_changes(connection, changes)
 
 
 def _update_jobs(connection: Connection, changes: Sequence[Transition]) -> None:

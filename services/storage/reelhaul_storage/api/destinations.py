@@ -15,6 +15,7 @@ from reelhaul.storage.v1 import destination_pb2, destination_service_pb2_grpc
 from reelhaul.storage.v1 import destination_service_pb2 as pb
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import FieldInvalid, ReelhaulError, Violation
+from reelhaul_runtime.identity import caller
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 from reelhaul_storage.api import requests
 from reelhaul_storage.model import Destination
@@ -69,11 +70,12 @@ class DestinationServicer(destination_service_pb2_grpc.DestinationServiceService
         self, request: pb.ListDestinationsRequest, context: Any
     ) -> pb.ListDestinationsResponse:
         limit = limit_page_size(request.page_size)
-        position = self._page_tokens.read(_COLLECTION, request.page_token)
+        arguments = f"{_COLLECTION} of {caller().tenant}"
+        position = self._page_tokens.read(arguments, request.page_token)
         found = await self._destinations.list_page(position[0] if position else "", limit + 1)
         response = pb.ListDestinationsResponse(destinations=map(_to_proto, found[:limit]))
         if len(found) > limit:
-            response.next_page_token = self._page_tokens.create(_COLLECTION, found[limit - 1].id)
+            response.next_page_token = self._page_tokens.create(arguments, found[limit - 1].id)
         return response
 
     async def UpdateDestination(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
-from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.filters.ast import Field, FieldKind, Node, mentions_field, required_value
 from reelhaul_runtime.filters.parser import parse
@@ -54,8 +53,7 @@ def parse_filter(text: str, caller: Caller) -> tuple[str | None, Node | None]:
     The caller's own, except for callers who may see every tenant's and name ``tenant``, and for the
     suite's own services. Raises FILTER_INVALID.
     """
-    sees_all = caller.suite or caller.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
-    where = parse(text, ADMIN_FIELDS if sees_all else FIELDS, max_terms=_MAX_TERMS)
+    where = parse(text, ADMIN_FIELDS if caller.sees_all_tenants else FIELDS, max_terms=_MAX_TERMS)
     if tenant := required_value(where, "tenant"):
         return tenant, where
     everyone = caller.suite or (where is not None and mentions_field(where, "tenant"))

@@ -198,9 +198,21 @@ def sha256_from_proto(request: pb.FindArtifactsRequest) -> list[str]:
         raise FieldInvalid("sha256", "must contain 1 to 1000 digests")
     if any(len(digest) != 32 for digest in request.sha256):
         raise FieldInvalid("sha256", "must contain digests of 32 bytes")
-    if not request.tenant or not request.tenant.isprintable():
-        raise FieldInvalid("tenant", "is required, in printable characters")
+    required_tenant(request.tenant)
     return [digest.hex() for digest in request.sha256]
+
+
+def retention_of(caller: Caller) -> timedelta | None:
+    """Return how long artifacts of the caller's tenant are kept at most; None: as long as it wants."""
+    tenant = caller.tenant_resource
+    return tenant.retention.ToTimedelta() if tenant is not None and tenant.HasField("retention") else None
+
+
+def required_tenant(tenant: str) -> str:
+    """Return *tenant* if it is the id of one."""
+    if not tenant or not tenant.isprintable():
+        raise FieldInvalid("tenant", "is required, in printable characters")
+    return tenant
 
 
 def _chunk_from_proto(request: pb.WriteArtifactRequest) -> Chunk:

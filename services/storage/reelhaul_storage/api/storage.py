@@ -21,6 +21,7 @@ from reelhaul_storage.service.archives import Archives
 from reelhaul_storage.service.artifacts import Artifacts
 from reelhaul_storage.service.backend_health import BackendHealth
 from reelhaul_storage.service.links import Links
+from reelhaul_storage.service.tenant_resources import TenantResources
 from reelhaul_storage.service.uploads import Uploads
 
 _UPLOADS = "uploads"
@@ -36,6 +37,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         artifacts: Artifacts,
         links: Links,
         archives: Archives,
+        tenant_resources: TenantResources,
         health: BackendHealth,
         page_tokens: PageTokens,
         now: Callable[[], datetime],
@@ -47,6 +49,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self._artifacts = artifacts
         self._links = links
         self._archives = archives
+        self._tenant_resources = tenant_resources
         self._health = health
         self._page_tokens = page_tokens
         self._now = now
@@ -149,8 +152,8 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
         limit = limit_page_size(request.page_size)
-        arguments = f"{request.filter}\0{request.order_by}"
         query = queries.query_from_proto(request, limit + 1, caller())
+        arguments = f"{query.tenant}\0{request.filter}\0{request.order_by}"
         after = self._page_tokens.read(arguments, request.page_token)
         artifacts = await self._artifacts.list_artifacts(query, after)
         response = pb.ListArtifactsResponse(artifacts=map(self._to_proto, artifacts[:limit]))
@@ -167,8 +170,8 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         return responses.summary_to_proto(await self._artifacts.summarize(tenant, where))
 
     async def UpdateArtifact(self, request: pb.UpdateArtifactRequest, context: Any) -> artifact_pb2.Artifact:
-        id_ = requests.parse_name(request.artifact.name, _ARTIFACTS, "artifact.name")
-        changes = requests.changes_from_proto(request, self._now())
+        id_, now = requests.parse_name(request.artifact.name, _ARTIFACTS, "artifact.name"), self._now()
+        changes = requests.changes_from_proto(request, now).within(requests.retention_of(caller()), now)
         return self._to_proto(await self._artifacts.update(id_, request.artifact.etag, changes))
 
     async def DeleteArtifact(self, request: pb.DeleteArtifactRequest, context: Any) -> empty_pb2.Empty:
@@ -201,6 +204,14 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))
         return pb.FindArtifactsResponse(artifacts=names)
+
+    async def DeleteTenantResources(
+        self, request: pb.DeleteTenantResourcesRequest, context: Any
+    ) -> pb.DeleteTenantResourcesResponse:
+        tenant = requests.required_tenant(request.tenant)
+        resources = self._tenant_resources
+        delete_or_check = resources.exist if request.validate_only else resources.delete_some
+        return pb.DeleteTenantResourcesResponse(remaining=await delete_or_check(tenant))
 
     def _to_proto(self, artifact: Artifact) -> artifact_pb2.Artifact:
         return responses.artifact_to_proto(artifact, self._backend())

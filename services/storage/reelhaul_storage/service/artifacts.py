@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
-from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.filters.ast import Node
@@ -30,6 +29,12 @@ class ArtifactChanges:
     labels: Mapping[str, str] | None = None
     expire_time: datetime | None = None
 
+    def within(self, retention: timedelta | None, now: datetime) -> ArtifactChanges:
+        """Return these changes with an expiry that is not later than *retention* from *now*."""
+        if self.expire_time is None or retention is None:
+            return self
+        return replace(self, expire_time=min(self.expire_time, now + retention))
+
     def apply(self, artifact: Artifact, now: datetime) -> Artifact:
         """Return *artifact* with these changes; *artifact* itself if nothing differs."""
         changed = replace(
@@ -44,7 +49,7 @@ class ArtifactChanges:
 
 
 class Artifacts:
-    """Use cases of artifacts. A caller sees the artifacts of its tenant; the suite sees all."""
+    """Use cases of artifacts. A caller sees the artifacts of its tenant; ADMIN and services see all."""
 
     def __init__(
         self,
@@ -166,5 +171,4 @@ class Artifacts:
 def _visible_tenant(tenant: str | None) -> str | None:
     """Return *tenant*, None for all, if the caller may see that, else the caller's own."""
     who = caller()
-    sees_all = who.suite or who.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
-    return tenant if sees_all else who.tenant
+    return tenant if who.sees_all_tenants else who.tenant

@@ -60,7 +60,7 @@ class DownloadServicer(DownloadServiceServicer):
     async def ListDownloads(  # type: ignore[override]
         self, request: flat.ListDownloadsRequest, context: object
     ) -> bytes:
-        query = requests.list_query(request, fields.caller_owner(), self._page_tokens)
+        query = requests.list_query(request, fields.listed_owner(), self._page_tokens)
         page = await self._jobs.page(query, self._messages.find)
         return responses.serialize_list(request, query, page, self._page_tokens, self._messages)
 
@@ -104,7 +104,7 @@ class DownloadServicer(DownloadServiceServicer):
         return flat.DeleteDownloadResponse(job_id=job_id)
 
     async def GetStats(self, request: flat.GetStatsRequest, context: object) -> flat.GetStatsResponse:
-        now, owner = self._now(), fields.caller_owner()
+        now, owner = self._now(), fields.listed_owner()
         past = await self._jobs.summary(requests.past_range(request, owner, now))
         return responses.stats_response(past, await self._jobs.summary(requests.active_range(owner, now)))
 

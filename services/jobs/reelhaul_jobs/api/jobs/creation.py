@@ -58,7 +58,7 @@ class JobCreation:
         """Create the job, or with validate_only return what it would be; *names* are for its errors."""
         now, tenant = self._now(), identity.caller().tenant
         key = fields.idempotency_key(request, "CreateJob", tenant, now)
-        context = NewJobContext(tenant, now, logs.traceparent.get())
+        context = NewJobContext(tenant, now, logs.traceparent.get(), fields.caller_key_id())
         try:
             job = self._templates.job_of(request.job, request.job_id or ids.new_id(now), context, names)
             await check_destination(self._storage, job, names("job.deliver_to"))
@@ -80,7 +80,9 @@ class JobCreation:
         request = items.request
         now, tenant = self._now(), identity.caller().tenant
         key = fields.idempotency_key(request, "BatchCreateJobs", tenant, now)
-        context = NewJobContext(tenant, now, logs.traceparent.get(), ids.new_id(now))
+        context = NewJobContext(
+            tenant, now, logs.traceparent.get(), fields.caller_key_id(), batch_id=ids.new_id(now)
+        )
         try:
             batch = await self._with_known_destinations(self._batch_of(items, context), items)
         except ReelhaulError:

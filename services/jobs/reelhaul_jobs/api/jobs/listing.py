@@ -10,7 +10,6 @@ from google.protobuf import timestamp_pb2
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.jobs.v1.job_service_pb2 import SummarizeJobsRequest, SummarizeJobsResponse
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages
 from reelhaul_jobs.api.kept_messages import KeptMessages
@@ -92,8 +91,7 @@ def parse_filter(text: str, caller: Caller) -> tuple[Owner, ast.Node | None]:
     The caller's own, except for callers who may see every tenant's and name ``tenant``, and for
     the suite's own services.
     """
-    sees_all = caller.suite or caller.level >= PermissionLevel.PERMISSION_LEVEL_ADMIN
-    where = parse(text, ADMIN_FIELDS if sees_all else JOB_FIELDS)
+    where = parse(text, ADMIN_FIELDS if caller.sees_all_tenants else JOB_FIELDS)
     if tenant := ast.required_value(where, "tenant"):
         return tenant, where
     everyone = caller.suite or (where is not None and ast.mentions_field(where, "tenant"))

@@ -144,9 +144,8 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     ) -> job_service_pb2.BatchRetryJobsResponse:
         key = fields.idempotency_key(request, "BatchRetryJobs", identity.caller().tenant, self._now())
         job_ids, where = batches.parse_retry(request)
-        result = await self._batches.retry(
-            job_ids, where, fields.caller_owner(), key, dry_run=request.validate_only
-        )
+        owner = fields.caller_owner() if job_ids else fields.listed_owner()
+        result = await self._batches.retry(job_ids, where, owner, key, dry_run=request.validate_only)
         return job_service_pb2.BatchRetryJobsResponse(
             jobs=batches.basic_protos(result.jobs), more=result.more
         )

@@ -26,6 +26,8 @@ class NewJobContext:
     tenant: str
     now: datetime
     traceparent: str
+    #: Id of the caller's key; empty without one.
+    api_key: str = ""
     batch_id: str = ""
 
 
@@ -63,8 +65,8 @@ class JobTemplateCache:
         job = messages.job_from_proto(
             valid, job_id, context.tenant, context.now, context.traceparent, self._retention
         )
-        if context.batch_id:
-            job = job.replace_fields(batch_id=context.batch_id)
+        if context.batch_id or context.api_key:
+            job = job.replace_fields(batch_id=context.batch_id or job.batch_id, api_key=context.api_key)
         if len(content) <= _MAX_BYTES:
             self._templates[key] = job.replace_fields(url="", labels={})
             if len(self._templates) > _MAX_TEMPLATES:
@@ -97,5 +99,6 @@ def _from_template(template: Job, requested: job_pb2.Job, job_id: str, context: 
         create_time=context.now,
         update_time=context.now,
         traceparent=context.traceparent,
+        api_key=context.api_key,
         batch_id=context.batch_id or (job_id if template.expansion else ""),
     )

@@ -57,6 +57,7 @@ _MAX_CALLS = 256
 _MAX_WARNINGS = 100
 _MAX_HTTP_STATUSES = 100
 _MAX_DELAY_SECONDS = 10**9
+_MAX_RECEIVED_BYTES = 10**15
 # The row is read for each change: what only a full view shows must not make it heavy.
 _MAX_MEDIA_BYTES = 512 * 1024
 _MAX_DELIVERED_BYTES = 64 * 1024
@@ -120,6 +121,7 @@ def outcome_from_request(request: FinishRequest) -> leases.Outcome:
         result=_result_from_request(request),
         progress=progress_from_request(request),
         http_statuses=dict(list(request.http_statuses.items())[:_MAX_HTTP_STATUSES]),
+        received_bytes=min(request.ingress_bytes, _MAX_RECEIVED_BYTES) if request.ingress_bytes > 0 else None,
     )
 
 

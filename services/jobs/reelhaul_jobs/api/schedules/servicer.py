@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from google.protobuf import empty_pb2
@@ -54,6 +55,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         message = validate_and_normalize(request.schedule, now, now, self._rules)
         schedule_id = messages.new_schedule_id(request.schedule_id)
         schedule = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        schedule = replace(schedule, api_key=fields.caller_key_id())
         await check_destination(self._storage, schedule.template, _DELIVER_TO)
         if request.validate_only:
             return messages.schedule_to_proto(with_first_run(schedule))

@@ -1,0 +1,1 @@
+"""Benchmark of authentication and rate limits: what they add to a call."""

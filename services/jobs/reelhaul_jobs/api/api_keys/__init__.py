@@ -1,0 +1,1 @@
+"""ApiKeyService: its servicer, and the validation and conversion of its messages."""

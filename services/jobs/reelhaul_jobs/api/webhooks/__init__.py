@@ -1,0 +1,1 @@
+"""WebhookService: its servicer, and the validation and conversion of its messages."""

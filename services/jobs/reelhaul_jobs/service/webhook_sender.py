@@ -1,0 +1,139 @@
+"""Sends the deliveries of webhooks that are due, some of each webhook at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reelhaul_jobs.model import webhook as webhooks
+from reelhaul_jobs.model import webhook_delivery as deliveries
+from reelhaul_jobs.model.webhook import Webhook
+from reelhaul_jobs.model.webhook_delivery import Delivery, Event, TryResult
+from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.ports.webhooks import WebhookDeliveryStore, WebhookEndpoints
+from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
+from reelhaul_runtime.errors import ReelhaulError, to_status
+from reelhaul_runtime.tasks import cancel_and_wait
+
+log = logging.getLogger(__name__)
+
+#: Requests that one replica has under way at once, in total, to the webhooks of one tenant, and to one
+#: webhook: a slow endpoint delays no other.
+MAX_RUNNING, MAX_PER_TENANT, MAX_PER_WEBHOOK = 256, 32, 4
+_MAX_LISTED = 500
+# After this time a task gives its place to another webhook.
+_TURN_SECONDS = 10.0
+
+#: Returns the body of an event.
+EncodeEvent = Callable[[Event], str]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTries:
+    """Makes one try of a delivery, and records its result."""
+
+    store: WebhookDeliveryStore
+    endpoints: WebhookEndpoints
+    secrets: WebhookSecrets
+    encode: EncodeEvent
+    now: Clock
+
+    async def try_delivery(self, webhook: Webhook, claimed: Delivery) -> Delivery | None:
+        """Send *claimed* to *webhook*; return it as it is then, None if it was taken away meanwhile."""
+        result = await self._send(webhook, claimed)
+        now = self.now()
+        fields = {"webhook": webhook.name, "event": claimed.event.id, "status": result.http_status}
+        if result.error is not None:
+            log.info("webhook delivery failed", extra=fields | {"cause": result.error.message})
+        return await self.store.complete(
+            claimed,
+            result,
+            lambda delivery: deliveries.complete(delivery, result, now, random.random),
+            lambda present: (
+                webhooks.record_success(present)
+                if result.error is None
+                else webhooks.record_failure(present, now, gone=result.gone)
+            ),
+        )
+
+    async def _send(self, webhook: Webhook, claimed: Delivery) -> TryResult:
+        now = self.now()
+        try:
+            secrets = [
+                await self.secrets.unseal(webhook.name, sealed) for sealed in webhook.sealed_secrets(now)
+            ]
+        except ReelhaulError as error:
+            return TryResult(error=to_status(error))
+        event = claimed.event
+        return await self.endpoints.send(webhook, secrets, event.id, now, self.encode(event))
+
+
+class WebhookSender:
+    """Starts tasks for webhooks with deliveries that are due. They outlive the leadership.
+
+    Each delivery is held by a lease: if this process dies, another one sends it again.
+    """
+
+    def __init__(self, store: WebhookDeliveryStore, tries: WebhookTries, now: Clock) -> None:
+        self._store = store
+        self._tries = tries
+        self._now = now
+        # With the tenant and the id of the webhook of each.
+        self._tasks: dict[asyncio.Task[None], tuple[str, str]] = {}
+
+    async def step(self) -> bool:
+        """Start tasks for what is due; return False: no more is due at once."""
+        if len(self._tasks) >= MAX_RUNNING:
+            return False
+        due = list(await self._store.list_due(self._now(), MAX_PER_WEBHOOK, _MAX_LISTED))
+        # Whoever comes first gets the last places.
+        random.shuffle(due)
+        running = Counter(self._tasks.values())
+        of_tenant = Counter(tenant for tenant, _ in self._tasks.values())
+        for turn in range(MAX_PER_WEBHOOK):
+            for tenant, webhook, number in due:
+                key = (tenant, webhook)
+                if turn >= number or running[key] >= MAX_PER_WEBHOOK or of_tenant[tenant] >= MAX_PER_TENANT:
+                    continue
+                if running.total() >= MAX_RUNNING:
+                    return False
+                running[key] += 1
+                of_tenant[tenant] += 1
+                task = asyncio.create_task(self._send_next(tenant, webhook))
+                self._tasks[task] = key
+                task.add_done_callback(self._finished)
+        return False
+
+    async def wait(self) -> None:
+        """Wait until the requests that are under way have ended."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop all requests; they are sent again when their leases end."""
+        await cancel_and_wait(*self._tasks)
+
+    async def _send_next(self, tenant: str, webhook_id: str) -> None:
+        """Send what is due of one webhook, one delivery after the other."""
+        end = time.monotonic() + _TURN_SECONDS
+        while time.monotonic() < end:
+            claimed = await self._store.claim_next(tenant, webhook_id, self._now())
+            if claimed is None:
+                return
+            await self._tries.try_delivery(*claimed)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        tenant, webhook = self._tasks.pop(task)
+        if not task.cancelled() and (error := task.exception()):
+            # The lease ends, and it is tried again.
+            expected = isinstance(error, ReelhaulError)
+            log.log(
+                logging.WARNING if expected else logging.ERROR,
+                "webhook delivery interrupted",
+                exc_info=None if expected else error,
+                extra={"tenant": tenant, "webhook": f"webhooks/{webhook}", "cause": repr(error)},
+            )

@@ -1,0 +1,171 @@
+"""The quota ledger in SQL: jobs reserve, use and return their quotas in the transaction of their change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, text, update
+
+from reelhaul.admin.v1 import api_key_pb2
+from reelhaul_jobs.model import quota
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.quota import ALL_DAYS, LedgerKey, LedgerRow, QuotaBook
+from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.store.access_tables import api_keys, tenants
+from reelhaul_jobs.store.quota_tables import quota_ledger
+from reelhaul_jobs.store.tables import jobs
+from reelhaul_runtime.auth.level_quotas import LevelQuotas, effective_quota, level_quotas
+from reelhaul_runtime.sql.statements import Statement
+
+_NO_LIMITS = api_key_pb2.Quota()
+_AMOUNTS = ("jobs", "reserved", "settled", "released", "stored")
+
+# Creates the row if it is missing, locks it until the transaction ends, and returns it.
+_LOCK_ROW = Statement(
+    text(
+        "INSERT INTO quota_ledger (account, day, jobs, reserved, settled, released, stored)"
+        " VALUES (:account, :day, 0, 0, 0, 0, 0)"
+        " ON CONFLICT (account, day) DO UPDATE SET jobs = quota_ledger.jobs"
+        " RETURNING jobs, reserved, settled, released, stored"
+    )
+)
+_BY_KEY = (quota_ledger.c.account == bindparam("of_account")) & (quota_ledger.c.day == bindparam("of_day"))
+_WRITE_ROW = Statement(update(quota_ledger).where(_BY_KEY))
+_REMOVE_STORED = Statement(
+    update(quota_ledger).where(_BY_KEY).values(stored=quota_ledger.c.stored - bindparam("deleted"))
+)
+_KEY_QUOTA = Statement(
+    select(api_keys.c.permission, api_keys.c.quota).where(api_keys.c.id == bindparam("id"))
+)
+_TENANT_QUOTA = Statement(select(tenants.c.quota).where(tenants.c.id == bindparam("id")))
+_PURGE_JOB = Statement(
+    delete(jobs)
+    .where(jobs.c.id == bindparam("job"))
+    .returning(jobs.c.tenant, jobs.c.api_key, jobs.c.stored_bytes)
+)
+_DELETE_OLD_DAYS = Statement(
+    delete(quota_ledger).where(
+        quota_ledger.c.day != ALL_DAYS,
+        quota_ledger.c.day < bindparam("before"),
+        # Jobs that have not ended still change it.
+        quota_ledger.c.reserved == quota_ledger.c.settled + quota_ledger.c.released,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLedger:
+    """What keys and tenants use of their quotas."""
+
+    #: Whether new jobs count: not if callers have no keys.
+    counts_jobs: bool = False
+    #: Limits of keys that set none.
+    levels: LevelQuotas = field(default_factory=lambda: level_quotas({}))
+
+    def admit(self, connection: Connection, new: Sequence[Job]) -> list[Job]:
+        """Return *new* jobs with their reservations. Raises QUOTA_EXCEEDED; then none has one."""
+        with self.open_for(connection, new) as book:
+            return admit_all(book, new)
+
+    @contextmanager
+    def open_for(self, connection: Connection, new: Sequence[Job]) -> Iterator[QuotaBook | None]:
+        """Yield the book to admit *new* jobs with, and write it afterwards; None if they do not count."""
+        if not self.counts_jobs or not new:
+            yield None
+            return
+        book_keys = {key for job in new for key in quota.ledger_keys(job, quota.day_of(job.update_time))}
+        with self._open(connection, book_keys) as book:
+            yield book
+
+    def settle(
+        self, connection: Connection, changes: Sequence[Transition], now: datetime | None = None
+    ) -> Sequence[Transition]:
+        """Return *changes* with what their jobs reserve from now on.
+
+        Jobs that a user retries are admitted again: raises QUOTA_EXCEEDED. Renewals are extended if *now* is
+        set; a job that has received more than its quotas have left ends with QUOTA_EXCEEDED instead.
+        """
+        book_keys = set[LedgerKey]()
+        for change in changes:
+            if quota.is_readmitted(change):
+                if self.counts_jobs:
+                    book_keys |= quota.ledger_keys(change.job, quota.day_of(change.job.update_time))
+            elif quota.needs_settlement(change) or (now is not None and quota.needs_extension(change)):
+                book_keys |= quota.ledger_keys(change.before, change.before.quota_day or ALL_DAYS)
+        if not book_keys:
+            return changes
+        with self._open(connection, book_keys) as book:
+            return [self._settle_one(book, change, now) for change in changes]
+
+    def _settle_one(self, book: QuotaBook, change: Transition, now: datetime | None) -> Transition:
+        if quota.is_readmitted(change):
+            return replace(change, job=book.admit(change.job)) if self.counts_jobs else change
+        if quota.needs_settlement(change):
+            return book.settle(change)
+        if now is not None and quota.needs_extension(change):
+            return book.extend(change, now)
+        return change
+
+    @contextmanager
+    def _open(self, connection: Connection, book_keys: set[LedgerKey]) -> Iterator[QuotaBook]:
+        """Lock and yield the rows of *book_keys*; write those that the block changed."""
+        before = dict[LedgerKey, LedgerRow]()
+        # In order, so that two transactions do not wait for each other.
+        for account, day in sorted(book_keys):
+            row = _LOCK_ROW.first(connection, {"account": account, "day": day})
+            assert row is not None
+            before[account, day] = LedgerRow(**row)
+        limits = {account: self._get_limits(connection, account) for account, _ in before}
+        book = QuotaBook({key: replace(row) for key, row in before.items()}, limits)
+        yield book
+        changed = [key for key, row in book.rows.items() if row != before[key]]
+        _WRITE_ROW.run_many(connection, [_values(key, book.rows[key]) for key in changed])
+
+    def _get_limits(self, connection: Connection, account: str) -> api_key_pb2.Quota:
+        """Return the limits of *account*; a deleted key or tenant has none."""
+        collection, _, account_id = account.partition("/")
+        if collection == "tenants":
+            row = _TENANT_QUOTA.first(connection, {"id": account_id})
+            return api_key_pb2.Quota.FromString(row["quota"]) if row else _NO_LIMITS
+        row = _KEY_QUOTA.first(connection, {"id": account_id})
+        if row is None:
+            return _NO_LIMITS
+        own = api_key_pb2.Quota.FromString(row["quota"])
+        return effective_quota(row["permission"], own, _NO_LIMITS, self.levels)
+
+
+def admit_all(book: QuotaBook | None, new: Sequence[Job]) -> list[Job]:
+    """Return *new* jobs with their reservations in *book*. Raises QUOTA_EXCEEDED; then none has one."""
+    if book is None:
+        return list(new)
+    with book.all_or_none():
+        return [book.admit(job) for job in new]
+
+
+def purge_job(connection: Connection, job_id: str) -> None:
+    """Delete the row of a job whose artifacts are deleted; a missing row is not an error."""
+    row = _PURGE_JOB.first(connection, {"job": job_id})
+    if row is None or not row["stored_bytes"]:
+        return
+    accounts = [quota.account_of_tenant(row["tenant"])]
+    if row["api_key"]:
+        accounts.append(quota.account_of_key(row["api_key"]))
+    values = [
+        {"of_account": account, "of_day": ALL_DAYS, "deleted": row["stored_bytes"]}
+        for account in sorted(accounts)
+    ]
+    _REMOVE_STORED.run_many(connection, values)
+
+
+def delete_old_days(connection: Connection, before: datetime) -> None:
+    """Delete what was used on days before *before*, except by jobs that have not ended."""
+    _DELETE_OLD_DAYS.run(connection, {"before": quota.day_of(before)})
+
+
+def _values(key: LedgerKey, row: LedgerRow) -> dict[str, Any]:
+    amounts = {name: getattr(row, name) for name in _AMOUNTS}
+    return {"of_account": key[0], "of_day": key[1], **amounts}
