@@ -143,12 +143,14 @@ def running_suite(
     *,
     command: Sequence[str] = _UP,
     s3: S3Server | None = None,
+    stdout: int | None = None,
     **settings: str,
 ) -> Iterator[Suite]:
     """Run the suite on *data_dir* until the block ends; it is ready when the block begins.
 
     *command*: arguments for Python that run a suite as ``reelhaul up`` does.
     *s3*: server in whose bucket the artifacts are stored, if not in *data_dir*.
+    *stdout*: file descriptor for its standard output, if not the log.
     *settings*: REELHAUL_* settings by their lower-case names without the prefix.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ def running_suite(
             [sys.executable, *command],
             cwd=data_dir,
             env=environment,
-            stdout=output,
+            stdout=output if stdout is None else stdout,
             stderr=output,
             start_new_session=True,
         )

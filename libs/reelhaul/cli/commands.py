@@ -14,6 +14,7 @@ import click
 _CLIENT_COMMANDS = {
     "download": "reelhaul.cli.download:download",
     "jobs": "reelhaul.cli.jobs:jobs",
+    "keys": "reelhaul.cli.keys:keys",
     "probe": "reelhaul.cli.probe:probe",
 }
 # Entry points of the commands of installed servers, which this package does not import.

@@ -11,7 +11,7 @@ import click
 
 from reelhaul.cli.commands import FAILED, INTERRUPTED
 from reelhaul.cli.display import Display, create_display, status_name
-from reelhaul.cli.options import CommandFailed, client_command, save_options
+from reelhaul.cli.options import CommandFailed, Connect, client_command, save_options
 from reelhaul.cli.output import format_enum
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.rest import CallFailed, Client
@@ -86,7 +86,7 @@ def _request_options(command: F) -> F:
 @click.option("--no-wait", is_flag=True, help="Print the job and exit without saving files.")
 @client_command
 def download(
-    url: str, output: Path, overwrite: bool, no_wait: bool, server: str, as_json: bool, **options: Any
+    url: str, output: Path, overwrite: bool, no_wait: bool, connect: Connect, as_json: bool, **options: Any
 ) -> int:
     """Download URL and save its files.
 
@@ -98,7 +98,7 @@ def download(
     """
     display = create_display(as_json)
     try:
-        with Client(server) as client:
+        with connect() as client:
             job = client.create(_build_request(url, options))
             display.say("created", f"job {job.job_id}", job_id=job.job_id)
             if no_wait:

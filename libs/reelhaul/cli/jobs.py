@@ -12,7 +12,7 @@ import click
 from reelhaul.cli.commands import INTERRUPTED
 from reelhaul.cli.display import create_display, format_progress, status_name
 from reelhaul.cli.download import check_succeeded, follow, save_files
-from reelhaul.cli.options import client_command, save_options
+from reelhaul.cli.options import Connect, client_command, save_options
 from reelhaul.cli.output import as_json_value, emit_json, format_bytes, printable
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.rest import Client
@@ -31,9 +31,9 @@ def jobs() -> None:
     "--limit", type=click.IntRange(1), default=20, show_default=True, help="Maximum number of jobs."
 )
 @client_command
-def list_(status: tuple[str, ...], limit: int, server: str, as_json: bool) -> None:
+def list_(status: tuple[str, ...], limit: int, connect: Connect, as_json: bool) -> None:
     """List jobs, newest first."""
-    with Client(server) as client:
+    with connect() as client:
         for job in _list_jobs(client, status, limit):
             if as_json:
                 emit_json(as_json_value(job))
@@ -44,20 +44,20 @@ def list_(status: tuple[str, ...], limit: int, server: str, as_json: bool) -> No
 @jobs.command()
 @click.argument("job_id")
 @client_command
-def get(job_id: str, server: str, as_json: bool) -> None:
+def get(job_id: str, connect: Connect, as_json: bool) -> None:
     """Show a job."""
-    with Client(server) as client:
+    with connect() as client:
         _print_job(client.get(job_id), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
 @client_command
-def watch(job_id: str, server: str, as_json: bool) -> int:
+def watch(job_id: str, connect: Connect, as_json: bool) -> int:
     """Watch a job until it ends. Ctrl-C stops watching; the job continues."""
     display = create_display(as_json)
     try:
-        with Client(server) as client:
+        with connect() as client:
             check_succeeded(follow(client, job_id, display), as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -70,27 +70,27 @@ def watch(job_id: str, server: str, as_json: bool) -> int:
 @click.argument("job_id")
 @click.option("--reason", default="", help="Human-readable reason, stored with the job.")
 @client_command
-def cancel(job_id: str, reason: str, server: str, as_json: bool) -> None:
+def cancel(job_id: str, reason: str, connect: Connect, as_json: bool) -> None:
     """Cancel a job."""
-    with Client(server) as client:
+    with connect() as client:
         _print_job(client.cancel(job_id, reason), as_json)
 
 
 @jobs.command("stop-recording")
 @click.argument("job_id")
 @client_command
-def stop_recording(job_id: str, server: str, as_json: bool) -> None:
+def stop_recording(job_id: str, connect: Connect, as_json: bool) -> None:
     """End the recording of a live stream and keep its file. (cancel discards it.)"""
-    with Client(server) as client:
+    with connect() as client:
         _print_job(client.stop_recording(job_id), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
 @client_command
-def retry(job_id: str, server: str, as_json: bool) -> None:
+def retry(job_id: str, connect: Connect, as_json: bool) -> None:
     """Start a failed or cancelled job again."""
-    with Client(server) as client:
+    with connect() as client:
         _print_job(client.retry(job_id), as_json)
 
 
@@ -98,11 +98,11 @@ def retry(job_id: str, server: str, as_json: bool) -> None:
 @click.argument("job_id")
 @save_options
 @client_command
-def save(job_id: str, output: Path, overwrite: bool, server: str, as_json: bool) -> int:
+def save(job_id: str, output: Path, overwrite: bool, connect: Connect, as_json: bool) -> int:
     """Save the files of a job that succeeded; of a playlist, those of its entries."""
     display = create_display(as_json)
     try:
-        with Client(server) as client:
+        with connect() as client:
             job = client.get(job_id)
             check_succeeded(job, as_json)
             return save_files(client, job, output, overwrite, display)

@@ -1,8 +1,9 @@
-"""Options and error output that all client commands share: ``--server``, ``--json``."""
+"""Options and error output that all client commands share: ``--server``, ``--api-key``, ``--json``."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -10,11 +11,12 @@ from urllib.parse import urlsplit
 
 import click
 import httpx
-from dotenv import dotenv_values
 
+from reelhaul._core.credentials import API_KEY_VARIABLE
 from reelhaul.cli.commands import FAILED, USAGE
+from reelhaul.cli.credentials import read_env_file, resolve_api_key
 from reelhaul.cli.output import emit_json, printable
-from reelhaul.rest import CallFailed, SaveFailed
+from reelhaul.rest import CallFailed, Client, SaveFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,14 +25,20 @@ _TLS_VARIABLE = "REELHAUL_GATEWAY_TLS_CERTIFICATE"
 _DEFAULT_SERVER = "http://127.0.0.1:8080"
 F = TypeVar("F", bound=Callable[..., object])
 
+#: Returns a client of the gateway that the options name, with their key.
+Connect = Callable[[], Client]
+
 _ADVICE = {
     "SERVICE_UNAVAILABLE": "is the suite running? `reelhaul up` starts it; --server selects another one",
     "OVERLOADED": "try again in a moment",
     "RATE_LIMIT_EXCEEDED": "try again in a moment",
     "QUOTA_EXCEEDED": "wait until the quota renews, or ask for a larger one",
-    "CREDENTIAL_MISSING": "this server requires an API key",
-    "RESOURCE_NOT_FOUND": "`reelhaul jobs list` shows the existing jobs",
-    "STATE_CONFLICT": "`reelhaul jobs get` shows the state of the job",
+    "CREDENTIAL_MISSING": "REELHAUL_API_KEY or --api-key sets the key; at the server, REELHAUL_DATA_DIR names"
+    " the folder in which `reelhaul up` has stored one",
+    "CREDENTIAL_INVALID": "an administrator creates keys; at the server, `reelhaul first-key` does",
+    "PERMISSION_INSUFFICIENT": "`reelhaul keys show` shows the level of this key; another one may be higher",
+    "ADDRESS_FORBIDDEN": "the key may be used from its allowed networks only",
+    "SITE_FORBIDDEN": "the key, its tenant or the server does not allow this site",
     "SITE_UNSUPPORTED": "use the page that shows the video, or the URL of the media file itself",
     "MEDIA_LOGIN_REQUIRED": "the site requires an account: configure cookies at the server",
     "COOKIES_UNKNOWN": "`reelhaul fetcher cookies list` at the server shows the cookies and their sites",
@@ -42,6 +50,18 @@ _ADVICE = {
     "UPSTREAM_THROTTLED": "the site limits the request rate: try again later",
     "UPSTREAM_BLOCKED": "the site takes the server for a robot: try again later",
     "EXTRACTOR_FAILED": "a newer yt-dlp at the server may support the site better",
+}
+
+
+# By the collection of the resource that an error is about.
+_RESOURCE_ADVICE = {
+    "RESOURCE_NOT_FOUND": {
+        "jobs": "`reelhaul jobs list` shows the existing jobs",
+        "apiKeys": "`reelhaul keys list` shows the existing keys",
+    },
+    "STATE_CONFLICT": {
+        "jobs": "`reelhaul jobs get` shows the state of the job",
+    },
 }
 
 
@@ -71,7 +91,7 @@ class CommandFailed(click.ClickException):
         fields = [field for field in failure.fields if field and f"{field}:" not in failure.message]
         suffix = f" ({', '.join(fields)})" if fields else ""
         click.echo(printable(f"{failure}{suffix}"), err=True)
-        if advice := failure.help_url or _ADVICE.get(failure.reason, ""):
+        if advice := failure.help_url or _find_advice(failure):
             click.echo(printable(f"  hint: {advice}"), err=True)
 
 
@@ -82,7 +102,10 @@ class RequestInvalid(CommandFailed):
 
 
 def client_command(command: Callable[P, R]) -> Callable[..., R]:
-    """Add the options --server and --json to *command*, and print its errors."""
+    """Add the options --server, --api-key and --json to *command*, and print its errors.
+
+    It gets ``connect``, which opens a client, and ``as_json``.
+    """
 
     @click.option(
         "--server",
@@ -93,10 +116,21 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
         callback=_check_server,
         help="The gateway: a URL, or host:port. A .env file in the working directory may set it too.",
     )
+    @click.option(
+        "--api-key",
+        envvar=API_KEY_VARIABLE,
+        default="",
+        show_envvar=True,
+        help="The API key. The variable, or .env, hides it from other users of this machine."
+        " Default: the key that `reelhaul up` has stored in its data folder.",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print only JSON, one object per line.")
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs["as_json"])
+        server, given = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
+        key = resolve_api_key(given, server, os.environ.get(_SERVER_VARIABLE) or _configured_server())
+        kwargs["connect"] = functools.partial(Client, server, api_key=key)
         try:
             return command(*args, **kwargs)
         except CallFailed as failure:
@@ -108,13 +142,14 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
     return run
 
 
+def _find_advice(failure: CallFailed) -> str:
+    collection = failure.metadata.get("resource", "").partition("/")[0]
+    return _ADVICE.get(failure.reason) or _RESOURCE_ADVICE.get(failure.reason, {}).get(collection, "")
+
+
 def _configured_server() -> str:
     """Return the gateway of the .env file that `reelhaul up` reads here, else the default one."""
-    try:
-        values = dotenv_values(".env")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f".env cannot be read: {error}") from None
-    configured = {name.upper(): value for name, value in values.items()}
+    configured = read_env_file()
     server = configured.get(_SERVER_VARIABLE) or _DEFAULT_SERVER
     if configured.get(_TLS_VARIABLE):
         return f"https://{server.partition('://')[2] or server}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from reelhaul.cli.options import client_command
+from reelhaul.cli.options import Connect, client_command
 from reelhaul.cli.output import (
     as_json_value,
     emit_json,
@@ -14,7 +14,6 @@ from reelhaul.cli.output import (
     printable,
 )
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
-from reelhaul.rest import Client
 from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack, TrackRole
 
 
@@ -30,10 +29,10 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack, TrackRole
 )
 @client_command
 def probe(
-    url: str, quality: str, format_: str, audio_only: bool, cookies: str, server: str, as_json: bool
+    url: str, quality: str, format_: str, audio_only: bool, cookies: str, connect: Connect, as_json: bool
 ) -> None:
     """Show what URL offers: title, formats, subtitles, and an estimate of the download."""
-    with Client(server) as client:
+    with connect() as client:
         info = client.info(url=url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
     if as_json:
         emit_json(as_json_value(info))

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf import duration_pb2
 from grpc import aio
 
+from reelhaul._core.credentials import resolve_api_key
 from reelhaul._core.loopback import is_loopback
 from reelhaul._core.part_file import OnProgress, ignore_progress
 from reelhaul._core.resume import HEARTBEAT_SECONDS
@@ -48,7 +49,8 @@ class Client:
 
     Use it as an async context manager. Every method raises CallFailed. Calls that are safe to repeat,
     ``create`` included, are retried until the server has not responded for *retry_timeout* seconds.
-    *api_key* is sent with each call. Without *credentials* the connection is plain text. A stream
+    *api_key* is sent with each call; by default it is REELHAUL_API_KEY of the environment, if that is set. A
+    mistyped one is a ValueError. Without *credentials* the connection is plain text. A stream
     asks for a heartbeat every *heartbeat_seconds* (1 to 60) and reconnects when three are missing.
     """
 
@@ -57,14 +59,15 @@ class Client:
         address: str = DEFAULT_JOBS,
         *,
         storage: str = DEFAULT_STORAGE,
-        api_key: str = "",
+        api_key: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry_timeout: float = 120.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._retry_timeout = retry_timeout
         self._heartbeat_seconds = heartbeat_seconds
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        key = resolve_api_key(api_key)
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._channels = [_open_channel(address, credentials), _open_channel(storage, credentials)]
         self._jobs = job_service_pb2_grpc.JobServiceStub(self._channels[0])
         self._storage = storage_service_pb2_grpc.StorageServiceStub(self._channels[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,12 +14,14 @@ import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from reelhaul._core.credentials import resolve_api_key
 from reelhaul._core.errors import CallFailed
 from reelhaul._core.loopback import is_loopback
 from reelhaul._core.part_file import OnProgress, ignore_progress
 from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.rest import _errors, _save, _watch
+from reelhaul.rest._keys import Keys
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -37,17 +39,26 @@ class Client:
     """Calls the JSON API of the gateway at *server*, a URL or host:port.
 
     Use it as a context manager. Every method raises CallFailed. Every call is tried a few times while
-    the server is unavailable, ``create`` included, under one Idempotency-Key.
+    the server is unavailable, ``create`` included, under one Idempotency-Key. *api_key* is sent with each
+    call to the gateway, and to no other server; by default it is REELHAUL_API_KEY of the environment, if that
+    is set. A mistyped one is a ValueError.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
+    def __init__(self, server: str = DEFAULT_SERVER, *, api_key: str | None = None) -> None:
         self.server = (server if "://" in server else f"http://{server}").rstrip("/")
         # A proxy of the environment leads to the internet, not to this machine.
         trust_env = not is_loopback(httpx.URL(self.server).host)
         # SSL_CERT_FILE names the authorities of a certificate of one's own, on this machine too.
+        key = resolve_api_key(api_key)
         self._http = httpx.Client(
-            base_url=self.server, timeout=_TIMEOUT, trust_env=trust_env, verify=httpx.create_ssl_context()
+            base_url=self.server,
+            auth=_KeyAuth(self.server, key) if key else None,
+            timeout=_TIMEOUT,
+            trust_env=trust_env,
+            verify=httpx.create_ssl_context(),
         )
+
+        self.keys = Keys(self._call)
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +174,22 @@ class Client:
                     return response
                 failure = _errors.from_response(response)
             time.sleep(retries.next_delay(failure))
+
+
+class _KeyAuth(httpx.Auth):
+    """Sends the API key to the gateway only, not to a server that one of its responses names."""
+
+    def __init__(self, server: str, api_key: str) -> None:
+        self._origin, self._api_key = _origin(httpx.URL(server)), api_key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if _origin(request.url) == self._origin:
+            request.headers["Authorization"] = f"Bearer {self._api_key}"
+        yield request
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _path_segment(job_id: str) -> str:

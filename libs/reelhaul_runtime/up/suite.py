@@ -199,8 +199,9 @@ class Suite:
         ]
         lines.append(f"  {'data':<8} {self._folder.parent}")
         if (key := _read_key(self._key_file)) != self._old_key:
-            lines.append(f"  {'key':<8} {key}")
-            lines.append(f"  It is not shown again. The command line reads it from {self._key_file}")
+            # What is no terminal may be a log, which keeps no secrets.
+            shown = f"{key} (not shown again), also" if sys.stdout.isatty() else "a new one, for all access,"
+            lines.append(f"  {'key':<8} {shown} in {self._key_file}, where the command line finds it")
         with suppress(BrokenPipeError, ValueError):
             click.echo("\n".join(lines))
 
