@@ -24,6 +24,7 @@ from pydantic_settings import (
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
+from reelhaul_runtime.auth.oidc_settings import OidcSettings
 from reelhaul_runtime.certificate import CertificateError, TlsFiles, check_authorities, load_context
 from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
 
@@ -45,7 +46,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(BaseSettings):
+class SuiteSettings(OidcSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)

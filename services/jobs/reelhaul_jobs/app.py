@@ -44,6 +44,7 @@ from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
+from reelhaul_jobs.oidc.tokens import OidcTokens
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
@@ -144,8 +145,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
+        tokens = await stack.enter_async_context(OidcTokens.open(settings))
         key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
-        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
+        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now, tokens)
         await stack.enter_async_context(credentials.writing_uses())
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
