@@ -18,7 +18,7 @@ from reelhaul_runtime.logs import Outage
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the requests for the keys may take in all, less than VerifyApiKey has, and bytes of a response.
+#: Seconds that the requests for the keys may take in all, fewer than VerifyApiKey has; bytes of a response.
 REQUEST_SECONDS = 4.0
 _MAX_BYTES = 256 << 10
 _MAX_KEYS = 100
