@@ -70,6 +70,21 @@ def test_every_error_is_documented(openapi):
         assert expected <= operation["responses"].keys(), path
 
 
+def test_rate_limits_are_documented(openapi):
+    """Responses to a key, and each 429, list the headers that state rate limits; a 429 also Retry-After."""
+
+    def headers(response):
+        name = response.get("$ref", "").rpartition("/")[2]
+        return (openapi["components"]["responses"][name] if name else response).get("headers", {}).keys()
+
+    state = {"RateLimit", "RateLimit-Policy"}
+    for (_, path), operation in operations(openapi).items():
+        answers = {status: headers(response) for status, response in operation["responses"].items()}
+        assert state | {"Retry-After"} <= answers.get("429", state | {"Retry-After"}), path
+        if operation["security"]:
+            assert [status for status in answers if status < "3" and not state <= answers[status]] == [], path
+
+
 @pytest.mark.parametrize(
     ("schema", "field", "expected"),
     [

@@ -77,6 +77,23 @@ _LISTED_ERRORS = re.compile(
     r"\s*\bErrors:\s+[A-Z_]+(?:\s+\([^()]*\))?(?:,\s+[A-Z_]+(?:\s+\([^()]*\))?)*\.(?=\s|$)"
 )
 _NOTE = re.compile(r"\b([A-Z]+(?:_[A-Z]+)+)\s+\(([^()]*)\)")
+# https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
+_RATE_LIMIT_HEADERS: dict[str, Any] = {
+    "RateLimit-Policy": {
+        "description": "The limits of the key and of its tenant: units (q) in a window of seconds (w).",
+        "schema": {"type": "string"},
+        "example": '"key";q=600;w=60, "tenant";q=5000;w=60',
+    },
+    "RateLimit": {
+        "description": "Units that are left (r), and seconds until all are there again (t).",
+        "schema": {"type": "string"},
+        "example": '"key";r=590;t=42, "tenant";r=4711;t=17',
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before a retry. Missing if waiting alone does not help.",
+        "schema": {"type": "integer"},
+    },
+}
 _HEAD_TOO_LARGE = "The URL and the headers are larger than 32 KiB, or there are more than 100 headers."
 _NOT_FOUND = "RESOURCE_NOT_FOUND"
 _JOB_ONLY = "(Job.error only)"
@@ -110,6 +127,7 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
         ),
     )
     _add_batch_options(document["components"]["schemas"])
+    _add_rate_limit_headers(document)
     return document
 
 
@@ -125,6 +143,24 @@ def _add_batch_options(schemas: dict[str, Any]) -> None:
     }
     options = schemas["BatchCreateDownloadsRequest"]["properties"]["options"]
     options["$ref"] = "#/components/schemas/DownloadOptions"
+
+
+def _add_rate_limit_headers(document: dict[str, Any]) -> None:
+    """Describe the headers that state rate limits: of every response to a key, of which a few list them."""
+    components = document["components"]
+    components["headers"] = _RATE_LIMIT_HEADERS
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                names = [name for name in _RATE_LIMIT_HEADERS if name != "Retry-After"]
+                if status == "429":
+                    names = list(_RATE_LIMIT_HEADERS)
+                elif not status.startswith("2") or not operation["security"]:
+                    continue
+                # Equal responses are one component.
+                shared = components["responses"].get(response.get("$ref", "").rpartition("/")[2], response)
+                references = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+                shared["headers"] = shared.get("headers", {}) | references
 
 
 def _policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
@@ -205,7 +241,10 @@ class _Reasons:
         names |= self._of_method(method)
         if method.full_name in self._with_resource:
             names.add(_NOT_FOUND)
-        names = names - {*_CREDENTIAL_REASONS} if _is_public(method) else names | {*_CREDENTIAL_REASONS}
+        names |= {*_CREDENTIAL_REASONS}
+        if _is_public(method):
+            # Callers without a credential are limited by address.
+            names -= {*_CREDENTIAL_REASONS} - {"RATE_LIMIT_EXCEEDED"}
         notes = dict(_NOTE.findall(" ".join(self._comments.get(method.full_name, "").split())))
         return [
             ErrorCase(_http_status(name), name, f"{text} Here: {notes[name]}." if name in notes else text)
