@@ -174,8 +174,10 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyApiKey(self, request, context):
-        """Resolves a key string to a principal, for the authentication interceptor of every
-        service. Errors: CREDENTIAL_INVALID.
+        """Resolves a key string, or a token of the identity provider, to a principal, for the
+        authentication interceptor of every service. For a token, api_key is what stands for
+        a key, with the name users/{subject}. Errors: CREDENTIAL_INVALID,
+        PERMISSION_INSUFFICIENT (a token without a level).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,8 +74,10 @@ class ApiKeyServiceStub:
     grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
     """
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]
-    """Resolves a key string to a principal, for the authentication interceptor of every
-    service. Errors: CREDENTIAL_INVALID.
+    """Resolves a key string, or a token of the identity provider, to a principal, for the
+    authentication interceptor of every service. For a token, api_key is what stands for
+    a key, with the name users/{subject}. Errors: CREDENTIAL_INVALID,
+    PERMISSION_INSUFFICIENT (a token without a level).
     """
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateTicketRequest, _api_key_service_pb2.Ticket]
     """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
@@ -136,8 +138,10 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
     """
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
-    """Resolves a key string to a principal, for the authentication interceptor of every
-    service. Errors: CREDENTIAL_INVALID.
+    """Resolves a key string, or a token of the identity provider, to a principal, for the
+    authentication interceptor of every service. For a token, api_key is what stands for
+    a key, with the name users/{subject}. Errors: CREDENTIAL_INVALID,
+    PERMISSION_INSUFFICIENT (a token without a level).
     """
     CreateTicket: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateTicketRequest, _api_key_service_pb2.Ticket]  # type: ignore[assignment]
     """Creates a ticket for one WebSocket of a browser, whose API cannot send a credential.
@@ -243,8 +247,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.VerifyApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_key_service_pb2.VerifyApiKeyResponse]]:
-        """Resolves a key string to a principal, for the authentication interceptor of every
-        service. Errors: CREDENTIAL_INVALID.
+        """Resolves a key string, or a token of the identity provider, to a principal, for the
+        authentication interceptor of every service. For a token, api_key is what stands for
+        a key, with the name users/{subject}. Errors: CREDENTIAL_INVALID,
+        PERMISSION_INSUFFICIENT (a token without a level).
         """
 
     @_abc_1.abstractmethod
