@@ -213,7 +213,7 @@ async def test_retry_is_admitted_again(store):
 
 
 async def test_playlist_beyond_the_quota(store):
-    """A playlist ends with QUOTA_EXCEEDED after the entries that the quota admits; a retry continues there."""
+    """A playlist ends with QUOTA_EXCEEDED after the entries that are admitted; a retry continues there."""
     await add_tenant(store, "acme", Quota(jobs_per_day=3))
     (playlist,) = await store.add(jobs_of("", 1, kind=Kind.EXPANSION, expansion=Expansion()))
     entries = [
@@ -270,7 +270,7 @@ async def test_schedule_beyond_the_quota(store):
 
 
 async def test_usage(store):
-    """The usage of a key and of its tenant shows what is used and reserved of each limit, and when it resets."""
+    """The usage of a key and a tenant shows what is used and reserved of each limit, and when it resets."""
     await add_tenant(
         store, "acme", Quota(jobs_per_day=10), **{KEY: Quota(bytes_per_day=500 * MB), OTHER_KEY: UNLIMITED}
     )
