@@ -142,6 +142,18 @@ async def test_the_budget_returns_after_a_minute(clock: Clock):
     assert await count_admitted(limits, [call(key(3))] * 5) == 3
 
 
+async def test_counters_in_memory_are_deleted(clock: Clock):
+    """A counter lives for its minute, and memory does not grow with the minutes and keys that were."""
+    counters = MemoryCounters(clock)
+    for minute in range(5):
+        for number in range(100):
+            assert await counters.add([f"{minute}/{number}"], 2) == [2]
+        clock.seconds += 59
+        assert await counters.add([f"{minute}/0"], 1) == [3]
+        clock.seconds += 1
+    assert len(counters) <= 200
+
+
 async def test_what_a_caller_sees(clock: Clock):
     """Metadata states policy and state of key and tenant; a refusal has them too, with whose limit it is."""
     limits = rate_limits(clock)

@@ -68,6 +68,7 @@ from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
@@ -84,7 +85,7 @@ from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
-from reelhaul_jobs.store.quotas import QuotaLedger
+from reelhaul_jobs.store.quotas import QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
@@ -161,6 +162,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         tenants = Tenants(tenant_store, storage, access_changes, now)
         tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
+        quota_store = SqlQuotaStore(database, ledger)
+        quotas = Quotas(quota_store, now)
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
@@ -208,7 +211,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, quotas, page_tokens, now)
         # Keys are verified here without a call of this service by itself.
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, "jobs", api_key_servicer)
@@ -254,7 +257,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
-                TenantServicer(tenants, page_tokens, now),
+                TenantServicer(tenants, quotas, page_tokens, now),
                 _TENANT_SERVICE,
             ),
             (

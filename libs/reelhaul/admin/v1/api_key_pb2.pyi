@@ -283,7 +283,9 @@ class Usage(_message.Message):
     """Format: apiKeys/{api_key}/usage or tenants/{tenant}/usage"""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Metric]:
-        """One per field of Quota, in its unit."""
+        """One per field of Quota, in its unit; not requests_per_minute, of which the RateLimit
+        headers of each response tell.
+        """
 
     def __init__(
         self,
