@@ -27,7 +27,7 @@ from reelhaul_runtime.auth.peers import Peer
 from reelhaul_runtime.auth.rate_limits import RateLimits
 from reelhaul_runtime.auth.redis_counters import open_redis_counters
 from reelhaul_runtime.errors import RateLimitExceeded, ReelhaulError
-from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller
+from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller, NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
 LOGGER = "reelhaul_runtime.auth.redis_counters"
@@ -265,10 +265,11 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         yield job_service_pb2.WatchJobResponse()
 
 
-class OneKey:
+class OneKey(NoAuthentication):
     """Authenticates everyone as *caller*."""
 
     def __init__(self, caller: Caller) -> None:
+        super().__init__("")
         self._caller = caller
 
     def identify_peer(self, metadata, connection, auth_context):
@@ -276,12 +277,6 @@ class OneKey:
 
     async def identify(self, metadata, peer):
         return self._caller
-
-    def knows(self, metadata):
-        return True
-
-    def forget(self, name):
-        pass
 
 
 async def open_stub(stack: AsyncExitStack, limits: RateLimits, caller: Caller) -> Any:
