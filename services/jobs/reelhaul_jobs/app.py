@@ -31,6 +31,7 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.api.caller_limits import limits_of_caller
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.servicer import JobServicer
@@ -61,6 +62,7 @@ from reelhaul_jobs.service.housekeeping import (
     RetentionPurger,
     WebhookEventPurger,
 )
+from reelhaul_jobs.service.job_admission import JobAdmission
 from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
@@ -93,6 +95,7 @@ from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
@@ -127,6 +130,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     rules = Rules(settings.fetcher_allow_networks)
     check_job_url = partial(check_url, rules=rules)
+    server_sites = site_rules("this server", settings.allowed_sites, settings.denied_sites)
+    caller_limits = partial(limits_of_caller, server_sites)
     await asyncio.to_thread(
         migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
     )
@@ -157,8 +162,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         views = JobViews(store, queue, hub, now, lease, limits)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
-        schedules = Schedules(schedule_store, notifier, now, check_job_url)
-        leases = Leases(store, queue, notifier, now, lease, limits)
+        admission = JobAdmission(tenant_store, key_store, server_sites)
+        schedules = Schedules(schedule_store, notifier, now, check_job_url, admission)
+        leases = Leases(store, queue, notifier, now, lease, limits, admission)
 
         webhook_store, webhook_deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
         endpoints = await stack.enter_async_context(
@@ -188,7 +194,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
             Loop("deliverer", deliverer.step, 1.0),
-            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url).step, 1.0),
+            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url, admission).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
@@ -207,23 +213,31 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         access_changes.subscribe(authenticator.forget)
 
-        creation = JobCreation(jobs, batches, storage, now, retention, rules)
+        creation = JobCreation(jobs, batches, storage, now, retention, rules, caller_limits)
         servicers: list[Servicer] = [
             (
                 job_service_pb2_grpc.add_JobServiceServicer_to_server,
                 JobServicer(
-                    creation, jobs, batches, job_streams, filter_streams, page_tokens, now, retention
+                    creation,
+                    jobs,
+                    batches,
+                    job_streams,
+                    filter_streams,
+                    page_tokens,
+                    now,
+                    retention,
+                    caller_limits,
                 ),
                 _JOB_SERVICE,
             ),
             (
                 download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
-                DownloadServicer(creation, jobs, job_streams, probe, page_tokens, now),
+                DownloadServicer(creation, jobs, job_streams, probe, page_tokens, now, caller_limits),
                 _DOWNLOAD_SERVICE,
             ),
             (
                 schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
-                ScheduleServicer(schedules, storage, page_tokens, now, retention, rules),
+                ScheduleServicer(schedules, storage, page_tokens, now, retention, rules, caller_limits),
                 _SCHEDULE_SERVICE,
             ),
             (
