@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.suite.suite import Suite, running_suite
 from tests.webhook_receiver import Received, running_receiver
+
+from reelhaul.cli.commands import reelhaul
 
 _JOBS = 12
 # What is done to each job, and the event of it.
@@ -18,8 +22,15 @@ _ACTIONS = (("pause", "job.paused"), ("resume", ""), ("pause", "job.paused"), ("
 _EVENTS = [event for _, event in _ACTIONS if event]
 
 
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    data_dir = tmp_path_factory.mktemp("webhooks") / "data"
+    with running_suite(data_dir, jobs_webhook_networks="127.0.0.1/32") as running:
+        yield running
+
+
 @pytest.mark.timeout(180)
-def test_events_survive_kills(tmp_path: Path) -> None:
+def test_events_survive_kills(suite: Suite) -> None:
     """Each event of each job arrives, in numbered order, though jobs is killed and the endpoint fails."""
     failing: set[str] = set()
 
@@ -30,10 +41,7 @@ def test_events_survive_kills(tmp_path: Path) -> None:
             return 503, {}
         return 204, {}
 
-    with (
-        running_receiver() as receiver,
-        running_suite(tmp_path / "data", jobs_webhook_networks="127.0.0.1/32") as suite,
-    ):
+    with running_receiver() as receiver:
         receiver.respond = respond
         body = {"url": receiver.url, "eventTypes": ["job.*"]}
         secret = suite.http.post("/v1/webhooks", json=body).raise_for_status().json()["secret"]
@@ -67,6 +75,45 @@ def test_events_survive_kills(tmp_path: Path) -> None:
             for each in arrived:
                 each.verify(secret)
         _check_log(suite, {each.event_id for each in receiver.received})
+
+
+def test_commands(suite: Suite) -> None:
+    """The commands create, test, change, rotate, list and delete webhooks and their deliveries."""
+    with running_receiver() as receiver:
+
+        def run(*arguments: str, code: int = 0) -> Any:
+            command = ["webhooks", *arguments, "--json", "--server", suite.address("gateway")]
+            result = CliRunner().invoke(reelhaul, command)
+            assert result.exit_code == code, result.output
+            lines = [json.loads(line) for line in result.stdout.splitlines()]
+            return lines[0] if len(lines) == 1 else lines
+
+        created = run("create", receiver.url, "--id", "hook", "--event", "job.failed")
+        assert (created["name"], created["eventTypes"]) == ("webhooks/hook", ["job.failed"])
+        delivery = run("test", "hook")
+        assert delivery["state"] == "SUCCEEDED"
+        receiver.received[0].verify(created["secret"])
+        changed = run("update", "webhooks/hook", "--event", "", "--filter", "labels.team = red", "--disable")
+        assert (changed["state"], changed["filter"]) == ("DISABLED", "labels.team = red")
+        assert "eventTypes" not in changed
+        assert run("list") == run("show", "hook") == changed
+        assert run("redeliver", delivery["name"], code=1)["reason"] == "STATE_CONFLICT"
+        assert run("update", "hook", "--enable")["state"] == "ENABLED"
+        run("redeliver", delivery["name"])
+        suite.wait_for("redelivery", lambda: len(receiver.received) == 2 or None)
+        assert run("rotate-secret", "hook", "--grace", "0s")["secret"] != created["secret"]
+        receiver.respond = lambda received: (500, {})
+        failed = run("test", "hook", code=1)
+        assert run("deliveries", "hook", "--filter", "state = FAILED")["name"] == failed["name"]
+        assert run("create", "https://10.0.0.1/", code=1)["reason"] == "URL_FORBIDDEN"
+        assert run("delete", "hook") == {}
+        assert run("list") == []
+
+        arguments = ["create", receiver.url, "--id", "hook", "--server", suite.address("gateway")]
+        shown = CliRunner().invoke(reelhaul, ["webhooks", *arguments])
+        assert "whsec_" in shown.stdout
+        assert "only time" in shown.stderr
+        run("delete", "hook")
 
 
 def _check_log(suite: Suite, event_ids: set[str]) -> None:
