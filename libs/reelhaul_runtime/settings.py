@@ -24,9 +24,12 @@ from pydantic_settings import (
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
+from reelhaul_runtime.auth.oidc_settings import OidcSettings
 from reelhaul_runtime.certificate import CertificateError, TlsFiles, check_authorities, load_context
 from reelhaul_runtime.nats_security import NatsSecurity
 from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
+from reelhaul_runtime.validation.access import normalize_sites
+from reelhaul_runtime.validation.violations import FieldViolations
 
 PREFIX = "REELHAUL_"
 ENV_FILE = ".env"
@@ -46,7 +49,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(BaseSettings):
+class SuiteSettings(OidcSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -81,6 +84,10 @@ class SuiteSettings(BaseSettings):
     auth: Literal["none", "keys"] = "none"
     #: The API key of the command line; no service reads it.
     api_key: str = Field(default="", repr=False)
+    #: Sites that jobs and probes may be of, and may not be of, comma separated; their subdomains and other
+    #: domains of their operators too. jobs and fetchers enforce them. Empty: all, and none.
+    allowed_sites: Annotated[tuple[str, ...], NoDecode] = ()
+    denied_sites: Annotated[tuple[str, ...], NoDecode] = ()
     #: Limits of keys that set none, as JSON by level and field of Quota (api_key.proto); -1: no limit. What
     #: is missing keeps its default: {"DOWNLOAD": {"jobs_per_day": 500, "seconds_per_job": 14400}}.
     level_quotas: LevelQuotaSetting = Field(default_factory=dict)
@@ -185,6 +192,17 @@ class SuiteSettings(BaseSettings):
     @classmethod
     def _split_networks(cls, value: object) -> object:
         return split_networks(value)
+
+    @field_validator("allowed_sites", "denied_sites", mode="before")
+    @classmethod
+    def _split_sites(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        violations = FieldViolations()
+        sites = normalize_sites(split_addresses(value), "sites", violations)
+        if violations:
+            raise ValueError("must be host names, for example youtube.com,vimeo.com; at most 100")
+        return tuple(sites)
 
     @field_validator("nats_url")
     @classmethod

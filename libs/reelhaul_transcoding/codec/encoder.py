@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable, Iterable
 from math import copysign
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -67,8 +68,9 @@ class Encoder:
     def compile_field(self, field: FieldDescriptor) -> Converter:
         """Return the converter from a message to the JSON of its *field*, for ``response_body``."""
         source = _Source()
-        lines = self._field_lines(source, field, always=True)
-        return source.compile(["out = {}", *lines, f"return out.get({field.json_name!r})"])
+        line = self._field_line(source, field, always=True)
+        value = f"value_{field.number} = {_attribute(field)}"
+        return source.compile(["out = {}", value, line, f"return out.get({field.json_name!r})"])
 
     def compile_serialized(self, message_type: Descriptor) -> Callable[[bytes], bytes]:
         """Return the function from the bytes of a message to its JSON text. It raises DecodeError.
@@ -113,40 +115,48 @@ class Encoder:
         self._converters[message_type] = convert
 
     def _compile_fields(self, fields: Iterable[FieldDescriptor]) -> Converter:
+        fields = list(fields)
         source = _Source()
-        lines = [
-            line
-            for field in fields
-            for line in self._field_lines(source, field, always=self._writes_default(field))
-        ]
-        return source.compile(["out = {}", *lines, "return out"])
+        # Fields with presence are rarely set; of the others, one call reads all.
+        names = {f"value_{field.number}": field.name for field in fields if not field.has_presence}
+        lines = []
+        if len(names) > 1:
+            lines = [f"{', '.join(names)} = {source.add(attrgetter(*names.values()))}(message)"]
+        else:
+            lines = [f"{variable} = getattr(message, {name!r})" for variable, name in names.items()]
+        lines.append("out = {}")
+        lines += [self._field_line(source, field, always=self._writes_default(field)) for field in fields]
+        return source.compile([*lines, "return out"])
 
     def _writes_default(self, field: FieldDescriptor) -> bool:
         return self._emit_defaults and (field.enum_type is None or field.is_repeated)
 
-    def _field_lines(self, source: _Source, field: FieldDescriptor, *, always: bool) -> list[str]:
-        """Return the statements that write *field* of ``message`` to ``out``."""
+    def _field_line(self, source: _Source, field: FieldDescriptor, *, always: bool) -> str:
+        """Return the statement that writes *field* of ``message`` to ``out``.
+
+        Unless the field has presence, its value is a variable with its number.
+        """
         target = f"out[{field.json_name!r}]"
         if field.has_presence:
             assert field.containing_type is not None
             has_field = source.add(GetMessageClass(field.containing_type).HasField)
             value = self._value(source, field, _attribute(field))
-            return [f"if {has_field}(message, {field.name!r}): {target} = {value}"]
-        condition = "value"
+            return f"if {has_field}(message, {field.name!r}): {target} = {value}"
+        condition = variable = f"value_{field.number}"
         if field_types.is_map(field):
             key_field, value_field = field_types.map_entry_fields(field)
-            item = self._value(source, value_field, "item")
-            value = f"{{{_key(key_field)}: {item} for key, item in value.items()}}"
+            item = self._value(source, value_field, f"{variable}[key]")
+            value = f"{{{_key(key_field)}: {item} for key in {variable}}}"
         elif field.is_repeated:
+            # A slice is a list; to iterate over the field itself ends in an exception.
             item = self._value(source, field, "item")
-            value = "list(value)" if item == "item" else f"[{item} for item in value]"
+            value = f"{variable}[:]" if item == "item" else f"[{item} for item in {variable}[:]]"
         else:
-            value = self._value(source, field, "value")
+            value = self._value(source, field, variable)
             if field.type in _FLOAT_TYPES:
                 # Minus zero is not the default.
-                condition = f"value or {source.add(copysign)}(1, value) < 0"
-        assignment = f"{target} = {value}"
-        return [f"value = {_attribute(field)}", assignment if always else f"if {condition}: {assignment}"]
+                condition = f"{variable} or {source.add(copysign)}(1, {variable}) < 0"
+        return f"{target} = {value}" if always else f"if {condition}: {target} = {value}"
 
     def _value(self, source: _Source, field: FieldDescriptor, value: str) -> str:
         """Return the expression for the JSON of one *value* of *field*, itself an expression."""
@@ -158,7 +168,7 @@ class Encoder:
         if field.type in field_types.INT64_TYPES:
             return f"str({value})"
         if field.enum_type is not None:
-            return f"{source.add(_enum_converter(field.enum_type))}({value})"
+            return f"{source.add(_enum_names(field.enum_type))}[{value}]"
         if field.type in _SCALAR_CONVERTERS:
             return f"{source.add(_SCALAR_CONVERTERS[field.type])}({value})"
         return value
@@ -272,8 +282,14 @@ class _EnumNames(dict[int, Any]):
         return number
 
 
-def _enum_converter(enum: EnumDescriptor) -> Converter:
+class _Nulls(dict[int, Any]):
+    """The JSON of google.protobuf.NullValue: null for any number."""
+
+    def __missing__(self, number: int) -> None:
+        return None
+
+
+def _enum_names(enum: EnumDescriptor) -> dict[int, Any]:
     if enum.full_name == field_types.NULL_VALUE:
-        return lambda _: None
-    names = _EnumNames({number: value.name for number, value in enum.values_by_number.items()})
-    return names.__getitem__
+        return _Nulls()
+    return _EnumNames({number: value.name for number, value in enum.values_by_number.items()})

@@ -46,11 +46,15 @@ def parse_timestamp(text: str) -> tuple[int, int]:
 
 def format_timestamp(seconds: int, nanos: int) -> str:
     """Return RFC 3339 in UTC with 0, 3, 6 or 9 decimals. Raises ValueError if out of range."""
+    start = _format_seconds(seconds)
     if not nanos:
-        return _format_seconds(seconds) + "Z"
+        return start + "Z"
     if not 0 < nanos < 1_000_000_000:
         raise ValueError("nanoseconds of a timestamp are out of range")
-    return f"{_format_seconds(seconds)}{_format_nanos(nanos)}Z"
+    # Most have microseconds.
+    if nanos % 1_000_000 and not nanos % 1_000:
+        return f"{start}.{nanos // 1_000:06}Z"
+    return f"{start}{_format_nanos(nanos)}Z"
 
 
 def parse_duration(text: str) -> tuple[int, int]:
@@ -149,6 +153,12 @@ def float32_to_json(value: float) -> float | int | str:
     """Return the JSON form of a 32-bit float: the shortest number that reads back as the same float."""
     if not math.isfinite(value) or (value.is_integer() and abs(value) < _MAX_EXACT_FLOAT32):
         return double_to_json(value)
+    return _shorten_float32(value)
+
+
+@lru_cache(maxsize=1024)
+def _shorten_float32(value: float) -> float | int | str:
+    # Cached because the frame rates of videos are few.
     # Subnormal floats need six digits only.
     for digits in (6, 7, 8, 9):
         short = float(f"{value:.{digits}g}")

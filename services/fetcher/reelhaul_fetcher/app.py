@@ -45,6 +45,7 @@ from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime import logs, nats_client
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -136,6 +137,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             DirectFetches(worker, context, settings.direct_fetches_per_tenant),
             worker,
             PageTokens(token),
+            site_rules("this server", settings.allowed_sites, settings.denied_sites),
         )
         heartbeat = WorkerHeartbeat(name, lambda: worker.slots, disk, egresses, _utc_now)
         beating = asyncio.create_task(heartbeat.run(queue))

@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
+from reelhaul_gateway.http1_response import ResponseWriter
 from reelhaul_gateway.refusals import refuse
 
 # The parser gets no more at once, so that an unfinished head exceeds the limit by no more.
@@ -161,6 +162,10 @@ class HttpConnection(HttpToolsProtocol):
         if not (self.parser.should_upgrade() and self._should_upgrade()):
             # Trailers are not fields of the head, whose list the request has.
             self.headers = []
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        with_writer: Any = ResponseWriter(cycle, app)
+        super()._start_asgi_task(cycle, with_writer)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

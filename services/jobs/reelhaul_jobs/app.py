@@ -31,6 +31,7 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.api.caller_limits import limits_of_caller
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.servicer import JobServicer
@@ -44,6 +45,7 @@ from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
+from reelhaul_jobs.oidc.tokens import OidcTokens
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
@@ -61,10 +63,12 @@ from reelhaul_jobs.service.housekeeping import (
     RetentionPurger,
     WebhookEventPurger,
 )
+from reelhaul_jobs.service.job_admission import JobAdmission
 from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
@@ -81,7 +85,7 @@ from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
-from reelhaul_jobs.store.quotas import QuotaLedger
+from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
@@ -93,6 +97,7 @@ from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
@@ -127,6 +132,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     rules = Rules(settings.fetcher_allow_networks)
     check_job_url = partial(check_url, rules=rules)
+    server_sites = site_rules("this server", settings.allowed_sites, settings.denied_sites)
+    caller_limits = partial(limits_of_caller, server_sites)
     await asyncio.to_thread(
         migrations.migrate_if_behind, settings.database_url, "reelhaul_jobs", _DATABASE_SETTING
     )
@@ -137,15 +144,16 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
             SqlJobStore(database, ledger),
-            SqlQueueStore(database),
+            SqlQueueStore(database, ConcurrencyLimits(ledger) if ledger.counts_jobs else None),
             SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
+        tokens = await stack.enter_async_context(OidcTokens.open(settings))
         key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
-        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
+        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now, tokens)
         await stack.enter_async_context(credentials.writing_uses())
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
@@ -154,11 +162,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         tenants = Tenants(tenant_store, storage, access_changes, now)
         tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
-        views = JobViews(store, queue, hub, now, lease, limits)
+        quota_store = SqlQuotaStore(database, ledger)
+        quotas = Quotas(quota_store, now)
+        views = JobViews(store, queue, hub, now, lease, limits, quota_store)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
-        schedules = Schedules(schedule_store, notifier, now, check_job_url)
-        leases = Leases(store, queue, notifier, now, lease, limits)
+        admission = JobAdmission(tenant_store, key_store, server_sites)
+        schedules = Schedules(schedule_store, notifier, now, check_job_url, admission)
+        leases = Leases(store, queue, notifier, now, lease, limits, admission)
 
         webhook_store, webhook_deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
         endpoints = await stack.enter_async_context(
@@ -188,7 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
             Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
             Loop("deliverer", deliverer.step, 1.0),
-            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url).step, 1.0),
+            Loop("scheduler", Scheduler(schedule_store, notifier, now, check_job_url, admission).step, 1.0),
             Loop("cascader", CascadeCanceller(store, queue, notifier, now).step, 0.5),
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
@@ -200,30 +211,38 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, quotas, page_tokens, now)
         # Keys are verified here without a call of this service by itself.
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, "jobs", api_key_servicer)
         )
         access_changes.subscribe(authenticator.forget)
 
-        creation = JobCreation(jobs, batches, storage, now, retention, rules)
+        creation = JobCreation(jobs, batches, storage, now, retention, rules, caller_limits)
         servicers: list[Servicer] = [
             (
                 job_service_pb2_grpc.add_JobServiceServicer_to_server,
                 JobServicer(
-                    creation, jobs, batches, job_streams, filter_streams, page_tokens, now, retention
+                    creation,
+                    jobs,
+                    batches,
+                    job_streams,
+                    filter_streams,
+                    page_tokens,
+                    now,
+                    retention,
+                    caller_limits,
                 ),
                 _JOB_SERVICE,
             ),
             (
                 download_service_pb2_grpc.add_DownloadServiceServicer_to_server,
-                DownloadServicer(creation, jobs, job_streams, probe, page_tokens, now),
+                DownloadServicer(creation, jobs, job_streams, probe, page_tokens, now, caller_limits),
                 _DOWNLOAD_SERVICE,
             ),
             (
                 schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
-                ScheduleServicer(schedules, storage, page_tokens, now, retention, rules),
+                ScheduleServicer(schedules, storage, page_tokens, now, retention, rules, caller_limits),
                 _SCHEDULE_SERVICE,
             ),
             (
@@ -238,7 +257,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
-                TenantServicer(tenants, page_tokens, now),
+                TenantServicer(tenants, quotas, page_tokens, now),
                 _TENANT_SERVICE,
             ),
             (

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import httpcore
 import httpx
@@ -38,8 +38,9 @@ _RESOLVER_THREADS = 64
 _MAX_ADDRESSES = 256
 # Addresses that are tried, and seconds for each but the last.
 _MAX_TRIED, _CONNECT_SECONDS = 4, 3.0
-# What is read of a response; the connection is closed after it.
-_MAX_BODY = 64 << 10
+# What is read of the body of a response, and for how long; the connection is closed after it.
+_MAX_BODY, _BODY_SECONDS = 64 << 10, 1.0
+_FAILURES = (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 _MAX_RETRY_AFTER = timedelta(days=1)
 
 
@@ -82,10 +83,17 @@ def _lookup(host: str) -> Sequence[Address]:
 class HttpWebhookEndpoints:
     """Implements WebhookEndpoints: https to public addresses; *networks* may be reached too, also by http."""
 
-    def __init__(self, networks: Iterable[Network], resolve: Resolve, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        networks: Iterable[Network],
+        resolve: Resolve,
+        ca_file: Path | None = None,
+        try_seconds: float = TRY_SECONDS,
+    ) -> None:
         """*ca_file* has certificate authorities in PEM, besides those of this machine."""
         self._networks = tuple(networks)
         self._resolve = resolve
+        self._try_seconds = try_seconds
         self._tls = ssl.create_default_context()
         if ca_file is not None:
             self._tls.load_verify_locations(ca_file)
@@ -119,7 +127,7 @@ class HttpWebhookEndpoints:
         target = httpx.URL(webhook.url)
         headers = _headers(target, secrets, event_id, time, body)
         try:
-            async with asyncio.timeout(TRY_SECONDS):
+            async with asyncio.timeout(self._try_seconds):
                 response = await self._post(target, headers, body.encode())
         except Refused as error:
             text = "must start with https://" if error.reason == "http" else ""
@@ -127,8 +135,8 @@ class HttpWebhookEndpoints:
                 error=to_status(_invalid(webhook.url, text) if text else _forbidden(target.host))
             )
         except TimeoutError:
-            return _unavailable(webhook, f"no response within {TRY_SECONDS:.0f} s")
-        except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            return _unavailable(webhook, f"no response within {self._try_seconds:g} s")
+        except _FAILURES as error:
             return _unavailable(webhook, f"no response: {_describe(error)}")
         return _result(webhook, response)
 
@@ -157,13 +165,20 @@ class HttpWebhookEndpoints:
         ) as pool:
             encoded = [(name.encode(), value.encode()) for name, value in headers]
             async with pool.stream("POST", url, headers=encoded, content=body) as response:
-                size = 0
-                async with aclosing(cast("Any", response.aiter_stream())) as pieces:
-                    async for piece in pieces:
-                        size += len(piece)
-                        if size > _MAX_BODY:
-                            break
+                # The status decides. Most servers want their response to be read.
+                with suppress(TimeoutError, *_FAILURES):
+                    async with asyncio.timeout(_BODY_SECONDS):
+                        await _drop_body(response)
                 return response
+
+
+async def _drop_body(response: httpcore.Response) -> None:
+    size = 0
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_stream())) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            if size > _MAX_BODY:
+                return
 
 
 class _GuardedBackend(httpcore.AsyncNetworkBackend):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from grpc import aio
@@ -14,6 +14,8 @@ from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.extractors import ExtractorCatalog
 from reelhaul_fetcher.service.probe_cache import ProbeCache
 from reelhaul_fetcher.service.worker import Worker
+from reelhaul_runtime import identity
+from reelhaul_runtime.auth.site_rules import SiteRules, check_site, rules_of_caller
 from reelhaul_runtime.page_tokens import PageTokens, limit_page_size
 
 Context = aio.ServicerContext[Any, Any]
@@ -29,7 +31,10 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         direct_fetches: DirectFetches,
         worker: Worker,
         page_tokens: PageTokens,
+        site_rules: Sequence[SiteRules] = (),
     ) -> None:
+        """*site_rules* apply to all probes and direct fetches, beside those of the caller."""
+        self._site_rules = site_rules
         self._probes, self._extractors, self._page_tokens = probes, extractors, page_tokens
         self._direct_fetches, self._fetches, self._worker = direct_fetches, direct_fetches.fetches, worker
 
@@ -37,6 +42,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.ProbeMediaRequest, context: Context
     ) -> fetcher_service_pb2.ProbeMediaResponse:
         query, tenant = convert.to_probe_query(request), convert.probe_tenant(request)
+        check_site(query.url, "url", [*self._site_rules, *rules_of_caller(identity.caller())])
         probe = await self._probes.probe(query, tenant, bypass_cache=request.bypass_cache)
         estimate = await self._probes.estimate(probe.media, request.format)
         return convert.to_probe_response(probe, estimate)
@@ -45,6 +51,7 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
         self, request: fetcher_service_pb2.ExecuteFetchRequest, context: Context
     ) -> AsyncIterator[fetcher_service_pb2.ExecuteFetchResponse]:
         spec, request_id = convert.to_fetch_spec(request), convert.check_request_id(request.request_id)
+        check_site(spec.url, "fetch.url", self._site_rules)
         fetch = self._direct_fetches.execute(spec, request_id)
         async for event in convert.to_fetch_events(fetch, fetcher_service_pb2.ExecuteFetchResponse):
             yield event

@@ -18,6 +18,7 @@ from reelhaul_jobs.ports.jobs import ExpansionRule, JobStore, LeaseRule, RateLim
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
+from reelhaul_jobs.service.job_admission import JobAdmission
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 
@@ -39,6 +40,7 @@ class Leases:
         now: Clock,
         duration: timedelta,
         limits: SiteLimits | None = None,
+        admission: JobAdmission | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -47,6 +49,7 @@ class Leases:
         #: How long a lease lasts unless renewed.
         self.duration = duration
         self._limits = limits or SiteLimits()
+        self._admission = admission
         # By worker: slots, egresses and the time of its last written heartbeat.
         self._heartbeats: dict[str, tuple[int, tuple[str, ...], datetime]] = {}
 
@@ -76,7 +79,7 @@ class Leases:
     ) -> LeaseRenewal | Refusal:
         """Extend the lease and return what its worker is to do, or that the lease is lost.
 
-        Each of *entries* becomes a job.
+        Each of *entries* becomes a job, except of sites that the server, the tenant or the key forbids.
         """
 
         def renewed(job: Job) -> Transition:
@@ -146,12 +149,23 @@ class Leases:
     ) -> Transition | Refusal:
         media_ids = [playlist_expansion.entry_key(entry) for entry in entries]
         try:
+            await self._clear_forbidden(job_id, entries)
             transition = await self._store.expand(job_id, media_ids, rule)
         except NotFound:
             return _unknown_job()
         await self._notifier.notify(transition)
         await self._notifier.notify_jobs(transition.children)
         return transition.refusal or transition
+
+    async def _clear_forbidden(self, job_id: str, entries: Sequence[media_pb2.PlaylistEntry]) -> None:
+        """Clear the URLs of *entries* that no job of the list *job_id* may have. Raises ``NotFound``."""
+        if self._admission is None:
+            return
+        job = await self._store.get(job_id)
+        rules = await self._admission.site_rules(job.tenant, job.api_key)
+        for entry in entries:
+            if entry.url and not all(each.allow(entry.url) for each in rules):
+                entry.ClearField("url")
 
     async def _committed_receipt(self, job_id: str, epoch: int) -> LeaseReceipt | None:
         """Return the receipt of an outcome that this epoch committed before; it never changes."""

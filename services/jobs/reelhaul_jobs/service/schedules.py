@@ -14,6 +14,7 @@ from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
+from reelhaul_jobs.service.job_admission import JobAdmission
 from reelhaul_runtime.errors import NotFound
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,20 @@ _BATCH = 50
 class Schedules:
     """Creates, reads and changes one tenant's schedules; another tenant's raise ``NotFound``."""
 
-    def __init__(self, store: ScheduleStore, notifier: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
-        """*admit* raises where a job of a schedule may no longer be created."""
+    def __init__(
+        self,
+        store: ScheduleStore,
+        notifier: ChangeNotifier,
+        now: Clock,
+        admit: CheckJob,
+        admission: JobAdmission | None = None,
+    ) -> None:
+        """*admit* and *admission* raise where a job of a schedule may no longer be created."""
         self._store = store
         self._notifier = notifier
         self._now = now
         self._admit = admit
+        self._admission = admission
 
     async def create(self, schedule: Schedule, key: IdempotencyKey | None) -> Schedule:
         """Store *schedule*. Raises RESOURCE_EXISTS, QUOTA_EXCEEDED, REQUEST_ID_REUSED."""
@@ -66,9 +75,11 @@ class Schedules:
 
     async def run(self, tenant: str, schedule_id: str, key: IdempotencyKey | None) -> Job:
         """Create a job of the schedule now. STATE_CONFLICT where it would overlap."""
+        schedule = await self._store.get(tenant, schedule_id)
+        checks = [self._admit, *await _present_checks(self._admission, schedule)]
 
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_now(schedule, self._now(), live, _both(self._admit, admit))
+            return model.run_now(schedule, self._now(), live, _all([*checks, admit]))
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
@@ -79,12 +90,20 @@ class Schedules:
 class Scheduler:
     """Creates the jobs that are due, each once: the same transaction moves its schedule on."""
 
-    def __init__(self, store: ScheduleStore, notifier: ChangeNotifier, now: Clock, admit: CheckJob) -> None:
-        """*admit* raises where a job of a schedule may no longer be created."""
+    def __init__(
+        self,
+        store: ScheduleStore,
+        notifier: ChangeNotifier,
+        now: Clock,
+        admit: CheckJob,
+        admission: JobAdmission | None = None,
+    ) -> None:
+        """*admit* and *admission* raise where a job of a schedule may no longer be created."""
         self._store = store
         self._notifier = notifier
         self._now = now
         self._admit = admit
+        self._admission = admission
 
     async def step(self) -> bool:
         """Run the schedules that are due; return whether more may be due at once."""
@@ -95,9 +114,11 @@ class Scheduler:
 
     async def _run(self, tenant: str, schedule_id: str) -> None:
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_if_due(schedule, self._now(), live, _both(self._admit, admit))
+            return model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
 
         try:
+            schedule = await self._store.get(tenant, schedule_id)
+            checks = [self._admit, *await _present_checks(self._admission, schedule)]
             run = await self._store.run(tenant, schedule_id, rule)
         except NotFound:
             return
@@ -115,12 +136,19 @@ class Scheduler:
             )
 
 
-def _both(first: CheckJob, second: CheckJob) -> CheckJob:
-    """Return a check that raises what *first* raises, else what *second* does."""
+async def _present_checks(admission: JobAdmission | None, schedule: Schedule) -> Sequence[CheckJob]:
+    """Return the checks of jobs of *schedule* that may have changed since it was created."""
+    if admission is None:
+        return []
+    return [await admission.check_of_schedule(schedule.tenant, schedule.api_key)]
+
+
+def _all(checks: Sequence[CheckJob]) -> CheckJob:
+    """Return a check that raises what the first of *checks* that raises does."""
 
     def check(job: Job) -> None:
-        first(job)
-        second(job)
+        for each in checks:
+            each(job)
 
     return check
 

@@ -33,14 +33,31 @@ from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.quota_tables import quota_ledger
 from reelhaul_jobs.store.rows import Row, from_micros, from_micros_or_none, to_micros, to_micros_or_none
 from reelhaul_jobs.store.tables import jobs, request_ids, schedules
+from reelhaul_jobs.store.webhook_tables import (
+    webhook_deliveries,
+    webhook_events,
+    webhook_outbox,
+    webhook_sequences,
+    webhooks,
+)
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 
 #: Tables of what a tenant owns, each with the column ``tenant``; jobs are deleted one by one.
-_OWNED: tuple[Table, ...] = (api_keys, schedules, tickets, request_ids)
+_OWNED: tuple[Table, ...] = (
+    api_keys,
+    schedules,
+    tickets,
+    request_ids,
+    webhook_outbox,
+    webhook_deliveries,
+    webhook_events,
+    webhook_sequences,
+    webhooks,
+)
 #: Those of which any row means that the tenant is in use.
-_IN_USE: tuple[Table, ...] = (api_keys, schedules)
+_IN_USE: tuple[Table, ...] = (api_keys, schedules, webhooks)
 
 _TENANT = select(tenants).where(tenants.c.id == bindparam("of_id"))
 _UPDATE = update(tenants).where(tenants.c.id == bindparam("of_id"))

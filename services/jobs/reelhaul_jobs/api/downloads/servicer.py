@@ -9,15 +9,18 @@ from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1.download_service_pb2_grpc import DownloadServiceServicer
 from reelhaul.jobs.v1.job_service_pb2 import RetryJobRequest
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.caller_limits import CallerLimits
 from reelhaul_jobs.api.downloads import batches, requests, responses, streams
 from reelhaul_jobs.api.downloads.field_names import flat_name
 from reelhaul_jobs.api.downloads.info import info_response
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.kept_messages import KeptMessages
+from reelhaul_jobs.model.job_limits import JobLimits
 from reelhaul_jobs.ports.services import Clock, Probe
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.watch.job_stream import JobStreams
 from reelhaul_runtime import identity
+from reelhaul_runtime.auth.site_rules import check_site
 from reelhaul_runtime.page_tokens import PageTokens
 
 
@@ -32,6 +35,7 @@ class DownloadServicer(DownloadServiceServicer):
         probe: Probe,
         page_tokens: PageTokens,
         now: Clock,
+        limits: CallerLimits = JobLimits,
     ) -> None:
         self._creation = creation
         self._jobs = jobs
@@ -39,6 +43,7 @@ class DownloadServicer(DownloadServiceServicer):
         self._probe = probe
         self._page_tokens = page_tokens
         self._now = now
+        self._limits = limits
         self._messages = KeptMessages(responses.download)
 
     async def CreateDownload(
@@ -66,6 +71,7 @@ class DownloadServicer(DownloadServiceServicer):
 
     async def GetInfo(self, request: flat.GetInfoRequest, context: object) -> flat.GetInfoResponse:
         probe_request = requests.probe_request(request)
+        check_site(request.url, "url", self._limits().sites)
         return info_response(await self._probe.probe(probe_request), probe_request.format)
 
     async def RetryDownload(

@@ -11,10 +11,12 @@ from datetime import timedelta
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.caller_limits import CallerLimits
 from reelhaul_jobs.api.jobs.batches import MAX_BATCH, BatchItems
 from reelhaul_jobs.api.jobs.template_cache import JobTemplateCache, NewJobContext
 from reelhaul_jobs.model import ids
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job_limits import JobLimits
 from reelhaul_jobs.model.lists import Batch
 from reelhaul_jobs.model.results import JobView
 from reelhaul_jobs.model.states import Kind
@@ -41,11 +43,13 @@ class JobCreation:
         now: Clock,
         retention: timedelta,
         rules: Rules | None = None,
+        limits: CallerLimits = JobLimits,
     ) -> None:
         """*retention*: how long a job is kept after its end unless its caller says.
 
         *rules*: which addresses a URL may have, as in the guard; None: only the guard checks them.
         """
+        self._limits = limits
         self._jobs = jobs
         self._batches = batches
         self._storage = storage
@@ -58,7 +62,9 @@ class JobCreation:
         """Create the job, or with validate_only return what it would be; *names* are for its errors."""
         now, tenant = self._now(), identity.caller().tenant
         key = fields.idempotency_key(request, "CreateJob", tenant, now)
-        context = NewJobContext(tenant, now, logs.traceparent.get(), fields.caller_key_id())
+        context = NewJobContext(
+            tenant, now, logs.traceparent.get(), fields.caller_key_id(), limits=self._limits()
+        )
         try:
             job = self._templates.job_of(request.job, request.job_id or ids.new_id(now), context, names)
             await check_destination(self._storage, job, names("job.deliver_to"))
@@ -81,7 +87,12 @@ class JobCreation:
         now, tenant = self._now(), identity.caller().tenant
         key = fields.idempotency_key(request, "BatchCreateJobs", tenant, now)
         context = NewJobContext(
-            tenant, now, logs.traceparent.get(), fields.caller_key_id(), batch_id=ids.new_id(now)
+            tenant,
+            now,
+            logs.traceparent.get(),
+            fields.caller_key_id(),
+            batch_id=ids.new_id(now),
+            limits=self._limits(),
         )
         try:
             batch = await self._with_known_destinations(self._batch_of(items, context), items)

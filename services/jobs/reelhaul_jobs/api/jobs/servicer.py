@@ -10,10 +10,12 @@ from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.caller_limits import CallerLimits
 from reelhaul_jobs.api.jobs import batches, listing, streams, updates
 from reelhaul_jobs.api.jobs.creation import JobCreation
 from reelhaul_jobs.api.jobs.messages import attempt_to_proto, job_to_proto
 from reelhaul_jobs.api.kept_messages import KeptMessages
+from reelhaul_jobs.model.job_limits import JobLimits
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.batches import Batches
 from reelhaul_jobs.service.jobs import Jobs
@@ -36,6 +38,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         page_tokens: PageTokens,
         now: Clock,
         retention: timedelta,
+        limits: CallerLimits = JobLimits,
     ) -> None:
         """*retention*: how long a job is kept after its end unless its caller says."""
         self._creation = creation
@@ -46,6 +49,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self._page_tokens = page_tokens
         self._now = now
         self._retention = retention
+        self._limits = limits
         self._full_messages = KeptMessages(job_to_proto)
         self._basic_messages = KeptMessages(partial(job_to_proto, detail=job_service_pb2.JOB_VIEW_BASIC))
 
@@ -109,7 +113,9 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
 
     async def UpdateJob(self, request: job_service_pb2.UpdateJobRequest, context: object) -> job_pb2.Job:
         job_id, owner = fields.parse_job_id(request.job.name, "job.name"), fields.caller_owner()
-        update = updates.update_from_request(request, self._now(), self._retention)
+        now = self._now()
+        update = updates.update_from_request(request, now, self._retention)
+        update = self._limits().limit_update(update, now)
         return job_to_proto(await self._jobs.update(job_id, owner, update, etag=request.job.etag))
 
     async def DeleteJob(self, request: job_service_pb2.DeleteJobRequest, context: object) -> empty_pb2.Empty:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import messages, validation
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job_limits import JobLimits
 from reelhaul_runtime import identity
 from reelhaul_runtime.addresses import Rules
 from reelhaul_runtime.validation.violations import FieldNames, same_name
@@ -29,6 +30,7 @@ class NewJobContext:
     #: Id of the caller's key; empty without one.
     api_key: str = ""
     batch_id: str = ""
+    limits: JobLimits = field(default_factory=JobLimits)
 
 
 class JobTemplateCache:
@@ -49,10 +51,16 @@ class JobTemplateCache:
     def job_of(
         self, requested: job_pb2.Job, job_id: str, context: NewJobContext, names: FieldNames = same_name
     ) -> Job:
-        """Return the new job that *requested* describes.
+        """Return the new job that *requested* describes, within the limits of *context*.
 
-        Raises as ``validation.validate_and_normalize``, and FIELD_INVALID for a bad *job_id*.
+        Raises as ``validation.validate_and_normalize``, FIELD_INVALID for a bad *job_id*, SITE_FORBIDDEN.
         """
+        job = self._unlimited_job_of(requested, job_id, context, names)
+        return context.limits.admit(job, context.now, names("job.url"))
+
+    def _unlimited_job_of(
+        self, requested: job_pb2.Job, job_id: str, context: NewJobContext, names: FieldNames
+    ) -> Job:
         content = _shared_content(requested)
         key = (content, identity.caller().level)
         template = self._templates.get(key)

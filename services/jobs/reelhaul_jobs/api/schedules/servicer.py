@@ -9,12 +9,15 @@ from google.protobuf import empty_pb2
 
 from reelhaul.jobs.v1 import job_pb2, schedule_pb2, schedule_service_pb2, schedule_service_pb2_grpc
 from reelhaul_jobs.api import fields
+from reelhaul_jobs.api.caller_limits import CallerLimits
 from reelhaul_jobs.api.jobs.creation import check_destination
 from reelhaul_jobs.api.jobs.messages import job_to_proto
 from reelhaul_jobs.api.schedules import listing, messages
 from reelhaul_jobs.api.schedules.validation import validate_and_normalize
+from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job_limits import JobLimits
 from reelhaul_jobs.model.results import JobView
-from reelhaul_jobs.model.schedule import check_etag
+from reelhaul_jobs.model.schedule import Schedule, check_etag
 from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_jobs.service.schedules import Schedules, with_first_run
 from reelhaul_runtime import identity
@@ -35,6 +38,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         now: Clock,
         retention: timedelta,
         rules: Rules | None = None,
+        limits: CallerLimits = JobLimits,
     ) -> None:
         """*retention*: how long a job is kept after its end unless its template says.
 
@@ -46,6 +50,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         self._now = now
         self._retention = retention
         self._rules = rules
+        self._limits = limits
 
     async def CreateSchedule(
         self, request: schedule_service_pb2.CreateScheduleRequest, context: object
@@ -55,7 +60,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         message = validate_and_normalize(request.schedule, now, now, self._rules)
         schedule_id = messages.new_schedule_id(request.schedule_id)
         schedule = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
-        schedule = replace(schedule, api_key=fields.caller_key_id())
+        schedule = replace(schedule, api_key=fields.caller_key_id(), template=self._admit(schedule))
         await check_destination(self._storage, schedule.template, _DELIVER_TO)
         if request.validate_only:
             return messages.schedule_to_proto(with_first_run(schedule))
@@ -83,6 +88,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         merged = messages.merge_update(present, request)
         message = validate_and_normalize(merged, now, present.create_time, self._rules)
         wanted = messages.schedule_from_proto(message, schedule_id, tenant, now, self._retention)
+        wanted = replace(wanted, template=self._admit(wanted))
         if wanted.template.deliver_to != present.template.deliver_to:
             await check_destination(self._storage, wanted.template, _DELIVER_TO)
         return messages.schedule_to_proto(await self._schedules.update(present, wanted))
@@ -113,3 +119,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         key = fields.idempotency_key(request, "RunSchedule", tenant, self._now())
         job = await self._schedules.run(tenant, messages.parse_schedule_id(request.name), key)
         return job_to_proto(JobView.from_row(job))
+
+    def _admit(self, schedule: Schedule) -> Job:
+        """Return the template of *schedule* within the caller's limits. Raises SITE_FORBIDDEN."""
+        return self._limits().admit(schedule.template, self._now(), "schedule.job_template.url")
