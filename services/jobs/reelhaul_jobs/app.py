@@ -305,7 +305,9 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: this replica has told its own watchers what it changed.
-    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(
+        settings.nats_url, "jobs", closed=closed, echo=False, security=settings.nats_security
+    ) as client:
         terminating = asyncio.create_task(terminate_when_closed())
         try:
             yield client
