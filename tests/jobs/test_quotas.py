@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.job_stores import LEASE, NOW, SqlStore, claim, job, postgresql_store, request, sqlite_store
+from tests.jobs.fake_bus import FakeBus
 from tests.jobs.quota_ledgers import MB, add_tenant, check_sums, read_ledger
 
 from reelhaul.admin.v1.api_key_pb2 import Quota
@@ -22,9 +23,14 @@ from reelhaul_jobs.model.retries import error_reason, error_status
 from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule
 from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.model.wait_reason import WaitReason
+from reelhaul_jobs.service.dispatcher import Dispatcher
+from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.housekeeping import USAGE_RETENTION
+from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.quotas import Quotas
-from reelhaul_jobs.store.quotas import QuotaLedger, SqlQuotaStore
+from reelhaul_jobs.store.queue import SqlQueueStore
+from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_runtime.errors import QuotaExceeded, from_status
 
 DAY = timedelta(days=1)
@@ -320,3 +326,49 @@ async def test_jobs_without_authentication_do_not_count(tmp_path):
         await report(opened, jobs_of("", 1)[0].id, 900 * MB)
         await finish(opened, jobs_of("", 1)[0].id, 900 * MB)
         assert (await read_ledger(opened, "tenants/acme"))["jobs"] == 0
+
+
+class ConcurrencyHarness:
+    """A dispatcher over stores whose jobs count."""
+
+    def __init__(self, store: SqlStore) -> None:
+        ledger = QuotaLedger(counts_jobs=True)
+        self.store, self.bus, self.hub = store, FakeBus(), EventHub()
+        queue = SqlQueueStore(store.database, ConcurrencyLimits(ledger))
+        self.dispatcher = Dispatcher(queue, self.bus, lambda: NOW, LEASE, hub=self.hub)
+        quotas = SqlQuotaStore(store.database, ledger)
+        self.views = JobViews(store, queue, self.hub, lambda: NOW, LEASE, quotas=quotas)
+
+    async def running(self) -> list[str]:
+        """Run steps of the dispatcher until one publishes nothing; return the keys of all jobs in flight."""
+        found = -1
+        while len(published := await self.store.list_published(100)) > found:
+            found = len(published)
+            await self.dispatcher.step()
+        return sorted(job.api_key for job in published)
+
+
+async def test_concurrent_jobs_wait(store):
+    """Jobs beyond the limit of their key or tenant wait, those of other keys do not; each end admits one."""
+    await add_tenant(
+        store, "acme", Quota(concurrent_jobs=3), **{KEY: Quota(concurrent_jobs=1), OTHER_KEY: UNLIMITED}
+    )
+    await add_tenant(store, "other", UNLIMITED, **{"key-3": UNLIMITED})
+    harness = ConcurrencyHarness(store)
+    await store.record_worker_heartbeat("w1", 20, NOW)
+    await store.add(jobs_of(KEY, *range(1, 6)))
+    assert await harness.running() == [KEY]
+    await store.add([*jobs_of(OTHER_KEY, 11, 12, 13), *jobs_of("key-3", 21, 22, tenant="other")])
+    assert await harness.running() == [KEY, OTHER_KEY, OTHER_KEY, "key-3", "key-3"]
+    assert harness.hub.dispatch_blocked
+    waiting = (await harness.views.view_with_position(await store.get(jobs_of(KEY, 5)[0].id))).wait
+    assert waiting is not None
+    assert waiting.reason is WaitReason.QUOTA
+    assert f"apiKeys/{KEY}" in waiting.message or "tenants/acme" in waiting.message
+    first = jobs_of(KEY, 1)[0].id
+    await lease(store, first)
+    await finish(store, first, MB)
+    assert [key for key in await harness.running() if key == KEY] == [KEY]
+    assert (
+        await harness.views.view_with_position(await store.get(jobs_of("key-3", 21)[0].id))
+    ).wait is not None

@@ -85,7 +85,7 @@ from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
-from reelhaul_jobs.store.quotas import QuotaLedger, SqlQuotaStore
+from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
@@ -144,7 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
             SqlJobStore(database, ledger),
-            SqlQueueStore(database),
+            SqlQueueStore(database, ConcurrencyLimits(ledger) if ledger.counts_jobs else None),
             SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
@@ -164,7 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
         quota_store = SqlQuotaStore(database, ledger)
         quotas = Quotas(quota_store, now)
-        views = JobViews(store, queue, hub, now, lease, limits)
+        views = JobViews(store, queue, hub, now, lease, limits, quota_store)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
         admission = JobAdmission(tenant_store, key_store, server_sites)
@@ -305,7 +305,9 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: this replica has told its own watchers what it changed.
-    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(
+        settings.nats_url, "jobs", closed=closed, echo=False, security=settings.nats_security
+    ) as client:
         terminating = asyncio.create_task(terminate_when_closed())
         try:
             yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from reelhaul.admin.v1 import api_key_pb2
 from reelhaul_jobs.model import quota
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.quota import ALL_DAYS, LedgerKey, LedgerRow, QuotaBook
+from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.quotas import AccountUsage
@@ -24,6 +26,8 @@ from reelhaul_runtime.auth.level_quotas import LevelQuotas, effective_quota, lev
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
+# Limits change seldom, and the dispatcher asks for them many times a second.
+_CACHE_SECONDS, _MAX_CACHED = 1.0, 10_000
 # A published job counts: a worker may take it at any moment.
 _RUNNING_STAGES = (QueueStage.PUBLISHED, QueueStage.LEASED)
 _NO_LIMITS = api_key_pb2.Quota()
@@ -147,6 +151,25 @@ class QuotaLedger:
             return _NO_LIMITS
         own = api_key_pb2.Quota.FromString(row["quota"])
         return effective_quota(row["permission"], own, _NO_LIMITS, self.levels)
+
+
+class ConcurrencyLimits:
+    """The limits of concurrent jobs of keys and tenants, as of a moment ago."""
+
+    def __init__(self, ledger: QuotaLedger) -> None:
+        self._ledger = ledger
+        # By account, with the time of the read.
+        self._limits: dict[str, tuple[float, int]] = {}
+
+    def get_room(self, connection: Connection, account: str, running: int) -> int:
+        """Return how many more jobs *account*, which has *running* ones, may have at once."""
+        read_at, limit = self._limits.get(account, (float("-inf"), 0))
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            limit = self._ledger.get_limits(connection, account).concurrent_jobs
+            if len(self._limits) >= _MAX_CACHED:
+                self._limits.clear()
+            self._limits[account] = time.monotonic(), limit
+        return max(0, limit - running) if limit > 0 else UNLIMITED
 
 
 class SqlQuotaStore:
