@@ -27,7 +27,7 @@ from reelhaul_runtime.auth.peers import Peer
 from reelhaul_runtime.auth.rate_limits import RateLimits
 from reelhaul_runtime.auth.redis_counters import open_redis_counters
 from reelhaul_runtime.errors import RateLimitExceeded, ReelhaulError
-from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller
+from reelhaul_runtime.identity import ANONYMOUS, SYSTEM_TENANT, Caller, NoAuthentication
 from reelhaul_runtime.rpc.server import serving
 
 LOGGER = "reelhaul_runtime.auth.redis_counters"
@@ -142,6 +142,18 @@ async def test_the_budget_returns_after_a_minute(clock: Clock):
     assert await count_admitted(limits, [call(key(3))] * 5) == 3
 
 
+async def test_counters_in_memory_are_deleted(clock: Clock):
+    """A counter lives for its minute, and memory does not grow with the minutes and keys that were."""
+    counters = MemoryCounters(clock)
+    for minute in range(5):
+        for number in range(100):
+            assert await counters.add([f"{minute}/{number}"], 2) == [2]
+        clock.seconds += 59
+        assert await counters.add([f"{minute}/0"], 1) == [3]
+        clock.seconds += 1
+    assert len(counters) <= 200
+
+
 async def test_what_a_caller_sees(clock: Clock):
     """Metadata states policy and state of key and tenant; a refusal has them too, with whose limit it is."""
     limits = rate_limits(clock)
@@ -253,10 +265,11 @@ class Jobs(job_service_pb2_grpc.JobServiceServicer):
         yield job_service_pb2.WatchJobResponse()
 
 
-class OneKey:
+class OneKey(NoAuthentication):
     """Authenticates everyone as *caller*."""
 
     def __init__(self, caller: Caller) -> None:
+        super().__init__("")
         self._caller = caller
 
     def identify_peer(self, metadata, connection, auth_context):
@@ -264,12 +277,6 @@ class OneKey:
 
     async def identify(self, metadata, peer):
         return self._caller
-
-    def knows(self, metadata):
-        return True
-
-    def forget(self, name):
-        pass
 
 
 async def open_stub(stack: AsyncExitStack, limits: RateLimits, caller: Caller) -> Any:

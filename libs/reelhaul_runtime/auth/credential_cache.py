@@ -28,6 +28,10 @@ _MAX_CREDENTIALS, _MAX_REJECTIONS = 4096, 1024
 _PAST = float("-inf")
 
 
+# PERMISSION_INSUFFICIENT: of a token without a level.
+_KEPT_REASONS = (ErrorReason.CREDENTIAL_INVALID, ErrorReason.PERMISSION_INSUFFICIENT)
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     verified: VerifiedCredential

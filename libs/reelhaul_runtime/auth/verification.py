@@ -21,6 +21,7 @@ from reelhaul_runtime.auth.key_authentication import KeyAuthentication
 from reelhaul_runtime.auth.level_quotas import LevelQuotas, level_quotas
 from reelhaul_runtime.auth.peers import ServiceIdentifier
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.nats_security import NO_FILES, NatsSecurity
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -38,9 +39,10 @@ class KeyVerifier(Protocol):
     """Verifies API keys."""
 
     async def verify(self, key_string: str) -> api_key_service_pb2.VerifyApiKeyResponse:
-        """Return the key of *key_string* if it works now, with its tenant.
+        """Return the key of *key_string* if it works now, with its tenant; of a token what stands for a key.
 
-        Raises CREDENTIAL_INVALID, or SERVICE_UNAVAILABLE if it cannot be verified now.
+        Raises CREDENTIAL_INVALID, PERMISSION_INSUFFICIENT if a token has no level, or SERVICE_UNAVAILABLE if
+        it cannot be verified now.
         """
 
 
@@ -58,14 +60,18 @@ class RemoteKeyVerifier:
 
 
 class CredentialVerifier:
-    """Verifies API keys; what cannot be a key is rejected without a call."""
+    """Verifies API keys, and with *accepts_tokens* the tokens of an identity provider.
 
-    def __init__(self, keys: KeyVerifier, levels: LevelQuotas) -> None:
-        self._keys, self._levels = keys, levels
+    What cannot be one is rejected without a call.
+    """
+
+    def __init__(self, keys: KeyVerifier, levels: LevelQuotas, *, accepts_tokens: bool = False) -> None:
+        self._keys, self._levels, self._accepts_tokens = keys, levels, accepts_tokens
 
     async def verify(self, credential: str) -> VerifiedCredential:
         """Return what *credential* stands for. Raises CREDENTIAL_INVALID or SERVICE_UNAVAILABLE."""
-        if problem := api_keys.describe_error(credential):
+        is_token = self._accepts_tokens and not credential.startswith("rh_") and credential.count(".") == 2
+        if not is_token and (problem := api_keys.describe_error(credential)):
             raise rejection(problem)
         return credential_of_key(await self._keys.verify(credential), self._levels)
 
@@ -86,9 +92,12 @@ async def open_authenticator(
         if keys is None:
             keys = RemoteKeyVerifier(await stack.enter_async_context(_channel_to_jobs(settings)))
         levels = level_quotas(settings.level_quotas)
-        credentials = CredentialCache(CredentialVerifier(keys, levels).verify)
+        verifier = CredentialVerifier(keys, levels, accepts_tokens=bool(settings.oidc_issuer))
+        credentials = CredentialCache(verifier.verify)
         if settings.nats_url:
-            changes = asyncio.create_task(follow_changes(settings.nats_url, service, credentials))
+            changes = asyncio.create_task(
+                follow_changes(settings.nats_url, service, credentials, settings.nats_security)
+            )
             stack.push_async_callback(cancel_and_wait, changes)
         else:
             log.warning("REELHAUL_NATS_URL is not set: this service learns of a revoked key after a minute")
@@ -107,7 +116,9 @@ def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio
     )
 
 
-async def follow_changes(nats_url: str, service: str, credentials: CredentialCache) -> None:
+async def follow_changes(
+    nats_url: str, service: str, credentials: CredentialCache, security: NatsSecurity = NO_FILES
+) -> None:
     """Drop changed keys and tenants from *credentials*, for ever; all of them after an interruption."""
 
     async def drop(message: Msg) -> None:
@@ -117,7 +128,11 @@ async def follow_changes(nats_url: str, service: str, credentials: CredentialCac
         closed = asyncio.Event()
         try:
             async with nats_client.connect(
-                nats_url, f"{service}-access", closed=closed, on_reconnect=credentials.clear
+                nats_url,
+                f"{service}-access",
+                closed=closed,
+                on_reconnect=credentials.clear,
+                security=security,
             ) as client:
                 await client.subscribe(ACCESS_CHANGED, cb=drop)
                 await client.flush()

@@ -97,7 +97,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         storage = await stack.enter_async_context(
             open_channel(settings.storage_target, [_STORAGE], suite_token=token, tls=settings.tls)
         )
-        client = await stack.enter_async_context(nats_client.connect(settings.nats_url, name))
+        client = await stack.enter_async_context(
+            nats_client.connect(settings.nats_url, name, security=settings.nats_security)
+        )
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
 
         disk = DiskMonitor(scratch, settings.disk_thresholds)

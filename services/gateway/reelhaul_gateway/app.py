@@ -76,7 +76,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             StorageHealthProbe(trusted_storage),
             other_workers=other_workers,
         )
-        system = SystemServicer(health, authentication_required=settings.auth != "none")
+        system = SystemServicer(health, settings)
         authorizer = await _open_authorizer(stack, settings)
         upstreams = _upstreams(raw_channels, system, forwards=authorizer is not None)
         transcoder = build_transcoder(

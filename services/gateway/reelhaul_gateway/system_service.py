@@ -13,6 +13,7 @@ from reelhaul.system.v1 import system_service_pb2 as pb
 from reelhaul_gateway.health import NOT_SERVING, CheckResult, Health, overall_status
 from reelhaul_gateway.transcoding import SERVICES
 from reelhaul_runtime import errors
+from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_transcoding.http.headers import Metadata
 from reelhaul_transcoding.upstream import Handler, InProcessUpstream, UpstreamError
 
@@ -25,8 +26,8 @@ _MAX_CHUNK_BYTES = 1 << 20
 class SystemServicer:
     """Reports the health and the capabilities of the suite."""
 
-    def __init__(self, health: Health, *, authentication_required: bool) -> None:
-        self._health, self._authentication_required = health, authentication_required
+    def __init__(self, health: Health, settings: SuiteSettings) -> None:
+        self._health, self._settings = health, settings
 
     async def check_health(self, request: pb.CheckHealthRequest, metadata: Metadata) -> Message:
         """CheckHealth; UNAVAILABLE if the suite is down."""
@@ -56,7 +57,9 @@ class SystemServicer:
             max_batch_size=_MAX_BATCH_SIZE,
             containers=_CONTAINERS,
             max_chunk_bytes=_MAX_CHUNK_BYTES,
-            authentication_required=self._authentication_required,
+            authentication_required=self._settings.auth != "none",
+            oidc_issuer=self._settings.oidc_issuer,
+            oidc_audience=self._settings.oidc_audience,
         )
 
     def as_upstream(self) -> InProcessUpstream:

@@ -48,6 +48,7 @@ from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.nats.bus import NatsJobBus
+from reelhaul_jobs.oidc.tokens import OidcTokens
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
@@ -71,6 +72,7 @@ from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
@@ -88,7 +90,7 @@ from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.audit import SqlAuditStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
-from reelhaul_jobs.store.quotas import QuotaLedger
+from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
@@ -150,15 +152,16 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
             SqlJobStore(database, ledger),
-            SqlQueueStore(database),
+            SqlQueueStore(database, ConcurrencyLimits(ledger) if ledger.counts_jobs else None),
             SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
         alone = is_sqlite(settings.database_url)
         bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
         notifier = ChangeNotifier(hub, bus)
+        tokens = await stack.enter_async_context(OidcTokens.open(settings))
         key_store, access_changes = SqlApiKeyStore(database), AccessChanges(bus)
-        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now)
+        api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now, tokens)
         await stack.enter_async_context(credentials.writing_uses())
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
@@ -167,7 +170,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         tenants = Tenants(tenant_store, storage, access_changes, now)
         tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
-        views = JobViews(store, queue, hub, now, lease, limits)
+        quota_store = SqlQuotaStore(database, ledger)
+        quotas = Quotas(quota_store, now)
+        views = JobViews(store, queue, hub, now, lease, limits, quota_store)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
         admission = JobAdmission(tenant_store, key_store, server_sites)
@@ -215,7 +220,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, quotas, page_tokens, now)
         # Keys are verified here without a call of this service by itself.
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, "jobs", api_key_servicer)
@@ -261,7 +266,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
-                TenantServicer(tenants, page_tokens, now),
+                TenantServicer(tenants, quotas, page_tokens, now),
                 _TENANT_SERVICE,
             ),
             (
@@ -315,7 +320,9 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: this replica has told its own watchers what it changed.
-    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(
+        settings.nats_url, "jobs", closed=closed, echo=False, security=settings.nats_security
+    ) as client:
         terminating = asyncio.create_task(terminate_when_closed())
         try:
             yield client

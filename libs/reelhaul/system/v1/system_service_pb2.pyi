@@ -231,6 +231,8 @@ class DescribeServerResponse(_message.Message):
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     TRANSLATION_LANGUAGES_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_REQUIRED_FIELD_NUMBER: _builtins.int
+    OIDC_ISSUER_FIELD_NUMBER: _builtins.int
+    OIDC_AUDIENCE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the suite."""
     engine_version: _builtins.str
@@ -247,6 +249,12 @@ class DescribeServerResponse(_message.Message):
     """
     authentication_required: _builtins.bool
     """Whether calls need a credential."""
+    oidc_issuer: _builtins.str
+    """Issuer of the tokens (OpenID Connect) that are accepted beside API keys; empty if
+    none are.
+    """
+    oidc_audience: _builtins.str
+    """Audience that such tokens need."""
     @_builtins.property
     def api_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Proto packages served, e.g. "reelhaul.jobs.v1"."""
@@ -273,10 +281,12 @@ class DescribeServerResponse(_message.Message):
         max_chunk_bytes: _builtins.int = ...,
         translation_languages: _abc.Iterable[_builtins.str] | None = ...,
         authentication_required: _builtins.bool = ...,
+        oidc_issuer: _builtins.str = ...,
+        oidc_audience: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "authentication_required", b"authentication_required", "containers", b"containers", "engine_version", b"engine_version", "max_artifact_bytes", b"max_artifact_bytes", "max_batch_size", b"max_batch_size", "max_chunk_bytes", b"max_chunk_bytes", "translation_languages", b"translation_languages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "authentication_required", b"authentication_required", "containers", b"containers", "engine_version", b"engine_version", "max_artifact_bytes", b"max_artifact_bytes", "max_batch_size", b"max_batch_size", "max_chunk_bytes", b"max_chunk_bytes", "oidc_audience", b"oidc_audience", "oidc_issuer", b"oidc_issuer", "translation_languages", b"translation_languages", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from reelhaul import api_keys
 from reelhaul.admin.v1 import api_key_pb2
@@ -22,6 +22,7 @@ from reelhaul_jobs.model.credential import (
 from reelhaul_jobs.model.tenant import Tenant, TenantState
 from reelhaul_jobs.ports.api_keys import ApiKeyStore
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.ports.tokens import TokenVerifier
 from reelhaul_runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,14 +34,20 @@ _WRITE_SECONDS = 20.0
 class Credentials:
     """Resolves keys and tickets, and records the use of keys."""
 
-    def __init__(self, store: ApiKeyStore, now: Clock) -> None:
-        self._store = store
+    def __init__(self, store: ApiKeyStore, now: Clock, tokens: TokenVerifier | None = None) -> None:
+        self._store, self._tokens = store, tokens
         self._now = now
         #: By id of the key; to the minute.
         self._uses: dict[str, datetime] = {}
 
     async def verify(self, key_string: str) -> Principal:
-        """Return whose *key_string* is. Raises CREDENTIAL_INVALID, whose text has nothing of it."""
+        """Return whose *key_string* is, a key or a token of the identity provider.
+
+        Raises CREDENTIAL_INVALID, whose text has nothing of it; of a token also PERMISSION_INSUFFICIENT and
+        SERVICE_UNAVAILABLE.
+        """
+        if self._tokens is not None and not key_string.startswith(api_keys.PREFIX):
+            return await self._verify_token(self._tokens, key_string)
         if problem := api_keys.describe_error(key_string):
             raise credential_invalid(problem)
         key_hash, now = api_keys.hash_key_string(key_string), self._now()
@@ -51,6 +58,19 @@ class Credentials:
         self._record_use(found[0], now)
         until = found[0].works_until(key_hash)
         return Principal(*found, MAX_AGE if until is None else min(MAX_AGE, until - now))
+
+    async def _verify_token(self, tokens: TokenVerifier, text: str) -> Principal:
+        token, now = await tokens.verify(text), self._now()
+        tenant = await self._store.find_tenant(token.tenant)
+        if tenant is None:
+            raise credential_invalid("the tenant of the token does not exist")
+        if tenant.state is not TenantState.ACTIVE:
+            raise credential_invalid(f"the tenant of the token is {tenant.state.name.lower()}")
+        grantee = api_key_pb2.ApiKey(
+            name=f"users/{token.subject}", permission=token.level, tenant=tenant.name
+        )
+        grantee.expire_time.FromDatetime(token.expire_time)
+        return Principal(grantee, tenant, max(timedelta(0), min(MAX_AGE, token.expire_time - now)))
 
     async def create_ticket(
         self, tenant: str, key_id: str, grantee: api_key_pb2.ApiKey | None
