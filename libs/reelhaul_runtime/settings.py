@@ -73,7 +73,7 @@ class SuiteSettings(OidcSettings):
     #: The broker; ``reelhaul up`` starts one if this is empty.
     nats_url: str = Field(default="", repr=False)
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
-    auth: Literal["none", "keys"] = "none"
+    auth: Literal["none", "keys"] = "keys"
     #: The API key of the command line; no service reads it.
     api_key: str = Field(default="", repr=False)
     #: Sites that jobs and probes may be of, and may not be of, comma separated; their subdomains and other
