@@ -26,7 +26,7 @@ KEY, OTHER = create_key_string(), create_key_string()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory without .env and without a suite."""
     monkeypatch.chdir(tmp_path)
-    for name in ("REELHAUL_API_KEY", "REELHAUL_DATA_DIR"):
+    for name in ("REELHAUL_API_KEY", "REELHAUL_API_KEY_FILE", "REELHAUL_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -59,6 +59,12 @@ def test_order(folder, monkeypatch):
     assert resolve_api_key("", server) == ""
     monkeypatch.setenv("REELHAUL_DATA_DIR", str(folder / "data"))
     assert resolve_api_key("", server) == KEY
+    (folder / "secret").write_text(OTHER + "\n")
+    monkeypatch.setenv("REELHAUL_API_KEY_FILE", "secret")
+    assert resolve_api_key("", server) == OTHER
+    monkeypatch.setenv("REELHAUL_API_KEY_FILE", "missing")
+    with pytest.raises(click.UsageError, match="REELHAUL_API_KEY_FILE: missing"):
+        resolve_api_key("", server)
 
 
 @pytest.mark.parametrize(

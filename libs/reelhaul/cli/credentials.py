@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 from dotenv import dotenv_values
 
-from reelhaul._core.credentials import API_KEY_VARIABLE
+from reelhaul._core.credentials import API_KEY_VARIABLE, find_api_key
 from reelhaul._core.loopback import is_loopback
 from reelhaul.api_keys import check_credential
 
@@ -37,12 +37,12 @@ def resolve_api_key(given: str, server: str) -> str:
     Raises click.UsageError if the key is mistyped.
     """
     values = read_env_file()
-    key = given or values.get(API_KEY_VARIABLE) or ""
-    if not key:
-        folder = os.environ.get(_DATA_DIR_VARIABLE) or values.get(_DATA_DIR_VARIABLE) or _DEFAULT_DATA_DIR
-        key = _find_stored_key(Path(folder) / _RUN_FOLDER, server)
     try:
-        return check_credential(key.strip())
+        key = given.strip() or find_api_key(os.environ) or find_api_key(values)
+        if not key:
+            folder = os.environ.get(_DATA_DIR_VARIABLE) or values.get(_DATA_DIR_VARIABLE) or _DEFAULT_DATA_DIR
+            key = _find_stored_key(Path(folder) / _RUN_FOLDER, server)
+        return check_credential(key)
     except ValueError as error:
         raise click.UsageError(f"{error}; --api-key, {API_KEY_VARIABLE} or .env sets it") from None
 
