@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 import uuid
@@ -19,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.servers import free_port, wait_until_listening
 
 from bench.jobs.completions import SOCKET_VARIABLE
+from bench.load import JobCalls
 from bench.processes import Process, python_command, running
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -40,6 +42,8 @@ class JobsEnvironment:
     nats: Process
     #: Further REELHAUL_* settings.
     settings: Mapping[str, str]
+    #: Whether the service authenticates callers by keys, and limits their rates without refusing any.
+    keys: bool = False
 
     @cached_property
     def address(self) -> str:
@@ -50,6 +54,15 @@ class JobsEnvironment:
     def nats_url(self) -> str:
         """URL of the broker."""
         return f"nats://127.0.0.1:{self.nats_port}"
+
+    @property
+    def key(self) -> str:
+        """The key that the service created when it started first; empty without authentication."""
+        return self._key_file.read_text().strip() if self.keys else ""
+
+    @property
+    def _key_file(self) -> Path:
+        return self.folder / "first-key"
 
     @cached_property
     def variables(self) -> dict[str, str]:
@@ -62,7 +75,9 @@ class JobsEnvironment:
             "REELHAUL_JOBS_DATABASE_URL": self.database,
             "REELHAUL_NATS_URL": self.nats_url,
             "REELHAUL_SUITE_TOKEN": _TOKEN,
-            "REELHAUL_AUTH": "none",
+            "REELHAUL_AUTH": "keys" if self.keys else "none",
+            "REELHAUL_JOBS_FIRST_KEY_FILE": str(self._key_file) if self.keys else "",
+            "REELHAUL_LEVEL_QUOTAS": json.dumps({"FULL_ACCESS": {"requests_per_minute": 10**9}}),
             **self.settings,
         }
 
@@ -72,15 +87,18 @@ class JobsService:
     """A running jobs service, with stubs for a client and for a worker."""
 
     process: Process
-    jobs: job_service_pb2_grpc.JobServiceStub
+    jobs: JobCalls
     leases: lease_service_pb2_grpc.LeaseServiceStub
 
 
 @asynccontextmanager
 async def jobs_environment(
-    database: str = "", settings: Mapping[str, str] | None = None
+    database: str = "", settings: Mapping[str, str] | None = None, *, keys: bool = False
 ) -> AsyncIterator[JobsEnvironment]:
-    """Create a data folder and run a broker. *database*: a PostgreSQL URL; empty: SQLite in the folder."""
+    """Create a data folder and run a broker. *database*: a PostgreSQL URL; empty: SQLite in the folder.
+
+    With *keys* the service authenticates callers.
+    """
     with tempfile.TemporaryDirectory(prefix="reelhaul-bench-") as name:
         folder, port = Path(name), free_port()
         config = suite_processes.write_nats_config(folder / "nats", port)
@@ -88,7 +106,7 @@ async def jobs_environment(
         async with running(command, folder / "nats.log") as nats:
             await wait_until_listening(port)
             url = database or f"sqlite:///{folder}/jobs.db"
-            yield JobsEnvironment(folder, url, port, nats, settings or {})
+            yield JobsEnvironment(folder, url, port, nats, settings or {}, keys)
 
 
 @asynccontextmanager
@@ -103,7 +121,7 @@ async def running_jobs(environment: JobsEnvironment) -> AsyncIterator[JobsServic
         await _wait_until_serving(client_channel, environment)
         yield JobsService(
             process,
-            job_service_pb2_grpc.JobServiceStub(client_channel),
+            JobCalls(job_service_pb2_grpc.JobServiceStub(client_channel), environment.key),
             lease_service_pb2_grpc.LeaseServiceStub(worker_channel),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from functools import partial
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2_grpc
 from reelhaul.jobs.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
@@ -14,6 +15,17 @@ from reelhaul.type.v1 import media_pb2
 _SITES = 8
 
 _numbers = itertools.count()
+
+
+class JobCalls:
+    """The methods of JobService that benchmarks call, with *key* if there is one."""
+
+    def __init__(self, stub: job_service_pb2_grpc.JobServiceStub, key: str) -> None:
+        metadata = (("authorization", f"Bearer {key}"),) if key else None
+        self.GetJob = partial(stub.GetJob, metadata=metadata)
+        self.CreateJob = partial(stub.CreateJob, metadata=metadata)
+        self.ListJobs = partial(stub.ListJobs, metadata=metadata)
+        self.BatchCreateJobs = partial(stub.BatchCreateJobs, metadata=metadata)
 
 
 def new_request() -> CreateJobRequest:
@@ -31,15 +43,13 @@ def new_scheduled_request() -> CreateJobRequest:
     return request
 
 
-async def create_jobs(
-    stub: job_service_pb2_grpc.JobServiceStub, number: int, concurrency: int = 64
-) -> tuple[float, float]:
+async def create_jobs(jobs: JobCalls, number: int, concurrency: int = 64) -> tuple[float, float]:
     """Create *number* jobs by single calls; return the times of the first call and of the last response."""
     requests = iter([new_request() for _ in range(number)])
 
     async def call() -> None:
         for request in requests:
-            await stub.CreateJob(request)
+            await jobs.CreateJob(request)
 
     begin = time.time()
     await asyncio.gather(*(call() for _ in range(concurrency)))
@@ -47,7 +57,7 @@ async def create_jobs(
 
 
 async def create_batches(
-    stub: job_service_pb2_grpc.JobServiceStub, number: int, size: int = 100, concurrency: int = 4
+    jobs: JobCalls, number: int, size: int = 100, concurrency: int = 4
 ) -> tuple[float, float]:
     """Create *number* jobs in batches of *size*; return the times of the first call and last response."""
     batches = iter(
@@ -56,7 +66,7 @@ async def create_batches(
 
     async def call() -> None:
         for batch in batches:
-            await stub.BatchCreateJobs(batch)
+            await jobs.BatchCreateJobs(batch)
 
     begin = time.time()
     await asyncio.gather(*(call() for _ in range(concurrency)))

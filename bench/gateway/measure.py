@@ -1,6 +1,6 @@
 """Benchmark ``gateway``: transcoding, against Envoy before the same upstream, and FastAPI without one.
 
-Parts: suite (see bench/gateway/suite.py), get, post, list50, list100, stream (200 NDJSON watchers), memory.
+Parts: suite, keys (modules of these names), get, post, list50, list100, stream (200 NDJSON watchers), memory.
 CPU per request is the steady figure: it is the target's own, with its access log, while 32 connections send
 one request after the other.
 """
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.gateway import suite
+from bench.gateway import keys, suite
 from bench.gateway.messages import CREATE_BODY, FIRST, LIST_FORMS, NEW, ListForm, job_name
 from bench.gateway.targets import LoadResult, Request, Target, running_targets
 from bench.report import Report, median_ratio
@@ -84,6 +84,8 @@ async def measure(report: Report, only: set[str]) -> None:
     rounds, seconds = (2, 1.0) if report.short else (5, 4.0)
     if not only or "suite" in only:
         await suite.measure(report, rounds, seconds)
+    if not only or "keys" in only:
+        await keys.measure(report, rounds, seconds)
     for name, measure_part in parts.items():
         if not only or name in only:
             async with running_targets() as targets:

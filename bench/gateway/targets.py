@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,13 @@ class Request:
     target: str
     body: str = ""
     accept: str = "application/json"
+    key: str = ""
 
     def serialize(self) -> str:
         """Return the request as sent over HTTP/1.1."""
         head = f"{self.method} {self.target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {self.accept}\r\n"
+        if self.key:
+            head += f"Authorization: Bearer {self.key}\r\n"
         if self.body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
         return f"{head}\r\n{self.body}"
@@ -170,8 +173,13 @@ async def running_targets() -> AsyncIterator[dict[str, Target]]:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path, jobs_address: str) -> AsyncIterator[Target]:
-    """Run the gateway before the jobs service. Nothing listens at the addresses of storage and fetcher."""
+async def running_gateway(
+    folder: Path, jobs_address: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Target]:
+    """Run the gateway before the jobs service, with further *settings*.
+
+    Nothing listens at the addresses of storage and fetcher.
+    """
     port = free_port()
     environment = {
         "REELHAUL_DATA_DIR": str(folder),
@@ -181,6 +189,7 @@ async def running_gateway(folder: Path, jobs_address: str) -> AsyncIterator[Targ
         "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_SUITE_TOKEN": "bench",
         "REELHAUL_AUTH": "none",
+        **(settings or {}),
     }
     command = python_command("-m", "reelhaul_runtime", "serve", "gateway")
     async with running(command, folder / "gateway.log", environment) as process:

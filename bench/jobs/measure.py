@@ -1,4 +1,6 @@
-"""Benchmark ``jobs``, in parts: speed (throughput against Celery), million (long backlogs), fairness."""
+"""Benchmark ``jobs``, in parts: speed (throughput against Celery), million (long backlogs),
+fairness, keys (with API keys against without).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 from bench import load
 from bench.harness import JobsService, jobs_environment, running_jobs, running_workers
-from bench.jobs import backlog, throughput
+from bench.jobs import backlog, keys, throughput
 from bench.jobs.completions import CompletionCounter
 from bench.jobs.row_copies import RowCopies
 from bench.report import Report
@@ -21,7 +23,12 @@ _SLOTS = 4
 
 async def measure(report: Report, only: set[str]) -> None:
     """Measure all parts, or those in *only*."""
-    parts = {"speed": throughput.measure, "million": backlog.measure, "fairness": _measure_fairness}
+    parts = {
+        "speed": throughput.measure,
+        "million": backlog.measure,
+        "fairness": _measure_fairness,
+        "keys": keys.measure,
+    }
     for name, measure_part in parts.items():
         if not only or name in only:
             await measure_part(report)

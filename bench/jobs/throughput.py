@@ -22,14 +22,13 @@ from bench.jobs.celery_harness import CeleryService, running_celery
 from bench.jobs.completions import CompletionCounter
 from bench.processes import CpuMeter
 from bench.report import Report, median_ratio
-from reelhaul.jobs.v1 import job_service_pb2_grpc
 
 _DATABASES = ("sqlite", "postgresql")
 # Slots of each of the two worker processes; more do not help.
 _SLOTS = 32
 
 #: Creates a number of jobs; returns the times of the first call and of the last response.
-CreateJobs = Callable[[job_service_pb2_grpc.JobServiceStub, int], Awaitable[tuple[float, float]]]
+CreateJobs = Callable[[load.JobCalls, int], Awaitable[tuple[float, float]]]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
 from reelhaul_runtime.auth.oidc_settings import OidcSettings
 from reelhaul_runtime.certificate import CertificateError, TlsFiles, check_authorities, load_context
+from reelhaul_runtime.nats_security import NatsSecurity
 from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
 from reelhaul_runtime.validation.access import normalize_sites
 from reelhaul_runtime.validation.violations import FieldViolations
@@ -72,6 +73,13 @@ class SuiteSettings(OidcSettings):
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     #: The broker; ``reelhaul up`` starts one if this is empty.
     nats_url: str = Field(default="", repr=False)
+    #: PEM files for a broker at ``tls://…``: the authorities of its certificate (unset: the well-known ones),
+    #: and the certificate of its clients with its key, if it asks for one.
+    nats_ca: Path | None = None
+    nats_certificate: Path | None = None
+    nats_key: Path | None = None
+    #: A file of a user's JWT and seed for the broker, as ``nsc generate creds`` writes it.
+    nats_credentials: Path | None = None
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
     auth: Literal["none", "keys"] = "keys"
     #: The API key of the command line; no service reads it.
@@ -147,6 +155,10 @@ class SuiteSettings(OidcSettings):
         "tls_certificate",
         "tls_key",
         "tls_ca",
+        "nats_ca",
+        "nats_certificate",
+        "nats_key",
+        "nats_credentials",
         mode="before",
     )
     @classmethod
@@ -266,6 +278,28 @@ class SuiteSettings(OidcSettings):
                 " REELHAUL_TLS_CA"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_nats_security(self) -> Self:
+        check_pair("REELHAUL_NATS", self.nats_certificate, self.nats_key)
+        if self.nats_ca is not None:
+            try:
+                check_authorities(self.nats_ca)
+            except CertificateError as error:
+                raise ValueError(f"REELHAUL_NATS_CA: {error}") from None
+        for name in ("nats_ca", "nats_certificate"):
+            # Not every service has a URL.
+            if getattr(self, name) is not None and self.nats_url and not self.nats_url.startswith("tls://"):
+                raise ValueError(
+                    f"REELHAUL_NATS_URL must begin with tls:// if REELHAUL_{name.upper()} is set"
+                )
+        return self
+
+    @property
+    def nats_security(self) -> NatsSecurity:
+        """The files of connections to the broker."""
+        files = TlsFiles(self.nats_certificate, self.nats_key, self.nats_ca)
+        return NatsSecurity(files, self.nats_credentials)
 
     @property
     def tls(self) -> TlsFiles | None:

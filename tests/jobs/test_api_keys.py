@@ -40,6 +40,8 @@ from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
 from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.first_key import create_first_key, write_key_file
+from reelhaul_jobs.service.quotas import Quotas
+from reelhaul_jobs.store.quotas import SqlQuotaStore
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import Caller
@@ -63,7 +65,8 @@ class KeyHarness:
         self.changes = AccessChanges(self.bus)
         self.credentials = Credentials(self.store, self.now)
         keys = ApiKeys(self.store, self.changes, self.now)
-        self.servicer = ApiKeyServicer(keys, self.credentials, PageTokens("secret", self.now), self.now)
+        quotas, tokens = Quotas(SqlQuotaStore(store.database), self.now), PageTokens("secret", self.now)
+        self.servicer = ApiKeyServicer(keys, self.credentials, quotas, tokens, self.now)
         self.purger = DeletedKeyPurger(self.store, self.now)
 
     def now(self) -> datetime:

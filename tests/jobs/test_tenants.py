@@ -34,7 +34,9 @@ from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.event_hub import EventHub
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.tenants import CACHED_KEYS, TenantDeleter, Tenants
+from reelhaul_jobs.store.quotas import SqlQuotaStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import NotFound, ReelhaulError
@@ -73,7 +75,8 @@ class TenantHarness:
         self.storage: Any = FakeStorage()
         self.changes = AccessChanges(self.bus)
         use_cases = Tenants(tenants, self.storage, self.changes, self.now)
-        self.servicer = TenantServicer(use_cases, PageTokens("secret", self.now), self.now)
+        quotas = Quotas(SqlQuotaStore(store.database), self.now)
+        self.servicer = TenantServicer(use_cases, quotas, PageTokens("secret", self.now), self.now)
         notifier = ChangeNotifier(EventHub(), self.bus)
         self.deleter = TenantDeleter(tenants, store, self.storage, notifier, self.changes, self.now)
         self.expiry_sync = ArtifactExpirySync(store, self.storage, self.now)

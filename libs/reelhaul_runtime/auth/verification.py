@@ -21,6 +21,7 @@ from reelhaul_runtime.auth.key_authentication import KeyAuthentication
 from reelhaul_runtime.auth.level_quotas import LevelQuotas, level_quotas
 from reelhaul_runtime.auth.peers import ServiceIdentifier
 from reelhaul_runtime.identity import NoAuthentication
+from reelhaul_runtime.nats_security import NO_FILES, NatsSecurity
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -94,7 +95,9 @@ async def open_authenticator(
         verifier = CredentialVerifier(keys, levels, accepts_tokens=bool(settings.oidc_issuer))
         credentials = CredentialCache(verifier.verify)
         if settings.nats_url:
-            changes = asyncio.create_task(follow_changes(settings.nats_url, service, credentials))
+            changes = asyncio.create_task(
+                follow_changes(settings.nats_url, service, credentials, settings.nats_security)
+            )
             stack.push_async_callback(cancel_and_wait, changes)
         else:
             log.warning("REELHAUL_NATS_URL is not set: this service learns of a revoked key after a minute")
@@ -113,7 +116,9 @@ def _channel_to_jobs(settings: SuiteSettings) -> AbstractAsyncContextManager[aio
     )
 
 
-async def follow_changes(nats_url: str, service: str, credentials: CredentialCache) -> None:
+async def follow_changes(
+    nats_url: str, service: str, credentials: CredentialCache, security: NatsSecurity = NO_FILES
+) -> None:
     """Drop changed keys and tenants from *credentials*, for ever; all of them after an interruption."""
 
     async def drop(message: Msg) -> None:
@@ -123,7 +128,11 @@ async def follow_changes(nats_url: str, service: str, credentials: CredentialCac
         closed = asyncio.Event()
         try:
             async with nats_client.connect(
-                nats_url, f"{service}-access", closed=closed, on_reconnect=credentials.clear
+                nats_url,
+                f"{service}-access",
+                closed=closed,
+                on_reconnect=credentials.clear,
+                security=security,
             ) as client:
                 await client.subscribe(ACCESS_CHANGED, cb=drop)
                 await client.flush()

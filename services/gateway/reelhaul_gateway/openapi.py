@@ -25,7 +25,7 @@ from reelhaul_transcoding.openapi.document import build_openapi
 from reelhaul_transcoding.openapi.options import DocumentOptions, ErrorCase
 
 #: The services that have routes, but are not implemented in this build: their methods answer 501.
-UNIMPLEMENTED = frozenset({"ApiKeyService", "AuditService", "TenantService"})
+UNIMPLEMENTED = frozenset({"AuditService", "TenantService"})
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
 _ERROR_DETAILS = [

@@ -17,6 +17,8 @@ from nats.aio.client import Client
 from reelhaul.admin.v1 import (
     api_key_service_pb2,
     api_key_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     tenant_service_pb2,
     tenant_service_pb2_grpc,
 )
@@ -31,6 +33,7 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.api.audit.servicer import AuditServicer
 from reelhaul_jobs.api.caller_limits import limits_of_caller
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
@@ -58,6 +61,7 @@ from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.first_key import create_first_key, full_access_key, write_key_file
 from reelhaul_jobs.service.housekeeping import (
+    AuditPurger,
     CascadeCanceller,
     ExpiredJobDeleter,
     RetentionPurger,
@@ -68,6 +72,7 @@ from reelhaul_jobs.service.job_views import JobViews
 from reelhaul_jobs.service.jobs import Jobs
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.reaper import Reaper
 from reelhaul_jobs.service.schedules import Scheduler, Schedules
 from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
@@ -82,9 +87,10 @@ from reelhaul_jobs.service.webhook_sender import WebhookSender, WebhookTries
 from reelhaul_jobs.service.webhooks import Webhooks
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
+from reelhaul_jobs.store.audit import SqlAuditStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
-from reelhaul_jobs.store.quotas import QuotaLedger
+from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.schedules import SqlScheduleStore
 from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
@@ -94,6 +100,7 @@ from reelhaul_jobs.webhook_endpoints import HttpWebhookEndpoints
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
+from reelhaul_runtime.auth.audit_log import AuditRecorder
 from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
@@ -116,6 +123,7 @@ _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleSe
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
 _TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
+_AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -131,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     rules = Rules(settings.fetcher_allow_networks)
     check_job_url = partial(check_url, rules=rules)
+    audit_retention = timedelta(days=settings.jobs_audit_days)
     server_sites = site_rules("this server", settings.allowed_sites, settings.denied_sites)
     caller_limits = partial(limits_of_caller, server_sites)
     await asyncio.to_thread(
@@ -143,7 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         ledger = QuotaLedger(settings.auth == "keys", level_quotas(settings.level_quotas))
         store, queue, schedule_store = (
             SqlJobStore(database, ledger),
-            SqlQueueStore(database),
+            SqlQueueStore(database, ConcurrencyLimits(ledger) if ledger.counts_jobs else None),
             SqlScheduleStore(database, ledger),
         )
         hub, events = EventHub(), SqlStateEventStore(database)
@@ -157,11 +166,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
 
-        tenant_store = SqlTenantStore(database)
+        tenant_store, audit_store = SqlTenantStore(database), SqlAuditStore(database)
         tenants = Tenants(tenant_store, storage, access_changes, now)
         tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
-        views = JobViews(store, queue, hub, now, lease, limits)
+        quota_store = SqlQuotaStore(database, ledger)
+        quotas = Quotas(quota_store, now)
+        views = JobViews(store, queue, hub, now, lease, limits, quota_store)
         jobs = Jobs(store, views, notifier, probe, now)
         batches = Batches(store, notifier, now)
         admission = JobAdmission(tenant_store, key_store, server_sites)
@@ -205,10 +216,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
             Loop("tenant deleter", tenant_deleter.step, 2.0),
+            Loop("audit purger", AuditPurger(audit_store, now, audit_retention).step, 600.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
-        api_key_servicer = ApiKeyServicer(api_keys, credentials, page_tokens, now)
+        api_key_servicer = ApiKeyServicer(api_keys, credentials, quotas, page_tokens, now)
         # Keys are verified here without a call of this service by itself.
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, "jobs", api_key_servicer)
@@ -254,8 +266,13 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             ),
             (
                 tenant_service_pb2_grpc.add_TenantServiceServicer_to_server,
-                TenantServicer(tenants, page_tokens, now),
+                TenantServicer(tenants, quotas, page_tokens, now),
                 _TENANT_SERVICE,
+            ),
+            (
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(audit_store, page_tokens),
+                _AUDIT_SERVICE,
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -272,6 +289,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 settings.jobs_address,
                 servicers,
                 authenticator=authenticator,
+                audit_log=AuditRecorder(audit_store.add),
                 rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,
@@ -302,7 +320,9 @@ async def _broker(settings: Settings) -> AsyncIterator[Client]:
         signal.raise_signal(signal.SIGTERM)
 
     # No echo: this replica has told its own watchers what it changed.
-    async with broker.connect(settings.nats_url, "jobs", closed=closed, echo=False) as client:
+    async with broker.connect(
+        settings.nats_url, "jobs", closed=closed, echo=False, security=settings.nats_security
+    ) as client:
         terminating = asyncio.create_task(terminate_when_closed())
         try:
             yield client

@@ -87,7 +87,9 @@ class ApiKey(_message.Message):
     permission: _method_policy_pb2.PermissionLevel.ValueType
     """What the key may do; at most the caller's own level."""
     tenant: _builtins.str
-    """Tenant whose resources it sees and creates; empty means the caller's own."""
+    """Tenant whose resources it sees and creates; empty means the caller's own.
+    Format: tenants/{tenant}
+    """
     disabled: _builtins.bool
     """Whether the key is disabled: it does not work while this is set."""
     key_string: _builtins.str
@@ -102,11 +104,11 @@ class ApiKey(_message.Message):
     """Strong ETag, with quotes. If set on an update, it must match, else ETAG_MISMATCH."""
     @_builtins.property
     def quota(self) -> Global___Quota:
-        """Limits; fields that are 0 take the level's default."""
+        """Limits; fields that are 0 take the level's default. Only FULL_ACCESS sets them."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time of expiry; set on output if the key expires."""
+        """Time of expiry, at most 3660 days ahead; set on output if the key expires."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -281,7 +283,9 @@ class Usage(_message.Message):
     """Format: apiKeys/{api_key}/usage or tenants/{tenant}/usage"""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Metric]:
-        """One per field of Quota, in its unit."""
+        """One per field of Quota, in its unit; not requests_per_minute, of which the RateLimit
+        headers of each response tell.
+        """
 
     def __init__(
         self,

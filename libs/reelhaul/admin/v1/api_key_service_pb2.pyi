@@ -97,8 +97,8 @@ class ListApiKeysRequest(_message.Message):
     means the first page.
     """
     filter: _builtins.str
-    """AIP-160 subset over tenant, permission, state, display_name, key_prefix,
-    create_time, last_use_time; empty means all.
+    """AIP-160 subset over tenant (its name or id), permission, state, display_name,
+    key_prefix, create_time, last_use_time; empty means all.
     """
     order_by: _builtins.str
     """create_time or last_use_time, optionally with desc; empty means "create_time desc"."""

@@ -31,8 +31,9 @@ class ApiKeyServiceStub:
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
@@ -107,8 +108,9 @@ class ApiKeyServiceServicer:
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
@@ -117,7 +119,9 @@ class ApiKeyServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Creates a key; only this response holds key_string. A call repeated with its
-        request_id returns the key without it. Errors: REQUEST_ID_REUSED.
+        request_id returns the key without it. Errors: REQUEST_ID_REUSED, QUOTA_EXCEEDED (a
+        tenant has at most 1000 keys, deleted ones included), STATE_CONFLICT (the tenant is
+        being deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,10 +144,10 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Updates display_name, level, quota, grants, disabled, networks or expiry.
+        """Updates display_name, level, quota, grants, disabled, networks, sites or expiry.
 
-        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
-        it is deleted).
+        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last FULL_ACCESS key that works
+        without an expiry, or it is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,7 +171,8 @@ class ApiKeyServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Creates a new key_string, which only this response holds; the old one works until
-        grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+        grace ends, or until the next rotation. Errors: STATE_CONFLICT (deleted or expired),
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -279,8 +284,9 @@ class ApiKeyService:
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where

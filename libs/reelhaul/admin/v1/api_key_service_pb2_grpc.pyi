@@ -32,8 +32,9 @@ class ApiKeyServiceStub:
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
@@ -46,7 +47,9 @@ class ApiKeyServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ApiKeyServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]
     """Creates a key; only this response holds key_string. A call repeated with its
-    request_id returns the key without it. Errors: REQUEST_ID_REUSED.
+    request_id returns the key without it. Errors: REQUEST_ID_REUSED, QUOTA_EXCEEDED (a
+    tenant has at most 1000 keys, deleted ones included), STATE_CONFLICT (the tenant is
+    being deleted).
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]
     """Returns one key, never its string; apiKeys/me is the caller's own. Another one
@@ -57,10 +60,10 @@ class ApiKeyServiceStub:
     PAGE_TOKEN_INVALID.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.UpdateApiKeyRequest, _api_key_pb2.ApiKey]
-    """Updates display_name, level, quota, grants, disabled, networks or expiry.
+    """Updates display_name, level, quota, grants, disabled, networks, sites or expiry.
 
-    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
-    it is deleted).
+    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last FULL_ACCESS key that works
+    without an expiry, or it is deleted).
     """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _api_key_pb2.ApiKey]
     """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
@@ -71,7 +74,8 @@ class ApiKeyServiceStub:
     """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_pb2.ApiKey]
     """Creates a new key_string, which only this response holds; the old one works until
-    grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+    grace ends, or until the next rotation. Errors: STATE_CONFLICT (deleted or expired),
+    REQUEST_ID_REUSED.
     """
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]
     """Resolves a key string, or a token of the identity provider, to a principal, for the
@@ -99,8 +103,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
@@ -110,7 +115,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.CreateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Creates a key; only this response holds key_string. A call repeated with its
-    request_id returns the key without it. Errors: REQUEST_ID_REUSED.
+    request_id returns the key without it. Errors: REQUEST_ID_REUSED, QUOTA_EXCEEDED (a
+    tenant has at most 1000 keys, deleted ones included), STATE_CONFLICT (the tenant is
+    being deleted).
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.GetApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Returns one key, never its string; apiKeys/me is the caller's own. Another one
@@ -121,10 +128,10 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     PAGE_TOKEN_INVALID.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.UpdateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
-    """Updates display_name, level, quota, grants, disabled, networks or expiry.
+    """Updates display_name, level, quota, grants, disabled, networks, sites or expiry.
 
-    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
-    it is deleted).
+    Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last FULL_ACCESS key that works
+    without an expiry, or it is deleted).
     """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Soft-deletes a key: it stops working now and is purged in 30 days; a deleted one is
@@ -135,7 +142,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """Restores a soft-deleted key. One that is not deleted is STATE_CONFLICT."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_pb2.ApiKey]  # type: ignore[assignment]
     """Creates a new key_string, which only this response holds; the old one works until
-    grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+    grace ends, or until the next rotation. Errors: STATE_CONFLICT (deleted or expired),
+    REQUEST_ID_REUSED.
     """
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyApiKeyRequest, _api_key_service_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
     """Resolves a key string, or a token of the identity provider, to a principal, for the
@@ -162,8 +170,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A key is "rh_live_", 32 random bytes and a checksum, in base62; only its SHA-256 is
     stored. It is sent as `authorization: Bearer <key>` or as `x-api-key: <key>`, never
-    in a query; two different ones are CREDENTIAL_INVALID. No caller creates, changes,
-    rotates or deletes a key above its own level, nor gives a grant that it lacks:
+    in a query; two different ones are CREDENTIAL_INVALID. ADMIN manages keys up to
+    DOWNLOAD, FULL_ACCESS all. No caller creates, changes, rotates or deletes a key above
+    that, nor gives a grant that it lacks, and only FULL_ACCESS sets quotas:
     PERMISSION_INSUFFICIENT. A change takes effect everywhere within a second.
 
     Each method is at /v1/apiKeys, and the common ones at /api/v1/admin/keys too, where
@@ -177,7 +186,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
         """Creates a key; only this response holds key_string. A call repeated with its
-        request_id returns the key without it. Errors: REQUEST_ID_REUSED.
+        request_id returns the key without it. Errors: REQUEST_ID_REUSED, QUOTA_EXCEEDED (a
+        tenant has at most 1000 keys, deleted ones included), STATE_CONFLICT (the tenant is
+        being deleted).
         """
 
     @_abc_1.abstractmethod
@@ -206,10 +217,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
-        """Updates display_name, level, quota, grants, disabled, networks or expiry.
+        """Updates display_name, level, quota, grants, disabled, networks, sites or expiry.
 
-        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last working FULL_ACCESS key, or
-        it is deleted).
+        Errors: ETAG_MISMATCH, STATE_CONFLICT (it is the last FULL_ACCESS key that works
+        without an expiry, or it is deleted).
         """
 
     @_abc_1.abstractmethod
@@ -238,7 +249,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ApiKey, _abc.Awaitable[_api_key_pb2.ApiKey]]:
         """Creates a new key_string, which only this response holds; the old one works until
-        grace ends. Errors: STATE_CONFLICT (deleted or expired), REQUEST_ID_REUSED.
+        grace ends, or until the next rotation. Errors: STATE_CONFLICT (deleted or expired),
+        REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -38,8 +38,8 @@ def listed_owner() -> Owner:
 
 def caller_key_id() -> str:
     """Return the id of the caller's key; empty for a caller without one."""
-    key = identity.caller().api_key
-    return key.name.removeprefix("apiKeys/") if key else ""
+    principal = identity.caller().principal
+    return principal.removeprefix("apiKeys/") if principal.startswith("apiKeys/") else ""
 
 
 def parse_job_id(value: str, field: str = "name") -> str:

@@ -24,6 +24,8 @@ class ReadyJob:
     site: str = ""
     #: Its rank: the lowest of a tenant's jobs goes first.
     due: datetime | None = None
+    #: Id of its key; empty without one.
+    api_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class InFlightCounts:
 
     by_tenant: Mapping[str, int] = field(default_factory=dict)
     by_tenant_and_site: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    by_key: Mapping[str, int] = field(default_factory=dict)
 
 
 def select_fairly(
@@ -82,6 +85,23 @@ def site_share(slots: int) -> int:
     Thus a site with long downloads never blocks the jobs of all other sites.
     """
     return slots - 1 if slots > 1 else UNLIMITED
+
+
+def apply_concurrency_limits(
+    jobs: Sequence[ReadyJob], tenant_room: int, key_room: Mapping[str, int]
+) -> list[ReadyJob]:
+    """Return the *jobs* of one tenant, in order, that it and their keys may have more in flight.
+
+    *tenant_room*: how many the tenant may; *key_room*: how many each key may, others any number.
+    """
+    allowed, room = list[ReadyJob](), dict(key_room)
+    for job in jobs:
+        if len(allowed) >= tenant_room:
+            break
+        if room.get(job.api_key, UNLIMITED) > 0:
+            allowed.append(job)
+            room[job.api_key] = room.get(job.api_key, UNLIMITED) - 1
+    return allowed
 
 
 def apply_site_limits(

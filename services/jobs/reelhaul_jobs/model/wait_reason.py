@@ -62,6 +62,7 @@ class WaitReason(IntEnum):
     BACKOFF = 3
     SITE_BUSY = 4
     SITE_PARKED = 5
+    QUOTA = 6
     PAUSED = 7
     NO_WORKER = 8
     DISK_FULL = 9
@@ -101,10 +102,12 @@ def explain_wait(
     position: int = 0,
     workers: WorkerAvailability = WorkerAvailability(),
     site: Wait | None = None,
+    quota: Wait | None = None,
 ) -> Wait | None:
     """Return why *job* does not run; None if it runs or has ended.
 
-    *position* in the queue counts from 1, 0 if it is unknown; *site* is why its site admits no job now.
+    *position* in the queue counts from 1, 0 if it is unknown; *site* is why its site admits no job now,
+    *quota* that its key or tenant has as many running jobs as it may.
     """
     match job.state:
         case State.RETRYING:
@@ -116,6 +119,8 @@ def explain_wait(
             return _explain_later(job)
         case State.QUEUED if not workers.any_alive:
             return Wait(reason=WaitReason.NO_WORKER, message="no fetcher is running", position=position)
+        case State.QUEUED if quota is not None and job.queue_stage is QueueStage.READY:
+            return replace(quota, position=position)
         case State.QUEUED if site is not None and job.queue_stage is QueueStage.READY:
             return replace(site, position=position)
         case State.QUEUED if workers.shortage is not None:
@@ -190,6 +195,11 @@ def progress_of_lost_worker(progress: Progress | None, wait: Wait) -> Progress:
     result.ClearField("eta")
     result.detail = f"{wait.reason.name}: {wait.message}"
     return result
+
+
+def explain_quota_wait(account: str, limit: int) -> Wait:
+    """Return that a job waits because *account*, a key or a tenant, has *limit* running jobs."""
+    return Wait(reason=WaitReason.QUOTA, message=f"{account} is at its limit of {limit} running jobs")
 
 
 def explain_site_wait(status: SiteStatus, limits: SiteLimits, now: datetime) -> Wait | None:

@@ -43,6 +43,8 @@ class Backlog:
     last_tenant: str = ""
     #: By tenant, the last site read if there are more.
     last_sites: Mapping[str, str] = field(default_factory=dict)
+    #: Whether jobs are left out because their key or tenant is at its limit of concurrent jobs.
+    at_limit: bool = False
 
 
 class QueueStore(Protocol):

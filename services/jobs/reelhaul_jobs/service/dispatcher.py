@@ -1,4 +1,4 @@
-"""Dispatcher: publishes ready jobs as work items, fairly between tenants and within the limits of sites."""
+"""Dispatcher: publishes ready jobs as work items, fairly between tenants and within all limits."""
 
 from __future__ import annotations
 
@@ -91,16 +91,17 @@ class Dispatcher:
         )
         if not selected:
             self._wake_when_site_opens(backlog, now)
-            self._hub.dispatch_blocked = bool(backlog.sites)
+            self._hub.dispatch_blocked = bool(backlog.sites) or backlog.at_limit
             return self._advance_cursor(backlog) and capacity > 0
         self._advance_cursor(backlog)
         stored = await self._publish(selected, now)
         self._drained += stored
         unread = _may_have_more(query, backlog, len(selected), capacity)
-        self._hub.dispatch_blocked = stored < len(selected) or unread
+        blocked = stored < len(selected) or unread
+        self._hub.dispatch_blocked = blocked or backlog.at_limit
         # A window that was half empty is soon empty again; otherwise the claims ask for the next step.
         half_empty = 2 * backlog.published < self._window
-        return self._hub.dispatch_blocked and stored == len(selected) and half_empty
+        return blocked and stored == len(selected) and half_empty
 
     async def republish_outstanding(self) -> None:
         """Publish what is marked as published: the previous leader may not have done it.

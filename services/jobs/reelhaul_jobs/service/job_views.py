@@ -16,6 +16,7 @@ from reelhaul_jobs.model.states import Kind, State
 from reelhaul_jobs.model.wait_reason import Wait, WorkerAvailability
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
+from reelhaul_jobs.ports.quotas import QuotaStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.event_hub import EventHub
 
@@ -41,12 +42,17 @@ class JobViews:
         now: Clock,
         lease: timedelta,
         limits: SiteLimits | None = None,
+        quotas: QuotaStore | None = None,
     ) -> None:
+        """*quotas*: None shows no job as waiting for a quota."""
         self._store, self._queue, self._hub, self._now = store, queue, hub, now
+        self._quotas = quotas
         self._lease, self._limits = lease, limits or SiteLimits()
         self._workers: tuple[float, WorkerAvailability] = (float("-inf"), WorkerAvailability())
         # By site, with the time of the read.
         self._sites: dict[str, tuple[float, Wait | None]] = {}
+        # By tenant and key.
+        self._full: dict[tuple[str, str], tuple[float, Wait | None]] = {}
 
     async def view(self, job: Job) -> JobView:
         """Return *job* with the progress of its worker or its children, and why it does not run."""
@@ -65,9 +71,10 @@ class JobViews:
         return replace(view, wait=replace(view.wait, position=position))
 
     def clear_caches(self) -> None:
-        """Clear the cached status of workers and sites."""
+        """Clear the cached status of workers, sites and quotas."""
         self._workers = (float("-inf"), WorkerAvailability())
         self._sites.clear()
+        self._full.clear()
 
     async def list_views(self, jobs: Sequence[Job], *, with_children: bool = True) -> Sequence[JobView]:
         """Return the views of *jobs*, the first expansions among them with the progress of their children."""
@@ -97,7 +104,9 @@ class JobViews:
         if job.state is not State.QUEUED:
             return wait_reason.explain_wait(job)
         site = await self._site_wait(job.site) if reads_site else None
-        return wait_reason.explain_wait(job, workers=await self._worker_availability(), site=site)
+        quota = await self._quota_wait(job.tenant, job.api_key) if job.quota_day is not None else None
+        workers = await self._worker_availability()
+        return wait_reason.explain_wait(job, workers=workers, site=site, quota=quota)
 
     def _view_lost_worker(self, job: Job) -> JobView | None:
         """Return the view of a job whose worker is lost; None for any other."""
@@ -130,6 +139,18 @@ class JobViews:
             )
             self._workers = time.monotonic(), availability
         return availability
+
+    async def _quota_wait(self, tenant: str, api_key: str) -> Wait | None:
+        if self._quotas is None:
+            return None
+        read_at, wait = self._full.get((tenant, api_key), (float("-inf"), None))
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            full = await self._quotas.find_full_account(tenant, api_key)
+            wait = wait_reason.explain_quota_wait(*full) if full else None
+            if len(self._full) >= _MAX_SITES:
+                self._full.clear()
+            self._full[tenant, api_key] = time.monotonic(), wait
+        return wait
 
     async def _site_wait(self, site: str) -> Wait | None:
         read_at, wait = self._sites.get(site, (float("-inf"), None))

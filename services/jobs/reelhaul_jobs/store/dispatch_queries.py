@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from heapq import merge
 from itertools import chain, islice
 from typing import Any
@@ -14,10 +15,12 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal
 
 from reelhaul_jobs.model import fair_scheduling
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob
+from reelhaul_jobs.model.quota import account_of_key, account_of_tenant
 from reelhaul_jobs.model.rate_limit import SiteStatus
 from reelhaul_jobs.model.states import Priority, QueueStage
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import rate_limits, rows
+from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_jobs.store.tables import IN_FLIGHT, jobs, leaders
 from reelhaul_runtime.sql.statements import Statement
 
@@ -63,6 +66,7 @@ _READY_COLUMNS = (
     jobs.c.traceparent,
     jobs.c.site,
     jobs.c.due,
+    jobs.c.api_key,
 )
 _READY_AT_SITE = Statement(
     select(*_READY_COLUMNS)
@@ -70,10 +74,22 @@ _READY_AT_SITE = Statement(
     .order_by(jobs.c.due, jobs.c.id)
     .limit(bindparam("most"))
 )
+# As _READY_AT_SITE, without the jobs of some keys.
+_READY_OF_OTHER_KEYS = (
+    select(*_READY_COLUMNS)
+    .where(
+        READY,
+        jobs.c.tenant == bindparam("of_tenant"),
+        jobs.c.site == bindparam("of_site"),
+        jobs.c.api_key.not_in(bindparam("keys", expanding=True)),
+    )
+    .order_by(jobs.c.due, jobs.c.id)
+    .limit(bindparam("most"))
+)
 _COUNTS = Statement(
-    select(jobs.c.tenant, jobs.c.site, jobs.c.lane, func.count().label("jobs"))
+    select(jobs.c.tenant, jobs.c.site, jobs.c.lane, jobs.c.api_key, func.count().label("jobs"))
     .where(_PUBLISHED_OR_LEASED)
-    .group_by(jobs.c.tenant, jobs.c.site, jobs.c.lane)
+    .group_by(jobs.c.tenant, jobs.c.site, jobs.c.lane, jobs.c.api_key)
 )
 _COUNTS_AT_SITE = Statement(
     select(jobs.c.lane, func.count().label("jobs"))
@@ -115,7 +131,13 @@ _IS_LEADER = Statement(
 )
 
 
-def get_backlog(connection: Connection, query: BacklogQuery, slots: int, now: datetime) -> Backlog:
+def get_backlog(
+    connection: Connection,
+    query: BacklogQuery,
+    slots: int,
+    now: datetime,
+    limits_of_accounts: ConcurrencyLimits | None = None,
+) -> Backlog:
     """Return the backlog as QueueStore.get_backlog does; the workers have *slots*."""
     in_flight, by_site = _count_in_flight(connection)
     tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
@@ -140,8 +162,12 @@ def get_backlog(connection: Connection, query: BacklogQuery, slots: int, now: da
         site: fair_scheduling.site_share(slots) - status.published - status.leased
         for site, status in statuses.items()
     }
+    concurrency = _Concurrency(connection, limits_of_accounts, in_flight)
     ready = {
-        tenant: _list_ready(connection, tenant, sites, free_slots, shares, query.limit)
+        tenant: concurrency.apply(
+            tenant,
+            partial(_list_ready, connection, tenant, sites, free_slots, shares, query.limit),
+        )
         for tenant, sites in sites_of.items()
     }
     return Backlog(
@@ -152,7 +178,42 @@ def get_backlog(connection: Connection, query: BacklogQuery, slots: int, now: da
         slots,
         last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
         last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
+        at_limit=concurrency.at_limit,
     )
+
+
+class _Concurrency:
+    """Leaves out ready jobs whose key or tenant has as many jobs in flight as it may."""
+
+    def __init__(
+        self, connection: Connection, limits: ConcurrencyLimits | None, in_flight: InFlightCounts
+    ) -> None:
+        self._connection, self._limits, self._in_flight = connection, limits, in_flight
+        keys = [key for key in in_flight.by_key if key] if limits else []
+        self._full_keys = [key for key in keys if not self._key_room(key)]
+        #: Whether any jobs were left out.
+        self.at_limit = False
+
+    def apply(self, tenant: str, list_ready: Callable[[Sequence[str]], list[ReadyJob]]) -> Sequence[ReadyJob]:
+        """Return the jobs that *list_ready*, given the keys to leave out, returns for *tenant*."""
+        if self._limits is None:
+            return list_ready(())
+        tenant_room = self._room(account_of_tenant(tenant), self._in_flight.by_tenant.get(tenant, 0))
+        if not tenant_room:
+            self.at_limit = True
+            return ()
+        found = list_ready(self._full_keys)
+        room = {key: self._key_room(key) for key in {job.api_key for job in found} if key}
+        allowed = fair_scheduling.apply_concurrency_limits(found, tenant_room, room)
+        self.at_limit = self.at_limit or bool(self._full_keys) or len(allowed) < len(found)
+        return allowed
+
+    def _key_room(self, key: str) -> int:
+        return self._room(account_of_key(key), self._in_flight.by_key.get(key, 0))
+
+    def _room(self, account: str, running: int) -> int:
+        assert self._limits is not None
+        return self._limits.get_room(self._connection, account, running)
 
 
 def get_site_status(connection: Connection, site: str, now: datetime) -> SiteStatus:
@@ -198,17 +259,19 @@ def _count_in_flight(connection: Connection) -> tuple[InFlightCounts, dict[str, 
     """Return the jobs in flight, and by site how many of them are published and leased."""
     by_tenant: dict[str, int] = defaultdict(int)
     by_tenant_and_site: dict[tuple[str, str], int] = defaultdict(int)
+    by_key: dict[str, int] = defaultdict(int)
     by_site: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for row in _COUNTS.all(connection, {}):
         tenant, site, stage, count = row["tenant"], row["site"], row["lane"], row["jobs"]
         by_tenant[tenant] += count
+        by_key[row["api_key"]] += count
         by_tenant_and_site[tenant, site] += count
         published, leased = by_site[site]
         if stage == QueueStage.PUBLISHED:
             by_site[site] = published + count, leased
         else:
             by_site[site] = published, leased + count
-    return InFlightCounts(dict(by_tenant), dict(by_tenant_and_site)), by_site
+    return InFlightCounts(dict(by_tenant), dict(by_tenant_and_site), dict(by_key)), by_site
 
 
 def next_window(connection: Connection, scan: Statement, after: str, size: int, **values: str) -> list[str]:
@@ -227,20 +290,29 @@ def _list_ready(
     free_slots: dict[str, int],
     shares: dict[str, int],
     limit: int,
+    full_keys: Sequence[str] = (),
 ) -> list[ReadyJob]:
     """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order.
 
-    Jobs beyond the *shares* of their sites come after all others.
+    Jobs beyond the *shares* of their sites come after all others; jobs of *full_keys* are left out.
     """
     within, beyond = [], []
     for site in sites:
         if free_slots[site] > 0:
             values = {"of_tenant": tenant, "of_site": site, "most": free_slots[site]}
-            found = [_ready_from_row(row) for row in _READY_AT_SITE.all(connection, values)]
+            found = [_ready_from_row(row) for row in _rows_at_site(connection, values, full_keys)]
             share = max(0, shares[site])
             within.append(found[:share])
             beyond.append(found[share:])
     return list(islice(chain(merge(*within, key=_rank), merge(*beyond, key=_rank)), limit))
+
+
+def _rows_at_site(
+    connection: Connection, values: dict[str, Any], full_keys: Sequence[str]
+) -> Sequence[rows.Row]:
+    if not full_keys:
+        return _READY_AT_SITE.all(connection, values)
+    return connection.execute(_READY_OF_OTHER_KEYS, {**values, "keys": list(full_keys)}).mappings().all()
 
 
 def _rank(job: ReadyJob) -> tuple[datetime | None, str]:
@@ -256,4 +328,5 @@ def _ready_from_row(row: rows.Row) -> ReadyJob:
         row["traceparent"],
         row["site"],
         rows.from_micros(row["due"]),
+        row["api_key"],
     )

@@ -16,6 +16,7 @@ from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteStatus
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import dispatch_queries, quotas, rate_limits, rows
+from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
@@ -89,12 +90,15 @@ _MARK_EXPIRY_CONFIRMED = Statement(
 class SqlQueueStore:
     """The QueueStore of one database, which also has the jobs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: ConcurrencyLimits | None = None) -> None:
+        """*limits* of keys and tenants; None: jobs are not counted against quotas."""
         self._database = database
+        self._limits = limits
 
     async def get_backlog(self, query: BacklogQuery, now: datetime) -> Backlog:
         def op(connection: Connection) -> Backlog:
-            return dispatch_queries.get_backlog(connection, query, _count_worker_slots(connection, now), now)
+            slots = _count_worker_slots(connection, now)
+            return dispatch_queries.get_backlog(connection, query, slots, now, self._limits)
 
         return await self._database.read(op)
 

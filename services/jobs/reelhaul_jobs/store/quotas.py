@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, select, text, update
 
 from reelhaul.admin.v1 import api_key_pb2
 from reelhaul_jobs.model import quota
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.quota import ALL_DAYS, LedgerKey, LedgerRow, QuotaBook
+from reelhaul_jobs.model.rate_limit import UNLIMITED
+from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
+from reelhaul_jobs.ports.quotas import AccountUsage
 from reelhaul_jobs.store.access_tables import api_keys, tenants
 from reelhaul_jobs.store.quota_tables import quota_ledger
-from reelhaul_jobs.store.tables import jobs
+from reelhaul_jobs.store.tables import IN_FLIGHT, jobs
 from reelhaul_runtime.auth.level_quotas import LevelQuotas, effective_quota, level_quotas
+from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
+# Limits change seldom, and the dispatcher asks for them many times a second.
+_CACHE_SECONDS, _MAX_CACHED = 1.0, 10_000
+# A published job counts: a worker may take it at any moment.
+_RUNNING_STAGES = (QueueStage.PUBLISHED, QueueStage.LEASED)
 _NO_LIMITS = api_key_pb2.Quota()
 _AMOUNTS = ("jobs", "reserved", "settled", "released", "stored")
 
@@ -42,6 +51,12 @@ _KEY_QUOTA = Statement(
     select(api_keys.c.permission, api_keys.c.quota).where(api_keys.c.id == bindparam("id"))
 )
 _TENANT_QUOTA = Statement(select(tenants.c.quota).where(tenants.c.id == bindparam("id")))
+_ROW = Statement(select(*(quota_ledger.c[name] for name in _AMOUNTS)).where(_BY_KEY))
+_COUNT_RUNNING = select(func.count()).where(
+    IN_FLIGHT, jobs.c.lane.in_([literal_column(str(int(stage))) for stage in _RUNNING_STAGES])
+)
+_COUNT_OF_TENANT = Statement(_COUNT_RUNNING.where(jobs.c.tenant == bindparam("id")))
+_COUNT_OF_KEY = Statement(_COUNT_RUNNING.where(jobs.c.api_key == bindparam("id")))
 _PURGE_JOB = Statement(
     delete(jobs)
     .where(jobs.c.id == bindparam("job"))
@@ -119,13 +134,13 @@ class QuotaLedger:
             row = _LOCK_ROW.first(connection, {"account": account, "day": day})
             assert row is not None
             before[account, day] = LedgerRow(**row)
-        limits = {account: self._get_limits(connection, account) for account, _ in before}
+        limits = {account: self.get_limits(connection, account) for account, _ in before}
         book = QuotaBook({key: replace(row) for key, row in before.items()}, limits)
         yield book
         changed = [key for key, row in book.rows.items() if row != before[key]]
         _WRITE_ROW.run_many(connection, [_values(key, book.rows[key]) for key in changed])
 
-    def _get_limits(self, connection: Connection, account: str) -> api_key_pb2.Quota:
+    def get_limits(self, connection: Connection, account: str) -> api_key_pb2.Quota:
         """Return the limits of *account*; a deleted key or tenant has none."""
         collection, _, account_id = account.partition("/")
         if collection == "tenants":
@@ -136,6 +151,67 @@ class QuotaLedger:
             return _NO_LIMITS
         own = api_key_pb2.Quota.FromString(row["quota"])
         return effective_quota(row["permission"], own, _NO_LIMITS, self.levels)
+
+
+class ConcurrencyLimits:
+    """The limits of concurrent jobs of keys and tenants, as of a moment ago."""
+
+    def __init__(self, ledger: QuotaLedger) -> None:
+        self._ledger = ledger
+        # By account, with the time of the read.
+        self._limits: dict[str, tuple[float, int]] = {}
+
+    def get_room(self, connection: Connection, account: str, running: int) -> int:
+        """Return how many more jobs *account*, which has *running* ones, may have at once."""
+        read_at, limit = self._limits.get(account, (float("-inf"), 0))
+        if time.monotonic() - read_at > _CACHE_SECONDS:
+            limit = self._ledger.get_limits(connection, account).concurrent_jobs
+            if len(self._limits) >= _MAX_CACHED:
+                self._limits.clear()
+            self._limits[account] = time.monotonic(), limit
+        return max(0, limit - running) if limit > 0 else UNLIMITED
+
+
+class SqlQuotaStore:
+    """The QuotaStore of one database, which also has the jobs."""
+
+    def __init__(self, database: Database, ledger: QuotaLedger | None = None) -> None:
+        self._database = database
+        self._ledger = ledger or QuotaLedger()
+
+    async def get_usage(self, account: str, now: datetime) -> AccountUsage:
+        def read(connection: Connection) -> AccountUsage:
+            return AccountUsage(
+                limits=self._ledger.get_limits(connection, account),
+                today=_get_row(connection, account, quota.day_of(now)),
+                total=_get_row(connection, account, ALL_DAYS),
+                running=_count_running(connection, account),
+            )
+
+        return await self._database.read(read)
+
+    async def find_full_account(self, tenant: str, api_key: str) -> tuple[str, int] | None:
+        accounts = [quota.account_of_tenant(tenant), *([quota.account_of_key(api_key)] if api_key else [])]
+
+        def read(connection: Connection) -> tuple[str, int] | None:
+            for account in accounts:
+                limit = self._ledger.get_limits(connection, account).concurrent_jobs
+                if 0 < limit <= _count_running(connection, account):
+                    return account, limit
+            return None
+
+        return await self._database.read(read)
+
+
+def _get_row(connection: Connection, account: str, day: int) -> LedgerRow:
+    row = _ROW.first(connection, {"of_account": account, "of_day": day})
+    return LedgerRow(**row) if row else LedgerRow()
+
+
+def _count_running(connection: Connection, account: str) -> int:
+    collection, _, account_id = account.partition("/")
+    count = _COUNT_OF_TENANT if collection == "tenants" else _COUNT_OF_KEY
+    return int(count.column(connection, {"id": account_id})[0])
 
 
 def admit_all(book: QuotaBook | None, new: Sequence[Job]) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
-from reelhaul_jobs.api import fields
+from reelhaul_jobs.api import fields, usage
 from reelhaul_jobs.api.api_keys import listing, messages
 from reelhaul_jobs.api.api_keys.validation import validate_and_normalize
 from reelhaul_jobs.model import ids
@@ -13,6 +13,7 @@ from reelhaul_jobs.model.api_key import MAX_GRACE, KeyString, check_etag
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.api_keys import ApiKeys
 from reelhaul_jobs.service.credentials import Credentials
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_runtime import identity
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.validation.violations import FieldViolations
@@ -21,8 +22,16 @@ from reelhaul_runtime.validation.violations import FieldViolations
 class ApiKeyServicer(api_key_service_pb2_grpc.ApiKeyServiceServicer):
     """reelhaul.admin.v1.ApiKeyService."""
 
-    def __init__(self, keys: ApiKeys, credentials: Credentials, page_tokens: PageTokens, now: Clock) -> None:
+    def __init__(
+        self,
+        keys: ApiKeys,
+        credentials: Credentials,
+        quotas: Quotas,
+        page_tokens: PageTokens,
+        now: Clock,
+    ) -> None:
         self._keys = keys
+        self._quotas = quotas
         self._credentials = credentials
         self._page_tokens = page_tokens
         self._now = now
@@ -90,7 +99,8 @@ class ApiKeyServicer(api_key_service_pb2_grpc.ApiKeyServiceServicer):
     async def GetUsage(
         self, request: api_key_service_pb2.GetUsageRequest, context: object
     ) -> api_key_pb2.Usage:
-        raise NotImplementedError
+        key = await self._keys.get(messages.readable_key_id(usage.parent_of(request.name)))
+        return usage.usage_to_proto(key.name, await self._quotas.get_usage(key.name))
 
     async def VerifyApiKey(
         self, request: api_key_service_pb2.VerifyApiKeyRequest, context: object

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 
 from reelhaul.admin.v1 import api_key_pb2, tenant_pb2, tenant_service_pb2, tenant_service_pb2_grpc
-from reelhaul_jobs.api import fields
+from reelhaul_jobs.api import fields, usage
 from reelhaul_jobs.api.tenants import listing, messages
 from reelhaul_jobs.api.tenants.validation import check_new_id, validate_and_normalize
 from reelhaul_jobs.model.tenant import check_etag
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.tenants import Tenants
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import StateConflict
@@ -19,8 +20,9 @@ from reelhaul_runtime.page_tokens import PageTokens
 class TenantServicer(tenant_service_pb2_grpc.TenantServiceServicer):
     """reelhaul.admin.v1.TenantService."""
 
-    def __init__(self, tenants: Tenants, page_tokens: PageTokens, now: Clock) -> None:
+    def __init__(self, tenants: Tenants, quotas: Quotas, page_tokens: PageTokens, now: Clock) -> None:
         self._tenants = tenants
+        self._quotas = quotas
         self._page_tokens = page_tokens
         self._now = now
 
@@ -73,4 +75,5 @@ class TenantServicer(tenant_service_pb2_grpc.TenantServiceServicer):
     async def GetTenantUsage(
         self, request: tenant_service_pb2.GetTenantUsageRequest, context: object
     ) -> api_key_pb2.Usage:
-        raise NotImplementedError
+        tenant = await self._tenants.get(messages.readable_tenant_id(usage.parent_of(request.name)))
+        return usage.usage_to_proto(tenant.name, await self._quotas.get_usage(tenant.name))
