@@ -68,7 +68,7 @@ def main() -> int:
 
 def _run(url: str | None, folder: Path, *, on_s3: bool) -> DemoResult:
     """Download *url* or the demo page; all processes have ended at the return."""
-    settings = _settings_from_environment()
+    settings = {"auth": "keys"} | _settings_from_environment()
     with ExitStack() as stack:
         original = None
         if url is None:
@@ -77,6 +77,9 @@ def _run(url: str | None, folder: Path, *, on_s3: bool) -> DemoResult:
             original = media.ensure_media()
         s3 = stack.enter_context(running_s3_server(folder / "s3")) if on_s3 else None
         suite = stack.enter_context(running_suite(folder / "data", s3=s3, **settings))
+        # The key that the suite has created; the command line finds it by itself.
+        if (key_file := suite.data_dir / "run" / "api-key").exists():
+            suite.http.headers["Authorization"] = f"Bearer {key_file.read_text().strip()}"
         print(f"suite ready in {suite.ready_seconds:.2f} s at {suite.address('gateway')}", flush=True)
         output = folder / "saved"
         options = ["--format", "mp4", "--subtitles", _LANGUAGE] if original else []
@@ -109,7 +112,11 @@ def _download(suite: Suite, url: str, output: Path, options: list[str]) -> None:
     """Download with the command line, which shows the progress."""
     command = ["download", url, "--server", suite.address("gateway"), "--output", str(output), *options]
     print(f"$ reelhaul {' '.join(command)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "reelhaul.cli", *command], cwd=_ROOT, check=False).returncode
+    environment = os.environ | {"REELHAUL_DATA_DIR": str(suite.data_dir)}
+    environment.pop("REELHAUL_API_KEY", None)
+    code = subprocess.run(
+        [sys.executable, "-m", "reelhaul.cli", *command], cwd=_ROOT, env=environment, check=False
+    ).returncode
     if code != 0:
         raise DemoError(f"reelhaul download ended with exit code {code}")
 
@@ -164,10 +171,11 @@ def _print_streams(video: Path) -> None:
 
 
 def _settings_from_environment() -> dict[str, str]:
-    """Return REELHAUL_* of the environment, for a proxy or CA, without the data folder."""
+    """Return REELHAUL_* of the environment, for a proxy or CA, without the data folder and the key."""
     prefix = "REELHAUL_"
     settings = {k.removeprefix(prefix).lower(): v for k, v in os.environ.items() if k.startswith(prefix)}
-    settings.pop("data_dir", None)
+    for name in ("data_dir", "api_key"):
+        settings.pop(name, None)
     settings.setdefault("fetcher_allow_networks", "")
     return settings
 

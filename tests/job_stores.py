@@ -37,7 +37,8 @@ class SqlStore(SqlJobStore, SqlQueueStore, SqlStateEventStore):
     """All stores of one database: jobs, queue and state events in one, the others beside them."""
 
     def __init__(self, database: Database, ledger: QuotaLedger | None = None) -> None:
-        super().__init__(database, ledger)
+        SqlQueueStore.__init__(self, database)
+        SqlJobStore.__init__(self, database, ledger)
         self.database = database
         self.schedules = SqlScheduleStore(database, ledger)
         self.api_keys = SqlApiKeyStore(database)

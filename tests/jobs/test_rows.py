@@ -66,6 +66,9 @@ OTHER = {
     ),
     "delivery_time": NOW,
     "recording_stop_time": NOW,
+    "quota_day": 21915,
+    "reserved_bytes": 100,
+    "stored_bytes": 7,
 }
 # Set once, when the job is created.
 FIXED = {
@@ -83,6 +86,7 @@ FIXED = {
     "parent",
     "position",
     "deliver_to",
+    "api_key",
 }
 
 

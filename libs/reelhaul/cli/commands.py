@@ -16,6 +16,7 @@ _CLIENT_COMMANDS = {
     "jobs": "reelhaul.cli.jobs:jobs",
     "keys": "reelhaul.cli.keys:keys",
     "probe": "reelhaul.cli.probe:probe",
+    "webhooks": "reelhaul.cli.webhooks:webhooks",
 }
 # Entry points of the commands of installed servers, which this package does not import.
 _SERVER_COMMANDS = "reelhaul.commands"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from reelhaul.admin.v1.api_key_pb2 import ApiKey, Quota
-from reelhaul.cli.options import Connect, client_command
+from reelhaul.cli.options import Connect, Seconds, client_command
 from reelhaul.cli.output import as_json_value, emit_json, format_enum, printable
 from reelhaul.type.v1.method_policy_pb2 import Grant, PermissionLevel
 
@@ -20,21 +20,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _LEVEL_PREFIX, _GRANT_PREFIX = "PERMISSION_LEVEL_", "GRANT_"
 _LEVELS = ("read-only", "download", "admin", "full-access")
-_DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _QUOTA_NAMES = tuple(field.name for field in Quota.DESCRIPTOR.fields)
-
-
-class _Seconds(click.ParamType[int]):
-    """A duration such as 90d, 12h or 30m, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = _DURATION.fullmatch(str(value))
-        if match is None:
-            self.fail("must be a number and a unit, for example 90d, 12h, 30m or 45s", param, ctx)
-        return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 class _Limit(click.ParamType[tuple[str, str]]):
@@ -54,7 +40,7 @@ class _Limit(click.ParamType[tuple[str, str]]):
 #: Options of create and update, with the fields that they set.
 _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--name", "display_name"), {"help": "Name for people."}),
-    (("--expires", "ttl"), {"type": _Seconds(), "help": "Time until it stops working, e.g. 90d."}),
+    (("--expires", "ttl"), {"type": Seconds(), "help": "Time until it stops working, e.g. 90d."}),
     (
         ("--cidr", "allowed_cidrs"),
         {"multiple": True, "help": "Network that it may be used from; may be repeated."},
@@ -196,7 +182,7 @@ def undelete(key: str, connect: Connect, as_json: bool) -> None:
 @click.argument("key")
 @click.option(
     "--grace",
-    type=_Seconds(),
+    type=Seconds(),
     default="0s",
     help="How long the old one works beside it, e.g. 1h; at most 7d.",
 )

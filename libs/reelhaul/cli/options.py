@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -58,11 +58,29 @@ _RESOURCE_ADVICE = {
     "RESOURCE_NOT_FOUND": {
         "jobs": "`reelhaul jobs list` shows the existing jobs",
         "apiKeys": "`reelhaul keys list` shows the existing keys",
+        "webhooks": "`reelhaul webhooks list` shows the existing webhooks",
     },
     "STATE_CONFLICT": {
         "jobs": "`reelhaul jobs get` shows the state of the job",
+        "webhooks": "`reelhaul webhooks update --enable` lets events be sent",
     },
 }
+
+
+_DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Seconds(click.ParamType[int]):
+    """A duration such as 90d, 12h or 30m, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = _DURATION.fullmatch(str(value))
+        if match is None:
+            self.fail("must be a number and a unit, for example 90d, 12h, 30m or 45s", param, ctx)
+        return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 class CommandFailed(click.ClickException):
@@ -129,8 +147,7 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs["as_json"])
         server, given = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
-        key = resolve_api_key(given, server, os.environ.get(_SERVER_VARIABLE) or _configured_server())
-        kwargs["connect"] = functools.partial(Client, server, api_key=key)
+        kwargs["connect"] = functools.partial(Client, server, api_key=resolve_api_key(given, server))
         try:
             return command(*args, **kwargs)
         except CallFailed as failure:

@@ -22,6 +22,7 @@ from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.rest import _errors, _save, _watch
 from reelhaul.rest._keys import Keys
+from reelhaul.rest._webhooks import Webhooks
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -59,6 +60,7 @@ class Client:
         )
 
         self.keys = Keys(self._call)
+        self.webhooks = Webhooks(self._call)
 
     def __enter__(self) -> Self:
         return self

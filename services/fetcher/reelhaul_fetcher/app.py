@@ -44,6 +44,7 @@ from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
 from reelhaul_runtime import logs, nats_client
+from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
@@ -149,12 +150,14 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             await worker.drain(settings.drain_seconds)
 
         authenticator = await stack.enter_async_context(open_authenticator(settings, "fetcher"))
+        audit_log = await stack.enter_async_context(open_audit_log(settings))
         rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
         yield await stack.enter_async_context(
             serving(
                 settings.fetcher_address,
                 [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
                 authenticator=authenticator,
+                audit_log=audit_log,
                 rate_limiter=rate_limiter,
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.

@@ -18,7 +18,7 @@ from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, tenant_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.authorization import authorize
-from reelhaul_runtime.auth.calls import Authenticator, IncomingCall, RateLimiter
+from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.auth.credentials import rejection
 from reelhaul_runtime.auth.key_authentication import CALLER_KEY
 from reelhaul_runtime.auth.peers import FORWARDED_KEY, SUITE_TOKEN_KEY, Metadata, Peer
@@ -63,7 +63,9 @@ class RequestAuthorizer:
         tickets: TicketRedeemer,
         suite_token: str,
         rate_limiter: RateLimiter | None = None,
+        audit_log: AuditLog | None = None,
     ) -> None:
+        self._audit_log = audit_log
         self._authenticator, self._tickets, self._rate_limiter = authenticator, tickets, rate_limiter
         self._proof: tuple[tuple[str, str | bytes], ...] = (
             (SUITE_TOKEN_KEY, suite_token),
@@ -87,6 +89,8 @@ class RequestAuthorizer:
                 call.peer.forwarded = True
             await authorize(call, metadata, self._authenticator, self._rate_limiter)
         except errors.ReelhaulError as error:
+            if self._audit_log is not None and call.policy.audited:
+                await self._audit_log.record(call, errors.to_status(error))
             raise _to_upstream_error(error, scope) from error
         finally:
             if call.limits:

@@ -35,6 +35,7 @@ from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import SystemServicer
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
 from reelhaul_runtime import errors
+from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
@@ -252,7 +253,8 @@ async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> Request
     channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
     tickets = RemoteTickets(await stack.enter_async_context(channel))
     rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
-    return RequestAuthorizer(authenticator, tickets, settings.suite_token, rate_limiter)
+    audit_log = await stack.enter_async_context(open_audit_log(settings))
+    return RequestAuthorizer(authenticator, tickets, settings.suite_token, rate_limiter, audit_log)
 
 
 @asynccontextmanager

@@ -17,6 +17,8 @@ from nats.aio.client import Client
 from reelhaul.admin.v1 import (
     api_key_service_pb2,
     api_key_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     tenant_service_pb2,
     tenant_service_pb2_grpc,
 )
@@ -31,6 +33,7 @@ from reelhaul.jobs.v1 import (
 )
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.api.audit.servicer import AuditServicer
 from reelhaul_jobs.api.caller_limits import limits_of_caller
 from reelhaul_jobs.api.downloads.servicer import DownloadServicer
 from reelhaul_jobs.api.jobs.creation import JobCreation
@@ -58,6 +61,7 @@ from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.first_key import create_first_key, full_access_key, write_key_file
 from reelhaul_jobs.service.housekeeping import (
+    AuditPurger,
     CascadeCanceller,
     ExpiredJobDeleter,
     RetentionPurger,
@@ -83,6 +87,7 @@ from reelhaul_jobs.service.webhook_sender import WebhookSender, WebhookTries
 from reelhaul_jobs.service.webhooks import Webhooks
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
+from reelhaul_jobs.store.audit import SqlAuditStore
 from reelhaul_jobs.store.jobs import SqlJobStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
@@ -95,6 +100,7 @@ from reelhaul_jobs.webhook_endpoints import HttpWebhookEndpoints
 from reelhaul_runtime import logs
 from reelhaul_runtime import nats_client as broker
 from reelhaul_runtime.addresses import Rules
+from reelhaul_runtime.auth.audit_log import AuditRecorder
 from reelhaul_runtime.auth.level_quotas import level_quotas
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
@@ -117,6 +123,7 @@ _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleSe
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
 _TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
+_AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -132,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     retention, limits = timedelta(days=settings.jobs_retention_days), settings.site_limits
     rules = Rules(settings.fetcher_allow_networks)
     check_job_url = partial(check_url, rules=rules)
+    audit_retention = timedelta(days=settings.jobs_audit_days)
     server_sites = site_rules("this server", settings.allowed_sites, settings.denied_sites)
     caller_limits = partial(limits_of_caller, server_sites)
     await asyncio.to_thread(
@@ -158,7 +166,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         if settings.auth == "keys" and settings.jobs_first_key_file is not None:
             await create_first_key(key_store, settings.jobs_first_key_file, now)
 
-        tenant_store = SqlTenantStore(database)
+        tenant_store, audit_store = SqlTenantStore(database), SqlAuditStore(database)
         tenants = Tenants(tenant_store, storage, access_changes, now)
         tenant_deleter = TenantDeleter(tenant_store, store, storage, notifier, access_changes, now)
 
@@ -208,6 +216,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
             Loop("tenant deleter", tenant_deleter.step, 2.0),
+            Loop("audit purger", AuditPurger(audit_store, now, audit_retention).step, 600.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
@@ -261,6 +270,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 _TENANT_SERVICE,
             ),
             (
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(audit_store, page_tokens),
+                _AUDIT_SERVICE,
+            ),
+            (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
                 LeaseServicer(leases),
                 _LEASE_SERVICE,
@@ -275,6 +289,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 settings.jobs_address,
                 servicers,
                 authenticator=authenticator,
+                audit_log=AuditRecorder(audit_store.add),
                 rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": database.ping, "jobs.nats": bus.check},
                 drain_seconds=settings.drain_seconds,

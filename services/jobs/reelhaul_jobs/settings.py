@@ -51,6 +51,9 @@ class Settings(SuiteSettings):
     def _unset_empty_file(cls, value: object) -> object:
         return None if value == "" else value
 
+    #: Days that the audit log is kept.
+    jobs_audit_days: float = Field(default=400.0, ge=1, le=3650)
+
     @field_validator("jobs_database_url")
     @classmethod
     def _check_database_url(cls, value: str) -> str:

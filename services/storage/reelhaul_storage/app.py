@@ -16,6 +16,7 @@ from reelhaul.storage.v1 import (
     storage_service_pb2,
     storage_service_pb2_grpc,
 )
+from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.listeners import AddressUnavailable
@@ -106,6 +107,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
             scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
             await stack.enter_async_context(_in_background(scrubbing))
         authenticator = await stack.enter_async_context(open_authenticator(settings, "storage"))
+        audit_log = await stack.enter_async_context(open_audit_log(settings))
         rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
         yield await stack.enter_async_context(
             serving(
@@ -119,6 +121,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                     ),
                 ],
                 authenticator=authenticator,
+                audit_log=audit_log,
                 rate_limiter=rate_limiter,
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
                 drain_seconds=settings.drain_seconds,

@@ -30,7 +30,7 @@ from reelhaul.admin.v1 import audit_entry_pb2 as reelhaul_dot_admin_dot_v1_dot_a
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reelhaul/admin/v1/audit_service.proto\x12\x11reelhaul.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#reelhaul/admin/v1/audit_entry.proto\x1a$reelhaul/type/v1/method_policy.proto\"F\n\x14GetAuditEntryRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17reelhaul.dev/AuditEntry\"b\n\x17ListAuditEntriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"i\n\x18ListAuditEntriesResponse\x12\x34\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1d.reelhaul.admin.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x02\n\x0c\x41uditService\x12\x90\x01\n\rGetAuditEntry\x12\'.reelhaul.admin.v1.GetAuditEntryRequest\x1a\x1d.reelhaul.admin.v1.AuditEntry\"7\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\x1e\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=auditEntries/*}\x12\x94\x01\n\x10ListAuditEntries\x12*.reelhaul.admin.v1.ListAuditEntriesRequest\x1a+.reelhaul.admin.v1.ListAuditEntriesResponse\"\'\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\x02\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/auditEntriesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reelhaul/admin/v1/audit_service.proto\x12\x11reelhaul.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a#reelhaul/admin/v1/audit_entry.proto\x1a$reelhaul/type/v1/method_policy.proto\"F\n\x14GetAuditEntryRequest\x12.\n\x04name\x18\x01 \x01(\tB \xe2\x41\x01\x02\xfa\x41\x19\n\x17reelhaul.dev/AuditEntry\"b\n\x17ListAuditEntriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"i\n\x18ListAuditEntriesResponse\x12\x34\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1d.reelhaul.admin.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x19RecordAuditEntriesRequest\x12:\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1d.reelhaul.admin.v1.AuditEntryB\x04\xe2\x41\x01\x02\"\x1c\n\x1aRecordAuditEntriesResponse2\xbf\x03\n\x0c\x41uditService\x12\x90\x01\n\rGetAuditEntry\x12\'.reelhaul.admin.v1.GetAuditEntryRequest\x1a\x1d.reelhaul.admin.v1.AuditEntry\"7\x90\x02\x01\xda\x41\x04name\xaa\x86\x19\x08\x08\x1e\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=auditEntries/*}\x12\x94\x01\n\x10ListAuditEntries\x12*.reelhaul.admin.v1.ListAuditEntriesRequest\x1a+.reelhaul.admin.v1.ListAuditEntriesResponse\"\'\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\x02\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/auditEntries\x12\x84\x01\n\x12RecordAuditEntries\x12,.reelhaul.admin.v1.RecordAuditEntriesRequest\x1a-.reelhaul.admin.v1.RecordAuditEntriesResponse\"\x11\x90\x02\x02\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\x1e \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,16 +45,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_RECORDAUDITENTRIESREQUEST'].fields_by_name['audit_entries']._loaded_options = None
+  _globals['_RECORDAUDITENTRIESREQUEST'].fields_by_name['audit_entries']._serialized_options = b'\342A\001\002'
   _globals['_AUDITSERVICE'].methods_by_name['GetAuditEntry']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetAuditEntry']._serialized_options = b'\220\002\001\332A\004name\252\206\031\010\010\036\020\001\032\002\010\n\202\323\344\223\002\033\022\031/v1/{name=auditEntries/*}'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\220\002\001\252\206\031\010\010\036\020\002\032\002\010\036\202\323\344\223\002\022\022\020/v1/auditEntries'
+  _globals['_AUDITSERVICE'].methods_by_name['RecordAuditEntries']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['RecordAuditEntries']._serialized_options = b'\220\002\002\252\206\031\n\010(\020\001\032\002\010\036 \001'
   _globals['_GETAUDITENTRYREQUEST']._serialized_start=250
   _globals['_GETAUDITENTRYREQUEST']._serialized_end=320
   _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=322
   _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=420
   _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=422
   _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=527
-  _globals['_AUDITSERVICE']._serialized_start=530
-  _globals['_AUDITSERVICE']._serialized_end=842
+  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_start=529
+  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_end=616
+  _globals['_RECORDAUDITENTRIESRESPONSE']._serialized_start=618
+  _globals['_RECORDAUDITENTRIESRESPONSE']._serialized_end=646
+  _globals['_AUDITSERVICE']._serialized_start=649
+  _globals['_AUDITSERVICE']._serialized_end=1096
 # @@protoc_insertion_point(module_scope)

@@ -104,3 +104,44 @@ class ListAuditEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015
+
+@_typing.final
+class RecordAuditEntriesRequest(_message.Message):
+    """Request of RecordAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def audit_entries(self) -> _containers.RepeatedCompositeFieldContainer[_audit_entry_pb2.AuditEntry]:
+        """Entries with their names, 1..1000."""
+
+    def __init__(
+        self,
+        *,
+        audit_entries: _abc.Iterable[_audit_entry_pb2.AuditEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_entries", b"audit_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAuditEntriesRequest: _TypeAlias = RecordAuditEntriesRequest  # noqa: Y015
+
+@_typing.final
+class RecordAuditEntriesResponse(_message.Message):
+    """Response of RecordAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAuditEntriesResponse: _TypeAlias = RecordAuditEntriesResponse  # noqa: Y015

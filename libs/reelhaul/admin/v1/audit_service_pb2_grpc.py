@@ -28,8 +28,10 @@ if _version_not_supported:
 
 class AuditServiceStub:
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     def __init__(self, channel):
@@ -48,12 +50,19 @@ class AuditServiceStub:
                 request_serializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesResponse.FromString,
                 _registered_method=True)
+        self.RecordAuditEntries = channel.unary_unary(
+                '/reelhaul.admin.v1.AuditService/RecordAuditEntries',
+                request_serializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     def GetAuditEntry(self, request, context):
@@ -66,6 +75,14 @@ class AuditServiceServicer:
     def ListAuditEntries(self, request, context):
         """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordAuditEntries(self, request, context):
+        """Stores entries of calls of another service of the suite. The same entry twice is
+        stored once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +101,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesRequest.FromString,
                     response_serializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
+            'RecordAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAuditEntries,
+                    request_deserializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesRequest.FromString,
+                    response_serializer=reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reelhaul.admin.v1.AuditService', rpc_method_handlers)
@@ -94,8 +116,10 @@ def add_AuditServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     @staticmethod
@@ -142,6 +166,33 @@ class AuditService:
             '/reelhaul.admin.v1.AuditService/ListAuditEntries',
             reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesRequest.SerializeToString,
             reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.ListAuditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.admin.v1.AuditService/RecordAuditEntries',
+            reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesRequest.SerializeToString,
+            reelhaul_dot_admin_dot_v1_dot_audit__service__pb2.RecordAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,8 +29,10 @@ GRPC_VERSION: str
 
 class AuditServiceStub:
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     @_typing.overload
@@ -43,12 +45,18 @@ class AuditServiceStub:
     """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
+    RecordAuditEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.RecordAuditEntriesRequest, _audit_service_pb2.RecordAuditEntriesResponse]
+    """Stores entries of calls of another service of the suite. The same entry twice is
+    stored once.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -58,11 +66,17 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
     PAGE_TOKEN_INVALID.
     """
+    RecordAuditEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.RecordAuditEntriesRequest, _audit_service_pb2.RecordAuditEntriesResponse]  # type: ignore[assignment]
+    """Stores entries of calls of another service of the suite. The same entry twice is
+    stored once.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """AuditService records who did what; it is served by jobs. The suite creates an entry
-    for each call of an RPC whose policy says audited; entries are never changed, nor
-    removed before their retention ends.
+    for each call of an RPC whose policy says audited, except for calls of its own
+    services; entries are never changed, nor removed before their retention ends. Of
+    refused calls it records a limited number per minute: 10 of an address without an
+    accepted credential, 60 of a principal, 600 of all at one process.
     """
 
     @_abc_1.abstractmethod
@@ -81,6 +95,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_audit_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEntriesResponse]]:
         """Lists entries of all tenants, newest first. Errors: FILTER_INVALID,
         PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordAuditEntries(
+        self,
+        request: _audit_service_pb2.RecordAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.RecordAuditEntriesResponse, _abc.Awaitable[_audit_service_pb2.RecordAuditEntriesResponse]]:
+        """Stores entries of calls of another service of the suite. The same entry twice is
+        stored once.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

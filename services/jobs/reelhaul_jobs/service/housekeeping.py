@@ -1,4 +1,4 @@
-"""Housekeeping loops: cancel the jobs of cancelled expansions, delete expired jobs, purge old records."""
+"""Housekeeping loops: cancel the jobs of cancelled expansions, delete expired jobs and old records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from reelhaul_jobs.model import queue_transitions
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.model.webhook_delivery import RETENTION as WEBHOOK_RETENTION
+from reelhaul_jobs.ports.audit import AuditStore
 from reelhaul_jobs.ports.jobs import JobStore
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
@@ -21,6 +22,7 @@ from reelhaul_runtime.errors import NotFound
 _PARENTS = 20
 _CHILDREN = 200
 _EXPIRED = 100
+_AUDIT_ENTRIES = 1000
 
 #: How long a repeated request_id returns the response of the first call.
 REQUEST_RETENTION = timedelta(hours=24)
@@ -120,3 +122,16 @@ class WebhookEventPurger:
         """Delete what is old; return False: never is more due at once."""
         await self._store.delete_old_events(self._now() - WEBHOOK_RETENTION)
         return False
+
+
+class AuditPurger:
+    """Deletes audit entries whose retention has ended."""
+
+    def __init__(self, store: AuditStore, now: Clock, retention: timedelta) -> None:
+        self._store = store
+        self._now = now
+        self._retention = retention
+
+    async def step(self) -> bool:
+        """Delete some entries; return whether more may be due at once."""
+        return await self._store.purge(self._now() - self._retention, _AUDIT_ENTRIES) == _AUDIT_ENTRIES

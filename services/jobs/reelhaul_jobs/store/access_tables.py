@@ -1,4 +1,4 @@
-"""The tables of tenants, API keys and tickets. Times are microseconds since 1970 in UTC."""
+"""The tables of tenants, API keys, tickets and the audit log. Times are microseconds since 1970 in UTC."""
 
 from __future__ import annotations
 
@@ -110,3 +110,25 @@ tickets = Table(
     sqlite_with_rowid=False,
 )
 Index("tickets_by_time", tickets.c.expire_time)
+
+# Never changed, and not deleted within a day: triggers refuse it.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("create_time", BigInteger, nullable=False),
+    Column("principal", String(300), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("method", String(128), nullable=False),
+    Column("resource", String(300), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("status_code", SmallInteger, nullable=False),
+    # A serialized google.rpc.Status.
+    Column("status", LargeBinary, nullable=False),
+    # JSON array of strings.
+    Column("changed_paths", Text, nullable=False),
+    Column("call_id", String(128), nullable=False),
+)
+Index("audit_entries_by_time", audit_entries.c.create_time, audit_entries.c.id)
+Index("audit_entries_by_tenant", audit_entries.c.tenant, audit_entries.c.create_time, audit_entries.c.id)
+Index("audit_entries_by_resource", audit_entries.c.resource, audit_entries.c.create_time, audit_entries.c.id)

@@ -1,0 +1,1 @@
+"""AuditService: its servicer, and the filter and pages of its list."""
