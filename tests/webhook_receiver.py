@@ -61,7 +61,9 @@ def running_receiver(authority: trustme.CA | None = None, *names: str) -> Iterat
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            if len(body := self.rfile.read(length)) < length:
+                return  # its sender was killed
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Received(self.path, headers, body)
             status, response_headers = receiver.respond(request)

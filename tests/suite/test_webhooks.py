@@ -44,7 +44,7 @@ def test_events_survive_kills(suite: Suite) -> None:
     with running_receiver() as receiver:
         receiver.respond = respond
         body = {"url": receiver.url, "eventTypes": ["job.*"]}
-        secret = suite.http.post("/v1/webhooks", json=body).raise_for_status().json()["secret"]
+        webhook = suite.http.post("/v1/webhooks", json=body).raise_for_status().json()
         with ThreadPoolExecutor(3) as threads:
             jobs = list(threads.map(lambda _: _create(suite), range(_JOBS)))
             acting = [threads.submit(_act, suite, job) for job in jobs]
@@ -73,8 +73,9 @@ def test_events_survive_kills(suite: Suite) -> None:
             sequences = [int(each.event["sequence"]) for each in arrived]
             assert sequences == sorted(set(sequences))
             for each in arrived:
-                each.verify(secret)
-        _check_log(suite, {each.event_id for each in receiver.received})
+                each.verify(webhook["secret"])
+        _check_log(suite, webhook["name"], {each.event_id for each in receiver.received})
+        suite.http.delete(f"/v1/{webhook['name']}").raise_for_status()
 
 
 def test_commands(suite: Suite) -> None:
@@ -116,12 +117,11 @@ def test_commands(suite: Suite) -> None:
         run("delete", "hook")
 
 
-def _check_log(suite: Suite, event_ids: set[str]) -> None:
+def _check_log(suite: Suite, webhook: str, event_ids: set[str]) -> None:
     """Wait until the log of deliveries has each event once, as successful."""
 
     def listed() -> list[dict[str, Any]] | None:
-        (webhook,) = suite.http.get("/v1/webhooks").raise_for_status().json()["webhooks"]
-        path = f"/v1/{webhook['name']}/deliveries?page_size=1000"
+        path = f"/v1/{webhook}/deliveries?page_size=1000"
         found: list[dict[str, Any]] = suite.http.get(path).raise_for_status().json()["deliveries"]
         return found if {each["state"] for each in found} == {"SUCCEEDED"} else None
 
