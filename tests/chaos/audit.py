@@ -9,8 +9,29 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, create_engine, make_url, text
 
+from reelhaul.admin.v1 import api_key_pb2
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
+
+# Rows of the quota ledger that do not agree with the jobs, as of one moment.
+_LEDGER_ERRORS = """
+SELECT account, day, live, reserved, stored, kept FROM (
+    SELECT account, day, ledger.reserved - settled - released AS live, stored,
+        (SELECT coalesce(sum(reserved_bytes), 0) FROM jobs
+            WHERE ('tenants/' || tenant = account OR 'apiKeys/' || api_key = account)
+            AND (day = 0 OR quota_day = day)) AS reserved,
+        (SELECT coalesce(sum(stored_bytes), 0) FROM jobs
+            WHERE ('tenants/' || tenant = account OR 'apiKeys/' || api_key = account) AND day = 0) AS kept
+    FROM quota_ledger AS ledger) AS compared
+WHERE live <> reserved OR stored <> kept
+"""
+# The totals that are not the sums of their days.
+_LEDGER_TOTALS = """
+SELECT account, sum(CASE WHEN day = 0 THEN jobs ELSE -jobs END) AS jobs,
+    sum(CASE WHEN day = 0 THEN reserved ELSE -reserved END) AS reserved,
+    sum(CASE WHEN day = 0 THEN settled ELSE -settled END) AS settled
+FROM quota_ledger GROUP BY account
+"""
 
 TERMINAL_STATES = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
 
@@ -124,6 +145,43 @@ class JobsDatabase:
         """Return id, epoch and worker of each running job."""
         rows = self._fetch_all(f"SELECT id, epoch, worker FROM jobs WHERE state = {int(Job.RUNNING)}")
         return [(str(job), int(epoch), str(worker)) for job, epoch, worker in rows]
+
+    def limit_concurrent_jobs(self, tenant: str, limit: int) -> None:
+        """Create the row of *tenant*, which has at most *limit* running jobs."""
+        columns = (
+            "id, display_name, contact, quota, allowed_sites, denied_sites, disabled, revision,"
+            " create_time, update_time"
+        )
+        values = ":id, '', '', :quota, '[]', '[]', :disabled, 1, 0, 0"
+        quota = api_key_pb2.Quota(concurrent_jobs=limit).SerializeToString()
+        with self._engine.begin() as connection:
+            connection.execute(
+                text(f"INSERT INTO tenants ({columns}) VALUES ({values})"),
+                {"id": tenant, "quota": quota, "disabled": False},
+            )
+
+    def find_ledger_errors(self) -> list[str]:
+        """Return where the quota ledger does not sum: each row that disagrees with the jobs or its days."""
+        errors = [
+            f"{account} day {day}: {live} bytes reserved, {reserved} by jobs; {stored} stored, {kept} by jobs"
+            for account, day, live, reserved, stored, kept in self._fetch_all(_LEDGER_ERRORS)
+        ]
+        totals = [(row[0], [int(amount) for amount in row[1:]]) for row in self._fetch_all(_LEDGER_TOTALS)]
+        return errors + [
+            f"{account}: its total differs from its days by {by}" for account, by in totals if any(by)
+        ]
+
+    def count_admissions(self) -> tuple[int, int]:
+        """Return how many jobs the ledger counts for all tenants, and how many the audit shows."""
+        terminal = ", ".join(str(int(state)) for state in TERMINAL_STATES)
+        counted = self._fetch_all(
+            "SELECT coalesce(sum(jobs), 0) FROM quota_ledger WHERE day = 0 AND account LIKE 'tenants/%'"
+        )
+        shown = self._fetch_all(
+            "SELECT count(*) FROM chaos_audit WHERE old_state = 0"
+            f" OR (old_state IN ({terminal}) AND state NOT IN ({terminal}))"
+        )
+        return int(counted[0][0]), int(shown[0][0])
 
     def _fetch_all(self, statement: str) -> Sequence[Sequence]:
         with self._engine.connect() as connection:

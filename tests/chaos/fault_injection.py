@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs import app
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.results import LeaseReceipt, LeaseRenewal
@@ -26,7 +27,9 @@ from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.leases import Leases
 from reelhaul_jobs.service.reaper import Reaper
+from reelhaul_jobs.store.quotas import QuotaLedger
 from reelhaul_runtime.__main__ import main as runtime
+from reelhaul_runtime.auth.level_quotas import LevelQuotas
 from reelhaul_runtime.auth.peers import Metadata, Peer
 from reelhaul_runtime.identity import Caller, NoAuthentication
 from reelhaul_runtime.settings import SuiteSettings
@@ -40,12 +43,22 @@ class TrustedTenants(NoAuthentication):
 
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         caller = await super().identify(metadata, peer)
-        return replace(caller, tenant=str(metadata.get(TENANT_KEY, caller.tenant)))
+        if TENANT_KEY not in metadata:
+            return caller
+        tenant = str(metadata[TENANT_KEY])
+        # One key for each tenant, which has its name and sees no other tenant.
+        level = PermissionLevel.PERMISSION_LEVEL_DOWNLOAD
+        return replace(caller, tenant=tenant, level=level, principal=f"apiKeys/{tenant}")
 
 
 @asynccontextmanager
 async def _trust_tenants(settings: SuiteSettings, *_: object) -> AsyncIterator[TrustedTenants]:
     yield TrustedTenants(settings.suite_token)
+
+
+def _count_jobs(counts_jobs: bool, levels: LevelQuotas) -> QuotaLedger:
+    """Return a ledger that counts jobs, as with keys."""
+    return QuotaLedger(True, levels)
 
 
 class LeasesWithoutFencing(Leases):
@@ -118,6 +131,7 @@ def main() -> None:
         mutant = sys.argv[2]
         del sys.argv[1:3]
     app.open_authenticator = _trust_tenants
+    app.QuotaLedger = _count_jobs  # type: ignore[misc, assignment]
     match mutant:
         case "":
             pass

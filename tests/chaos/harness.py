@@ -34,6 +34,9 @@ from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.up import data_dir, ports, process
 
+# Its jobs wait for each other, those of the others only for slots.
+_LIMITED_TENANT, _CONCURRENT_JOBS = "brook", 3
+
 _SUITE_SCRIPT = Path(__file__).with_name("suite_process.py")
 _PUBLIC_SERVICES = [
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
@@ -96,6 +99,8 @@ class ChaosResult:
     kills: Counter[str] = field(default_factory=Counter)
     stalls: int = 0
     wipes: int = 0
+    #: Moments at which the quota ledger was checked.
+    ledger_checks: int = 0
     #: Renewals of stale leases that were refused.
     stale_renewals_refused: int = 0
     recovery_seconds: float = 0
@@ -131,6 +136,7 @@ class _Run:
         self._replicas = [f"127.0.0.1:{ports.find_free_port()}" for _ in range(1, options.replicas["jobs"])]
         self._result = ChaosResult()
         self._stale_renewals: set[str] = set()
+        self._ledger_errors: list[str] = []
 
     async def run(self) -> ChaosResult:
         token = data_dir.load_suite_token(data_dir.create_run_folder(self._data_dir))
@@ -143,7 +149,9 @@ class _Run:
             load = LoadGenerator(channels, self._videos, self._options.seed, self._options.clients)
             internal = await stack.enter_async_context(open_channel(first, _LEASE_SERVICE, suite_token=token))
             load_task = await self._run_with_faults(load, lease_service_pb2_grpc.LeaseServiceStub(internal))
+            await self._check_ledger()
             await self._recover(load_task)
+        await self._check_ledger()
         rows = await asyncio.to_thread(self._database.list_jobs)
         stored = await inspect_storage(self._data_dir, self._settings["storage_database_url"], rows, self._s3)
         observed = Observations(
@@ -156,6 +164,8 @@ class _Run:
             site_limit=self._options.site_limit,
             stale_renewals=self._stale_renewals,
             wrong_responses=load.wrong_responses,
+            ledger_errors=self._ledger_errors,
+            admissions=await asyncio.to_thread(self._database.count_admissions),
         )
         self._result.accepted = sum(bool(job.names) for job in load.jobs)
         self._result.calls = load.successes
@@ -173,13 +183,18 @@ class _Run:
         )
         with self._suite(failpoints=failpoints_setting()) as suite:
             await asyncio.to_thread(self._database.install_audit)
+            await asyncio.to_thread(self._database.limit_concurrent_jobs, _LIMITED_TENANT, _CONCURRENT_JOBS)
             load_task = asyncio.create_task(load.run())
             renewer = StaleRenewer(leases, self._database)
-            renewer_task = asyncio.create_task(renewer.run())
+            background = [asyncio.create_task(each) for each in (renewer.run(), self._watch_ledger())]
             injector = FaultInjector(suite, self._database, options.stall, self._s3)
             await injector.run(plan)
-            renewer_task.cancel()
-            await asyncio.wait({renewer_task})
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
+            for task in background:
+                if not task.cancelled():
+                    task.result()
             load.stop()
             await asyncio.to_thread(suite.crash)
             result.kills = injector.kills + count_failpoint_kills(suite.log)
@@ -192,6 +207,16 @@ class _Run:
         result.stale_renewals_refused = renewer.refused
         self._stale_renewals = renewer.renewed_jobs
         return load_task
+
+    async def _watch_ledger(self) -> None:
+        """Check the quota ledger twice a second, until cancelled."""
+        while True:
+            await asyncio.sleep(0.5)
+            await self._check_ledger()
+
+    async def _check_ledger(self) -> None:
+        self._ledger_errors += await asyncio.to_thread(self._database.find_ledger_errors)
+        self._result.ledger_checks += 1
 
     async def _recover(self, load_task: asyncio.Task[None]) -> None:
         """Run the suite without faults until every job has ended, or until the patience has."""

@@ -5,7 +5,8 @@ one; I4 a stale lease changes nothing; I5 terminal states stay, except by RetryJ
 SUCCEEDED job are readable and right; I7 the site limit holds; I8 a cancelled job does not run again; I9 a
 wiped WORK stream loses no job; I10 no orphaned bytes. P1 an acknowledged update is kept; P2 no job fails
 because of a crash; P4 a SUCCEEDED job has fetched its video. ``transitions``: only documented state changes;
-``tenant``: a job belongs to the tenant that created it; ``responses``: no wrong response.
+``tenant``: a job belongs to the tenant that created it; ``responses``: no wrong response; ``quota``: at each
+moment the ledger's reserved - settled - released is what live jobs reserve, and it counts each job once.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class Observations:
     wrong_responses: Sequence[str] = ()
     #: Running jobs that a site allows at once; 0: no limit.
     site_limit: int = 0
+    #: Where the quota ledger did not sum, at any moment of the run.
+    ledger_errors: Sequence[str] = ()
+    #: Jobs that the quota ledger counts, and that were created or retried.
+    admissions: tuple[int, int] = (0, 0)
 
 
 def find_violations(observed: Observations) -> list[Violation]:
@@ -96,6 +101,7 @@ def find_violations(observed: Observations) -> list[Violation]:
         *_check_orphans(observed),
         *(Violation("I4", job, "a stale lease was renewed") for job in observed.stale_renewals),
         *(Violation("responses", "", text) for text in observed.wrong_responses),
+        *_check_quotas(observed),
     ]
     jobs = {job.id: job for job in observed.jobs}
     for job_id, entries in history.items():
@@ -215,6 +221,15 @@ def _check_history(
             yield Violation("I8", job, f"cancelled, and started epoch {entry.epoch}")
     if resumed > resumes:
         yield Violation("transitions", job, f"resumed {resumed} times, requested {resumes} times")
+
+
+def _check_quotas(observed: Observations) -> Iterator[Violation]:
+    """quota: the ledger sums at each moment, and counts each job once."""
+    for error in observed.ledger_errors:
+        yield Violation("quota", "", error)
+    counted, created = observed.admissions
+    if counted != created:
+        yield Violation("quota", "", f"{created} jobs were created or retried, and {counted} are counted")
 
 
 def _check_site_limit(audit: Sequence[AuditEntry], site_limit: int) -> Iterator[Violation]:

@@ -227,3 +227,14 @@ def test_orphans(changed_fields: dict[str, object]):
     observed = _valid()
     observed.stored = replace(observed.stored, **changed_fields)
     assert _invariants(observed) == {"I10"}
+
+
+def test_quota_ledger():
+    """A ledger that does not sum at any moment, or counts a job twice or not at all, is reported."""
+    observed = _valid()
+    observed.admissions = (1, 1)
+    assert _invariants(observed) == set()
+    observed.ledger_errors = ["tenants/acme day 0: 100 bytes reserved, 0 by jobs; 0 stored, 0 by jobs"]
+    assert _invariants(observed) == {"quota"}
+    observed.ledger_errors, observed.admissions = [], (2, 1)
+    assert _invariants(observed) == {"quota"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from tests.redis_server import RedisServer
@@ -400,6 +403,38 @@ async def test_calls_go_on_while_redis_is_away(
             # The new Redis is empty.
             assert await count_admitted(limits, [call(key(60))] * 100) == 60
     assert caplog.messages[1:] == ["Redis answers again: rate limits are those of all processes together"]
+
+
+async def test_password_and_tls(clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A Redis may need a password and TLS; a wrong password is an outage, and is not logged."""
+    caplog.set_level(logging.INFO, LOGGER)
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    redis = RedisServer("s3cret")
+    with redis.running():
+        await wait_until_listening(redis.port)
+        async with await asyncio.start_server(partial(pass_on, redis.port), "127.0.0.1", 0, ssl=tls) as proxy:
+            host = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
+            for password, outages in (("s3cret", 0), ("wr0ng", 1)):
+                async with open_redis_counters(f"rediss://:{password}@{host}") as counters:
+                    limits = rate_limits(clock, counters)
+                    assert await count_admitted(limits, [call(key(60))] * 100) == 60
+                assert len(caplog.messages) == outages
+    assert "wr0ng" not in str([vars(record) for record in caplog.records])
+
+
+async def pass_on(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass the bytes of a connection to *port* and back."""
+    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+        target.close()
+
+    await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
 
 
 async def test_a_silent_redis_keeps_no_caller_waiting(clock: Clock):

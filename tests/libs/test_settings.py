@@ -164,6 +164,7 @@ def test_secret_has_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 SECRETS = {
     "REELHAUL_SUITE_TOKEN",
     "REELHAUL_NATS_URL",
+    "REELHAUL_RATE_LIMIT_URL",
     "REELHAUL_JOBS_DATABASE_URL",
     "REELHAUL_STORAGE_DATABASE_URL",
     "REELHAUL_STORAGE_LINK_KEYS",
@@ -199,6 +200,34 @@ def test_no_authentication_in_a_private_network(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("REELHAUL_ALLOW_UNAUTHENTICATED_NETWORK")
     monkeypatch.setenv("REELHAUL_AUTH", "keys")
     assert SuiteSettings().gateway_address == "192.168.1.5:8080"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis://127.0.0.1",
+        "redis://:hunter2@[::1]:6379/1",
+        "rediss://me:hunter2@redis.example:6380/0?x=y",
+    ],
+)
+def test_address_of_the_rate_limit_counters(url: str):
+    """Rate limits may be counted in a Redis or Valkey, with or without TLS; the password is not shown."""
+    settings = SuiteSettings(rate_limit_url=url)
+    assert settings.rate_limit_url == url
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:6379", "http://hunter2@127.0.0.1", "redis://", "redis://:hunter2@host:port", "hunter2"]
+)
+def test_wrong_address_of_the_rate_limit_counters(url: str):
+    """Another address is refused by the name of the setting, without its password."""
+    with pytest.raises(ValidationError) as refused:
+        SuiteSettings(rate_limit_url=url)
+    (line,) = describe_errors(refused.value)
+    assert line.startswith("REELHAUL_RATE_LIMIT_URL: must be redis://")
+    assert "hunter2" not in line
 
 
 def test_files_for_tls_between_services(tmp_path: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -148,8 +147,7 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs["as_json"])
         server, given = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
-        key = resolve_api_key(given, server, os.environ.get(_SERVER_VARIABLE) or _configured_server())
-        kwargs["connect"] = functools.partial(Client, server, api_key=key)
+        kwargs["connect"] = functools.partial(Client, server, api_key=resolve_api_key(given, server))
         try:
             return command(*args, **kwargs)
         except CallFailed as failure:
