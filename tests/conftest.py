@@ -16,6 +16,9 @@ from tests.sites.youtube.site import YouTube, running_youtube
 # Tests fork as the fetcher's processes do; gRPC's fork handlers would fail in a process that has its threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+# What tests start has no keys, unless they are about them.
+os.environ["REELHAUL_AUTH"] = "none"
+
 # Every storage of a test has an HTTP port of its own.
 os.environ["REELHAUL_STORAGE_HTTP_ADDRESS"] = "127.0.0.1:0"
 

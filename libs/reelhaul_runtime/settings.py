@@ -81,7 +81,7 @@ class SuiteSettings(OidcSettings):
     #: A file of a user's JWT and seed for the broker, as ``nsc generate creds`` writes it.
     nats_credentials: Path | None = None
     #: How callers authenticate: with ``none`` all are one tenant, on loopback only.
-    auth: Literal["none", "keys"] = "none"
+    auth: Literal["none", "keys"] = "keys"
     #: The API key of the command line; no service reads it.
     api_key: str = Field(default="", repr=False)
     #: Sites that jobs and probes may be of, and may not be of, comma separated; their subdomains and other

@@ -65,7 +65,9 @@ async def running_workers(harness: GatewayHarness, data: Path) -> AsyncIterator[
     environment = {f"REELHAUL_{name.upper()}": str(value) for name, value in settings.items()}
     command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", "gateway")
     process = await asyncio.create_subprocess_exec(
-        *command, env={"PATH": os.environ["PATH"], **environment}, start_new_session=True
+        *command,
+        env={"PATH": os.environ["PATH"], "REELHAUL_AUTH": "none", **environment},
+        start_new_session=True,
     )
     try:
         yield Workers(process, f"http://{address}")

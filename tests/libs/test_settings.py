@@ -25,9 +25,9 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_defaults():
-    """Without any setting all services listen on loopback, without authentication."""
+    """Without any setting all services listen on loopback, and callers need keys."""
     settings = SuiteSettings()
-    assert settings.auth == "none"
+    assert settings.auth == "keys"
     assert is_loopback(settings.gateway_address)
     assert settings.data_dir == Path("data")
 
@@ -36,6 +36,7 @@ def test_defaults():
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.168.1.5", "example.com", ""])
 def test_no_authentication_beyond_loopback(monkeypatch: pytest.MonkeyPatch, service: str, host: str):
     """Without authentication an address beyond loopback is refused, by the name of its setting."""
+    monkeypatch.setenv("REELHAUL_AUTH", "none")
     monkeypatch.setenv(f"REELHAUL_{service}_ADDRESS", f"{host}:9000")
     with pytest.raises(ValidationError) as refused:
         SuiteSettings()

@@ -90,7 +90,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in (*names, "storage_http")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     path = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
-    return inherited | addresses | {"PYTHONPATH": path, "REELHAUL_DATA_DIR": str(tmp_path / "data")}
+    own = {"PYTHONPATH": path, "REELHAUL_AUTH": "none", "REELHAUL_DATA_DIR": str(tmp_path / "data")}
+    return inherited | addresses | own
 
 
 @pytest.fixture

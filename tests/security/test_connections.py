@@ -402,6 +402,7 @@ async def test_gateway_process_with_few_descriptors_survives_a_flood(tmp_path) -
     port = ports.find_free_port()
     environment = {
         "PATH": os.environ["PATH"],
+        "REELHAUL_AUTH": "none",
         "REELHAUL_DATA_DIR": str(tmp_path),
         "REELHAUL_SUITE_TOKEN": "the suite's own",
         "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",

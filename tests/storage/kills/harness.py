@@ -121,6 +121,7 @@ class KillTest:
         rng.shuffle(failpoints)
         self._failpoints = cycle(failpoints)
         self._environment = {
+            "REELHAUL_AUTH": "none",
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,
             "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{self._port}",
