@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from tests.callers import Callers
 from tests.jobs.conftest import TOKEN, JobsService, run_service
-from tests.servers import running_nats_server
+from tests.servers import free_port, running_nats_server
 from tests.storage.conftest import write_requests
 
 from reelhaul.admin.v1 import api_key_service_pb2, audit_service_pb2, tenant_service_pb2
@@ -59,8 +59,6 @@ _NOT_OWNED = {
         "Extractor",
         "Upload",
         "Fetch",
-        "Webhook",
-        "Delivery",
     )
 }
 #: The parents of kinds of resources that lists name by their parent.
@@ -187,6 +185,7 @@ async def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 nats_url=nats.url,
                 jobs_address="127.0.0.1:0",
                 storage_address=f"127.0.0.1:{storage_port}",
+                jobs_webhook_networks=_LOOPBACK,
                 suite_token=TOKEN,
                 drain_seconds=0,
             )
@@ -219,6 +218,14 @@ async def create_resources(suite: Suite, jobs: JobsService) -> None:
     request = schedule_service_pb2.CreateScheduleRequest(schedule_id="nightly", schedule=schedule)
     stub = "/reelhaul.jobs.v1.ScheduleService/CreateSchedule"
     suite.resources["reelhaul.dev/Schedule"] = (await suite.call(stub, request, acme)).name
+    webhook = {"url": f"http://127.0.0.1:{free_port()}/", "event_types": ["job.succeeded"]}
+    create_webhook = webhook_service_pb2.CreateWebhookRequest(webhook_id="hook", webhook=webhook)
+    stub = "/reelhaul.jobs.v1.WebhookService/"
+    suite.resources["reelhaul.dev/Webhook"] = (
+        await suite.call(stub + "CreateWebhook", create_webhook, acme)
+    ).name
+    test = webhook_service_pb2.TestWebhookRequest(name="webhooks/hook")
+    suite.resources["reelhaul.dev/Delivery"] = (await suite.call(stub + "TestWebhook", test, acme)).name
     destination = {
         "bucket": "media",
         "endpoint_url": "http://127.0.0.1:9",
@@ -233,7 +240,10 @@ async def create_resources(suite: Suite, jobs: JobsService) -> None:
 def test_every_kind_of_resource_is_covered():
     """A new kind of resource that callers name is added to the table, or is stated to have no owner."""
     kinds = {reference.kind for reference in references()}
-    owned = {f"reelhaul.dev/{kind}" for kind in ("Job", "Attempt", "Schedule", "Artifact", "Destination")}
+    owned = {
+        f"reelhaul.dev/{kind}"
+        for kind in ("Job", "Attempt", "Schedule", "Webhook", "Delivery", "Artifact", "Destination")
+    }
     assert kinds - _NOT_OWNED == owned
 
 

@@ -40,8 +40,10 @@ MALFORMED, UNKNOWN_PARAMETER = b"\xff", {"no_such_parameter": "1"}
 #: How an authorized call ends.
 AUTHORIZED = "FIELD_INVALID"
 #: Refused for want of an implementation, before authorization.
-UNSERVED = frozenset({"WebhookService", "AuditService", "TenantService", "SystemService"})
+UNSERVED = frozenset({"SystemService"})
 
+#: Credentials that routes treat as others of the table, since the same code refuses them.
+_SAME_AT_ROUTES = ("a mistyped key", "two keys", "a disabled key", "a deleted key", "another suite's token")
 # An RPC of each service that a key of READ_ONLY may call.
 _READS: dict[str, MethodDescriptor] = {
     "jobs": job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name["ListJobs"],
@@ -262,9 +264,10 @@ async def test_every_route(access: Access):
     """Each HTTP route is authorized, or refused with the exact reason, for each kind of credential."""
     services = [service for services in SERVICES.values() for service in services]
     differences = []
+    credentials = [each for each in access.credentials if each.name not in _SAME_AT_ROUTES]
     async with httpx.AsyncClient(base_url=access.suite.address("gateway"), trust_env=False) as client:
         for rule in http_rules(services):
-            for credential in access.credentials:
+            for credential in credentials:
                 reason = await request_malformed(client, rule, credential)
                 wanted = expected_at_gateway(rule.method, credential)
                 if reason != wanted:

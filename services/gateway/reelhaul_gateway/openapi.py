@@ -24,8 +24,6 @@ from reelhaul_transcoding.openapi.comments import read_comments, to_markdown
 from reelhaul_transcoding.openapi.document import build_openapi
 from reelhaul_transcoding.openapi.options import DocumentOptions, ErrorCase
 
-#: The services that have routes, but are not implemented in this build: their methods answer 501.
-UNIMPLEMENTED = frozenset({"AuditService", "TenantService"})
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
 _ERROR_DETAILS = [
@@ -113,7 +111,6 @@ def build_document(transcoder: Transcoder) -> dict[str, Any]:
         DocumentOptions(
             info={**written["info"], "version": importlib.metadata.version("reelhaul")},
             comments={name: _LISTED_ERRORS.sub("", text) for name, text in comments.items()},
-            include=lambda method: method.containing_service.name not in UNIMPLEMENTED,
             tag=lambda service: tags[service.name]["name"],
             tags=list(tags.values()),
             note=_note,
