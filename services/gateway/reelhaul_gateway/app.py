@@ -32,7 +32,7 @@ from reelhaul_gateway.request_head import TrustedProxies
 from reelhaul_gateway.settings import ANY_ORIGIN, Settings
 from reelhaul_gateway.system_service import system_upstream
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
-from reelhaul_runtime import errors
+from reelhaul_runtime import errors, listeners
 from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
@@ -130,6 +130,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 proxies=proxies if settings.gateway_proxy_protocol else None,
             )
         )
+        if settings.gateway_tls_certificate is None and not settings.gateway_trusted_proxies:
+            listeners.warn_of_plain_text(settings.gateway_address)
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
             yield port
