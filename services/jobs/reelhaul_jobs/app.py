@@ -31,6 +31,7 @@ from reelhaul.jobs.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
 from reelhaul_jobs.api.audit.servicer import AuditServicer
@@ -41,6 +42,7 @@ from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.api.tenants.servicer import TenantServicer
 from reelhaul_jobs.api.webhooks import messages as webhook_messages
 from reelhaul_jobs.api.webhooks.servicer import WebhookServicer
@@ -113,17 +115,22 @@ from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.engines import is_sqlite
+from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
+from reelhaul_runtime.system.health import Health
+from reelhaul_runtime.system.service import SystemReports
 
 log = logging.getLogger(__name__)
 
 _DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
-_JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+_JOB_SERVICE = _JOBS.full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
 _TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
 _AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+_SYSTEM_SERVICE = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -275,6 +282,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 _AUDIT_SERVICE,
             ),
             (
+                system_service_pb2_grpc.add_SystemServiceServicer_to_server,
+                SystemServicer(await _system_reports(stack, settings)),
+                _SYSTEM_SERVICE,
+            ),
+            (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
                 LeaseServicer(leases),
                 _LEASE_SERVICE,
@@ -342,6 +354,24 @@ async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteSto
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
     )
+
+
+async def _system_reports(stack: AsyncExitStack, settings: Settings) -> SystemReports:
+    """Return the reports on the suite, whose services are asked over channels of their own."""
+    targets = {
+        "jobs": settings.jobs_target,
+        "storage": settings.storage_target,
+        "fetcher": settings.fetcher_target,
+    }
+    opened = {
+        name: await stack.enter_async_context(
+            open_channel(target, [service], suite_token=settings.suite_token, tls=settings.tls)
+        )
+        for (name, target), service in zip(
+            targets.items(), (_JOBS, STORAGE_SERVICE, FETCHER_SERVICE), strict=True
+        )
+    }
+    return SystemReports(Health(GrpcHealthChecker(opened), StorageHealthProbe(opened["storage"])), settings)
 
 
 @asynccontextmanager
