@@ -29,6 +29,7 @@ from yt_dlp.utils import YoutubeDLError
 from reelhaul import file_names
 from reelhaul.cli.output import printable
 from reelhaul.jobs.v1 import job_pb2, schedule_service_pb2
+from reelhaul.jobs.v1.webhook_pb2 import Webhook
 from reelhaul.rest import CallFailed, _errors, _watch
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
@@ -48,6 +49,8 @@ from reelhaul_fetcher.ytdlp.format_selector import select_formats
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.jobs import validation
 from reelhaul_jobs.api.schedules import listing, messages
+from reelhaul_jobs.api.webhooks import messages as webhook_messages
+from reelhaul_jobs.api.webhooks.validation import validate as validate_webhook
 from reelhaul_jobs.filters import JOB_FIELDS
 from reelhaul_jobs.model.cron import parse_cron
 from reelhaul_runtime import sites
@@ -356,6 +359,16 @@ CASES = [
     Case("attempt name", lambda n: "/attempts/1" * n, fields.parse_attempt_name),
     Case("job name", lambda n: "jobs/" * n, fields.parse_job_id),
     Case("schedule name", lambda n: "schedules/a" + "-" * n, messages.parse_schedule_id),
+    Case(
+        "delivery name",
+        lambda n: "webhooks/a" + "/deliveries/" * n,
+        webhook_messages.parse_delivery_name,
+    ),
+    Case(
+        "webhook: event types",
+        lambda n: Webhook(url="https://hooks.example/", event_types=["job.*"] * n),
+        validate_webhook,
+    ),
     Case("format: selector", lambda n: FormatSpec(selector="[" * n), _format),
     Case(
         "format: languages",

@@ -17,10 +17,12 @@ from tests.servers import free_port, running_nats_server
 from reelhaul.downloads.v1 import download_service_pb2 as flat
 from reelhaul.downloads.v1 import download_service_pb2_grpc
 from reelhaul.jobs.v1 import job_service_pb2 as jobs
-from reelhaul.jobs.v1 import job_service_pb2_grpc, schedule_service_pb2_grpc
+from reelhaul.jobs.v1 import job_service_pb2_grpc, schedule_service_pb2_grpc, webhook_service_pb2_grpc
 from reelhaul.jobs.v1 import schedule_service_pb2 as schedules
+from reelhaul.jobs.v1 import webhook_service_pb2 as webhooks
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.schedule_pb2 import Schedule
+from reelhaul.jobs.v1.webhook_pb2 import Webhook
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.settings import Settings
 from reelhaul_runtime.rpc.channels import error_from_rpc, open_channel
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.processes
 NUL = "a\0b"
 URL = "https://videos.example/1"
 JOB = "01990000-0000-7000-8000-000000000001"
+WEBHOOK = Webhook(url="https://93.184.215.14/", filter='url = "a"', event_types=["job.failed"])
 SCHEDULE = Schedule(cron="@daily", job_template=Job(url=URL, labels={"team": "a"}))
 
 #: A request that each RPC accepts, or answers with RESOURCE_NOT_FOUND.
@@ -50,6 +53,12 @@ REQUESTS: list[tuple[str, Message]] = [
     ("ListSchedules", schedules.ListSchedulesRequest()),
     ("DeleteSchedule", schedules.DeleteScheduleRequest(name="schedules/a")),
     ("RunSchedule", schedules.RunScheduleRequest(name="schedules/a")),
+    ("CreateWebhook", webhooks.CreateWebhookRequest(webhook=WEBHOOK)),
+    ("GetWebhook", webhooks.GetWebhookRequest(name="webhooks/a")),
+    ("ListWebhooks", webhooks.ListWebhooksRequest()),
+    ("DeleteWebhook", webhooks.DeleteWebhookRequest(name="webhooks/a")),
+    ("ListDeliveries", webhooks.ListDeliveriesRequest(parent="webhooks/a", filter='event_id = "a"')),
+    ("GetDelivery", webhooks.GetDeliveryRequest(name=f"webhooks/a/deliveries/{JOB}")),
     ("CreateDownload", flat.CreateDownloadRequest(url=URL, labels={"team": "a"})),
     ("GetDownload", flat.GetDownloadRequest(job_id=JOB)),
     ("ListDownloads", flat.ListDownloadsRequest()),
@@ -66,6 +75,7 @@ class Stubs:
         self._stubs = (
             job_service_pb2_grpc.JobServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
+            webhook_service_pb2_grpc.WebhookServiceStub(channel),
             download_service_pb2_grpc.DownloadServiceStub(channel),
         )
 

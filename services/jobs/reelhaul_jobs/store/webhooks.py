@@ -20,9 +20,6 @@ from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.webhook_tables import (
     IS_PENDING,
     webhook_deliveries,
-    webhook_events,
-    webhook_outbox,
-    webhook_sequences,
     webhooks,
 )
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
@@ -41,7 +38,7 @@ _FAIL_PENDING = (
         webhook_deliveries.c.tenant == bindparam("of_tenant"),
         webhook_deliveries.c.webhook == bindparam("of_id"),
     )
-    .values(state=int(DeliveryState.FAILED), due=None, sending=False, error=bindparam("why"))
+    .values(state=int(DeliveryState.FAILED), due=None, sender="", error=bindparam("why"))
 )
 
 
@@ -72,12 +69,6 @@ class SqlWebhookStore:
             connection.execute(_DELETE, {"of_tenant": tenant, "of_id": webhook_id})
 
         await self._database.write(op)
-
-
-def delete_of_tenant(connection: Connection, tenant: str) -> None:
-    """Delete all webhooks of *tenant* with their events and deliveries."""
-    for table in (webhooks, webhook_outbox, webhook_events, webhook_sequences):
-        connection.execute(delete(table).where(table.c.tenant == tenant))
 
 
 def get(connection: Connection, tenant: str, webhook_id: str, *, lock: bool = False) -> Webhook:
