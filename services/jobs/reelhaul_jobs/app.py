@@ -186,6 +186,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         schedules = Schedules(schedule_store, notifier, now, check_job_url, admission)
         leases = Leases(store, queue, notifier, now, lease, limits, admission)
 
+        replica = _replica_id(settings)
         webhook_store, webhook_deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
         endpoints = await stack.enter_async_context(
             HttpWebhookEndpoints.open(settings.jobs_webhook_networks, settings.jobs_webhook_ca_file)
@@ -194,7 +195,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         tries = WebhookTries(webhook_deliveries, endpoints, secrets, webhook_messages.event_to_json, now)
         webhooks = Webhooks(webhook_store, webhook_deliveries, endpoints, secrets, tries, now)
         relay = WebhookOutboxRelay(webhook_deliveries, webhook_messages.encode_subject, now)
-        sender = WebhookSender(webhook_deliveries, tries, now)
+        sender = WebhookSender(webhook_deliveries, tries, now, replica)
         stack.push_async_callback(sender.close)
 
         token_key = await store.get_or_create_key("tokens")
@@ -203,7 +204,6 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         job_streams = JobStreams(watched, hub, resume_tokens, now)
         filter_streams = FilterStreams(ChangeFeed(events, views, hub, now), events, hub, resume_tokens, now)
 
-        replica = _replica_id(settings)
         weights = settings.jobs_tenant_weights
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=replica, hub=hub)
         deliverer = Deliverer(store, queue, storage, notifier, now)
@@ -219,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
             Loop("webhook-relay", relay.step, 0.25),
-            Loop("webhook-sender", sender.step, 0.25),
+            Loop("webhook-sender", sender.step, 0.25, on_leadership_gained=sender.release_claims),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
             Loop("tenant deleter", tenant_deleter.step, 2.0),
