@@ -26,6 +26,7 @@ from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, api_key_service_
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
+from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul.work.v1 import lease_service_pb2
 from reelhaul_gateway.transcoding import SERVICES
@@ -39,8 +40,6 @@ LEVELS = ("READ_ONLY", "DOWNLOAD", "ADMIN", "FULL_ACCESS")
 MALFORMED, UNKNOWN_PARAMETER = b"\xff", {"no_such_parameter": "1"}
 #: How an authorized call ends.
 AUTHORIZED = "FIELD_INVALID"
-#: Refused for want of an implementation, before authorization.
-UNSERVED = frozenset({"SystemService"})
 
 #: Credentials that routes treat as others of the table, since the same code refuses them.
 _SAME_AT_ROUTES = ("a mistyped key", "two keys", "a disabled key", "a deleted key", "another suite's token")
@@ -170,8 +169,9 @@ def served_services() -> dict[str, list[ServiceDescriptor]]:
     """Return the proto services by the service of the suite that serves them over gRPC."""
     leases = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
     services = {owner: list(each) for owner, each in SERVICES.items()}
-    services["jobs"].append(leases)
-    return {owner: [each for each in services[owner] if each.name not in UNSERVED] for owner in services}
+    # jobs serves over gRPC what the gateway answers itself in JSON.
+    services["jobs"] += [leases, *services.pop("gateway")]
+    return services
 
 
 async def test_revocation(access: Access):
@@ -200,6 +200,32 @@ async def test_revocation(access: Access):
             assert time.monotonic() < end, found
 
 
+async def test_rate_limits(access: Access):
+    """Every service counts the calls that it gets directly; those at the gateway are counted there alone."""
+    key = create_key(access.suite, quota=api_key_pb2.Quota(requests_per_minute=50))
+    url = access.suite.address("gateway")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=dict(bearer(key))) as client:
+
+        async def left(owner: str) -> int:
+            """Call the service *owner*; return the units that it says are left there."""
+            method = _READS[owner]
+            async with aio.insecure_channel(access.suite.address(owner)) as channel:
+                call = channel.unary_unary(path_of(method))(b"", metadata=bearer(key))
+                await call
+                metadata = dict(await call.trailing_metadata())
+            assert metadata["ratelimit-policy"] == '"key";q=50;w=60'
+            match = re.fullmatch(r'"key";r=(\d+);t=\d+', str(metadata["ratelimit"]))
+            assert match is not None
+            return int(match[1])
+
+        before = {owner: await left(owner) for owner in _READS}
+        assert set(before.values()) <= {48, 49}
+        for _ in range(5):
+            assert (await client.get("/v1/jobs")).headers["ratelimit-policy"] == '"key";q=50;w=60'
+        # One call more was counted, or a new minute has begun.
+        assert await left("jobs") in (before["jobs"], before["jobs"] - 2)
+
+
 def test_every_service_is_known():
     """Each service of the protos is in the table, so that none is forgotten."""
     declared = {
@@ -208,7 +234,7 @@ def test_every_service_is_known():
         for match in re.finditer(r"^service (\w+) ", file.read_text(), re.MULTILINE)
     }
     known = {service.name for services in served_services().values() for service in services}
-    assert declared == known | UNSERVED
+    assert declared == known
 
 
 async def test_every_rpc(access: Access):
@@ -216,8 +242,6 @@ async def test_every_rpc(access: Access):
     differences = []
     count = 0
     for owner, services in served_services().items():
-        if not services:
-            continue
         async with aio.insecure_channel(access.suite.address(owner)) as channel:
             methods = [method for service in services for method in service.methods]
             for method, credential in itertools.product(methods, access.credentials):
@@ -258,6 +282,19 @@ def reason_of(error: aio.AioRpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     status_pb2.Status.FromString(details).details[0].Unpack(info)
     return info.reason
+
+
+async def test_system_service(access: Access):
+    """SystemService is served over gRPC: the health without a key, the components with one of ADMIN."""
+    admin = next(each for each in access.credentials if each.name == "a key of ADMIN")
+    async with aio.insecure_channel(access.suite.address("jobs")) as channel:
+        stub: Any = system_service_pb2_grpc.SystemServiceStub(channel)
+        health = await stub.CheckHealth(system_service_pb2.CheckHealthRequest())
+        description = await stub.DescribeServer(system_service_pb2.DescribeServerRequest())
+        report = await stub.ReportHealth(system_service_pb2.ReportHealthRequest(), metadata=admin.metadata)
+    assert health.status == report.status == system_service_pb2.SERVING_STATUS_SERVING
+    assert {"jobs", "storage.write", "fetcher.nats"} <= {each.component for each in report.components}
+    assert description.authentication_required
 
 
 async def test_every_route(access: Access):
