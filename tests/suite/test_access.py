@@ -240,6 +240,32 @@ async def test_other_tenant(access: Access):
         assert (found.status_code, found.json()["state"]) == (200, "QUEUED")
 
 
+async def test_rate_limits(access: Access):
+    """Every service counts the calls that it gets directly; those at the gateway are counted there alone."""
+    key = create_key(access.suite, quota=api_key_pb2.Quota(requests_per_minute=50))
+    url = access.suite.address("gateway")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=dict(bearer(key))) as client:
+
+        async def left(owner: str) -> int:
+            """Call the service *owner*; return the units that it says are left there."""
+            method = _READS[owner]
+            async with aio.insecure_channel(access.suite.address(owner)) as channel:
+                call = channel.unary_unary(path_of(method))(b"", metadata=bearer(key))
+                await call
+                metadata = dict(await call.trailing_metadata())
+            assert metadata["ratelimit-policy"] == '"key";q=50;w=60'
+            match = re.fullmatch(r'"key";r=(\d+);t=\d+', str(metadata["ratelimit"]))
+            assert match is not None
+            return int(match[1])
+
+        before = {owner: await left(owner) for owner in _READS}
+        assert set(before.values()) <= {48, 49}
+        for _ in range(5):
+            assert (await client.get("/v1/jobs")).headers["ratelimit-policy"] == '"key";q=50;w=60'
+        # One call more was counted, or a new minute has begun.
+        assert await left("jobs") in (before["jobs"], before["jobs"] - 2)
+
+
 def test_every_service_is_known():
     """Each service of the protos is in the table, so that none is forgotten."""
     declared = {

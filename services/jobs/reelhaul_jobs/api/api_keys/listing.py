@@ -8,6 +8,7 @@ from datetime import datetime
 from reelhaul.admin.v1 import api_key_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.api_keys.messages import key_to_proto
 from reelhaul_jobs.model.api_key import ApiKey, KeyState
 from reelhaul_jobs.ports.api_keys import NEVER_USED, KeyOrder, KeyPage, KeyQuery
@@ -52,14 +53,19 @@ def query_from_request(
 def list_response(
     request: api_key_service_pb2.ListApiKeysRequest, query: KeyQuery, page: KeyPage, tokens: PageTokens
 ) -> api_key_service_pb2.ListApiKeysResponse:
-    """Return *page* as a message."""
-    token = ""
-    if page.has_more:
-        last = page.keys[-1]
-        token = tokens.create(_arguments(request), *_position(last, query.order))
-    return api_key_service_pb2.ListApiKeysResponse(
-        api_keys=[key_to_proto(key, query.now) for key in page.keys], next_page_token=token
-    )
+    """Return *page* as a message, with fewer keys where they would be too large."""
+    response, size = api_key_service_pb2.ListApiKeysResponse(), 0
+    for key in page.keys:
+        message = key_to_proto(key, query.now)
+        size += message.ByteSize()
+        if response.api_keys and size > fields.MAX_RESPONSE_BYTES:
+            break
+        response.api_keys.append(message)
+    sent = len(response.api_keys)
+    if page.has_more or sent < len(page.keys):
+        position = _position(page.keys[sent - 1], query.order)
+        response.next_page_token = tokens.create(_arguments(request), *position)
+    return response
 
 
 def _parse_order(text: str) -> tuple[KeyOrder, bool]:
