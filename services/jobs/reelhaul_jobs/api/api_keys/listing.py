@@ -54,18 +54,10 @@ def list_response(
     request: api_key_service_pb2.ListApiKeysRequest, query: KeyQuery, page: KeyPage, tokens: PageTokens
 ) -> api_key_service_pb2.ListApiKeysResponse:
     """Return *page* as a message, with fewer keys where they would be too large."""
-    response, size = api_key_service_pb2.ListApiKeysResponse(), 0
-    for key in page.keys:
-        message = key_to_proto(key, query.now)
-        size += message.ByteSize()
-        if response.api_keys and size > fields.MAX_RESPONSE_BYTES:
-            break
-        response.api_keys.append(message)
-    sent = len(response.api_keys)
-    if page.has_more or sent < len(page.keys):
-        position = _position(page.keys[sent - 1], query.order)
-        response.next_page_token = tokens.create(_arguments(request), *position)
-    return response
+    sent, token = fields.fit_into_response(key_to_proto(key, query.now) for key in page.keys), ""
+    if page.has_more or len(sent) < len(page.keys):
+        token = tokens.create(_arguments(request), *_position(page.keys[len(sent) - 1], query.order))
+    return api_key_service_pb2.ListApiKeysResponse(api_keys=sent, next_page_token=token)
 
 
 def _parse_order(text: str) -> tuple[KeyOrder, bool]:
