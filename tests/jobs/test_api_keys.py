@@ -420,6 +420,21 @@ async def test_list(keys):
     assert await reason(listed(order_by="display_name")) == "ORDER_BY_INVALID"
 
 
+async def test_pages_fit_into_a_response(keys):
+    """A page of keys with long lists has fewer of them than asked for, and the next page goes on."""
+    sites = [f"{n:03}.{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 60}" for n in range(100)]
+    for _ in range(90):
+        await keys.create(allowed_sites=sites, denied_sites=sites)
+    pages, token = [], ""
+    while token or not pages:
+        page = await keys.call("ListApiKeys", ListApiKeysRequest(page_size=1000, page_token=token))
+        pages.append(page)
+        token = page.next_page_token
+    assert max(page.ByteSize() for page in pages) < 4 * 1024 * 1024
+    assert len({key.name for page in pages for key in page.api_keys}) == 90
+    assert len(pages) == 2
+
+
 async def test_last_use(keys):
     """The last use is stored to the minute, in one write for many calls, and changes no etag."""
     key = await keys.create()

@@ -7,22 +7,29 @@ import itertools
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import websockets
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from tests.suite.suite import Suite, running_suite
 
 from reelhaul import api_keys
-from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
+from reelhaul.admin.v1 import (
+    api_key_pb2,
+    api_key_service_pb2,
+    api_key_service_pb2_grpc,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
@@ -132,9 +139,11 @@ def create_credentials(suite: Suite) -> list[Credential]:
     ]
 
 
-def create_key(suite: Suite, level: str = "READ_ONLY", **fields: Any) -> api_key_pb2.ApiKey:
+def create_key(
+    suite: Suite, level: str = "READ_ONLY", tenant: str = "local", **fields: Any
+) -> api_key_pb2.ApiKey:
     """Create a key of *level*, as the suite itself."""
-    key = api_key_pb2.ApiKey(tenant="local", permission=f"PERMISSION_LEVEL_{level}", **fields)
+    key = api_key_pb2.ApiKey(tenant=tenant, permission=f"PERMISSION_LEVEL_{level}", **fields)
     request = api_key_service_pb2.CreateApiKeyRequest(api_key=key)
     with suite.channel("jobs") as channel:
         stub = api_key_service_pb2_grpc.ApiKeyServiceStub(channel)
@@ -198,6 +207,37 @@ async def test_revocation(access: Access):
         end = time.monotonic() + 1
         while (found := await refusals()) != ["CREDENTIAL_INVALID"] * 4:
             assert time.monotonic() < end, found
+
+
+async def test_other_tenant(access: Access):
+    """Over HTTP and WebSocket a job of another tenant does not exist: nothing is read of it, nor changed."""
+    with access.suite.channel("jobs") as channel:
+        tenants = tenant_service_pb2_grpc.TenantServiceStub(channel)
+        request = tenant_service_pb2.CreateTenantRequest(tenant_id="other")
+        tenants.CreateTenant(request, metadata=_SUITE)
+    own, other = (
+        dict(bearer(create_key(access.suite, "DOWNLOAD", tenant=tenant))) for tenant in ("local", "other")
+    )
+    url = access.suite.address("gateway")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        soon = datetime.now(UTC) + timedelta(hours=1)
+        body = {"url": "https://media.example/", "schedule_time": soon.isoformat()}
+        job = (await client.post("/v1/jobs", json=body, headers=own)).json()["name"]
+        requests = [("GET", f"/v1/{job}"), ("POST", f"/v1/{job}:pause"), ("DELETE", f"/v1/{job}")]
+        requests += [("GET", f"/v1/{job}:watch"), ("GET", f"/api/v1/status/{job.removeprefix('jobs/')}")]
+        for method, path in requests:
+            refused = await client.request(method, path, headers=other)
+            reason = refused.json()["details"][0]["reason"]
+            assert (refused.status_code, reason) == (404, "RESOURCE_NOT_FOUND"), path
+        assert (await client.get("/v1/jobs", headers=other)).json().get("jobs", []) == []
+        watch = f"{url.replace('http', 'ws', 1)}/v1/{job}:watch"
+        async with websockets.connect(watch, additional_headers=other, proxy=None) as socket:
+            with suppress(websockets.ConnectionClosedError):
+                async for _ in socket:
+                    pass
+        assert socket.close_code == 4404
+        found = await client.get(f"/v1/{job}", headers=own)
+        assert (found.status_code, found.json()["state"]) == (200, "QUEUED")
 
 
 async def test_rate_limits(access: Access):
