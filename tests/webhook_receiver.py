@@ -6,7 +6,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -73,7 +73,9 @@ def running_receiver(authority: trustme.CA | None = None, *names: str) -> Iterat
             for name, value in response_headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
-            self.end_headers()
+            # The sender may have been killed.
+            with suppress(ConnectionError):
+                self.end_headers()
 
         def log_message(self, *arguments: object) -> None:
             pass

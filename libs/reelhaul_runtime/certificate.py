@@ -156,6 +156,23 @@ def check_authorities(file: Path) -> None:
         raise CertificateError(file, f"{file} cannot be read: {error.strerror}") from None
 
 
+def check_name(file: Path, name: str) -> None:
+    """Check that the first certificate in *file* has the DNS name *name*. Raises CertificateError."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(_read(file))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        found = []
+    except ValueError as error:
+        raise CertificateError(file, f"{file} cannot be used: {error}") from None
+    if name not in found:
+        text = f"{file} is not for the DNS name {name}, but for {', '.join(found[:10]) or 'none'}"
+        raise CertificateError(file, text)
+
+
 def _check_content(path: Path, mark: bytes, what: str) -> None:
     if mark not in _read(path):
         raise CertificateError(path, f"{path} has no {what} in PEM format")

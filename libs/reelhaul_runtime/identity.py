@@ -11,6 +11,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
 from reelhaul_runtime import logs
 from reelhaul_runtime.auth.peers import (
+    FORWARDED_KEY,
     AuthContext,
     Metadata,
     Peer,
@@ -91,7 +92,8 @@ class NoAuthentication:
         forwarded_for = str(metadata.get("x-forwarded-for", ""))
         if forwarded_for and is_loopback(address) and is_address(forwarded_for):
             address = forwarded_for
-        return Peer(address, self._services.identify_service(metadata, auth_context))
+        service = self._services.identify_service(metadata, auth_context)
+        return Peer(address, service, bool(service) and FORWARDED_KEY in metadata)
 
     def knows(self, metadata: Metadata) -> bool:
         """Return True: no credential is needed."""
@@ -99,7 +101,7 @@ class NoAuthentication:
 
     async def identify(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return the caller that sent *metadata*."""
-        return _LOCAL_SERVICE if peer.service else _LOCAL_CALLER
+        return _LOCAL_SERVICE if peer.service and not peer.forwarded else _LOCAL_CALLER
 
     def forget(self, name: str) -> None:
         """Do nothing: there are no keys."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from typing import cast
+
+from reelhaul_runtime.settings import is_loopback
+
+log = logging.getLogger(__name__)
 
 #: Socket address of IPv4 or IPv6, as for ``bind``.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
@@ -39,6 +44,15 @@ def listen(address: str, *, reuse_port: bool) -> socket.socket:
         raise AddressUnavailable(describe(address, error)) from error
     listener.setblocking(False)
     return listener
+
+
+def warn_of_plain_text(address: str) -> None:
+    """Log a warning if *address*, where a server without TLS listens, can be reached from other machines."""
+    if not is_loopback(address):
+        log.warning(
+            "keys and media pass in plain text: other machines can connect, and there is no certificate",
+            extra={"address": address},
+        )
 
 
 def explain(address: str) -> str:

@@ -25,7 +25,13 @@ from reelhaul_runtime import failpoints
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.auth.level_quotas import LevelQuotaSetting
 from reelhaul_runtime.auth.oidc_settings import OidcSettings
-from reelhaul_runtime.certificate import CertificateError, TlsFiles, check_authorities, load_context
+from reelhaul_runtime.certificate import (
+    CertificateError,
+    TlsFiles,
+    check_authorities,
+    check_name,
+    load_context,
+)
 from reelhaul_runtime.nats_security import NatsSecurity
 from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
 from reelhaul_runtime.validation.access import normalize_sites
@@ -277,6 +283,13 @@ class SuiteSettings(OidcSettings):
                 "REELHAUL_TLS_SERVICE_NAME needs REELHAUL_TLS_CERTIFICATE, REELHAUL_TLS_KEY and"
                 " REELHAUL_TLS_CA"
             )
+        if self.tls_service_name and self.tls_certificate is not None:
+            try:
+                check_name(self.tls_certificate, self.tls_service_name)
+            except CertificateError as error:
+                raise ValueError(
+                    f"REELHAUL_TLS_CERTIFICATE: {error}, as REELHAUL_TLS_SERVICE_NAME requires"
+                ) from None
         return self
 
     @model_validator(mode="after")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -61,6 +62,39 @@ def hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def site_names(host: str) -> Iterator[str]:
+    """Yield the names that lists of sites may have for *host*: it and its operator, and their parents.
+
+    In punycode. A literal address has no name but itself.
+    """
+    host = _to_ascii(host)
+    if _is_address(host):
+        yield host
+        return
+    for name in (host, _site_of_host(host)):
+        labels = name.split(".")
+        yield from (".".join(labels[start:]) for start in range(len(labels)))
+
+
+def _to_ascii(host: str) -> str:
+    """Return *host* in lower case and punycode, without the root's dot."""
+    host = host.rstrip(".").lower()
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode().lower()
+    except UnicodeError:
+        return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 # There are many URLs, but few hosts.

@@ -260,20 +260,20 @@ async def test_claims_in_order(store):
     await store.webhooks.add(webhook())
     await record(store, event(1), event(2), event(3, subject="jobs/2"))
     claim = store.webhook_deliveries.claim_next
-    _, first = await claim("acme", "hook", NOW)
-    _, other = await claim("acme", "hook", NOW)
+    _, first = await claim("acme", "hook", "w1", NOW)
+    _, other = await claim("acme", "hook", "w1", NOW)
     assert (first.event.sequence, other.event.sequence) == (1, 3)
-    assert await claim("acme", "hook", NOW) is None
+    assert await claim("acme", "hook", "w1", NOW) is None
     await finish(store, other, SUCCESS)
     tried = await finish(store, first, FAILURE)
     assert tried is not None
     assert tried.due == NOW + 5 * SECOND
-    assert await claim("acme", "hook", NOW + 4 * SECOND) is None
-    _, again = await claim("acme", "hook", NOW + 5 * SECOND)
+    assert await claim("acme", "hook", "w1", NOW + 4 * SECOND) is None
+    _, again = await claim("acme", "hook", "w1", NOW + 5 * SECOND)
     assert (again.id, again.attempts) == (first.id, 2)
     await finish(store, again, FAILURE, NOW + 5 * SECOND)
-    assert await claim("acme", "hook", NOW + 299 * SECOND) is None
-    _, second = await claim("acme", "hook", NOW + 300 * SECOND)
+    assert await claim("acme", "hook", "w1", NOW + 299 * SECOND) is None
+    _, second = await claim("acme", "hook", "w1", NOW + 300 * SECOND)
     assert second.event.sequence == 2
 
 
@@ -282,7 +282,7 @@ async def test_success_lets_the_next_one_go(store):
     await store.webhooks.add(webhook(failing_since=NOW))
     await record(store, event(1), event(2))
     for number in (1, 2):
-        _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", NOW)
+        _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
         assert claimed.event.sequence == number
         done = await finish(store, claimed, SUCCESS)
         assert done is not None
@@ -294,13 +294,29 @@ async def test_lost_senders(store):
     """A sender that is silent for its lease loses the delivery, and cannot complete it any more."""
     await store.webhooks.add(webhook())
     await record(store, event())
-    _, lost = await store.webhook_deliveries.claim_next("acme", "hook", NOW)
-    assert await store.webhook_deliveries.claim_next("acme", "hook", NOW + deliveries.LEASE - SECOND) is None
-    _, taken = await store.webhook_deliveries.claim_next("acme", "hook", NOW + deliveries.LEASE)
+    _, lost = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
+    assert (
+        await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW + deliveries.LEASE - SECOND)
+        is None
+    )
+    _, taken = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW + deliveries.LEASE)
     assert await finish(store, lost, FAILURE) is None
     done = await finish(store, taken, SUCCESS)
     assert done is not None
     assert done.attempts == 2
+
+
+async def test_restarted_senders(store):
+    """What a sender held is due at once when it has restarted; what others hold is not."""
+    await store.webhooks.add(webhook())
+    await record(store, event(1), event(2, subject="jobs/2"))
+    _, first = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
+    await store.webhook_deliveries.claim_next("acme", "hook", "w2", NOW)
+    await store.webhook_deliveries.release_claims("w1", NOW)
+    assert await finish(store, first, SUCCESS) is None
+    _, again = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
+    assert (again.id, again.attempts) == (first.id, 2)
+    assert await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW) is None
 
 
 async def test_due_webhooks(store):
@@ -320,7 +336,7 @@ async def test_disabled_webhooks(store):
     """What was to be sent to a webhook that is disabled fails, and says why."""
     await store.webhooks.add(webhook())
     await record(store, event(1), event(2, subject=""))
-    _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", NOW)
+    _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
     await store.webhooks.change("acme", "hook", lambda each: each.bump(NOW, state=WebhookState.DISABLED))
     found = await listed(store)
     assert [each.state for each in found] == [DeliveryState.FAILED] * 2
@@ -332,7 +348,7 @@ async def test_gone_endpoints(store):
     """410 suspends the webhook, and fails what was to be sent to it."""
     await store.webhooks.add(webhook())
     await record(store, event(1, subject=""), event(2, subject=""))
-    _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", NOW)
+    _, claimed = await store.webhook_deliveries.claim_next("acme", "hook", "w1", NOW)
     done = await finish(store, claimed, replace(FAILURE, http_status=410))
     assert done is not None
     assert done.state is DeliveryState.FAILED

@@ -217,10 +217,11 @@ async def in_process_guard(
     seconds: float = 0,
     allow_networks: Sequence[str] = (f"{PUBLIC}/32",),
     ports: Sequence[int] = (),
+    denied_sites: Sequence[str] = (),
 ) -> AsyncIterator[InProcessGuard]:
     """Run a guard that resolves names from *names*; its session has *byte_limit* and *seconds*."""
     upstream_proxy = Upstream.parse(upstream) if upstream else None
-    dialer = Dialer(Rules.parse(allow_networks, ports), _resolver(names or {}), 5)
+    dialer = Dialer(Rules.parse(allow_networks, ports), _resolver(names or {}), 5, denied_sites)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy = Proxy(listener, dialer, limits or Limits(), {"": upstream_proxy})
         proxy.open_session("x", "secret", byte_limit, seconds)

@@ -180,6 +180,26 @@ async def test_unreachable_sites():
         assert not guard.session.usage.refusals
 
 
+@pytest.mark.parametrize(
+    ("host", "refused"),
+    [
+        ("denied.example", True),
+        ("CDN.Denied.Example.", True),
+        ("youtu.be", True),
+        ("notdenied.example", False),
+        ("denied.example.org", False),
+    ],
+)
+async def test_denied_sites(host: str, refused: bool):
+    """The guard connects to no host of a site that the server denies, wherever a page leads to it."""
+    names = {name: [PUBLIC] for name in ("notdenied.example", "denied.example.org")}
+    denied = ("denied.example", "youtube.com")
+    async with running_site() as site, in_process_guard(names, denied_sites=denied) as guard:
+        response = await guard.request("GET", f"http://{host}:{site.port}/")
+    assert response.status == (403 if refused else 200)
+    assert (response.refusal == "site") is refused
+
+
 async def test_next_address():
     """If the first address of a name does not answer, the next one is tried."""
     names = {"two.test": ["127.0.0.4", PUBLIC]}

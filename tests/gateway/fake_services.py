@@ -13,7 +13,12 @@ from typing import Any
 from google.protobuf import empty_pb2, timestamp_pb2
 from tests.key_table import API_KEY_SERVICE, ApiKeyServicer, KeyTable
 
-from reelhaul.admin.v1 import api_key_service_pb2_grpc
+from reelhaul.admin.v1 import (
+    api_key_service_pb2_grpc,
+    audit_entry_pb2,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+)
 from reelhaul.fetcher.v1 import fetcher_service_pb2, fetcher_service_pb2_grpc
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.storage.v1 import (
@@ -223,6 +228,19 @@ def _artifact(name: str, content: bytes, file_name: str) -> artifact_pb2.Artifac
     )
 
 
+class FakeAudit(audit_service_pb2_grpc.AuditServiceServicer):
+    """Keeps the audit entries that it receives."""
+
+    def __init__(self) -> None:
+        self.entries = list[audit_entry_pb2.AuditEntry]()
+        self.received = asyncio.Event()
+
+    async def RecordAuditEntries(self, request, context):
+        self.entries += request.audit_entries
+        self.received.set()
+        return audit_service_pb2.RecordAuditEntriesResponse()
+
+
 @dataclass
 class GatewayHarness:
     """A running gateway and its fake services."""
@@ -236,6 +254,7 @@ class GatewayHarness:
     stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
     #: The keys that work with ``auth="keys"``.
     keys: KeyTable = field(default_factory=KeyTable)
+    audit: FakeAudit = field(default_factory=FakeAudit)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -247,7 +266,7 @@ class GatewayHarness:
 @asynccontextmanager
 async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
     """Run a gateway and its fake services on free ports of this process; *settings* override its own."""
-    jobs, storage, keys, stacks = FakeJobs(), FakeStorage(), KeyTable(), {}
+    jobs, storage, keys, audit, stacks = FakeJobs(), FakeStorage(), KeyTable(), FakeAudit(), {}
     authenticator: Authenticator = NoAuthentication(SUITE_TOKEN)
     if settings.get("auth") == "keys":
         cache = CredentialCache(CredentialVerifier(keys, {}).verify)
@@ -275,7 +294,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
             port = await stacks[name].enter_async_context(
                 serving(
                     "127.0.0.1:0",
-                    [(add, servicer, full_name), *(_key_servicers(keys) if name == "jobs" else ())],
+                    [(add, servicer, full_name), *(_access_servicers(keys, audit) if name == "jobs" else ())],
                     authenticator=authenticator,
                     checks={f"{name}.{part}": _pass for part in ("database", "nats", "backend")},
                     drain_seconds=0,
@@ -290,12 +309,14 @@ async def running_gateway(**settings: Any) -> AsyncIterator[GatewayHarness]:
         }
         stacks["gateway"] = await all_stacks.enter_async_context(AsyncExitStack())
         port = await stacks["gateway"].enter_async_context(running(Settings(**(defaults | settings))))
-        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks, keys)
+        yield GatewayHarness(f"http://127.0.0.1:{port}", jobs, storage, addresses, stacks, keys, audit)
 
 
-def _key_servicers(keys: KeyTable) -> list[Servicer]:
-    add = api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server
-    return [(add, ApiKeyServicer(keys), API_KEY_SERVICE.full_name)]
+def _access_servicers(keys: KeyTable, audit: FakeAudit) -> list[Servicer]:
+    add_keys = api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server
+    add_audit = audit_service_pb2_grpc.add_AuditServiceServicer_to_server
+    name = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+    return [(add_keys, ApiKeyServicer(keys), API_KEY_SERVICE.full_name), (add_audit, audit, name)]
 
 
 async def _pass() -> None:

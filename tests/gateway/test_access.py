@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from google.rpc import code_pb2
 from tests.gateway.fake_services import CONTENT, SUITE_TOKEN, GatewayHarness, running_gateway
 
 from reelhaul import api_keys
@@ -76,6 +78,18 @@ async def test_public_requests(harness: GatewayHarness, client: httpx.AsyncClien
     for headers in ({}, bearer("rh_live_wrong")):
         assert (await client.get(path, headers=headers)).status_code == 200
     assert harness.keys.calls == 0
+
+
+async def test_refused_requests_are_audited(harness: GatewayHarness, client: httpx.AsyncClient):
+    """A request that the gateway refuses is in the audit log of jobs if the RPC is audited, and only then."""
+    read_only = bearer(harness.keys.add(READ_ONLY))
+    assert (await client.get(JOB)).status_code == 401
+    assert (await client.delete(JOB, headers=read_only)).status_code == 403
+    await asyncio.wait_for(harness.audit.received.wait(), 30)
+    (entry,) = harness.audit.entries
+    assert entry.method == "reelhaul.jobs.v1.JobService/DeleteJob"
+    assert (entry.principal, entry.tenant, entry.address) == ("apiKeys/0", "acme", "127.0.0.1")
+    assert entry.status.code == code_pb2.PERMISSION_DENIED
 
 
 async def test_levels(harness: GatewayHarness, client: httpx.AsyncClient):

@@ -7,9 +7,11 @@ import asyncio
 from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import health
-from reelhaul_gateway.health import Health, overall_status
+from reelhaul_gateway.transcoding import SERVICES
 from reelhaul_runtime.errors import ReelhaulError, Unavailable
+from reelhaul_runtime.system import health
+from reelhaul_runtime.system.health import Health, overall_status
+from reelhaul_runtime.system.service import API_VERSIONS
 from reelhaul_runtime.up.ports import find_free_port
 
 
@@ -163,3 +165,9 @@ async def test_describe_server(client):
     assert "reelhaul.jobs.v1" in description["apiVersions"]
     assert description["maxChunkBytes"] == 1 << 20
     assert "authenticationRequired" not in description
+
+
+def test_described_packages():
+    """DescribeServer lists the packages of all services that the gateway serves."""
+    packages = {service.file.package for services in SERVICES.values() for service in services}
+    assert sorted(packages) == list(API_VERSIONS)

@@ -6,14 +6,13 @@ import asyncio
 import contextvars
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf import duration_pb2, field_mask_pb2
 from tests.job_stores import SqlStore
 from tests.jobs.fake_bus import FakeBus
@@ -35,6 +34,7 @@ from reelhaul.admin.v1.api_key_service_pb2 import (
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import GRANT_EXPERT_SELECTOR, PermissionLevel
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
+from reelhaul_jobs.commands import first_key
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
@@ -420,6 +420,21 @@ async def test_list(keys):
     assert await reason(listed(order_by="display_name")) == "ORDER_BY_INVALID"
 
 
+async def test_pages_fit_into_a_response(keys):
+    """A page of keys with long lists has fewer of them than asked for, and the next page goes on."""
+    sites = [f"{n:03}.{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 60}" for n in range(100)]
+    for _ in range(90):
+        await keys.create(allowed_sites=sites, denied_sites=sites)
+    pages, token = [], ""
+    while token or not pages:
+        page = await keys.call("ListApiKeys", ListApiKeysRequest(page_size=1000, page_token=token))
+        pages.append(page)
+        token = page.next_page_token
+    assert max(page.ByteSize() for page in pages) < 4 * 1024 * 1024
+    assert len({key.name for page in pages for key in page.api_keys}) == 90
+    assert len(pages) == 2
+
+
 async def test_last_use(keys):
     """The last use is stored to the minute, in one write for many calls, and changes no etag."""
     key = await keys.create()
@@ -465,6 +480,10 @@ async def test_tickets(keys):
     redeemed = await redeem(await ticket(user))
     assert (redeemed.api_key.name, redeemed.api_key.permission) == ("users/alice", DOWNLOAD)
     assert (redeemed.api_key.quota, redeemed.api_key.tenant) == (granted.quota, "tenants/local")
+    granted.expire_time.FromDatetime(keys.time + SECOND)
+    text = await ticket(user)
+    keys.time += SECOND
+    assert await reason(redeem(text)) == "CREDENTIAL_INVALID"
 
 
 async def test_first_key(keys, tmp_path):
@@ -507,22 +526,18 @@ async def test_first_key_when_all_have_expired(keys, tmp_path):
     assert await keys.works(file.read_text().strip())
 
 
-def test_first_key_command(tmp_path):
+def test_first_key_command(tmp_path, monkeypatch):
     """The operator creates a FULL_ACCESS key in the database, without a running service."""
-    script = "from reelhaul_jobs.commands import first_key; first_key()"
-    environment = {"PATH": os.environ["PATH"], "REELHAUL_DATA_DIR": str(tmp_path / "data")}
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", script, *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for arguments in ([], ["--store"])
-    ]
+    monkeypatch.chdir(tmp_path)
+    umask, printed = os.umask(0o022), []
+    for arguments in ([], ["--store"]):
+        result = CliRunner().invoke(first_key, arguments, env={"REELHAUL_DATA_DIR": "data"})
+        assert result.exit_code == 0, result.output
+        printed.append(result.stdout.strip())
+    os.umask(umask)
     with closing(sqlite3.connect(tmp_path / "data" / "jobs.db")) as database:
         rows = database.execute("SELECT hash, permission FROM api_keys").fetchall()
     assert sorted(rows) == sorted((strings.hash_key_string(key), FULL_ACCESS) for key in printed)
-    assert (tmp_path / "data" / "run" / "api-key").read_text().strip() == printed[1]
+    stored = tmp_path / "data" / "run" / "api-key"
+    assert stored.read_text().strip() == printed[1]
+    assert stored.stat().st_mode & 0o777 == 0o600

@@ -13,9 +13,14 @@ import pytest
 from google.protobuf import duration_pb2, field_mask_pb2
 from tests.contracts.test_schedule_store import schedule
 from tests.job_stores import NOW, SqlStore, job, postgresql_store, sqlite_store
+from tests.jobs.calls import error_of
+from tests.jobs.conftest import run_service
 from tests.jobs.fake_bus import FakeBus
 
+from reelhaul.admin.v1 import api_key_pb2
 from reelhaul.admin.v1.api_key_pb2 import Quota
+from reelhaul.admin.v1.api_key_service_pb2 import CreateApiKeyRequest
+from reelhaul.admin.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from reelhaul.admin.v1.tenant_pb2 import Tenant
 from reelhaul.admin.v1.tenant_service_pb2 import (
     CreateTenantRequest,
@@ -24,6 +29,9 @@ from reelhaul.admin.v1.tenant_service_pb2 import (
     ListTenantsRequest,
     UpdateTenantRequest,
 )
+from reelhaul.admin.v1.tenant_service_pb2_grpc import TenantServiceStub
+from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul.jobs.v1.job_service_pb2 import CreateJobRequest, GetJobRequest
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api.tenants.servicer import TenantServicer
@@ -36,13 +44,17 @@ from reelhaul_jobs.service.credentials import Credentials
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.tenants import CACHED_KEYS, TenantDeleter, Tenants
+from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.quotas import SqlQuotaStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens
+from reelhaul_runtime.rpc.channels import open_channel
 
+DOWNLOAD = PermissionLevel.PERMISSION_LEVEL_DOWNLOAD
+RESOURCE_NOT_FOUND = ErrorReason.RESOURCE_NOT_FOUND
 OPERATOR = Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS)
 ADMIN = Caller("ops", PermissionLevel.PERMISSION_LEVEL_ADMIN)
 USER = Caller("acme", PermissionLevel.PERMISSION_LEVEL_READ_ONLY)
@@ -320,3 +332,47 @@ async def test_job_that_arrives_during_deletion(tenants: TenantHarness):
     await tenants.expiry_sync.step()
     await tenants.deleter.step()
     assert await tenants.tenants.find("acme") is None
+
+
+async def test_tenants_with_keys(settings: Settings, tmp_path: Path):
+    """A tenant's key has its jobs only, keeps to its sites, and ends when it is disabled or deleted."""
+    first_key = tmp_path / "first.key"
+    with_keys = settings.model_copy(update={"auth": "keys", "jobs_first_key_file": first_key})
+    async with run_service(with_keys) as service, open_channel(f"127.0.0.1:{service.port}", []) as channel:
+        stub, keys = TenantServiceStub(channel), ApiKeyServiceStub(channel)
+        operator = bearer(first_key.read_text().strip())
+
+        async def create_key(tenant: str) -> tuple[tuple[str, str], ...]:
+            await stub.CreateTenant(CreateTenantRequest(tenant_id=tenant), metadata=operator)
+            key = api_key_pb2.ApiKey(permission=DOWNLOAD, tenant=f"tenants/{tenant}")
+            created = await keys.CreateApiKey(CreateApiKeyRequest(api_key=key), metadata=operator)
+            return bearer(created.key_string)
+
+        acme, rival = await create_key("acme"), await create_key("rival")
+        create = CreateJobRequest(job=Job(url="https://videos.example/1"))
+        created = await service.jobs.CreateJob(create, metadata=acme)
+        assert created.tenant == "acme"
+        get = GetJobRequest(name=created.name)
+        assert (await error_of(service.jobs.GetJob(get, metadata=rival))).reason == RESOURCE_NOT_FOUND
+        assert await service.jobs.GetJob(get, metadata=operator)
+        own = await stub.GetTenant(GetTenantRequest(name="tenants/me"), metadata=acme)
+        assert own.name == "tenants/acme"
+
+        update = UpdateTenantRequest(tenant=Tenant(name="tenants/acme", denied_sites=["videos.example"]))
+        await stub.UpdateTenant(update, metadata=operator)
+        denied = await error_of(service.jobs.CreateJob(create, metadata=acme))
+        assert denied.reason == ErrorReason.SITE_FORBIDDEN
+        assert await service.jobs.CreateJob(create, metadata=rival)
+        update = UpdateTenantRequest(tenant=Tenant(name="tenants/acme", disabled=True))
+        await stub.UpdateTenant(update, metadata=operator)
+        refused = await error_of(service.jobs.GetJob(get, metadata=acme))
+        assert refused.reason == ErrorReason.CREDENTIAL_INVALID
+        delete = DeleteTenantRequest(name="tenants/rival", force=True)
+        assert (await stub.DeleteTenant(delete, metadata=operator)).state == Tenant.DELETING
+        refused = await error_of(service.jobs.CreateJob(create, metadata=rival))
+        assert refused.reason == ErrorReason.CREDENTIAL_INVALID
+
+
+def bearer(key: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of calls with *key*."""
+    return (("authorization", f"Bearer {key}"),)

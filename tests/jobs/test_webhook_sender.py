@@ -59,7 +59,7 @@ class Harness:
         tries = WebhookTries(deliveries, endpoints, self.secrets, messages.event_to_json, self.now)
         self.webhooks = Webhooks(store.webhooks, deliveries, endpoints, self.secrets, tries, self.now)
         self.relay = WebhookOutboxRelay(deliveries, messages.encode_subject, self.now)
-        self.sender = WebhookSender(deliveries, tries, self.now)
+        self.sender = WebhookSender(deliveries, tries, self.now, "replica")
 
     def now(self) -> datetime:
         return self.time

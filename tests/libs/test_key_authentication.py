@@ -332,6 +332,17 @@ async def test_change_during_a_verification(server: Server):
     assert await server.call(bearer(key_string)) == "CREDENTIAL_INVALID"
 
 
+@pytest.mark.parametrize(("accepts_tokens", "calls"), [(False, 0), (True, 1)])
+async def test_tokens_are_verified_if_there_is_an_issuer(accepts_tokens: bool, calls: int):
+    """A token goes to the verifier if an identity provider is configured; other texts never do."""
+    keys = KeyTable()
+    verifier = CredentialVerifier(keys, {}, accepts_tokens=accepts_tokens)
+    for credential in ("a.b.c", "a.b", "rh_live_a.b.c", "rh_a.b.c"):
+        with pytest.raises(errors.ReelhaulError):
+            await verifier.verify(credential)
+    assert keys.calls == calls
+
+
 async def test_bounds_of_the_cache():
     """The cache keeps a bounded number of keys, and unknown keys displace no known ones."""
     keys, clock = KeyTable(), Time()

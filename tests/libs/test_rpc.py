@@ -24,7 +24,7 @@ from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_runtime import errors, identity, logs
-from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
+from reelhaul_runtime.auth.peers import FORWARDED_KEY, SUITE_TOKEN_KEY
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.rpc import channels
@@ -222,6 +222,12 @@ async def test_without_a_suite_token_nobody_is_of_the_suite():
     """Without a suite token no credential, not even an empty one, opens internal RPCs."""
     assert not await is_of_the_suite(NoAuthentication(""), {})
     assert not await is_of_the_suite(NoAuthentication(""), {SUITE_TOKEN_KEY: ""})
+
+
+async def test_forwarded_calls_are_not_of_the_suite():
+    """A call that a gateway with keys passes on is its client's, also at a service without authentication."""
+    metadata: dict[str, str | bytes] = {SUITE_TOKEN_KEY: TOKEN, FORWARDED_KEY: "1"}
+    assert not await is_of_the_suite(NoAuthentication(TOKEN), metadata)
 
 
 async def is_of_the_suite(authenticator: NoAuthentication, metadata: dict[str, str | bytes]) -> bool:

@@ -247,6 +247,10 @@ def test_files_for_tls_between_services(tmp_path: Path):
         ({"tls_ca": tmp_path / "none"}, "REELHAUL_TLS_CA: .*none cannot be read: No such file"),
         ({"tls_ca": None, "tls_service_name": "reelhaul.internal"}, "REELHAUL_TLS_SERVICE_NAME needs"),
         ({"tls_service_name": "two words"}, "tls_service_name"),
+        (
+            {"tls_service_name": "jobs.internal"},
+            "is not for the DNS name jobs.internal, but for ree",
+        ),
     ):
         with pytest.raises(ValidationError, match=problem):
             SuiteSettings(**usable | changes)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.api import http_pb2, httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tests.libs import asgi, lab
 from tests.libs.lab import CannedUpstream, EchoUpstream
 
@@ -21,7 +21,7 @@ from reelhaul_transcoding.errors import ErrorKind, FieldError
 from reelhaul_transcoding.http.headers import HeaderPolicy, combine_headers, parse_grpc_timeout
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.rules import RouteError
-from reelhaul_transcoding.upstream import GrpcUpstream, UnaryResponse
+from reelhaul_transcoding.upstream import GrpcUpstream, UnaryResponse, UpstreamError
 
 JSON = {"content-type": "application/json"}
 
@@ -344,6 +344,37 @@ async def test_retry_after_and_challenge() -> None:
     app = _app(CannedUpstream([], unauthenticated), challenge="Bearer")
     response = await asgi.request(app, "GET", "/foo")
     assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_host_authorizes_requests() -> None:
+    """A host may refuse a request by its method, before the body is parsed, and a WebSocket likewise."""
+    upstream, methods = EchoUpstream(), []
+
+    async def authorize(method, scope) -> None:
+        methods.append(method.name)
+        if dict(scope["headers"]).get(b"authorization") != b"Bearer good":
+            raise UpstreamError(status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message="no"))
+
+    app = _app(upstream, authorize=authorize, challenge="Bearer")
+    refused = await asgi.request(app, "POST", "/v1/all", body=b"{ no json", headers=JSON)
+    assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+    allowed = await asgi.request(
+        app, "POST", "/v1/all", body=b'{"i32":7}', headers={**JSON, "authorization": "Bearer good"}
+    )
+    assert (allowed.status, methods) == (200, ["PostAll", "PostAll"])
+    assert (await asgi.request(app, "GET", "/no/such/path")).status == 404
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(event):
+        sent.append(event)
+
+    path = "/v1/watch/1"
+    scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    assert (sent[-1]["type"], sent[-1]["code"]) == ("websocket.close", 4401)
 
 
 async def test_host_describes_errors() -> None:

@@ -23,7 +23,7 @@ import pytest
 from tests.libs import lab
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
-from reelhaul_gateway import origins, request_head
+from reelhaul_gateway import origins, proxy_protocol, request_head
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.settings import Settings
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder
@@ -393,6 +393,18 @@ CASES = [
         lambda n: "a/b" + "; c=d" * n + ";",
         lambda media_type: _download(media_type=media_type),
         _HEAD // 5,
+    ),
+    Case(
+        "PROXY protocol: blanks",
+        lambda n: b"PROXY TCP4 " + b" " * n,
+        proxy_protocol.parse_header,
+        proxy_protocol.MAX_HEADER_BYTES,
+    ),
+    Case(
+        "PROXY protocol: colons of an address",
+        lambda n: b"PROXY TCP6 " + b":" * n + b" ::1 1 1\r\n",
+        proxy_protocol.parse_header,
+        proxy_protocol.MAX_HEADER_BYTES,
     ),
     Case(
         "Host: brackets",

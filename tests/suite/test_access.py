@@ -7,25 +7,33 @@ import itertools
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import websockets
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from tests.suite.suite import Suite, running_suite
 
 from reelhaul import api_keys
-from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
+from reelhaul.admin.v1 import (
+    api_key_pb2,
+    api_key_service_pb2,
+    api_key_service_pb2_grpc,
+    tenant_service_pb2,
+    tenant_service_pb2_grpc,
+)
 from reelhaul.fetcher.v1 import fetcher_service_pb2
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
+from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul.work.v1 import lease_service_pb2
 from reelhaul_gateway.transcoding import SERVICES
@@ -39,8 +47,6 @@ LEVELS = ("READ_ONLY", "DOWNLOAD", "ADMIN", "FULL_ACCESS")
 MALFORMED, UNKNOWN_PARAMETER = b"\xff", {"no_such_parameter": "1"}
 #: How an authorized call ends.
 AUTHORIZED = "FIELD_INVALID"
-#: Refused for want of an implementation, before authorization.
-UNSERVED = frozenset({"SystemService"})
 
 #: Credentials that routes treat as others of the table, since the same code refuses them.
 _SAME_AT_ROUTES = ("a mistyped key", "two keys", "a disabled key", "a deleted key", "another suite's token")
@@ -133,9 +139,11 @@ def create_credentials(suite: Suite) -> list[Credential]:
     ]
 
 
-def create_key(suite: Suite, level: str = "READ_ONLY", **fields: Any) -> api_key_pb2.ApiKey:
+def create_key(
+    suite: Suite, level: str = "READ_ONLY", tenant: str = "local", **fields: Any
+) -> api_key_pb2.ApiKey:
     """Create a key of *level*, as the suite itself."""
-    key = api_key_pb2.ApiKey(tenant="local", permission=f"PERMISSION_LEVEL_{level}", **fields)
+    key = api_key_pb2.ApiKey(tenant=tenant, permission=f"PERMISSION_LEVEL_{level}", **fields)
     request = api_key_service_pb2.CreateApiKeyRequest(api_key=key)
     with suite.channel("jobs") as channel:
         stub = api_key_service_pb2_grpc.ApiKeyServiceStub(channel)
@@ -170,8 +178,9 @@ def served_services() -> dict[str, list[ServiceDescriptor]]:
     """Return the proto services by the service of the suite that serves them over gRPC."""
     leases = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
     services = {owner: list(each) for owner, each in SERVICES.items()}
-    services["jobs"].append(leases)
-    return {owner: [each for each in services[owner] if each.name not in UNSERVED] for owner in services}
+    # jobs serves over gRPC what the gateway answers itself in JSON.
+    services["jobs"] += [leases, *services.pop("gateway")]
+    return services
 
 
 async def test_revocation(access: Access):
@@ -200,6 +209,63 @@ async def test_revocation(access: Access):
             assert time.monotonic() < end, found
 
 
+async def test_other_tenant(access: Access):
+    """Over HTTP and WebSocket a job of another tenant does not exist: nothing is read of it, nor changed."""
+    with access.suite.channel("jobs") as channel:
+        tenants = tenant_service_pb2_grpc.TenantServiceStub(channel)
+        request = tenant_service_pb2.CreateTenantRequest(tenant_id="other")
+        tenants.CreateTenant(request, metadata=_SUITE)
+    own, other = (
+        dict(bearer(create_key(access.suite, "DOWNLOAD", tenant=tenant))) for tenant in ("local", "other")
+    )
+    url = access.suite.address("gateway")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        soon = datetime.now(UTC) + timedelta(hours=1)
+        body = {"url": "https://media.example/", "schedule_time": soon.isoformat()}
+        job = (await client.post("/v1/jobs", json=body, headers=own)).json()["name"]
+        requests = [("GET", f"/v1/{job}"), ("POST", f"/v1/{job}:pause"), ("DELETE", f"/v1/{job}")]
+        requests += [("GET", f"/v1/{job}:watch"), ("GET", f"/api/v1/status/{job.removeprefix('jobs/')}")]
+        for method, path in requests:
+            refused = await client.request(method, path, headers=other)
+            reason = refused.json()["details"][0]["reason"]
+            assert (refused.status_code, reason) == (404, "RESOURCE_NOT_FOUND"), path
+        assert (await client.get("/v1/jobs", headers=other)).json().get("jobs", []) == []
+        watch = f"{url.replace('http', 'ws', 1)}/v1/{job}:watch"
+        async with websockets.connect(watch, additional_headers=other, proxy=None) as socket:
+            with suppress(websockets.ConnectionClosedError):
+                async for _ in socket:
+                    pass
+        assert socket.close_code == 4404
+        found = await client.get(f"/v1/{job}", headers=own)
+        assert (found.status_code, found.json()["state"]) == (200, "QUEUED")
+
+
+async def test_rate_limits(access: Access):
+    """Every service counts the calls that it gets directly; those at the gateway are counted there alone."""
+    key = create_key(access.suite, quota=api_key_pb2.Quota(requests_per_minute=50))
+    url = access.suite.address("gateway")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=dict(bearer(key))) as client:
+
+        async def left(owner: str) -> int:
+            """Call the service *owner*; return the units that it says are left there."""
+            method = _READS[owner]
+            async with aio.insecure_channel(access.suite.address(owner)) as channel:
+                call = channel.unary_unary(path_of(method))(b"", metadata=bearer(key))
+                await call
+                metadata = dict(await call.trailing_metadata())
+            assert metadata["ratelimit-policy"] == '"key";q=50;w=60'
+            match = re.fullmatch(r'"key";r=(\d+);t=\d+', str(metadata["ratelimit"]))
+            assert match is not None
+            return int(match[1])
+
+        before = {owner: await left(owner) for owner in _READS}
+        assert set(before.values()) <= {48, 49}
+        for _ in range(5):
+            assert (await client.get("/v1/jobs")).headers["ratelimit-policy"] == '"key";q=50;w=60'
+        # One call more was counted, or a new minute has begun.
+        assert await left("jobs") in (before["jobs"], before["jobs"] - 2)
+
+
 def test_every_service_is_known():
     """Each service of the protos is in the table, so that none is forgotten."""
     declared = {
@@ -208,7 +274,7 @@ def test_every_service_is_known():
         for match in re.finditer(r"^service (\w+) ", file.read_text(), re.MULTILINE)
     }
     known = {service.name for services in served_services().values() for service in services}
-    assert declared == known | UNSERVED
+    assert declared == known
 
 
 async def test_every_rpc(access: Access):
@@ -216,8 +282,6 @@ async def test_every_rpc(access: Access):
     differences = []
     count = 0
     for owner, services in served_services().items():
-        if not services:
-            continue
         async with aio.insecure_channel(access.suite.address(owner)) as channel:
             methods = [method for service in services for method in service.methods]
             for method, credential in itertools.product(methods, access.credentials):
@@ -258,6 +322,19 @@ def reason_of(error: aio.AioRpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     status_pb2.Status.FromString(details).details[0].Unpack(info)
     return info.reason
+
+
+async def test_system_service(access: Access):
+    """SystemService is served over gRPC: the health without a key, the components with one of ADMIN."""
+    admin = next(each for each in access.credentials if each.name == "a key of ADMIN")
+    async with aio.insecure_channel(access.suite.address("jobs")) as channel:
+        stub: Any = system_service_pb2_grpc.SystemServiceStub(channel)
+        health = await stub.CheckHealth(system_service_pb2.CheckHealthRequest())
+        description = await stub.DescribeServer(system_service_pb2.DescribeServerRequest())
+        report = await stub.ReportHealth(system_service_pb2.ReportHealthRequest(), metadata=admin.metadata)
+    assert health.status == report.status == system_service_pb2.SERVING_STATUS_SERVING
+    assert {"jobs", "storage.write", "fetcher.nats"} <= {each.component for each in report.components}
+    assert description.authentication_required
 
 
 async def test_every_route(access: Access):

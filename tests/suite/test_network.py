@@ -104,7 +104,10 @@ def test_clients_on_another_host(tmp_path: Path):
         "with another host": 400,
         "by PROXY protocol": 200,
     }
-    requests = [record for record in read_log(log) if record["message"] == "request"]
+    records = read_log(log)
+    plain = {record["service"] for record in records if "pass in plain text" in record["message"]}
+    assert plain == {"jobs", "fetcher", "storage"}, "all but the gateway, which has a proxy"
+    requests = [record for record in records if record["message"] == "request"]
     assert {record["client"] for record in requests if record.get("path") == "/v1/jobs"} == {CLIENT_ADDRESS}
     assert any(record["request_id"] == "by-proxy-protocol" for record in requests)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,16 @@ def test_events_survive_kills(suite: Suite) -> None:
     """Each event of each job arrives, in numbered order, though jobs is killed and the endpoint fails."""
     failing: set[str] = set()
 
+    held, killed = threading.Event(), threading.Event()
+    held_ids: list[str] = []
+
     def respond(received: Received) -> tuple[int, dict[str, str]]:
-        # The first try of the first events fails.
+        # One request is under way when jobs is killed; the first try of the first events fails.
+        if len(failing) == 6 and not held_ids:
+            held_ids.append(received.event_id)
+            held.set()
+            killed.wait(60)
+            return 204, {}
         if len(failing) < 6 and received.event_id not in failing:
             failing.add(received.event_id)
             return 503, {}
@@ -48,9 +57,13 @@ def test_events_survive_kills(suite: Suite) -> None:
         with ThreadPoolExecutor(3) as threads:
             jobs = list(threads.map(lambda _: _create(suite), range(_JOBS)))
             acting = [threads.submit(_act, suite, job) for job in jobs]
-            for events in (5, 15):
-                suite.wait_for("events", lambda events=events: len(receiver.received) >= events or None)
+            for wait in (
+                lambda: held.is_set() or None,
+                lambda: len(receiver.received) >= 2 * _JOBS or None,
+            ):
+                suite.wait_for("events", wait)
                 pid = suite.kill("jobs")
+                killed.set()
                 suite.wait_for_restart("jobs", pid)
             for each in acting:
                 each.result()
@@ -74,6 +87,8 @@ def test_events_survive_kills(suite: Suite) -> None:
             assert sequences == sorted(set(sequences))
             for each in arrived:
                 each.verify(webhook["secret"])
+        # Its response was lost with the process.
+        assert [each.event_id for each in receiver.received].count(held_ids[0]) >= 2
         _check_log(suite, webhook["name"], {each.event_id for each in receiver.received})
         suite.http.delete(f"/v1/{webhook['name']}").raise_for_status()
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError, Violation
 from reelhaul_runtime.identity import Caller
-from reelhaul_runtime.sites import hostname, site_of
+from reelhaul_runtime.sites import hostname, site_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class SiteRules:
 
     def allow(self, url: str) -> bool:
         """Return whether the site of *url* is allowed, and not denied."""
-        names = set(_names_of(url))
+        names = set(site_names(hostname(url)))
         return names.isdisjoint(self.denied) and not (self.allowed and names.isdisjoint(self.allowed))
 
 
@@ -66,33 +65,3 @@ def check_site(url: str, name: str, rules: Iterable[SiteRules]) -> None:
                 metadata={"host": host},
                 violations=[Violation(name, text)],
             )
-
-
-def _names_of(url: str) -> Iterator[str]:
-    """Yield the names that rules may have for the site of *url*: its host and operator, and their parents."""
-    host = _to_ascii(hostname(url))
-    if _is_address(host):
-        yield host
-        return
-    for name in (host, site_of(f"http://{host}/")):
-        labels = name.split(".")
-        yield from (".".join(labels[start:]) for start in range(len(labels)))
-
-
-def _to_ascii(host: str) -> str:
-    """Return *host* in punycode, without the root's dot."""
-    host = host.rstrip(".")
-    if host.isascii():
-        return host
-    try:
-        return host.encode("idna").decode().lower()
-    except UnicodeError:
-        return host
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

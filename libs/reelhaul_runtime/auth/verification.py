@@ -6,14 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from grpc import aio
-from nats.aio.msg import Msg
 
 from reelhaul import api_keys
 from reelhaul.admin.v1 import api_key_service_pb2, api_key_service_pb2_grpc
-from reelhaul_runtime import nats_client
 from reelhaul_runtime.auth.calls import Authenticator
 from reelhaul_runtime.auth.credential_cache import CredentialCache
 from reelhaul_runtime.auth.credentials import VerifiedCredential, credential_of_key, rejection
@@ -25,6 +23,9 @@ from reelhaul_runtime.nats_security import NO_FILES, NatsSecurity
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
 from reelhaul_runtime.tasks import cancel_and_wait
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ async def follow_changes(
     nats_url: str, service: str, credentials: CredentialCache, security: NatsSecurity = NO_FILES
 ) -> None:
     """Drop changed keys and tenants from *credentials*, for ever; all of them after an interruption."""
+    # The client takes 10 MB, which a service without keys saves.
+    from reelhaul_runtime import nats_client
 
     async def drop(message: Msg) -> None:
         credentials.drop(message.data.decode(errors="replace"))

@@ -148,6 +148,7 @@ async def _listening(server: aio.Server, address: str, tls: TlsFiles | None) -> 
         try:
             if tls is None:
                 port = server.add_insecure_port(address)
+                listeners.warn_of_plain_text(address)
             elif tls.certificate is None:
                 raise InvalidSetting("REELHAUL_TLS_CERTIFICATE is not set: REELHAUL_TLS_CA asks for TLS")
             else:

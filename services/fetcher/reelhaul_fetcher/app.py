@@ -235,6 +235,7 @@ def _cookie_store(settings: Settings) -> CookieStore | None:
 def _guard_config(settings: Settings) -> GuardConfig:
     return GuardConfig(
         allow_networks=tuple(str(network) for network in settings.fetcher_allow_networks),
+        denied_sites=settings.denied_sites,
         egresses=settings.egresses,
     )
 

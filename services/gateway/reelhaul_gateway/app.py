@@ -17,24 +17,22 @@ from reelhaul_gateway import archives, documentation, files, openapi
 from reelhaul_gateway.access import ForwardingUpstream, RequestAuthorizer
 from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.clients import (
-    GrpcHealthChecker,
     ReasonedUpstream,
     RemoteTickets,
-    StorageHealthProbe,
     raw_channel,
 )
 from reelhaul_gateway.connections import ConnectionLimits
 from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
-from reelhaul_gateway.health import PROBE_PATHS, Health, ProbeEndpoints
+from reelhaul_gateway.health import PROBE_PATHS, ProbeEndpoints
 from reelhaul_gateway.http_server import serve_http
 from reelhaul_gateway.middleware import RequestMiddleware
 from reelhaul_gateway.origins import AllowedHosts, CorsPolicy
 from reelhaul_gateway.request_head import TrustedProxies
 from reelhaul_gateway.settings import ANY_ORIGIN, Settings
-from reelhaul_gateway.system_service import SystemServicer
+from reelhaul_gateway.system_service import system_upstream
 from reelhaul_gateway.transcoding import SERVICES, build_transcoder, has_effects
-from reelhaul_runtime import errors
+from reelhaul_runtime import errors, listeners
 from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
@@ -42,6 +40,9 @@ from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting, split_addresses
+from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
+from reelhaul_runtime.system.health import Health
+from reelhaul_runtime.system.service import SystemReports
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.http.asgi import ASGIApp, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -76,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             StorageHealthProbe(trusted_storage),
             other_workers=other_workers,
         )
-        system = SystemServicer(health, settings)
+        system = system_upstream(SystemReports(health, settings))
         authorizer = await _open_authorizer(stack, settings)
         upstreams = _upstreams(raw_channels, system, forwards=authorizer is not None)
         transcoder = build_transcoder(
@@ -129,6 +130,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 proxies=proxies if settings.gateway_proxy_protocol else None,
             )
         )
+        if settings.gateway_tls_certificate is None and not settings.gateway_trusted_proxies:
+            listeners.warn_of_plain_text(settings.gateway_address)
         log.info("serving", extra={"address": f"{settings.gateway_address.rpartition(':')[0]}:{port}"})
         try:
             yield port
@@ -235,10 +238,10 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 
 def _upstreams(
-    raw_channels: Mapping[str, aio.Channel], system: SystemServicer, *, forwards: bool
+    raw_channels: Mapping[str, aio.Channel], system: Upstream, *, forwards: bool
 ) -> dict[str, Upstream]:
     """Return the upstreams by owner; with *forwards*, their calls prove that they entered at the gateway."""
-    upstreams: dict[str, Upstream] = {"gateway": system.as_upstream()}
+    upstreams: dict[str, Upstream] = {"gateway": system}
     for owner, channel in raw_channels.items():
         upstream: Upstream = GrpcUpstream(channel)
         upstreams[owner] = ReasonedUpstream(owner, ForwardingUpstream(upstream) if forwards else upstream)

@@ -1,99 +1,36 @@
-"""SystemService: the RPCs that the gateway answers itself."""
+"""SystemService at the gateway: answered here, without a call of another service for the RPC itself."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import cache
-from importlib import metadata
-
-from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
 from reelhaul.system.v1 import system_service_pb2 as pb
-from reelhaul_gateway.health import NOT_SERVING, CheckResult, Health, overall_status
-from reelhaul_gateway.transcoding import SERVICES
 from reelhaul_runtime import errors
-from reelhaul_runtime.settings import SuiteSettings
+from reelhaul_runtime.system.service import SystemReports
 from reelhaul_transcoding.http.headers import Metadata
 from reelhaul_transcoding.upstream import Handler, InProcessUpstream, UpstreamError
 
 _PATH = "/reelhaul.system.v1.SystemService/"
-_MAX_BATCH_SIZE = 500
-_CONTAINERS = ("mp4", "webm", "mkv", "mp3", "m4a", "opus", "flac", "wav", "ogg")
-_MAX_CHUNK_BYTES = 1 << 20
 
 
-class SystemServicer:
-    """Reports the health and the capabilities of the suite."""
+def system_upstream(reports: SystemReports) -> InProcessUpstream:
+    """Return the upstream that answers the transcoder's calls of SystemService with *reports*."""
 
-    def __init__(self, health: Health, settings: SuiteSettings) -> None:
-        self._health, self._settings = health, settings
+    async def check_health(request: pb.CheckHealthRequest, metadata: Metadata) -> Message:
+        try:
+            return await reports.check_health()
+        except errors.ReelhaulError as error:
+            raise UpstreamError(errors.to_status(error)) from error
 
-    async def check_health(self, request: pb.CheckHealthRequest, metadata: Metadata) -> Message:
-        """CheckHealth; UNAVAILABLE if the suite is down."""
-        results = await self._health.cached_status()
-        status = overall_status(results)
-        if status == NOT_SERVING:
-            down = next(r for r in results if r.critical and r.status == NOT_SERVING)
-            failure = errors.Unavailable(down.name, down.message or f"{down.name} is not serving")
-            raise UpstreamError(errors.to_status(failure))
-        return pb.CheckHealthResponse(status=status, version=version())
+    async def report_health(request: pb.ReportHealthRequest, metadata: Metadata) -> Message:
+        return await reports.report_health()
 
-    async def report_health(self, request: pb.ReportHealthRequest, metadata: Metadata) -> Message:
-        """ReportHealth; OK even if components are down."""
-        results = await self._health.full_check()
-        return pb.ReportHealthResponse(
-            status=overall_status(results),
-            components=[_to_component(result) for result in results],
-            uptime=_to_duration(self._health.uptime),
-        )
+    async def describe_server(request: pb.DescribeServerRequest, metadata: Metadata) -> Message:
+        return reports.describe_server()
 
-    async def describe_server(self, request: pb.DescribeServerRequest, metadata: Metadata) -> Message:
-        """DescribeServer."""
-        packages = {service.file.package for services in SERVICES.values() for service in services}
-        return pb.DescribeServerResponse(
-            version=version(),
-            api_versions=sorted(packages),
-            max_batch_size=_MAX_BATCH_SIZE,
-            containers=_CONTAINERS,
-            max_chunk_bytes=_MAX_CHUNK_BYTES,
-            authentication_required=self._settings.auth != "none",
-            oidc_issuer=self._settings.oidc_issuer,
-            oidc_audience=self._settings.oidc_audience,
-        )
-
-    def as_upstream(self) -> InProcessUpstream:
-        """Return the upstream that answers the transcoder's calls with this servicer."""
-        handlers: dict[str, tuple[type[Message], Handler]] = {
-            "CheckHealth": (pb.CheckHealthRequest, self.check_health),
-            "ReportHealth": (pb.ReportHealthRequest, self.report_health),
-            "DescribeServer": (pb.DescribeServerRequest, self.describe_server),
-        }
-        return InProcessUpstream({_PATH + name: handler for name, handler in handlers.items()})
-
-
-@cache
-def version() -> str:
-    """Return the version of this installation; ``0`` if it is not installed."""
-    try:
-        return metadata.version("reelhaul")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
-def _to_component(result: CheckResult) -> pb.ReportHealthResponse.Component:
-    return pb.ReportHealthResponse.Component(
-        component=result.name,
-        status=result.status,
-        latency=None if result.seconds is None else _to_duration(result.seconds),
-        message=result.message,
-        critical=result.critical,
-        free_bytes=result.free_bytes,
-        total_bytes=result.total_bytes,
-    )
-
-
-def _to_duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
-    return duration
+    handlers: dict[str, tuple[type[Message], Handler]] = {
+        "CheckHealth": (pb.CheckHealthRequest, check_health),
+        "ReportHealth": (pb.ReportHealthRequest, report_health),
+        "DescribeServer": (pb.DescribeServerRequest, describe_server),
+    }
+    return InProcessUpstream({_PATH + name: handler for name, handler in handlers.items()})

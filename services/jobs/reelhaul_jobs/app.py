@@ -31,6 +31,7 @@ from reelhaul.jobs.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
 from reelhaul_jobs.api.audit.servicer import AuditServicer
@@ -41,6 +42,7 @@ from reelhaul_jobs.api.jobs.servicer import JobServicer
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_jobs.api.schedules.servicer import ScheduleServicer
 from reelhaul_jobs.api.schedules.validation import check_url
+from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.api.tenants.servicer import TenantServicer
 from reelhaul_jobs.api.webhooks import messages as webhook_messages
 from reelhaul_jobs.api.webhooks.servicer import WebhookServicer
@@ -113,17 +115,22 @@ from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.engines import is_sqlite
+from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
+from reelhaul_runtime.system.health import Health
+from reelhaul_runtime.system.service import SystemReports
 
 log = logging.getLogger(__name__)
 
 _DATABASE_SETTING = "REELHAUL_JOBS_DATABASE_URL"
-_JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+_JOB_SERVICE = _JOBS.full_name
 _DOWNLOAD_SERVICE = download_service_pb2.DESCRIPTOR.services_by_name["DownloadService"].full_name
 _SCHEDULE_SERVICE = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
 _WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 _API_KEY_SERVICE = api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"].full_name
 _TENANT_SERVICE = tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name
 _AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+_SYSTEM_SERVICE = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"].full_name
 _LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name
 
 
@@ -179,6 +186,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         schedules = Schedules(schedule_store, notifier, now, check_job_url, admission)
         leases = Leases(store, queue, notifier, now, lease, limits, admission)
 
+        replica = _replica_id(settings)
         webhook_store, webhook_deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
         endpoints = await stack.enter_async_context(
             HttpWebhookEndpoints.open(settings.jobs_webhook_networks, settings.jobs_webhook_ca_file)
@@ -187,7 +195,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         tries = WebhookTries(webhook_deliveries, endpoints, secrets, webhook_messages.event_to_json, now)
         webhooks = Webhooks(webhook_store, webhook_deliveries, endpoints, secrets, tries, now)
         relay = WebhookOutboxRelay(webhook_deliveries, webhook_messages.encode_subject, now)
-        sender = WebhookSender(webhook_deliveries, tries, now)
+        sender = WebhookSender(webhook_deliveries, tries, now, replica)
         stack.push_async_callback(sender.close)
 
         token_key = await store.get_or_create_key("tokens")
@@ -196,7 +204,6 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         job_streams = JobStreams(watched, hub, resume_tokens, now)
         filter_streams = FilterStreams(ChangeFeed(events, views, hub, now), events, hub, resume_tokens, now)
 
-        replica = _replica_id(settings)
         weights = settings.jobs_tenant_weights
         dispatcher = Dispatcher(queue, bus, now, lease, limits, weights, leader=replica, hub=hub)
         deliverer = Deliverer(store, queue, storage, notifier, now)
@@ -212,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("retirer", ExpiredJobDeleter(store, queue, now).step, 5.0),
             Loop("forgetter", RetentionPurger(queue, now).step, 600.0),
             Loop("webhook-relay", relay.step, 0.25),
-            Loop("webhook-sender", sender.step, 0.25),
+            Loop("webhook-sender", sender.step, 0.25, on_leadership_gained=sender.release_claims),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
             Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
             Loop("tenant deleter", tenant_deleter.step, 2.0),
@@ -273,6 +280,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
                 AuditServicer(audit_store, page_tokens),
                 _AUDIT_SERVICE,
+            ),
+            (
+                system_service_pb2_grpc.add_SystemServiceServicer_to_server,
+                SystemServicer(await _system_reports(stack, settings)),
+                _SYSTEM_SERVICE,
             ),
             (
                 lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -342,6 +354,24 @@ async def _clients(stack: AsyncExitStack, settings: Settings) -> tuple[RemoteSto
         RemoteStorage(await stack.enter_async_context(storage)),
         RemoteProbe(await stack.enter_async_context(fetcher)),
     )
+
+
+async def _system_reports(stack: AsyncExitStack, settings: Settings) -> SystemReports:
+    """Return the reports on the suite, whose services are asked over channels of their own."""
+    targets = {
+        "jobs": settings.jobs_target,
+        "storage": settings.storage_target,
+        "fetcher": settings.fetcher_target,
+    }
+    opened = {
+        name: await stack.enter_async_context(
+            open_channel(target, [service], suite_token=settings.suite_token, tls=settings.tls)
+        )
+        for (name, target), service in zip(
+            targets.items(), (_JOBS, STORAGE_SERVICE, FETCHER_SERVICE), strict=True
+        )
+    }
+    return SystemReports(Health(GrpcHealthChecker(opened), StorageHealthProbe(opened["storage"])), settings)
 
 
 @asynccontextmanager

@@ -182,7 +182,7 @@ class ReportHealthResponse(_message.Message):
 
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """Time since the gateway started."""
+        """Time since the gateway, or jobs, started."""
 
     def __init__(
         self,

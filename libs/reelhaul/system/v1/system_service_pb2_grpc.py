@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class SystemServiceStub:
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
@@ -55,8 +55,8 @@ class SystemServiceStub:
 
 
 class SystemServiceServicer:
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
@@ -112,8 +112,8 @@ def add_SystemServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SystemService:
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SystemServiceStub:
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
@@ -51,8 +51,8 @@ class SystemServiceStub:
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 
@@ -71,8 +71,8 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SystemService reports the health of the suite and what it can do. It is served by the
-    gateway itself. In addition, not in protos: /healthz (liveness), /readyz (readiness)
+    """SystemService reports the health of the suite and what it can do. The gateway serves
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
     and /metrics at the gateway, grpc.health.v1 at every service.
     """
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
-from reelhaul_fetcher.guard.errors import Unreachable
+from reelhaul_fetcher.guard.errors import Refused, Unreachable
 from reelhaul_runtime.addresses import Address, Rules, parse_host, unmap
+from reelhaul_runtime.sites import site_names
 
 #: Returns the addresses of a name, as text. Raises OSError if it has none.
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
@@ -41,8 +42,12 @@ class Upstream:
 class Dialer:
     """Opens connections to allowed addresses, directly or through an upstream proxy."""
 
-    def __init__(self, rules: Rules, resolver: Resolver, timeout: float) -> None:
+    def __init__(
+        self, rules: Rules, resolver: Resolver, timeout: float, denied_sites: Collection[str] = ()
+    ) -> None:
+        """*denied_sites* are host names, which include their subdomains, and addresses."""
         self._rules = rules
+        self._denied_sites = frozenset(denied_sites)
         self._resolver = resolver
         self._timeout = timeout
 
@@ -64,6 +69,8 @@ class Dialer:
 
     async def _resolve_and_check(self, host: str, port: int, upstream: Upstream | None) -> list[Address]:
         literal = parse_host(host)
+        if self._denied_sites and not self._denied_sites.isdisjoint(site_names(host)):
+            raise Refused("site")
         # With an upstream proxy there may be no name service here at all: do not delay every request.
         timeout = min(self._timeout, 3.0) if upstream else self._timeout
         try:

@@ -49,7 +49,7 @@ async def serve(channel: socket.socket, listener: socket.socket) -> None:
 
 def _create_proxy(config: Mapping[str, Any], listener: socket.socket) -> Proxy:
     rules = Rules.parse(config["allow_networks"], config["extra_ports"])
-    dialer = Dialer(rules, system_resolver, config["connect_seconds"])
+    dialer = Dialer(rules, system_resolver, config["connect_seconds"], config["denied_sites"])
     limits = Limits(config["connections_per_session"], idle_seconds=config["idle_seconds"])
     egresses = {name: Upstream.parse(url) if url else None for name, url in config["egresses"].items()}
     return Proxy(listener, dialer, limits, egresses)

@@ -31,6 +31,8 @@ class GuardConfig:
 
     #: Networks (CIDR) besides global addresses, on any port.
     allow_networks: tuple[str, ...] = ()
+    #: Host names that are refused, with their subdomains and the other domains of their operators.
+    denied_sites: tuple[str, ...] = ()
     #: Ports besides 80 and 443.
     extra_ports: tuple[int, ...] = ()
     #: Egresses by name: ``http://[user:password@]host:port`` of an upstream proxy; empty: direct.

@@ -129,5 +129,8 @@ def explain_guard_refusal(failure: ReelhaulError, usage: Usage) -> ReelhaulError
         return ReelhaulError(ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive")
     if reason in ("time-budget", "connections"):
         return failure
+    if reason == "site":
+        text = f"this server does not allow downloads from {host}"
+        return ReelhaulError(ErrorReason.SITE_FORBIDDEN, text, metadata={"host": host})
     text = f"the guard refused {host or 'an invalid address'}: {reason}"
     return ReelhaulError(ErrorReason.URL_FORBIDDEN, text, metadata={"host": host})

@@ -119,6 +119,9 @@ def _by_guard(
         return _failure(
             ErrorReason.MEDIA_TOO_LARGE, "the site sent more bytes than the job may receive", metadata
         )
+    if verdict.reason == "site":
+        text = f"this server does not allow downloads from {verdict.host}"
+        return _failure(ErrorReason.SITE_FORBIDDEN, text, metadata)
     text = f"the guard refused {verdict.host or 'an invalid address'}: {verdict.reason}"
     return _failure(ErrorReason.URL_FORBIDDEN, text, metadata)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
@@ -14,6 +15,8 @@ from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import FieldInvalid
+
+M = TypeVar("M", bound=Message)
 
 #: A client accepts responses of 4 MiB by default.
 MAX_RESPONSE_BYTES = 3_500_000
@@ -97,6 +100,17 @@ def idempotency_key(request: Message, method: str, tenant: str, now: datetime) -
     content.ClearField("request_id")
     digest = hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
     return IdempotencyKey(tenant, method, request_id.lower(), digest, now)
+
+
+def fit_into_response(messages: Iterable[M]) -> list[M]:
+    """Return the first of *messages* that fit into one response, at least one if there are any."""
+    fitting, size = list[M](), 0
+    for message in messages:
+        size += message.ByteSize()
+        if fitting and size > MAX_RESPONSE_BYTES:
+            break
+        fitting.append(message)
+    return fitting
 
 
 def to_datetime(timestamp: timestamp_pb2.Timestamp) -> datetime:

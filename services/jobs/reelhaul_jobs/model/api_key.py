@@ -25,6 +25,19 @@ UNDELETE_PERIOD = timedelta(days=30)
 #: How long the string before a rotation may continue to work.
 MAX_GRACE = timedelta(days=7)
 
+#: The fields that an update may change.
+CHANGEABLE = (
+    "display_name",
+    "permission",
+    "grants",
+    "quota",
+    "allowed_cidrs",
+    "allowed_sites",
+    "denied_sites",
+    "disabled",
+    "expire_time",
+)
+
 _FULL_ACCESS = PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS
 
 
@@ -183,18 +196,7 @@ def update(key: ApiKey, wanted: ApiKey, now: datetime) -> ApiKey:
     """Return *key* with what a user may change taken from *wanted*. Raises STATE_CONFLICT if deleted."""
     if key.delete_time is not None:
         raise StateConflict(key.name, "DELETED", f"{key.name} is deleted: undelete it first")
-    return key.bump(
-        now,
-        display_name=wanted.display_name,
-        permission=wanted.permission,
-        grants=wanted.grants,
-        quota=wanted.quota,
-        allowed_cidrs=wanted.allowed_cidrs,
-        allowed_sites=wanted.allowed_sites,
-        denied_sites=wanted.denied_sites,
-        disabled=wanted.disabled,
-        expire_time=wanted.expire_time,
-    )
+    return key.bump(now, **{name: getattr(wanted, name) for name in CHANGEABLE})
 
 
 def delete(key: ApiKey, now: datetime) -> ApiKey:

@@ -116,7 +116,8 @@ class Delivery:
     error: status_pb2.Status | None = None
     #: Time of the next try; while it is sent, the end of the sender's lease. None if it has ended.
     due: datetime | None = None
-    sending: bool = False
+    #: The replica that sends it now; empty: none.
+    sender: str = ""
     #: Until then it delays later events of its subject; None: until it has been tried.
     hold_end: datetime | None = None
 
@@ -143,14 +144,14 @@ class TryResult:
         return self.http_status == 410
 
 
-def claim(delivery: Delivery, now: datetime) -> Delivery:
-    """Return *delivery* as its sender holds it."""
-    return replace(delivery, sending=True, attempts=delivery.attempts + 1, due=now + LEASE)
+def claim(delivery: Delivery, sender: str, now: datetime) -> Delivery:
+    """Return *delivery* as *sender* holds it."""
+    return replace(delivery, sender=sender, attempts=delivery.attempts + 1, due=now + LEASE)
 
 
 def complete(delivery: Delivery, result: TryResult, now: datetime, random: Random) -> Delivery:
     """Return *delivery* after the try that its sender made."""
-    tried = replace(delivery, sending=False, http_status=result.http_status, error=result.error, due=None)
+    tried = replace(delivery, sender="", http_status=result.http_status, error=result.error, due=None)
     if result.error is None:
         return replace(tried, state=DeliveryState.SUCCEEDED)
     failures = delivery.failures + 1
@@ -166,14 +167,14 @@ def complete(delivery: Delivery, result: TryResult, now: datetime, random: Rando
 
 def redeliver(delivery: Delivery, now: datetime) -> Delivery:
     """Return *delivery* to be sent now, with all its tries; no change while it is sent anyway."""
-    if delivery.state is DeliveryState.PENDING and delivery.sending:
+    if delivery.state is DeliveryState.PENDING and delivery.sender:
         return delivery
     return replace(
         delivery,
         state=DeliveryState.PENDING,
         failures=0,
         due=now,
-        sending=False,
+        sender="",
         # Later events of its job do not wait for it again.
         hold_end=delivery.hold_end or now,
     )

@@ -10,7 +10,6 @@ from typing import Protocol
 from reelhaul_jobs.model.webhook import Webhook
 from reelhaul_jobs.model.webhook_delivery import (
     Delivery,
-    Event,
     FinishedBatch,
     NewEvent,
     OutboxEntry,
@@ -86,8 +85,8 @@ class WebhookDeliveryStore(Protocol):
         done so with some of *entries*.
         """
 
-    async def add_delivery(self, webhook: Webhook, event: Event, delivery_id: str, now: datetime) -> Delivery:
-        """Store and number *event* with a delivery of it that is held by its sender. Raises ``NotFound``."""
+    async def add_delivery(self, delivery: Delivery, now: datetime) -> Delivery:
+        """Store *delivery* with its event, which gets its number. Raises ``NotFound``: no such webhook."""
 
     async def list_due(self, now: datetime, per_webhook: int, limit: int) -> Sequence[tuple[str, str, int]]:
         """Return tenant and id of at most *limit* enabled webhooks, and how many deliveries each could send.
@@ -96,12 +95,15 @@ class WebhookDeliveryStore(Protocol):
         """
 
     async def claim_next(
-        self, tenant: str, webhook_id: str, now: datetime
+        self, tenant: str, webhook_id: str, sender: str, now: datetime
     ) -> tuple[Webhook, Delivery] | None:
-        """Give the next delivery that may be sent to a sender; None if there is none.
+        """Give the next delivery that may be sent to *sender*; None if there is none.
 
         No earlier delivery of the same subject is pending, or it holds later ones no longer.
         """
+
+    async def release_claims(self, sender: str, now: datetime) -> None:
+        """Make what *sender* held due at once: the process of this name has restarted."""
 
     async def complete(
         self, claimed: Delivery, result: TryResult, rule: DeliveryRule, webhook_rule: WebhookRule

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from reelhaul import api_keys
 from reelhaul.admin.v1 import api_key_pb2
@@ -96,10 +96,13 @@ class Credentials:
         if ticket is None or ticket.expire_time <= now:
             raise credential_invalid("the ticket is unknown, used or expired: create another one")
         if ticket.grantee is not None:
+            grantee = ticket.grantee
+            if grantee.HasField("expire_time") and grantee.expire_time.ToDatetime(UTC) <= now:
+                raise credential_invalid("the token of the ticket is expired")
             tenant = await self._store.find_tenant(ticket.tenant)
             if tenant is not None and tenant.state is not TenantState.ACTIVE:
                 raise credential_invalid(f"{tenant.name} is {tenant.state.name.lower()}")
-            return Principal(ticket.grantee, tenant)
+            return Principal(grantee, tenant)
         found = await self._store.find_by_id(ticket.key)
         if found is None:
             raise credential_invalid("the API key of the ticket is deleted")

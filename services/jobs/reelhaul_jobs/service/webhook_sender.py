@@ -79,12 +79,19 @@ class WebhookSender:
     Each delivery is held by a lease: if this process dies, another one sends it again.
     """
 
-    def __init__(self, store: WebhookDeliveryStore, tries: WebhookTries, now: Clock) -> None:
+    def __init__(self, store: WebhookDeliveryStore, tries: WebhookTries, now: Clock, replica: str) -> None:
+        """*replica*: the name of this replica, the same after a restart."""
+        self._replica = replica
         self._store = store
         self._tries = tries
         self._now = now
         # With the tenant and the id of the webhook of each.
         self._tasks: dict[asyncio.Task[None], tuple[str, str]] = {}
+
+    async def release_claims(self) -> None:
+        """Send at once what an earlier process of this replica was about to send when it ended."""
+        if not self._tasks:
+            await self._store.release_claims(self._replica, self._now())
 
     async def step(self) -> bool:
         """Start tasks for what is due; return False: no more is due at once."""
@@ -121,7 +128,7 @@ class WebhookSender:
         """Send what is due of one webhook, one delivery after the other."""
         end = time.monotonic() + _TURN_SECONDS
         while time.monotonic() < end:
-            claimed = await self._store.claim_next(tenant, webhook_id, self._now())
+            claimed = await self._store.claim_next(tenant, webhook_id, self._replica, self._now())
             if claimed is None:
                 return
             await self._tries.try_delivery(*claimed)

@@ -10,7 +10,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import ids, webhook_delivery
 from reelhaul_jobs.model import webhook as model
 from reelhaul_jobs.model.webhook import TEST, Webhook, check_enabled, check_etag
-from reelhaul_jobs.model.webhook_delivery import Delivery, Event
+from reelhaul_jobs.model.webhook_delivery import Delivery, DeliveryState, Event
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.webhooks import (
@@ -21,7 +21,7 @@ from reelhaul_jobs.ports.webhooks import (
 )
 from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
 from reelhaul_jobs.service.webhook_sender import WebhookTries
-from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.errors import ReelhaulError, to_status
 
 # Test events that one replica sends at once: each waits for its endpoint.
 _MAX_TESTS = 32
@@ -118,10 +118,26 @@ class Webhooks:
     async def _test(self, webhook: Webhook) -> Delivery:
         now = self._now()
         event = Event(id=ids.new_id(now), tenant=webhook.tenant, type=TEST, time=now, subject="", data=b"")
-        delivery = await self._deliveries.add_delivery(webhook, event, ids.new_id(now), now)
-        after = await self._tries.try_delivery(webhook, delivery)
-        # Without a result the webhook was disabled or deleted meanwhile.
-        return after or await self.get_delivery(webhook.tenant, webhook.id, delivery.id)
+        # Failed until its result is known: it is not retried, also if this process dies.
+        interrupted = ReelhaulError(
+            ErrorReason.DESTINATION_UNAVAILABLE,
+            "the test was interrupted",
+            metadata={"destination": webhook.name},
+        )
+        delivery = Delivery(
+            id=ids.new_id(now),
+            tenant=webhook.tenant,
+            webhook=webhook.id,
+            event=event,
+            state=DeliveryState.FAILED,
+            attempts=1,
+            error=to_status(interrupted),
+            sender=TEST,
+        )
+        stored = await self._deliveries.add_delivery(delivery, now)
+        tested = await self._tries.try_delivery(webhook, stored)
+        # Without a result it was redelivered, or the webhook was deleted meanwhile.
+        return tested or await self.get_delivery(webhook.tenant, webhook.id, delivery.id)
 
     async def list_deliveries(self, query: DeliveryQuery) -> Sequence[Delivery]:
         """Return the page that *query* selects, and one more delivery if there is one."""

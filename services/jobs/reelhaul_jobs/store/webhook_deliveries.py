@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -89,6 +90,11 @@ _WITH_EVENT = select(webhook_deliveries, *_EVENT_COLUMNS, _events.data.label("ev
 )
 _LISTED = select(webhook_deliveries, *_EVENT_COLUMNS).join(webhook_events, _events.id == _deliveries.event)
 _BY_ID = _WITH_EVENT.where(_OF_WEBHOOK, _deliveries.id == bindparam("of_id"))
+_RELEASE = (
+    update(webhook_deliveries)
+    .where(IS_PENDING, _deliveries.sender == bindparam("of_sender"))
+    .values(sender="", due=bindparam("now"))
+)
 _UPDATE = update(webhook_deliveries).where(_deliveries.id == bindparam("of_id"))
 
 
@@ -133,16 +139,13 @@ class SqlWebhookDeliveryStore:
 
         return await self._database.write(op)
 
-    async def add_delivery(self, webhook: Webhook, event: Event, delivery_id: str, now: datetime) -> Delivery:
+    async def add_delivery(self, delivery: Delivery, now: datetime) -> Delivery:
         def op(connection: Connection) -> Delivery:
-            webhooks.get(connection, webhook.tenant, webhook.id, lock=True)
-            (numbered,) = _insert_events(connection, [NewEvent(event=event, webhooks=())], now)
-            delivery = Delivery(
-                id=delivery_id, tenant=webhook.tenant, webhook=webhook.id, event=numbered, due=now
-            )
-            claimed = webhook_delivery.claim(delivery, now)
-            connection.execute(insert(webhook_deliveries), _row_from_delivery(claimed))
-            return claimed
+            webhooks.get(connection, delivery.tenant, delivery.webhook, lock=True)
+            (event,) = _insert_events(connection, [NewEvent(event=delivery.event, webhooks=())], now)
+            numbered = replace(delivery, event=event)
+            connection.execute(insert(webhook_deliveries), _row_from_delivery(numbered))
+            return numbered
 
         return await self._database.write(op)
 
@@ -159,9 +162,15 @@ class SqlWebhookDeliveryStore:
         return await self._database.read(op)
 
     async def claim_next(
-        self, tenant: str, webhook_id: str, now: datetime
+        self, tenant: str, webhook_id: str, sender: str, now: datetime
     ) -> tuple[Webhook, Delivery] | None:
-        return await self._database.write(partial(_claim_next, tenant=tenant, webhook_id=webhook_id, now=now))
+        return await self._database.write(
+            partial(_claim_next, tenant=tenant, webhook_id=webhook_id, sender=sender, now=now)
+        )
+
+    async def release_claims(self, sender: str, now: datetime) -> None:
+        values = {"of_sender": sender, "now": rows.to_micros(now)}
+        await self._database.write(lambda connection: connection.execute(_RELEASE, values) and None)
 
     async def complete(
         self, claimed: Delivery, result: TryResult, rule: DeliveryRule, webhook_rule: WebhookRule
@@ -173,7 +182,7 @@ class SqlWebhookDeliveryStore:
                 present = _get(connection, claimed.tenant, claimed.webhook, claimed.id, lock=True)
             except NotFound:
                 return None
-            if not present.sending or present.attempts != claimed.attempts:
+            if (present.sender, present.attempts) != (claimed.sender, claimed.attempts):
                 return None
             after = _update(connection, present, rule(present))
             webhooks.change(connection, claimed.tenant, claimed.webhook, webhook_rule)
@@ -222,7 +231,7 @@ def _list_statement(query: DeliveryQuery) -> Any:
 
 
 def _claim_next(
-    connection: Connection, tenant: str, webhook_id: str, now: datetime
+    connection: Connection, tenant: str, webhook_id: str, sender: str, now: datetime
 ) -> tuple[Webhook, Delivery] | None:
     try:
         # The lock keeps the order: two senders do not claim deliveries of one job at once.
@@ -234,7 +243,7 @@ def _claim_next(
     if delivery_id is None:
         return None
     before = _get(connection, tenant, webhook_id, delivery_id, lock=True)
-    return webhook, _update(connection, before, webhook_delivery.claim(before, now))
+    return webhook, _update(connection, before, webhook_delivery.claim(before, sender, now))
 
 
 def _get(
@@ -299,7 +308,7 @@ def _row_from_delivery(delivery: Delivery) -> dict[str, Any]:
         "http_status": delivery.http_status,
         "error": delivery.error.SerializeToString() if delivery.error else None,
         "due": rows.to_micros_or_none(delivery.due),
-        "sending": delivery.sending,
+        "sender": delivery.sender,
         "hold_end": rows.to_micros_or_none(delivery.hold_end),
     }
 
@@ -325,6 +334,6 @@ def _delivery_from_row(row: rows.Row) -> Delivery:
         http_status=row["http_status"],
         error=None if row["error"] is None else status_pb2.Status.FromString(row["error"]),
         due=rows.from_micros_or_none(row["due"]),
-        sending=bool(row["sending"]),
+        sender=row["sender"],
         hold_end=rows.from_micros_or_none(row["hold_end"]),
     )

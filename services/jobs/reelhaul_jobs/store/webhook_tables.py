@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -111,7 +110,8 @@ webhook_deliveries = Table(
     Column("http_status", Integer, nullable=False),
     Column("error", LargeBinary),
     Column("due", BigInteger),
-    Column("sending", Boolean, nullable=False),
+    # The replica that sends it; empty if none does.
+    Column("sender", String(64), nullable=False),
     Column("hold_end", BigInteger),
     ForeignKeyConstraint(["tenant", "webhook"], ["webhooks.tenant", "webhooks.id"], ondelete="CASCADE"),
 )

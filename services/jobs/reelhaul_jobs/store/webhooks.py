@@ -38,7 +38,7 @@ _FAIL_PENDING = (
         webhook_deliveries.c.tenant == bindparam("of_tenant"),
         webhook_deliveries.c.webhook == bindparam("of_id"),
     )
-    .values(state=int(DeliveryState.FAILED), due=None, sending=False, error=bindparam("why"))
+    .values(state=int(DeliveryState.FAILED), due=None, sender="", error=bindparam("why"))
 )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from reelhaul.admin.v1 import api_key_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.api_keys.messages import key_to_proto
 from reelhaul_jobs.model.api_key import ApiKey, KeyState
 from reelhaul_jobs.ports.api_keys import NEVER_USED, KeyOrder, KeyPage, KeyQuery
@@ -52,14 +53,11 @@ def query_from_request(
 def list_response(
     request: api_key_service_pb2.ListApiKeysRequest, query: KeyQuery, page: KeyPage, tokens: PageTokens
 ) -> api_key_service_pb2.ListApiKeysResponse:
-    """Return *page* as a message."""
-    token = ""
-    if page.has_more:
-        last = page.keys[-1]
-        token = tokens.create(_arguments(request), *_position(last, query.order))
-    return api_key_service_pb2.ListApiKeysResponse(
-        api_keys=[key_to_proto(key, query.now) for key in page.keys], next_page_token=token
-    )
+    """Return *page* as a message, with fewer keys where they would be too large."""
+    sent, token = fields.fit_into_response(key_to_proto(key, query.now) for key in page.keys), ""
+    if page.has_more or len(sent) < len(page.keys):
+        token = tokens.create(_arguments(request), *_position(page.keys[len(sent) - 1], query.order))
+    return api_key_service_pb2.ListApiKeysResponse(api_keys=sent, next_page_token=token)
 
 
 def _parse_order(text: str) -> tuple[KeyOrder, bool]:

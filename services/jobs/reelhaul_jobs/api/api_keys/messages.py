@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from google.protobuf import field_mask_pb2
 
@@ -73,19 +73,11 @@ def key_from_proto(
     return ApiKey(
         id=key_id,
         tenant=parse_tenant(message.tenant) if message.tenant else caller_tenant,
-        display_name=message.display_name,
-        permission=message.permission,
-        grants=tuple(message.grants),
-        quota=message.quota,
-        allowed_cidrs=tuple(message.allowed_cidrs),
-        allowed_sites=tuple(message.allowed_sites),
-        denied_sites=tuple(message.denied_sites),
         hash=string.hash,
         key_prefix=string.prefix,
-        disabled=message.disabled,
-        expire_time=_expire_time(message, now),
         create_time=now,
         update_time=now,
+        **_changeable_values(message, now),
     )
 
 
@@ -93,18 +85,7 @@ def updated_from_proto(key: ApiKey, message: api_key_pb2.ApiKey, now: datetime) 
     """Return *key* with the values of the validated *message*, which has all that stay the same too."""
     if message.tenant and parse_tenant(message.tenant) != key.tenant:
         raise FieldInvalid("api_key.tenant", "cannot be changed: create a key of the other tenant")
-    return replace(
-        key,
-        display_name=message.display_name,
-        permission=message.permission,
-        grants=tuple(message.grants),
-        quota=message.quota,
-        allowed_cidrs=tuple(message.allowed_cidrs),
-        allowed_sites=tuple(message.allowed_sites),
-        denied_sites=tuple(message.denied_sites),
-        disabled=message.disabled,
-        expire_time=_expire_time(message, now),
-    )
+    return replace(key, **_changeable_values(message, now))
 
 
 def key_to_proto(key: ApiKey, now: datetime, string: KeyString | None = None) -> api_key_pb2.ApiKey:
@@ -199,6 +180,21 @@ def parse_tenant(name: str) -> str:
     if match is None:
         raise FieldInvalid("api_key.tenant", "must have the form tenants/{tenant}")
     return match[1]
+
+
+def _changeable_values(message: api_key_pb2.ApiKey, now: datetime) -> dict[str, Any]:
+    """Return the values of ``api_key.CHANGEABLE`` that *message* has."""
+    return {
+        "display_name": message.display_name,
+        "permission": message.permission,
+        "grants": tuple(message.grants),
+        "quota": message.quota,
+        "allowed_cidrs": tuple(message.allowed_cidrs),
+        "allowed_sites": tuple(message.allowed_sites),
+        "denied_sites": tuple(message.denied_sites),
+        "disabled": message.disabled,
+        "expire_time": _expire_time(message, now),
+    }
 
 
 def _expire_time(message: api_key_pb2.ApiKey, now: datetime) -> datetime | None:

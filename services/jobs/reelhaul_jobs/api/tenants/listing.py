@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reelhaul.admin.v1 import tenant_service_pb2
+from reelhaul_jobs.api import fields
 from reelhaul_jobs.api.tenants.messages import tenant_to_proto
 from reelhaul_jobs.model.tenant import Tenant, TenantState
 from reelhaul_jobs.ports.tenants import TenantQuery
@@ -36,12 +37,12 @@ def list_response(
     tenants: Sequence[Tenant],
     tokens: PageTokens,
 ) -> tenant_service_pb2.ListTenantsResponse:
-    """Return the first of *tenants* that the page has, and a token if there are more."""
-    page = tenants[: query.limit]
-    more = len(tenants) > query.limit
+    """Return the first of *tenants* that the page has, or a response can hold; a token if there are more."""
+    sent = fields.fit_into_response(map(tenant_to_proto, tenants[: query.limit]))
+    more = len(tenants) > len(sent)
     return tenant_service_pb2.ListTenantsResponse(
-        tenants=map(tenant_to_proto, page),
-        next_page_token=tokens.create(_arguments(request), page[-1].id) if more else "",
+        tenants=sent,
+        next_page_token=tokens.create(_arguments(request), tenants[len(sent) - 1].id) if more else "",
     )
 
 

@@ -115,7 +115,7 @@ def parse_grace(request: webhook_service_pb2.RotateWebhookSecretRequest) -> time
 
 def delivery_to_proto(delivery: Delivery, *, with_event: bool) -> webhook_pb2.Delivery:
     """Return the delivery that callers see; in lists without its event."""
-    waits = delivery.state is DeliveryState.PENDING and not delivery.sending
+    waits = delivery.state is DeliveryState.PENDING and not delivery.sender
     return webhook_pb2.Delivery(
         name=delivery.name,
         event_id=delivery.event.id,

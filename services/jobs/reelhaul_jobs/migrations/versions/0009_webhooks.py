@@ -96,7 +96,7 @@ def _create_deliveries() -> None:
         sa.Column("http_status", sa.Integer, nullable=False),
         sa.Column("error", sa.LargeBinary),
         sa.Column("due", sa.BigInteger),
-        sa.Column("sending", sa.Boolean, nullable=False),
+        sa.Column("sender", sa.String(64), nullable=False),
         sa.Column("hold_end", sa.BigInteger),
         sa.ForeignKeyConstraint(
             ["tenant", "webhook"], ["webhooks.tenant", "webhooks.id"], ondelete="CASCADE"
