@@ -328,6 +328,8 @@ async def test_due_webhooks(store):
     due = await store.webhook_deliveries.list_due(NOW, 4, 10)
     assert sorted(due) == [("acme", "busy", 4), ("acme", "hook", 2)]
     assert await store.webhook_deliveries.list_due(NOW - SECOND, 4, 10) == []
+    assert sorted(await store.webhook_deliveries.list_due(NOW, 4, 10, ["zebra"])) == sorted(due)
+    assert await store.webhook_deliveries.list_due(NOW, 4, 10, ["zebra", "acme"]) == []
     await store.webhooks.change("acme", "busy", lambda each: each.bump(NOW, state=WebhookState.DISABLED))
     assert await store.webhook_deliveries.list_due(NOW, 4, 10) == [("acme", "hook", 2)]
 

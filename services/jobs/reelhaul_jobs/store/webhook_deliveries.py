@@ -68,6 +68,7 @@ _WEBHOOKS_DUE = (
     select(webhooks_table.c.tenant, webhooks_table.c.id)
     .where(
         IS_ENABLED,
+        webhooks_table.c.tenant.not_in(bindparam("busy", expanding=True)),
         exists().where(
             IS_PENDING,
             _deliveries.tenant == webhooks_table.c.tenant,
@@ -149,10 +150,13 @@ class SqlWebhookDeliveryStore:
 
         return await self._database.write(op)
 
-    async def list_due(self, now: datetime, per_webhook: int, limit: int) -> Sequence[tuple[str, str, int]]:
+    async def list_due(
+        self, now: datetime, per_webhook: int, limit: int, busy: Collection[str] = ()
+    ) -> Sequence[tuple[str, str, int]]:
         def op(connection: Connection) -> list[tuple[str, str, int]]:
             values: dict[str, Any] = {"now": rows.to_micros(now)}
-            due = connection.execute(_WEBHOOKS_DUE, {**values, "most": limit}).all()
+            listed = {**values, "most": limit, "busy": list(busy)}
+            due = connection.execute(_WEBHOOKS_DUE, listed).all()
             counted = []
             for tenant, webhook in due:
                 values |= {"of_tenant": tenant, "of_webhook": webhook, "most": per_webhook}
