@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -53,6 +55,26 @@ async def wait_until_listening(port: int, seconds: float = 5.0) -> None:
             else:
                 writer.close()
                 return
+
+
+@contextmanager
+def running_nats_with(folder: Path, config: str) -> Iterator[int]:
+    """Run a nats-server with *config*, which is written into *folder*; yields its port."""
+    port = free_port()
+    (folder / "nats.conf").write_text(f"listen: 127.0.0.1:{port}\n{config}")
+    command = [suite_processes.find_nats_server(), "-c", str(folder / "nats.conf")]
+    with running_process(command, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                assert process.poll() is None, f"nats-server refuses {folder / 'nats.conf'}"
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            else:
+                break
+        yield port
 
 
 class NatsServer:

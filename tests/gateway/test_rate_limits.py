@@ -189,7 +189,8 @@ async def test_public_paths_are_limited_by_address(client: httpx.AsyncClient, pa
     # 20 a minute: if a new minute began meanwhile, 40.
     codes = Counter([(await client.get(path)).status_code for _ in range(41)])
     assert set(codes) == {200, 429}
-    assert (await client.get("/readyz")).status_code == 200
+    probes = [(await client.get(probe)).status_code for probe in ("/healthz", "/readyz", "/health")]
+    assert probes == [200, 200, 200]
 
 
 async def test_two_gateways_share_a_limit():

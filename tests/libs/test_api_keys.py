@@ -31,7 +31,7 @@ def test_every_typing_error_is_found():
 @pytest.mark.parametrize(
     ("credential", "problem"),
     [
-        (api_keys.create_key_string(), ""),
+        pytest.param(api_keys.create_key_string(), "", id="a new key"),
         ("eyJhbGciOiJFUzI1NiJ9.e30.c2ln", ""),
         ("rh_live_", "57 characters, not 8"),
         ("rh_test_" + "0" * 49, "begins with rh_live_"),

@@ -8,38 +8,23 @@ import binascii
 import json
 import logging
 import ssl
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
-from tests.servers import free_port, running_process, wait_until_listening
+from tests.servers import running_nats_with
 from tests.tls_files import Authority
 
 from reelhaul_runtime import nats_client
 from reelhaul_runtime.nats_security import NO_FILES, NatsSecurity
 from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
-from reelhaul_runtime.up.suite_processes import find_nats_server
 
 SECRET = "hunter2-hunter2"
 SECONDS = 20
 # https://pkg.go.dev/github.com/nats-io/nkeys: the first byte of each kind of public key, and that of a seed.
 _OPERATOR, _ACCOUNT, _USER, _SEED = 14 << 3, 0, 20 << 3, 18 << 3
-
-
-@asynccontextmanager
-async def running_broker(folder: Path, config: str) -> AsyncIterator[int]:
-    """Run a nats-server with *config*; yields its port."""
-    port = free_port()
-    (folder / "nats.conf").write_text(f"listen: 127.0.0.1:{port}\n{config}")
-    command = [find_nats_server(), "-c", str(folder / "nats.conf")]
-    with running_process(command, stderr=subprocess.DEVNULL):
-        await wait_until_listening(port)
-        yield port
 
 
 async def publish(url: str, security: NatsSecurity = NO_FILES) -> bool:
@@ -76,7 +61,7 @@ async def test_broker_with_tls_and_certificates(tmp_path: Path, caplog: pytest.L
         f'tls {{ cert_file: "{broker.certificate}", key_file: "{broker.key}", ca_file: "{broker.ca}",'
         f' verify: true }}\nauthorization {{ user: reelhaul, password: "{SECRET}" }}\n'
     )
-    async with running_broker(tmp_path, config) as port:
+    with running_nats_with(tmp_path, config) as port:
         url = f"tls://reelhaul:{SECRET}@127.0.0.1:{port}"
         assert await publish(url, client)
         # With TLS 1.3 a broker refuses a client after the handshake has succeeded for that client.
@@ -198,7 +183,7 @@ async def test_broker_with_users_by_jwt(tmp_path: Path, caplog: pytest.LogCaptur
         )
         return NatsSecurity(credentials=file)
 
-    async with running_broker(tmp_path, config) as port:
+    with running_nats_with(tmp_path, config) as port:
         url = f"nats://127.0.0.1:{port}"
         assert await publish(url, write("user.creds", user.seed))
         assert "Authorization Violation" in await get_refusal(caplog, url, write("other.creds", other.seed))

@@ -438,7 +438,7 @@ async def pass_on(port: int, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 
 async def test_a_silent_redis_keeps_no_caller_waiting(clock: Clock):
-    """A server that accepts connections and never answers delays the start by half a second, and no call."""
+    """A server that accepts connections and never answers delays the start by a second, and no call."""
     done = asyncio.Event()
 
     async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from tests.servers import running_nats_with
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
 from tests.suite.suite import Suite, running_suite
@@ -28,10 +29,23 @@ _LEASES = lease_service_pb2_grpc.LeaseServiceStub
 _REQUESTS_AFTER_REPLACEMENT = 50
 
 
+# The broker asks for certificates, too.
+_NATS_CONFIG = """\
+tls {{ cert_file: "{files.certificate}", key_file: "{files.key}", ca_file: "{files.ca}", verify: true }}
+authorization {{ user: reelhaul, password: "{password}" }}
+jetstream {{ store_dir: "{folder}/jetstream" }}
+"""
+_PASSWORD = "the-password-of-the-broker"
+
+
 @contextlib.contextmanager
-def suite_with_certificates(folder: Path, files: TlsFiles) -> Iterator[Suite]:
-    """Run a suite with keys and *files*; its HTTP client has the first key."""
+def suite_with_certificates(folder: Path, files: TlsFiles, nats_port: int) -> Iterator[Suite]:
+    """Run a suite with keys and *files*, also for the broker at *nats_port*; its client has the first key."""
     settings = {
+        "nats_url": f"tls://reelhaul:{_PASSWORD}@127.0.0.1:{nats_port}",
+        "nats_ca": str(files.ca),
+        "nats_certificate": str(files.certificate),
+        "nats_key": str(files.key),
         "tls_certificate": str(files.certificate),
         "tls_key": str(files.key),
         "tls_ca": str(files.ca),
@@ -119,7 +133,12 @@ def test_suite_with_certificates(tmp_path: Path, site: Site):
     files = old.issue(tmp_path / "service", SERVICE_NAME, authorities=both)
     client = old.issue(tmp_path / "client", "client.example")
     stranger = other.issue(tmp_path / "stranger", SERVICE_NAME, authorities=both)
-    with suite_with_certificates(tmp_path / "data", files) as suite:
+    broker = old.issue(tmp_path / "broker", "127.0.0.1")
+    config = _NATS_CONFIG.format(files=broker, password=_PASSWORD, folder=tmp_path)
+    with (
+        running_nats_with(tmp_path, config) as nats_port,
+        suite_with_certificates(tmp_path / "data", files, nats_port) as suite,
+    ):
         key = {"x-api-key": first_key(suite)}
         token = {"x-reelhaul-suite-token": (suite.data_dir / RUN_FOLDER / "suite-token").read_text().strip()}
         for certificate, metadata, status in (
