@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 #: The addresses of the two hosts.
@@ -43,24 +42,30 @@ class Network:
     client: tuple[str, ...]
 
 
-@cache
-def is_supported() -> bool:
-    """Return whether this platform lets an ordinary user create namespaces."""
-    try:
-        return subprocess.run(["unshare", "-Urn", "true"], capture_output=True, timeout=10).returncode == 0
-    except OSError:
-        return False
+class NetworkUnavailable(Exception):
+    """This platform does not let an ordinary user create namespaces and links between them."""
 
 
 @contextmanager
 def running_network() -> Iterator[Network]:
-    """Create two hosts that are linked, and nothing else, until the end of the block."""
-    with subprocess.Popen(
-        ["unshare", "-Urn", *_MODULE], cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    """Create two hosts that are linked, and nothing else, until the end of the block.
+
+    Raises NetworkUnavailable.
+    """
+    command = ["unshare", "-Urn", *_MODULE]
+    try:
+        process = subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise NetworkUnavailable(str(error)) from error
+    with process:
         assert process.stdout is not None
-        client = int(process.stdout.readline())
-        yield Network(_enter(process.pid), _enter(client))
+        assert process.stderr is not None
+        client = process.stdout.readline()
+        if not client:
+            raise NetworkUnavailable(process.stderr.read().decode().strip().rpartition("\n")[2])
+        yield Network(_enter(process.pid), _enter(int(client)))
 
 
 def _enter(pid: int) -> tuple[str, ...]:

@@ -104,8 +104,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(harness: GatewayHarness) -> AsyncIterator[Peer]:
-    """Open a connection to the gateway."""
+async def peer(harness: GatewayHarness, start: bytes = b"") -> AsyncIterator[Peer]:
+    """Open a connection to the gateway, which begins with *start*."""
     client = socket.socket()
     # What the peer does not read fills the buffers soon.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
@@ -113,6 +113,7 @@ async def peer(harness: GatewayHarness) -> AsyncIterator[Peer]:
     await asyncio.get_running_loop().sock_connect(client, harness.address)
     reader, writer = await asyncio.open_connection(sock=client)
     opened = Peer(reader, writer)
+    writer.write(start)
     opened.send()
     try:
         yield opened
@@ -147,6 +148,20 @@ async def test_requests_and_responses(client: httpx.AsyncClient, harness: Gatewa
     assert len(harness.jobs.create_requests[0].job.url) == 2_000_000
     assert harness.jobs.create_requests[0].request_id
     assert (await client.get("/v1/artifacts/video:download")).content == CONTENT
+
+
+async def test_proxy_names_the_client():
+    """A proxy that is trusted may say by the PROXY protocol for whom it connects; twin: it says nothing."""
+    proxies = {"gateway_trusted_proxies": "127.0.0.1/32", "gateway_proxy_protocol": True}
+    async with running_gateway(**proxies) as harness:
+        for start in (b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n", b""):
+            async with peer(harness, start) as client:
+                headers = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost")]
+                assert (
+                    await client.status_of(client.request(headers=[*headers, (":path", "/v1/jobs/1")])) == 200
+                )
+        addresses = [metadata["x-forwarded-for"] for metadata in harness.jobs.metadata]
+        assert addresses == ["192.0.2.7", "127.0.0.1"]
 
 
 async def test_body_above_the_limit_is_refused(client: httpx.AsyncClient):

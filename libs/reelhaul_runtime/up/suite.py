@@ -241,6 +241,10 @@ def _processes(settings: SuiteSettings, folder: Path, ports: ReservedPorts) -> t
     token = settings.suite_token or data_dir.load_suite_token(folder)
     if settings.nats_url:
         return suite_processes.services(settings, settings.nats_url, token), settings.nats_url
+    if settings.nats_credentials is not None:
+        raise InvalidSetting(
+            "REELHAUL_NATS_URL is not set: REELHAUL_NATS_CREDENTIALS is for a broker of one's own"
+        )
     address, nats_token = ports.reserve("127.0.0.1:0", share_with_any=True), secrets.token_urlsafe(32)
     try:
         nats = suite_processes.nats(settings.data_dir / "nats", int(address.rpartition(":")[2]), nats_token)

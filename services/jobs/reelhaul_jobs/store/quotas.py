@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,8 +20,8 @@ from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.quotas import AccountUsage
-from reelhaul_jobs.store.access_tables import api_keys, tenants
 from reelhaul_jobs.store.quota_tables import quota_ledger
+from reelhaul_jobs.store.rows import Row
 from reelhaul_jobs.store.tables import IN_FLIGHT, jobs
 from reelhaul_runtime.auth.level_quotas import LevelQuotas, effective_quota, level_quotas
 from reelhaul_runtime.sql.database import Database
@@ -33,24 +34,60 @@ _RUNNING_STAGES = (QueueStage.PUBLISHED, QueueStage.LEASED)
 _NO_LIMITS = api_key_pb2.Quota()
 _AMOUNTS = ("jobs", "reserved", "settled", "released", "stored")
 
-# Creates the row if it is missing, locks it until the transaction ends, and returns it.
-_LOCK_ROW = Statement(
+# A transaction holds writes of many accounts, in any order: with locks of single rows two of them would often
+# wait for each other until PostgreSQL finds out, after a second. SQLite has one writer anyway.
+_LOCK_LEDGER = Statement(text("SELECT pg_advisory_xact_lock(hashtext('quota_ledger'))"))
+# For each dialect: a table of the elements of a JSON array, and the expression of one member of an element.
+_ELEMENTS = {
+    "sqlite": ("json_each(:{}) AS listed", "json_extract(listed.value, '$[{}]')", "listed.value"),
+    "postgresql": (
+        "jsonb_array_elements(CAST(:{} AS jsonb)) AS listed(value)",
+        "listed.value ->> {}",
+        "listed.value #>> '{{}}'",
+    ),
+}
+
+
+def _select_rows(dialect: str) -> Statement:
+    """Return the query of the rows of ``:keys``, an array of arrays of account and day."""
+    source, member, _ = _ELEMENTS[dialect]
+    names = ", ".join(f"ledger.{name}" for name in ("account", "day", *_AMOUNTS))
+    return Statement(
+        text(
+            f"SELECT {names} FROM {source.format('keys')} JOIN quota_ledger AS ledger"  # noqa: S608
+            f" ON ledger.account = {member.format(0)} AND ledger.day = CAST({member.format(1)} AS INTEGER)"
+        )
+    )
+
+
+def _select_quotas(dialect: str) -> Statement:
+    """Return the query of account, level and quota of ``:key_ids`` and ``:tenant_ids``."""
+    source, _, value = _ELEMENTS[dialect]
+    value = value.format()
+    return Statement(
+        text(
+            "SELECT 'apiKeys/' || api_keys.id AS account, permission, quota"  # noqa: S608
+            f" FROM {source.format('key_ids')} JOIN api_keys ON api_keys.id = {value}"
+            " UNION ALL SELECT 'tenants/' || tenants.id, 0, quota"
+            f" FROM {source.format('tenant_ids')} JOIN tenants ON tenants.id = {value}"
+        )
+    )
+
+
+_SELECT_ROWS = {dialect: _select_rows(dialect) for dialect in _ELEMENTS}
+_SELECT_QUOTAS = {dialect: _select_quotas(dialect) for dialect in _ELEMENTS}
+_COLUMNS = ("account", "day", *_AMOUNTS)
+_WRITE_ROW = Statement(
     text(
-        "INSERT INTO quota_ledger (account, day, jobs, reserved, settled, released, stored)"
-        " VALUES (:account, :day, 0, 0, 0, 0, 0)"
-        " ON CONFLICT (account, day) DO UPDATE SET jobs = quota_ledger.jobs"
-        " RETURNING jobs, reserved, settled, released, stored"
+        f"INSERT INTO quota_ledger ({', '.join(_COLUMNS)})"  # noqa: S608
+        f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) ON CONFLICT (account, day) DO UPDATE SET "
+        + ", ".join(f"{name} = excluded.{name}" for name in _AMOUNTS)
     )
 )
 _BY_KEY = (quota_ledger.c.account == bindparam("of_account")) & (quota_ledger.c.day == bindparam("of_day"))
-_WRITE_ROW = Statement(update(quota_ledger).where(_BY_KEY))
 _REMOVE_STORED = Statement(
     update(quota_ledger).where(_BY_KEY).values(stored=quota_ledger.c.stored - bindparam("deleted"))
 )
-_KEY_QUOTA = Statement(
-    select(api_keys.c.permission, api_keys.c.quota).where(api_keys.c.id == bindparam("id"))
-)
-_TENANT_QUOTA = Statement(select(tenants.c.quota).where(tenants.c.id == bindparam("id")))
 _ROW = Statement(select(*(quota_ledger.c[name] for name in _AMOUNTS)).where(_BY_KEY))
 _COUNT_RUNNING = select(func.count()).where(
     IN_FLIGHT, jobs.c.lane.in_([literal_column(str(int(stage))) for stage in _RUNNING_STAGES])
@@ -127,29 +164,34 @@ class QuotaLedger:
 
     @contextmanager
     def _open(self, connection: Connection, book_keys: set[LedgerKey]) -> Iterator[QuotaBook]:
-        """Lock and yield the rows of *book_keys*; write those that the block changed."""
-        before = dict[LedgerKey, LedgerRow]()
-        # In order, so that two transactions do not wait for each other.
-        for account, day in sorted(book_keys):
-            row = _LOCK_ROW.first(connection, {"account": account, "day": day})
-            assert row is not None
-            before[account, day] = LedgerRow(**row)
-        limits = {account: self.get_limits(connection, account) for account, _ in before}
+        """Yield the rows of *book_keys* and write those that the block changed; no other transaction does."""
+        _lock(connection)
+        listed = json.dumps(sorted(book_keys))
+        before = dict.fromkeys(book_keys, LedgerRow())
+        for row in _SELECT_ROWS[connection.dialect.name].all(connection, {"keys": listed}):
+            before[row["account"], row["day"]] = LedgerRow(*(row[name] for name in _AMOUNTS))
+        limits = self.get_limits(connection, {account for account, _ in book_keys})
         book = QuotaBook({key: replace(row) for key, row in before.items()}, limits)
         yield book
         changed = [key for key, row in book.rows.items() if row != before[key]]
         _WRITE_ROW.run_many(connection, [_values(key, book.rows[key]) for key in changed])
 
-    def get_limits(self, connection: Connection, account: str) -> api_key_pb2.Quota:
-        """Return the limits of *account*; a deleted key or tenant has none."""
-        collection, _, account_id = account.partition("/")
-        if collection == "tenants":
-            row = _TENANT_QUOTA.first(connection, {"id": account_id})
-            return api_key_pb2.Quota.FromString(row["quota"]) if row else _NO_LIMITS
-        row = _KEY_QUOTA.first(connection, {"id": account_id})
-        if row is None:
-            return _NO_LIMITS
+    def get_limits(self, connection: Connection, accounts: Iterable[str]) -> Mapping[str, api_key_pb2.Quota]:
+        """Return the limits of those of *accounts* that exist."""
+        by_collection: dict[str, list[str]] = {"apiKeys": [], "tenants": []}
+        for account in accounts:
+            collection, _, account_id = account.partition("/")
+            by_collection[collection].append(account_id)
+        values = {
+            "key_ids": json.dumps(by_collection["apiKeys"]),
+            "tenant_ids": json.dumps(by_collection["tenants"]),
+        }
+        rows = _SELECT_QUOTAS[connection.dialect.name].all(connection, values)
+        return {row["account"]: self._limits(row) for row in rows}
+
+    def _limits(self, row: Row) -> api_key_pb2.Quota:
         own = api_key_pb2.Quota.FromString(row["quota"])
+        # Level 0 is a tenant, whose limits have no defaults.
         return effective_quota(row["permission"], own, _NO_LIMITS, self.levels)
 
 
@@ -165,7 +207,7 @@ class ConcurrencyLimits:
         """Return how many more jobs *account*, which has *running* ones, may have at once."""
         read_at, limit = self._limits.get(account, (float("-inf"), 0))
         if time.monotonic() - read_at > _CACHE_SECONDS:
-            limit = self._ledger.get_limits(connection, account).concurrent_jobs
+            limit = self._ledger.get_limits(connection, [account]).get(account, _NO_LIMITS).concurrent_jobs
             if len(self._limits) >= _MAX_CACHED:
                 self._limits.clear()
             self._limits[account] = time.monotonic(), limit
@@ -182,7 +224,7 @@ class SqlQuotaStore:
     async def get_usage(self, account: str, now: datetime) -> AccountUsage:
         def read(connection: Connection) -> AccountUsage:
             return AccountUsage(
-                limits=self._ledger.get_limits(connection, account),
+                limits=self._ledger.get_limits(connection, [account]).get(account, _NO_LIMITS),
                 today=_get_row(connection, account, quota.day_of(now)),
                 total=_get_row(connection, account, ALL_DAYS),
                 running=_count_running(connection, account),
@@ -194,8 +236,9 @@ class SqlQuotaStore:
         accounts = [quota.account_of_tenant(tenant), *([quota.account_of_key(api_key)] if api_key else [])]
 
         def read(connection: Connection) -> tuple[str, int] | None:
+            limits = self._ledger.get_limits(connection, accounts)
             for account in accounts:
-                limit = self._ledger.get_limits(connection, account).concurrent_jobs
+                limit = limits.get(account, _NO_LIMITS).concurrent_jobs
                 if 0 < limit <= _count_running(connection, account):
                     return account, limit
             return None
@@ -234,14 +277,22 @@ def purge_job(connection: Connection, job_id: str) -> None:
         {"of_account": account, "of_day": ALL_DAYS, "deleted": row["stored_bytes"]}
         for account in sorted(accounts)
     ]
+    _lock(connection)
     _REMOVE_STORED.run_many(connection, values)
 
 
 def delete_old_days(connection: Connection, before: datetime) -> None:
     """Delete what was used on days before *before*, except by jobs that have not ended."""
+    _lock(connection)
     _DELETE_OLD_DAYS.run(connection, {"before": quota.day_of(before)})
+
+
+def _lock(connection: Connection) -> None:
+    """Let no other transaction read the ledger to change it until this one ends."""
+    if connection.dialect.name == "postgresql":
+        _LOCK_LEDGER.run(connection, {})
 
 
 def _values(key: LedgerKey, row: LedgerRow) -> dict[str, Any]:
     amounts = {name: getattr(row, name) for name in _AMOUNTS}
-    return {"of_account": key[0], "of_day": key[1], **amounts}
+    return {"account": key[0], "day": key[1], **amounts}
