@@ -17,6 +17,9 @@ from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
 from tests.suite.suite import Suite, running_suite
 from tests.tls_files import SERVICE_NAME, Authority
+from websockets import Subprotocol
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync import client as websocket_client
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -98,6 +101,20 @@ def certificate_of(address: str, files: TlsFiles) -> bytes:
         if not tls.recv(1):
             raise ConnectionError("the server closed the connection")
         return tls.getpeercert(binary_form=True) or b""
+
+
+def close_code_with_ticket(suite: Suite) -> int:
+    """Return the code with which a WebSocket that a ticket opens, to a job that does not exist, is closed."""
+    ticket = suite.http.post("/api/v1/tickets", json={}).raise_for_status().json()["ticket"]
+    address = suite.address("gateway").replace("http", "ws", 1)
+    with websocket_client.connect(
+        f"{address}/v1/jobs/00000000-0000-7000-8000-000000000000:watch",
+        subprotocols=[Subprotocol("reelhaul.v1"), Subprotocol(f"reelhaul.ticket.{ticket}")],
+        proxy=None,
+    ) as websocket:
+        with pytest.raises(ConnectionClosedError) as closed:
+            websocket.recv(timeout=20)
+        return closed.value.rcvd.code if closed.value.rcvd else 0
 
 
 class Load:
