@@ -91,7 +91,7 @@ class WebhookDeliveryStore(Protocol):
     async def list_due(self, now: datetime, per_webhook: int, limit: int) -> Sequence[tuple[str, str, int]]:
         """Return tenant and id of at most *limit* enabled webhooks, and how many deliveries each could send.
 
-        They are counted up to *per_webhook*. In no particular order.
+        They are counted up to *per_webhook*. In random order, so that each webhook has its turn.
         """
 
     async def claim_next(

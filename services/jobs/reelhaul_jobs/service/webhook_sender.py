@@ -97,9 +97,7 @@ class WebhookSender:
         """Start tasks for what is due; return False: no more is due at once."""
         if len(self._tasks) >= MAX_RUNNING:
             return False
-        due = list(await self._store.list_due(self._now(), MAX_PER_WEBHOOK, _MAX_LISTED))
-        # Whoever comes first gets the last places.
-        random.shuffle(due)
+        due = await self._store.list_due(self._now(), MAX_PER_WEBHOOK, _MAX_LISTED)
         running = Counter(self._tasks.values())
         of_tenant = Counter(tenant for tenant, _ in self._tasks.values())
         for turn in range(MAX_PER_WEBHOOK):
