@@ -221,9 +221,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             Loop("webhook-relay", relay.step, 0.25),
             Loop("webhook-sender", sender.step, 0.25, on_leadership_gained=sender.release_claims),
             Loop("webhook-purger", WebhookEventPurger(webhook_deliveries, now).step, 600.0),
-            Loop("key purger", DeletedKeyPurger(key_store, now).step, 600.0),
-            Loop("tenant deleter", tenant_deleter.step, 2.0),
-            Loop("audit purger", AuditPurger(audit_store, now, audit_retention).step, 600.0),
+            Loop("key-purger", DeletedKeyPurger(key_store, now).step, 600.0),
+            Loop("tenant-deleter", tenant_deleter.step, 2.0),
+            Loop("audit-purger", AuditPurger(audit_store, now, audit_retention).step, 600.0),
         ]
         await stack.enter_async_context(_running_loops(loops, queue, replica))
 
