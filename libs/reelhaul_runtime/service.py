@@ -14,6 +14,7 @@ from typing import Protocol
 import click
 
 from reelhaul_runtime import settings
+from reelhaul_runtime.setting_names import check_names, variable_names
 from reelhaul_runtime.settings import SuiteSettings
 
 #: Exit code of a command whose settings are wrong.
@@ -109,7 +110,7 @@ def settings_classes() -> list[type[SuiteSettings]]:
 
 def check_setting_names() -> None:
     """Raise InvalidSetting for variables REELHAUL_* and lines of .env that set nothing."""
-    settings.check_names({name for each in settings_classes() for name in settings.variable_names(each)})
+    check_names({name for each in settings_classes() for name in variable_names(each)})
 
 
 def check_settings(command: Callable[[], int]) -> int:

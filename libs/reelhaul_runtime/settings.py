@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -29,11 +26,10 @@ from reelhaul_runtime.certificate import (
     CertificateError,
     TlsFiles,
     check_authorities,
-    check_name,
-    load_context,
 )
 from reelhaul_runtime.nats_security import NatsSecurity
-from reelhaul_runtime.secret_files import SUFFIX, SecretFileError, SecretFiles, is_secret
+from reelhaul_runtime.secret_files import SecretFileError, SecretFiles
+from reelhaul_runtime.tls_settings import TlsSettings, check_pair
 from reelhaul_runtime.validation.access import normalize_sites
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -47,7 +43,6 @@ LISTENERS = (*ADDRESSES, "storage_http_address")
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_DNS_NAME = r"^([A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63}){0,8})?$"
 _DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
 
 
@@ -55,7 +50,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(OidcSettings):
+class SuiteSettings(OidcSettings, TlsSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -106,16 +101,6 @@ class SuiteSettings(OidcSettings):
     #: Whether REELHAUL_AUTH=none may be combined with addresses beyond loopback: everyone who can connect to
     #: them then has full access. For a private network behind another gateway that authenticates callers.
     allow_unauthenticated_network: bool = False
-    #: PEM files of this service's certificate chain and its key: jobs, fetcher and storage then serve gRPC
-    #: with TLS, and services connect to each other with TLS.
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    #: PEM file of the authorities that the certificates of the services are of. Unset: the well-known ones.
-    tls_ca: Path | None = None
-    #: A DNS name that the certificates of all services have, and no others of these authorities: clients of
-    #: gRPC then need a certificate too, and calls between services one with this name. Empty: only servers
-    #: need certificates.
-    tls_service_name: str = Field(default="", pattern=_DNS_NAME)
     #: Whether the parent process holds the ports of the addresses, which are bound with SO_REUSEPORT then;
     #: ``reelhaul up`` sets it, so that no other program takes a port before a service listens or restarts.
     reuse_port: bool = False
@@ -158,9 +143,6 @@ class SuiteSettings(OidcSettings):
     @field_validator(
         "gateway_tls_certificate",
         "gateway_tls_key",
-        "tls_certificate",
-        "tls_key",
-        "tls_ca",
         "nats_ca",
         "nats_certificate",
         "nats_key",
@@ -271,28 +253,6 @@ class SuiteSettings(OidcSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_tls(self) -> Self:
-        check_pair("REELHAUL_TLS", self.tls_certificate, self.tls_key)
-        if self.tls_ca is not None:
-            try:
-                check_authorities(self.tls_ca)
-            except CertificateError as error:
-                raise ValueError(f"REELHAUL_TLS_CA: {error}") from None
-        if self.tls_service_name and (self.tls_certificate is None or self.tls_ca is None):
-            raise ValueError(
-                "REELHAUL_TLS_SERVICE_NAME needs REELHAUL_TLS_CERTIFICATE, REELHAUL_TLS_KEY and"
-                " REELHAUL_TLS_CA"
-            )
-        if self.tls_service_name and self.tls_certificate is not None:
-            try:
-                check_name(self.tls_certificate, self.tls_service_name)
-            except CertificateError as error:
-                raise ValueError(
-                    f"REELHAUL_TLS_CERTIFICATE: {error}, as REELHAUL_TLS_SERVICE_NAME requires"
-                ) from None
-        return self
-
-    @model_validator(mode="after")
     def _check_nats_security(self) -> Self:
         check_pair("REELHAUL_NATS", self.nats_certificate, self.nats_key)
         if self.nats_ca is not None:
@@ -315,13 +275,6 @@ class SuiteSettings(OidcSettings):
         return NatsSecurity(files, self.nats_credentials)
 
     @property
-    def tls(self) -> TlsFiles | None:
-        """The files for TLS between services; None: they connect without."""
-        if self.tls_certificate is None and self.tls_ca is None:
-            return None
-        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_ca, self.tls_service_name)
-
-    @property
     def jobs_target(self) -> str:
         """Where clients of jobs connect to: addresses, comma separated."""
         return self.jobs_addresses or self.jobs_address
@@ -335,20 +288,6 @@ class SuiteSettings(OidcSettings):
     def storage_target(self) -> str:
         """Where clients of storage connect to: addresses, comma separated."""
         return self.storage_addresses or self.storage_address
-
-
-def check_pair(prefix: str, certificate: Path | None, key: Path | None) -> None:
-    """Raise ValueError unless *certificate* and *key*, of the settings *prefix*, are a pair or both unset."""
-    if certificate is not None and key is not None:
-        try:
-            load_context(certificate, key)
-        except CertificateError as error:
-            name = "KEY" if error.file == key else "CERTIFICATE"
-            raise ValueError(f"{prefix}_{name}: {error}") from None
-    elif certificate is not None:
-        raise ValueError(f"{prefix}_KEY is not set: TLS needs that of the certificate")
-    elif key is not None:
-        raise ValueError(f"{prefix}_CERTIFICATE is not set: TLS needs that of the key")
 
 
 def split_addresses(text: str) -> list[str]:
@@ -421,51 +360,6 @@ def check_database_url(url: str) -> str:
     elif url:
         raise ValueError(_DATABASE_URL)
     return url
-
-
-def variable_names(settings: type[BaseSettings]) -> Iterator[str]:
-    """Yield the variables that *settings* reads: one for each field, and for each secret one of its file."""
-    for name, field in settings.model_fields.items():
-        yield PREFIX + name.upper()
-        if is_secret(field):
-            yield PREFIX + name.upper() + SUFFIX
-
-
-def check_names(known: Collection[str]) -> None:
-    """Raise InvalidSetting for variables REELHAUL_* and lines of .env that set none of *known*."""
-    problems = [
-        _describe_unknown(name, known)
-        for name in os.environ
-        if name.upper().startswith(PREFIX) and name.upper() not in known
-    ]
-    if problems := [*problems, *_check_env_file(known)]:
-        raise InvalidSetting("\n".join(problems))
-
-
-def _check_env_file(known: Collection[str]) -> Iterator[str]:
-    """Yield a line for each line of .env that is about us and sets none of *known*."""
-    try:
-        with open(ENV_FILE, encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        yield f"{ENV_FILE} cannot be read: {error}"
-        return
-    for binding in bindings:
-        name, place = (binding.key or "").upper(), f"{ENV_FILE}:{binding.original.line}: "
-        if name.startswith(PREFIX) and name not in known:
-            yield place + _describe_unknown(name, known)
-        elif binding.error and PREFIX in binding.original.string.upper():
-            yield f"{place}this line is not NAME=value"
-        elif name.startswith(PREFIX) and binding.value is None:
-            yield f"{place}{name} has no value: write {name}=value"
-
-
-def _describe_unknown(name: str, known: Collection[str]) -> str:
-    nearest = difflib.get_close_matches(name.upper(), known, 1)
-    advice = f"did you mean {nearest[0]}?" if nearest else ".env.example lists all settings"
-    return f"{name} is not a setting: {advice}"
 
 
 def split_networks(value: object) -> object:

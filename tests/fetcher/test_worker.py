@@ -435,10 +435,9 @@ async def test_guard_session_budgets(harness: WorkerHarness) -> None:
     It lives a little longer than the job's deadline, so that the attempt's own error says what happened.
     """
     spec = harness.leases.specs[JOB]
-    spec.quota_bytes = 5_000_000
     spec.format.max_size_bytes = 7_000_000
     spec.attempt_deadline.FromTimedelta(timedelta(minutes=5))
     async with harness.running():
         harness.enqueue()
         await harness.wait_logged("ack")
-    assert harness.guard.budgets == [(5_000_000 + 64 * 1024 * 1024, 300 + 5)]
+    assert harness.guard.budgets == [(7_000_000 + 64 * 1024 * 1024, 300 + 5)]

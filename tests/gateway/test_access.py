@@ -228,3 +228,14 @@ async def test_secrets_are_not_logged(
     text = "\n".join(f"{record.getMessage()} {vars(record)}" for record in ours)
     assert len(ours) >= 4
     assert [secret for secret in (key, encoded, ticket) if secret in text] == []
+
+
+async def test_without_authentication_no_subprotocol_opens_websockets_for_pages():
+    """With REELHAUL_AUTH=none a page of another origin may not connect, whatever it sends as a key."""
+    async with running_gateway() as harness:
+        origin: Any = "https://evil.example"
+        sockets = TestWebSockets()
+        for protocol in ("reelhaul.key.eA", "reelhaul.ticket." + "x" * 43):
+            with pytest.raises(websockets.InvalidStatus):
+                await sockets.watch(harness, protocol, "reelhaul.v1", origin=origin)
+            assert (await sockets.watch(harness, protocol, "reelhaul.v1"))[0] == 1000

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from contextlib import asynccontextmanager
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from reelhaul_gateway.connections import ConnectionLimits
+from reelhaul_gateway.http1_response import ResponseWriter
 from reelhaul_gateway.http_server import serve_http
 
 SECONDS = 20
@@ -146,3 +150,46 @@ async def test_a_large_first_part_is_sent_whole():
     content = bytes(range(256)) * 4096
     response = await exchange(start(length(len(content) + 1)), body(content, more=True), body(b"!"))
     assert response.partition(b"\r\n\r\n")[2] == content + b"!"
+
+
+class RecordingTransport(asyncio.Transport):
+    """A transport that records each write; a socket does not show where one ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def write(self, data):
+        self.writes.append(data)
+
+
+@pytest.mark.parametrize(
+    ("messages", "sizes"),
+    [
+        ([start(length(2)), body(b"ab")], [2]),
+        ([start(), body(b"ab", more=True), body(b"c", more=True)], [7, 6]),
+    ],
+)
+async def test_a_head_leaves_in_one_write_with_the_first_part_of_the_body(messages, sizes):
+    async def app(_scope, _receive, send):
+        for message in messages:
+            await send(dict(message))
+
+    transport = RecordingTransport()
+    cycle = RequestResponseCycle(
+        scope={"method": "GET"},
+        transport=transport,
+        flow=FlowControl(transport),
+        logger=logging.getLogger(),
+        access_logger=logging.getLogger(),
+        access_log=False,
+        default_headers=[],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=True,
+        on_response=lambda: None,
+    )
+    await ResponseWriter(cycle, app)(cycle.scope, cycle.receive, cycle.send)
+    head, _, first = transport.writes[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert [len(first), *map(len, transport.writes[1:])] == sizes

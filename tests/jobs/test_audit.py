@@ -183,15 +183,31 @@ async def test_refused_calls_are_limited():
         call = call_of("/a.B/C", None, caller=None)
         call.peer.address = f"2001:db8::{number:x}"
         await recorder.record(call, denied)
-    assert len(stored) == 600
+    assert len(stored) == 660
     await recorder.record(call_of("/a.B/C", None), status_pb2.Status())
-    assert len(stored) == 601
+    assert len(stored) == 661
     time[0] = 60.0
     await recorder.record(call_of("/a.B/C", None, caller=None), denied)
-    assert len(stored) == 602
+    assert len(stored) == 662
     suite = Caller("local", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True)
     await recorder.record(call_of("/a.B/C", None, caller=suite), status_pb2.Status())
-    assert len(stored) == 602
+    assert len(stored) == 662
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_interrupted_calls_are_recorded(known: bool):
+    """A caller cannot hide what it changes by cancelling its calls: they may have had their effect."""
+    stored = list[AuditEntry]()
+
+    async def store(entries: Sequence[AuditEntry]) -> None:
+        stored.extend(entries)
+
+    recorder = AuditRecorder(store)
+    caller = KEY if known else None
+    for _ in range(70):
+        call = call_of("/a.B/C", None, caller=caller)
+        await recorder.record(call, status_pb2.Status(code=code_pb2.CANCELLED))
+    assert len(stored) == (70 if known else 10)
 
 
 async def test_entry_that_cannot_be_stored(caplog: pytest.LogCaptureFixture):

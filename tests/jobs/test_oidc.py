@@ -147,6 +147,12 @@ def _unsigned(issuer: Issuer) -> str:
     return f"{head}.{payload}."
 
 
+def _with_header(header: str) -> Any:
+    """Return a case: a token with this header, which no key has signed."""
+    head = base64.urlsafe_b64encode(header.encode()).rstrip(b"=").decode()
+    return lambda issuer: ".".join((head, *issuer.sign().split(".")[1:]))
+
+
 def _signed_with_the_public_key(issuer: Issuer) -> str:
     """Return a token that is signed by HS256 with the issuer's public key as secret."""
     head = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT","kid":"rsa"}').rstrip(b"=").decode()
@@ -168,6 +174,11 @@ def _signed_with_the_public_key(issuer: Issuer) -> str:
         ("algorithm of another key", lambda issuer: issuer.sign("ec", "RS256", _RSA), "CREDENTIAL_INVALID"),
         ("key of someone else", lambda issuer: issuer.sign(key=_OTHER), "CREDENTIAL_INVALID"),
         ("wrong signature", lambda issuer: issuer.sign()[:-4] + "AAAA", "CREDENTIAL_INVALID"),
+        ("list as algorithm", _with_header('{"alg":["ES256"],"kid":"ec"}'), "CREDENTIAL_INVALID"),
+        ("object as algorithm", _with_header('{"alg":{"a":1},"kid":"ec"}'), "CREDENTIAL_INVALID"),
+        ("list as key id", _with_header('{"alg":"ES256","kid":["ec"]}'), "CREDENTIAL_INVALID"),
+        ("unknown extension", _with_header('{"alg":"ES256","kid":"ec","crit":["a"]}'), "CREDENTIAL_INVALID"),
+        ("nested header", _with_header("[" * 5000), "CREDENTIAL_INVALID"),
         ("no token", lambda issuer: "a.b.c", "CREDENTIAL_INVALID"),
         ("empty", lambda issuer: "", "CREDENTIAL_INVALID"),
         ("another issuer", lambda issuer: issuer.sign(iss="http://127.0.0.1/other"), "CREDENTIAL_INVALID"),
@@ -182,6 +193,12 @@ def _signed_with_the_public_key(issuer: Issuer) -> str:
         ("not yet valid", lambda issuer: issuer.sign(nbf=time.time() + 120), "CREDENTIAL_INVALID"),
         ("valid within the tolerance", lambda issuer: issuer.sign(nbf=time.time() + 30), "OK"),
         ("issued in the future", lambda issuer: issuer.sign(iat=time.time() + 120), "CREDENTIAL_INVALID"),
+        ("list as start", lambda issuer: issuer.sign(nbf=[1]), "CREDENTIAL_INVALID"),
+        ("object as expiry", lambda issuer: issuer.sign(exp={"a": 1}), "CREDENTIAL_INVALID"),
+        ("infinite expiry", lambda issuer: issuer.sign(exp=float("inf")), "CREDENTIAL_INVALID"),
+        ("number as subject", lambda issuer: issuer.sign(sub=7), "CREDENTIAL_INVALID"),
+        ("empty subject", lambda issuer: issuer.sign(sub=""), "CREDENTIAL_INVALID"),
+        ("NUL in the tenant", lambda issuer: issuer.sign(tenant="local\0"), "CREDENTIAL_INVALID"),
         ("no subject", lambda issuer: issuer.sign(sub=None), "CREDENTIAL_INVALID"),
         ("long subject", lambda issuer: issuer.sign(sub="x" * 256), "CREDENTIAL_INVALID"),
         ("subject with a line break", lambda issuer: issuer.sign(sub="a\nb"), "CREDENTIAL_INVALID"),

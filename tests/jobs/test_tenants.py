@@ -46,7 +46,8 @@ from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.tenants import CACHED_KEYS, TenantDeleter, Tenants
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.quotas import SqlQuotaStore
-from reelhaul_jobs.store.tenants import SqlTenantStore
+from reelhaul_jobs.store.tables import metadata
+from reelhaul_jobs.store.tenants import OWNED_TABLES, SqlTenantStore
 from reelhaul_runtime import identity
 from reelhaul_runtime.errors import NotFound, ReelhaulError
 from reelhaul_runtime.identity import Caller
@@ -317,6 +318,20 @@ async def test_delete_with_everything(tenants: TenantHarness):
     assert (await tenants.create()).etag == '"1"'
     assert await tenants.call("GetTenant", GetTenantRequest(name="tenants/other")) == other
     assert (await tenants.store.get(job(3).id)).state is State.QUEUED
+
+
+def test_deletion_covers_every_table():
+    """Rows with a tenant are deleted with it, themselves or with their schedule or webhook."""
+    with_tenant = {table for table in metadata.tables.values() if "tenant" in table.c}
+    owned = set(OWNED_TABLES)
+    cascading = {
+        table
+        for table in with_tenant
+        if any(
+            key.ondelete == "CASCADE" and key.referred_table in owned for key in table.foreign_key_constraints
+        )
+    }
+    assert {table.name for table in with_tenant - owned - cascading} == {"jobs", "audit_entries"}
 
 
 async def test_job_that_arrives_during_deletion(tenants: TenantHarness):

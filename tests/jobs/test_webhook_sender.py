@@ -31,7 +31,6 @@ from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.model.webhook import Webhook, WebhookState
 from reelhaul_jobs.model.webhook_delivery import Delivery, DeliveryState
 from reelhaul_jobs.ports.webhooks import DeliveryQuery
-from reelhaul_jobs.service import webhook_sender
 from reelhaul_jobs.service.webhook_events import WebhookOutboxRelay
 from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
 from reelhaul_jobs.service.webhook_sender import MAX_PER_WEBHOOK, WebhookSender, WebhookTries
@@ -548,31 +547,6 @@ async def test_unexpected_error_is_a_failed_try(harness, receiver, monkeypatch):
     (delivery,) = await harness.deliveries()
     assert (delivery.failures, delivery.sender, reason_of(delivery)) == (1, "", "DESTINATION_UNAVAILABLE")
     assert (await harness.store.webhooks.get("acme", "hook")).failing_since == harness.time
-
-
-async def test_busy_tenants_do_not_fill_the_list(harness, receiver, monkeypatch):
-    """While a tenant has all its requests under way, webhooks of others are found behind many of its own."""
-    release = asyncio.Event()
-
-    async def hold(reader, writer):
-        await release.wait()
-        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-
-    monkeypatch.setattr(webhook_sender, "MAX_PER_TENANT", 2)
-    monkeypatch.setattr(webhook_sender, "_MAX_LISTED", 2)
-    async with raw_server(hold) as url, asyncio.timeout(TIMEOUT):
-        for number in range(4):
-            await harness.add(url, f"slow-{number}")
-        await harness.add(receiver.url, "hook", tenant="zebra")
-        await harness.cancel(1)
-        await harness.cancel(2)
-        await harness.cancel(3, tenant="zebra")
-        await harness.relay.step()
-        while not receiver.received:
-            await harness.sender.step()
-            await asyncio.sleep(0.02)
-        release.set()
-        await harness.sender.wait()
 
 
 async def test_slow_endpoints_delay_no_others(harness, receiver):

@@ -305,6 +305,64 @@ async def test_streams_of_a_changed_key_end(server: Server, name: str):
     other.cancel()
 
 
+@pytest.mark.parametrize("how", ["expired", "revoked", "lowered", "ticket"])
+async def test_streams_end_without_a_notice(server: Server, monkeypatch: pytest.MonkeyPatch, how: str):
+    """A stream ends when its credential expires, or was revoked while the broker was away."""
+    monkeypatch.setattr("reelhaul_runtime.rpc.interceptor._STREAM_CHECK_SECONDS", 0.02)
+    end = int(server.time.seconds) + 300 if how in ("expired", "ticket") else 0
+    key_string = server.keys.add(expire_time=end)
+    response = server.keys.keys[key_string]
+    metadata: list[tuple[str, str | bytes]] = [bearer(key_string)]
+    if how == "ticket":
+        metadata = [SUITE, FORWARDED, (CALLER_KEY, response.SerializeToString())]
+    stub: Any = job_service_pb2_grpc.JobServiceStub(server.channel)
+    watch = stub.WatchJob(job_service_pb2.WatchJobRequest(name="jobs/1"), metadata=metadata)
+    assert await watch.read() == job_service_pb2.WatchJobResponse()
+    ending = asyncio.create_task(watch.read())
+    if how != "ticket":
+        server.keys.available = False
+        server.keys.called.clear()
+        server.credentials.clear()
+        await server.keys.called.wait()
+        assert not ending.done()
+        server.keys.available = True
+    server.time.seconds += 300
+    if how == "revoked":
+        del server.keys.keys[key_string]
+    elif how == "lowered":
+        response.api_key.permission = PermissionLevel.PERMISSION_LEVEL_UNSPECIFIED
+    elif how == "expired":
+        del server.keys.keys[key_string]  # as the verifier refuses it then
+    with pytest.raises(aio.AioRpcError) as failure:
+        await ending
+    assert reason_of(failure.value) == "SERVICE_UNAVAILABLE"
+
+
+async def test_stream_of_a_key_that_is_revoked_while_it_is_verified(server: Server):
+    """A stream whose key changes before the stream begins ends at once: it missed the notice."""
+    key_string = server.keys.add()
+    server.keys.delay = asyncio.Event()
+    stub: Any = job_service_pb2_grpc.JobServiceStub(server.channel)
+    request = job_service_pb2.WatchJobRequest(name="jobs/1")
+    reading = asyncio.create_task(stub.WatchJob(request, metadata=[bearer(key_string)]).read())
+    await server.keys.called.wait()
+    del server.keys.keys[key_string]
+    server.credentials.drop("apiKeys/0")
+    server.keys.delay.set()
+    with pytest.raises(aio.AioRpcError) as failure:
+        await reading
+    assert reason_of(failure.value) == "SERVICE_UNAVAILABLE"
+
+
+async def test_expired_caller_of_a_ticket(server: Server):
+    """A caller that the gateway reports is refused once its key has expired."""
+    response = server.keys.keys[server.keys.add(expire_time=int(server.time.seconds) + 10)]
+    reported = (CALLER_KEY, response.SerializeToString())
+    assert await server.call(SUITE, FORWARDED, reported) == "OK"
+    server.time.seconds += 10
+    assert await server.call(SUITE, FORWARDED, reported) == "CREDENTIAL_INVALID"
+
+
 async def test_reflection_and_health(server: Server):
     """Reflection needs a key that may read; health answers anyone."""
     request = reflection_pb2.ServerReflectionRequest(list_services="*")
@@ -327,8 +385,13 @@ async def test_change_during_a_verification(server: Server):
     await server.keys.called.wait()
     del server.keys.keys[key_string]
     server.credentials.drop("apiKeys/0")
+    # What arrives after the change does not share the verification from before it.
+    later = asyncio.create_task(server.credentials.resolve(key_string))
+    await asyncio.sleep(0)
     server.keys.delay.set()
     await running
+    with pytest.raises(errors.ReelhaulError):
+        await later
     assert await server.call(bearer(key_string)) == "CREDENTIAL_INVALID"
 
 

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 from tests.tls_files import Authority
 
-from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors, is_loopback, variable_names
+from reelhaul_runtime.setting_names import variable_names
+from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors, is_loopback
 
 ROOT = Path(__file__).parents[2]
 

@@ -355,6 +355,15 @@ def test_up_ends_with_a_service_that_cannot_start(name: str, value: str):
     assert "restarting" not in message
 
 
+def test_up_needs_the_broker_of_its_credentials(tmp_path: Path):
+    """The broker of up has a credential of its own: a file of another is refused, like a missing secret."""
+    addresses = {f"REELHAUL_{service}_ADDRESS": "127.0.0.1:0" for service in SERVERS}
+    code, message = run("up", **addresses, REELHAUL_NATS_CREDENTIALS=str(tmp_path / "user.creds"))
+    assert (code, "REELHAUL_NATS_URL is not set" in message) == (2, True), message
+    code, message = run("up", **addresses, REELHAUL_SUITE_TOKEN_FILE=str(tmp_path / "none"))
+    assert (code, "REELHAUL_SUITE_TOKEN_FILE: " in message) == (2, True), message
+
+
 # --- unknown settings
 
 

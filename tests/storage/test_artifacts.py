@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import google_crc32c
 import grpc
@@ -10,6 +10,7 @@ import pytest
 from tests.callers import Callers
 from tests.storage.conftest import ON_BOTH, StorageService, error_details, random_bytes
 
+from reelhaul.admin.v1.tenant_pb2 import Tenant
 from reelhaul.storage.v1 import storage_service_pb2 as pb
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -199,6 +200,20 @@ async def test_page_token_of_another_list(storage: StorageService):
             pb.ListArtifactsRequest(page_token=page.next_page_token, order_by="size_bytes")
         )
     assert error_details(failure.value).reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_retention_of_the_tenant(storage: StorageService, monkeypatch: pytest.MonkeyPatch):
+    """A caller keeps an artifact for its tenant's retention at most; what asks for less is as it asks."""
+    artifact = await storage.write_artifact(b"x", tenant="acme")
+    tenant = Tenant(name="tenants/acme", retention={"seconds": 3600})
+    key = Caller("acme", PermissionLevel.PERMISSION_LEVEL_DOWNLOAD, tenant_resource=tenant)
+    caller_metadata = Callers(monkeypatch).metadata(key)
+    for asked, kept in ((60, 60), (86_400, 3600)):
+        request = pb.UpdateArtifactRequest(artifact={"name": artifact.name, "ttl": {"seconds": asked}})
+        before = storage.clock()
+        changed = await storage.client.UpdateArtifact(request, metadata=caller_metadata)
+        seconds = (changed.expire_time.ToDatetime(UTC) - before).total_seconds()
+        assert kept <= seconds <= kept + (storage.clock() - before).total_seconds()
 
 
 async def test_summarize(storage: StorageService):

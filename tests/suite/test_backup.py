@@ -81,6 +81,7 @@ def backup(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bac
     (data_dir / "cookies").mkdir(parents=True)
     (data_dir / "cookies" / "site.cookies").write_bytes(b"sealed")
     (data_dir / "storage-seal.key").write_bytes(_KEY)
+    (data_dir / "jobs-seal.key").write_bytes(_KEY)
     with running_suite(data_dir, fetcher_slots="1") as suite:
         url = site.url("/watch/demo")
         file_url = download(suite, url, quality="1080p", format="mp4")["files"][0]["url"]
@@ -112,7 +113,8 @@ def test_a_restored_suite_finishes_the_jobs(backup: Backup, tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert (data_dir / "cookies" / "site.cookies").read_bytes() == b"sealed"
     assert (data_dir / "storage-seal.key").read_bytes() == _KEY
-    for name in ("jobs.db", "storage.db", "storage-seal.key", "cookies/site.cookies"):
+    assert (data_dir / "jobs-seal.key").read_bytes() == _KEY
+    for name in ("jobs.db", "storage.db", "storage-seal.key", "jobs-seal.key", "cookies/site.cookies"):
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600
     with running_suite(data_dir) as suite:
         for url, digest in backup.done.items():

@@ -12,11 +12,13 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import websockets
 from tests.servers import running_nats_with
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
 from tests.suite.suite import Suite, running_suite
 from tests.tls_files import SERVICE_NAME, Authority
+from websockets.sync.client import connect
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -150,10 +152,25 @@ def test_suite_with_certificates(tmp_path: Path, site: Site):
             (None, key | token, "UNAVAILABLE"),
         ):
             assert list_jobs(suite, certificate, metadata) == status, (certificate, status)
+        # The gateway redeems the ticket at jobs, which knows no such job.
+        assert _watch_by_ticket(suite) == 4404
         for name in SERVICES:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 certificate_of(suite.address(name), stranger)
         _replace_certificates(suite, site, new, tmp_path / "service", both)
+
+
+def _watch_by_ticket(suite: Suite) -> int:
+    """Watch an unknown job over a WebSocket by a ticket; return the code of its end."""
+    ticket = suite.http.post("/v1/tickets", json={}).raise_for_status().json()["ticket"]
+    url = str(suite.http.base_url).replace("http", "ws").rstrip("/")
+    protocols = [websockets.Subprotocol("reelhaul.v1"), websockets.Subprotocol(f"reelhaul.ticket.{ticket}")]
+    job = "01a22b90-d5e3-77f1-a1a5-fc8fd44b660a"
+    with connect(f"{url}/v1/jobs/{job}:watch", subprotocols=protocols, proxy=None) as websocket:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                websocket.recv(timeout=20)
+        return int(websocket.close_code or 0)
 
 
 def _replace_certificates(suite: Suite, site: Site, new: Authority, folder: Path, both: bytes) -> None:

@@ -32,8 +32,19 @@ _AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
 Store = Callable[[Sequence[AuditEntry]], Awaitable[None]]
 
 # Refused calls that are recorded per minute: of an address without an accepted credential, of a principal,
-# and of all together. Allowed calls are all recorded.
+# and of all addresses and of all principals together, so that neither hides the other. Allowed calls are all
+# recorded.
 _PER_ADDRESS, _PER_PRINCIPAL, _REFUSED = 10, 60, 600
+# How calls end that were allowed, and may have changed something nevertheless.
+_INTERRUPTED = frozenset(
+    {
+        code_pb2.CANCELLED,
+        code_pb2.DEADLINE_EXCEEDED,
+        code_pb2.INTERNAL,
+        code_pb2.UNAVAILABLE,
+        code_pb2.UNKNOWN,
+    }
+)
 _MINUTE = 60.0
 
 #: Entries that wait for jobs; further ones are only in the service's own log.
@@ -54,14 +65,15 @@ class AuditRecorder:
         self._store = store
         self._clock = clock
         self._minute_began = clock()
-        self._refused = Counter[str]()
+        #: By whether the caller is known.
+        self._refused = {True: Counter[str](), False: Counter[str]()}
         self._unrecorded = 0
 
     async def record(self, call: IncomingCall, status: status_pb2.Status) -> None:
         """Store the entries of *call*; those that cannot be stored are written to the service's log."""
         if call.caller is not None and call.caller.suite:
             return
-        if status.code != code_pb2.OK and not self._admit_refused(call):
+        if status.code != code_pb2.OK and not self._admit_refused(call, status):
             return
         entries = entries_of(call, status, datetime.now(UTC))
         try:
@@ -70,21 +82,25 @@ class AuditRecorder:
             for entry in entries:
                 log.error("audit entry not stored", extra={"cause": error.text, **_fields_of(entry)})
 
-    def _admit_refused(self, call: IncomingCall) -> bool:
-        """Return whether the refused *call* is recorded."""
+    def _admit_refused(self, call: IncomingCall, status: status_pb2.Status) -> bool:
+        """Return whether *call*, which failed with *status*, is recorded."""
         if self._clock() - self._minute_began >= _MINUTE:
             if self._unrecorded:
                 log.warning("refused calls not in the audit log", extra={"calls": self._unrecorded})
             self._minute_began, self._unrecorded = self._clock(), 0
-            self._refused.clear()
+            for counts in self._refused.values():
+                counts.clear()
         caller = call.caller
         known = caller is not None and caller.level > PermissionLevel.PERMISSION_LEVEL_PUBLIC
+        if known and status.code in _INTERRUPTED:
+            return True
+        refused = self._refused[known]
         who = f"{caller.tenant} {caller.principal}" if known and caller is not None else call.peer.address
         limit = _PER_PRINCIPAL if known else _PER_ADDRESS
-        if self._refused.total() >= _REFUSED or self._refused[who] >= limit:
+        if refused.total() >= _REFUSED or refused[who] >= limit:
             self._unrecorded += 1
             return False
-        self._refused[who] += 1
+        refused[who] += 1
         return True
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime.auth.credentials import VerifiedCredential
+from reelhaul_runtime.auth.credentials import VerifiedCredential, rejection
 from reelhaul_runtime.errors import ReelhaulError
 
 #: Verifies a key or token. Raises CREDENTIAL_INVALID, or SERVICE_UNAVAILABLE if that is impossible now.
@@ -82,14 +82,18 @@ class CredentialCache:
         except ReelhaulError as error:
             raise _copy(error) from None
 
+    def check_expiry(self, verified: VerifiedCredential) -> None:
+        """Raise CREDENTIAL_INVALID if *verified*, which is not kept here, has expired."""
+        if self._now() >= verified.expiry:
+            raise rejection("the credential has expired")
+
     def knows(self, credential: str) -> bool:
         """Return whether *credential* worked when it was verified last, however long ago that is."""
         return _digest(credential) in self._entries
 
     def drop(self, name: str) -> None:
         """Verify the key *name*, or those of the tenant *name*, at their next call; forget all rejections."""
-        self._generation += 1
-        self._rejections.clear()
+        self._forget_results()
         for digest, entry in list(self._entries.items()):
             if entry.verified.caller.is_or_belongs_to(name):
                 del self._entries[digest]
@@ -102,13 +106,19 @@ class CredentialCache:
 
     def clear(self) -> None:
         """Verify everything at its next call: changes may have been missed."""
-        self._generation += 1
-        self._rejections.clear()
+        self._forget_results()
         for digest, entry in self._entries.items():
             self._entries[digest] = replace(entry, end=_PAST)
 
+    def _forget_results(self) -> None:
+        """Keep no result of a verification that began before now, and give none to a call that follows."""
+        self._generation += 1
+        self._rejections.clear()
+        self._running.clear()
+
     def _end_verification(self, digest: bytes, task: asyncio.Task[VerifiedCredential]) -> None:
-        self._running.pop(digest, None)
+        if self._running.get(digest) is task:
+            del self._running[digest]
         if not task.cancelled():
             task.exception()  # all its callers may have given up; asyncio would log it then
 
@@ -117,8 +127,9 @@ class CredentialCache:
         try:
             verified = await self._verify(credential)
         except ReelhaulError as error:
-            if error.reason == ErrorReason.CREDENTIAL_INVALID:
-                self._entries.pop(digest, None)
+            if error.reason in _KEPT_REASONS:
+                if error.reason == ErrorReason.CREDENTIAL_INVALID:
+                    self._entries.pop(digest, None)
                 if generation == self._generation:
                     self._rejections[digest] = error, start + _REJECTION_SECONDS
                     _shrink(self._rejections, self._max_rejections)

@@ -80,6 +80,7 @@ class KeyAuthentication:
         if not isinstance(serialized, bytes):
             return ANONYMOUS
         verified = credential_of_key(VerifyApiKeyResponse.FromString(serialized), self._levels)
+        self._credentials.check_expiry(verified)
         check_address(verified, peer.address)
         return verified.caller
 

@@ -12,8 +12,10 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import Context
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -27,13 +29,14 @@ from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
 from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
+from reelhaul_runtime.auth.peers import Metadata, Peer
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # these classes are generic in their stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
-    Context = aio.ServicerContext[Any, Any]
+    ServicerContext = aio.ServicerContext[Any, Any]
 
 _OUR_PACKAGES, _REFLECTION = "/reelhaul.", "/grpc.reflection."
 _REFLECTION_POLICY = MethodPolicy(permission=PermissionLevel.PERMISSION_LEVEL_READ_ONLY)
@@ -42,6 +45,15 @@ _CHANNEL_MAY_RETRY = (
     ErrorReason.SERVICE_UNAVAILABLE,
     ErrorReason.OVERLOADED,
     ErrorReason.STORAGE_UNAVAILABLE,
+)
+# A stream may run for hours. What it is checked for again at this interval has no notice: the expiry of its
+# credential, and changes while the broker was away.
+_STREAM_CHECK_SECONDS = 30.0
+_REVOKED = (
+    ErrorReason.CREDENTIAL_MISSING,
+    ErrorReason.CREDENTIAL_INVALID,
+    ErrorReason.ADDRESS_FORBIDDEN,
+    ErrorReason.PERMISSION_INSUFFICIENT,
 )
 # Fields of requests and responses that name a job, if they are strings.
 _JOB_FIELDS = ("job", "job_id", "name")
@@ -52,6 +64,16 @@ _MALFORMED: Any = object()
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _OK = status_pb2.Status()
 _CANCELLED = status_pb2.Status(code=code_pb2.CANCELLED, message="the caller cancelled the call")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream of a caller, and what its credential is checked by again."""
+
+    caller: identity.Caller
+    policy: MethodPolicy
+    peer: Peer
+    metadata: Metadata
 
 
 class PolicyInterceptor(aio.ServerInterceptor):
@@ -66,8 +88,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         self._authenticator, self._rate_limiter, self._audit_log = authenticator, rate_limiter, audit_log
         # By path: the handler of a method never changes.
         self._handlers: dict[str, Handler] = {}
-        # Streams of callers, each by the timeout that ends it.
-        self._streams: dict[asyncio.Timeout, identity.Caller] = {}
+        # Streams of callers, each by the timeout that ends it, and what checks them again.
+        self._streams: dict[asyncio.Timeout, _Stream] = {}
+        self._checking: asyncio.Task[None] | None = None
         authenticator.subscribe(self._end_streams)
 
     async def intercept_service(
@@ -98,7 +121,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
         policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field, response_field = _job_field(descriptor.input_type), _job_field(descriptor.output_type)
 
-        async def call(request: Any, context: Context) -> Any:
+        async def call(request: Any, context: ServicerContext) -> Any:
             incoming = IncomingCall(path, policy, request)
             async with AbortWithStatus(path, context, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
@@ -115,14 +138,14 @@ class PolicyInterceptor(aio.ServerInterceptor):
         policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field = _job_field(method_descriptor(path).input_type)
 
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
             incoming = IncomingCall(path, policy, request)
             async with AbortWithStatus(path, context, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)) as timeout:
-                    await self._authorize(incoming, context)
+                    metadata = await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
-                    with self._tracking(timeout, incoming):
+                    async with self._tracking(timeout, incoming, metadata):
                         async for message in method(request, context):
                             yield message
 
@@ -131,16 +154,16 @@ class PolicyInterceptor(aio.ServerInterceptor):
     def _wrap_foreign(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Return *method*, of a service that is not ours, with INVALID_ARGUMENT for malformed messages."""
 
-        async def authorize_reflection(context: Context) -> None:
+        async def authorize_reflection(context: ServicerContext) -> None:
             if path.startswith(_REFLECTION):
                 await self._authorize(IncomingCall(path, _REFLECTION_POLICY, None), context)
 
-        async def call(request: Any, context: Context) -> Any:
+        async def call(request: Any, context: ServicerContext) -> Any:
             async with AbortWithStatus(path, context):
                 await authorize_reflection(context)
                 return await _await_if_awaitable(method(_check_request(request), context))
 
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def stream(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
             async with AbortWithStatus(path, context):
                 await authorize_reflection(context)
                 async for message in method(_check_request(request), context):
@@ -148,8 +171,10 @@ class PolicyInterceptor(aio.ServerInterceptor):
 
         return stream if inspect.isasyncgenfunction(method) else call
 
-    @contextmanager
-    def _tracking(self, timeout: asyncio.Timeout, call: IncomingCall) -> Iterator[None]:
+    @asynccontextmanager
+    async def _tracking(
+        self, timeout: asyncio.Timeout, call: IncomingCall, metadata: Metadata
+    ) -> AsyncIterator[None]:
         """End the stream in the block with SERVICE_UNAVAILABLE once the credential of its caller changes.
 
         The caller connects again and is authenticated again. *timeout* is the one that ends the block.
@@ -157,8 +182,13 @@ class PolicyInterceptor(aio.ServerInterceptor):
         if call.caller is None or not call.caller.principal or call.caller.suite:
             yield
             return
-        self._streams[timeout] = call.caller
+        stream = self._streams[timeout] = _Stream(call.caller, call.policy, call.peer, metadata)
+        if self._checking is None:
+            self._checking = asyncio.create_task(self._check_streams(), context=Context())
         try:
+            # It may have changed since it was verified, before it was known here whose stream this is.
+            if not await self._is_allowed(stream):
+                raise errors.Unavailable("auth", "the credential has changed: connect again")
             yield
         except asyncio.CancelledError:
             if timeout not in self._streams:
@@ -166,15 +196,38 @@ class PolicyInterceptor(aio.ServerInterceptor):
             raise
         finally:
             self._streams.pop(timeout, None)
+            if not self._streams and self._checking is not None:
+                self._checking.cancel()
+                self._checking = None
+
+    async def _check_streams(self) -> None:
+        """End streams whose credential expired, or was revoked without a notice: the broker was away."""
+        while True:
+            await asyncio.sleep(_STREAM_CHECK_SECONDS)
+            for timeout, stream in list(self._streams.items()):
+                if not await self._is_allowed(stream):
+                    self._end_stream(timeout)
+
+    async def _is_allowed(self, stream: _Stream) -> bool:
+        """Return whether the credential of *stream* still works, or cannot be verified now."""
+        try:
+            caller = await self._authenticator.identify(stream.metadata, stream.peer)
+            caller.check(stream.policy)
+        except errors.ReelhaulError as error:
+            return error.reason not in _REVOKED
+        return True
 
     def _end_streams(self, name: str) -> None:
         """End the streams of the key or tenant *name*, which has changed."""
-        for timeout, caller in list(self._streams.items()):
-            if caller.is_or_belongs_to(name):
-                del self._streams[timeout]
-                timeout.reschedule(0)
+        for timeout, stream in list(self._streams.items()):
+            if stream.caller.is_or_belongs_to(name):
+                self._end_stream(timeout)
 
-    async def _authorize(self, call: IncomingCall, context: Context) -> None:
+    def _end_stream(self, timeout: asyncio.Timeout) -> None:
+        if self._streams.pop(timeout, None) is not None:
+            timeout.reschedule(0)
+
+    async def _authorize(self, call: IncomingCall, context: ServicerContext) -> Metadata:
         metadata = combine_metadata(context.invocation_metadata() or ())
         call.peer = self._authenticator.identify_peer(metadata, context.peer(), context.auth_context)
         logs.begin_request(
@@ -183,6 +236,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
         await authorize(call, metadata, self._authenticator, self._rate_limiter)
         if call.limits:
             context.set_trailing_metadata(call.limits)
+        return metadata
 
     def _audit_log_of(self, path: str) -> AuditLog | None:
         return self._audit_log if method_policy(path).audited else None
@@ -212,7 +266,7 @@ class AbortWithStatus:
     def __init__(
         self,
         path: str,
-        context: Context,
+        context: ServicerContext,
         call: IncomingCall | None = None,
         audit_log: AuditLog | None = None,
     ) -> None:
@@ -295,7 +349,7 @@ def _public_error(path: str, error: BaseException) -> errors.ReelhaulError:
     )
 
 
-def _deadline_seconds(path: str, context: Context) -> float:
+def _deadline_seconds(path: str, context: ServicerContext) -> float:
     """Return the smaller of the client's deadline and the policy's (MethodPolicy.max_deadline)."""
     remaining = context.time_remaining()
     maximum = max_deadline_seconds(path)

@@ -210,6 +210,7 @@ def _shorten(response: api_key_service_pb2.VerifyApiKeyResponse) -> api_key_serv
         grants=key.grants,
         quota=key.quota,
         allowed_cidrs=key.allowed_cidrs,
+        expire_time=key.expire_time if key.HasField("expire_time") else None,
     )
     return api_key_service_pb2.VerifyApiKeyResponse(
         api_key=shortened, tenant=tenant_pb2.Tenant(name=tenant.name, quota=tenant.quota, state=tenant.state)

@@ -253,7 +253,9 @@ async def _open_authorizer(stack: AsyncExitStack, settings: Settings) -> Request
     if settings.auth == "none":
         return None
     authenticator = await stack.enter_async_context(open_authenticator(settings, "gateway"))
-    channel = channels.open_channel(settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token)
+    channel = channels.open_channel(
+        settings.jobs_target, SERVICES["jobs"], suite_token=settings.suite_token, tls=settings.tls
+    )
     tickets = RemoteTickets(await stack.enter_async_context(channel))
     rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
     audit_log = await stack.enter_async_context(open_audit_log(settings))

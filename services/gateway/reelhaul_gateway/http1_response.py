@@ -1,4 +1,4 @@
-"""HTTP/1.1 responses: uvicorn's, in one write and at a third of the cost. RFC 9112"""
+"""HTTP/1.1 responses: in the place of uvicorn's, whose head and body are two writes. RFC 9112"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ResponseWriter:
     """The ASGI application *app* for one request, with a ``send`` of its own; *cycle* is uvicorn's request.
 
     The head of a response leaves in one write with the first part of its body, before which ASGI sends
-    nothing. With two writes a response costs the kernel twice as much, and the client receives two parts.
+    nothing. With two, the kernel does all its work of a response twice, and clients receive it in two parts.
     """
 
     __slots__ = ("_app", "_cycle", "_head")

@@ -81,7 +81,9 @@ class RequestMiddleware:
         cors = self._cors.response_headers(origins)
         recorder = RecordingSend(send, security, cors, head.request_id, scope)
         # Browsers send keys and tickets for no page by themselves, unlike cookies: any page may use its own.
-        is_safe = scope["type"] == "websocket" and take_websocket_credential(scope)
+        has_credential = scope["type"] == "websocket" and take_websocket_credential(scope)
+        # Without authentication what looks like a credential proves nothing.
+        is_safe = has_credential and not self._allow_anyone
         try:
             if error := self._check(scope, head, check_origins=not is_safe):
                 await self._reject(scope, recorder, error)

@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from reelhaul_runtime.addresses import Network
-from reelhaul_runtime.settings import SuiteSettings, check_pair, split_networks
+from reelhaul_runtime.settings import SuiteSettings, split_networks
+from reelhaul_runtime.tls_settings import check_pair
 
 #: The value of ``gateway_cors_origins`` that allows the pages of every origin.
 ANY_ORIGIN = "*"

@@ -169,7 +169,7 @@ class StorageServiceServicer:
         at all if the content is stored already or is on the shared disk. FinishUpload ends
         it.
 
-        Errors: QUOTA_EXCEEDED (stored_bytes, unfinished_uploads), REQUEST_ID_REUSED,
+        Errors: QUOTA_EXCEEDED (unfinished_uploads), REQUEST_ID_REUSED,
         STORAGE_UNAVAILABLE (also if the disk has too little space for total_size and for
         what the unfinished uploads still need).
         """

@@ -75,7 +75,9 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class FetchSpec(_message.Message):
-    """FetchSpec is all that a worker needs to know about a job."""
+    """FetchSpec is all that a worker needs to know about a job. What its quotas have left is
+    not in it, as that changes while the job runs: jobs ends the lease when nothing is left.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,7 +107,6 @@ class FetchSpec(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     EXPANSION_FIELD_NUMBER: _builtins.int
-    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RECORDING_STOPPED_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
@@ -113,10 +114,6 @@ class FetchSpec(_message.Message):
     """Page or media URL, admitted; the guard checks each address again."""
     tenant: _builtins.str
     """Tenant that owns the job; artifacts are stored for it."""
-    quota_bytes: _builtins.int
-    """Bytes that the key's quota has left for this job; the smaller of this and
-    format.max_size_bytes applies. 0 means no limit.
-    """
     traceparent: _builtins.str
     """W3C trace context to continue; empty if not traced."""
     recording_stopped: _builtins.bool
@@ -152,14 +149,13 @@ class FetchSpec(_message.Message):
         tenant: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expansion: Global___ExpansionSpec | None = ...,
-        quota_bytes: _builtins.int = ...,
         traceparent: _builtins.str = ...,
         recording_stopped: _builtins.bool = ...,
         title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "quota_bytes", b"quota_bytes", "recording_stopped", b"recording_stopped", "tenant", b"tenant", "title", b"title", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "expansion", b"expansion", "format", b"format", "labels", b"labels", "recording_stopped", b"recording_stopped", "tenant", b"tenant", "title", b"title", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

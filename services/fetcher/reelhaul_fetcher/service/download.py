@@ -127,7 +127,7 @@ class Downloader:
     async def _fetch(
         self, job: str, lease: lease_pb2.Lease, folder: Path, reporter: ProgressReporter
     ) -> tuple[FetchResult, Usage]:
-        size_limit = _smaller_limit(lease.spec.quota_bytes, lease.spec.format.max_size_bytes)
+        size_limit = lease.spec.format.max_size_bytes
         byte_limit = size_limit + _BYTES_BEYOND_MEDIA if size_limit else 0
         cookies = self._cookies(lease)
 
@@ -245,8 +245,3 @@ def _stalled(url: str, text: str, stage: Progress.Stage.ValueType) -> ReelhaulEr
         text,
         metadata={"host": urlsplit(url).hostname or "", "stage": Progress.Stage.Name(stage)},
     )
-
-
-def _smaller_limit(first: int, second: int) -> int:
-    """Return the smaller of two limits, of which 0 is none."""
-    return min(first, second) if first and second else first or second

@@ -262,5 +262,5 @@ def _bytes_exceeded(account: str, limit: int, day: int) -> QuotaExceeded:
 
 
 def _storage_exceeded(account: str, limit: int) -> QuotaExceeded:
-    text = f"{account} stores or has reserved its {limit} bytes: delete jobs or artifacts first"
+    text = f"{account} stores or has reserved its {limit} bytes: delete jobs first"
     return QuotaExceeded("stored_bytes", text, subject=account, limit=limit)

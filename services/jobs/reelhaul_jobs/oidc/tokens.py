@@ -53,10 +53,10 @@ class OidcTokens:
         """Return whom *token* is of."""
         claims = await self._decode(token)
         subject = claims["sub"]
-        if len(subject) > _MAX_SUBJECT_LENGTH or not subject.isprintable() or not subject.isascii():
+        if not 1 <= len(subject) <= _MAX_SUBJECT_LENGTH or not subject.isprintable() or not subject.isascii():
             raise rejection("the subject of the token is not 1 to 255 ASCII characters")
         tenant = _find_claim(claims, self._settings.oidc_tenant_claim)
-        if not isinstance(tenant, str) or not tenant:
+        if not isinstance(tenant, str) or not tenant or not tenant.isprintable():
             raise rejection(f"the token names no tenant in its claim {self._settings.oidc_tenant_claim}")
         expiry = min(int(claims["exp"]) + self._settings.oidc_leeway_seconds, _MAX_EXPIRY)
         return VerifiedToken(subject, tenant, self._find_level(claims), datetime.fromtimestamp(expiry, UTC))
@@ -67,7 +67,7 @@ class OidcTokens:
         try:
             header = jwt.get_unverified_header(token)
             algorithm, key_id = header.get("alg"), header.get("kid", "")
-            if algorithm not in ALGORITHMS:
+            if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
                 raise rejection(f"tokens must be signed by {', '.join(ALGORITHMS)}")
             key = await self._keys.find(key_id)
             if key is None or key.algorithm_name != algorithm:
@@ -91,7 +91,8 @@ class OidcTokens:
             raise rejection("the token is of another issuer") from None
         except jwt.MissingRequiredClaimError as error:
             raise rejection(f"the token has no claim {error.claim}") from None
-        except (jwt.PyJWTError, OverflowError):
+        # The library raises TypeError for a time that is a list or an object.
+        except (jwt.PyJWTError, OverflowError, TypeError):
             raise rejection("the token is malformed, or its signature is wrong") from None
         return claims
 

@@ -88,12 +88,10 @@ class WebhookDeliveryStore(Protocol):
     async def add_delivery(self, delivery: Delivery, now: datetime) -> Delivery:
         """Store *delivery* with its event, which gets its number. Raises ``NotFound``: no such webhook."""
 
-    async def list_due(
-        self, now: datetime, per_webhook: int, limit: int, busy: Collection[str] = ()
-    ) -> Sequence[tuple[str, str, int]]:
+    async def list_due(self, now: datetime, per_webhook: int, limit: int) -> Sequence[tuple[str, str, int]]:
         """Return tenant and id of at most *limit* enabled webhooks, and how many deliveries each could send.
 
-        They are counted up to *per_webhook*. In no particular order; none is of the tenants *busy*.
+        They are counted up to *per_webhook*. In random order, so that each webhook has its turn.
         """
 
     async def claim_next(

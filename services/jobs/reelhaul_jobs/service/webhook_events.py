@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from reelhaul_jobs.filters import JOB_FIELDS, job_facts
 from reelhaul_jobs.model import ids
@@ -14,10 +15,12 @@ from reelhaul_jobs.model.webhook import BATCH_FINISHED, Webhook
 from reelhaul_jobs.model.webhook_delivery import Event, FinishedBatch, NewEvent, OutboxEntry
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.webhooks import WebhookDeliveryStore
-from reelhaul_runtime.filters.evaluate import matches
+from reelhaul_runtime.filters.ast import Node
+from reelhaul_runtime.filters.evaluate import Facts, matches
 from reelhaul_runtime.filters.parser import parse
 
-_BATCH = 200
+# Each entry becomes up to a hundred deliveries, in one transaction.
+_BATCH = 100
 
 #: Returns the serialized jobs.v1.Event.Data of the subject of an event.
 EncodeSubject = Callable[[Job | Schedule | FinishedBatch], bytes]
@@ -53,21 +56,22 @@ class WebhookOutboxRelay:
         self, entry: OutboxEntry, by_tenant: Mapping[str, Sequence[Webhook]], now: datetime
     ) -> NewEvent:
         subject = entry.subject
+        facts = job_facts(subject) if isinstance(subject, Job) else None
+        wanted = [each.id for each in by_tenant[entry.tenant] if _wants(each, entry.type, facts)]
         event = Event(
             id=ids.new_id(now),
             tenant=entry.tenant,
             type=entry.type,
             time=entry.time,
             subject=subject.name,
-            data=self._encode(subject),
+            data=self._encode(subject) if wanted else b"",
         )
-        job = subject if isinstance(subject, Job) else None
-        webhooks = (webhook.id for webhook in by_tenant[entry.tenant] if _wants(webhook, entry.type, job))
-        return NewEvent(event=event, webhooks=tuple(webhooks))
+        return NewEvent(event=event, webhooks=tuple(wanted))
 
     def _batch_event(
         self, batch: FinishedBatch, by_tenant: Mapping[str, Sequence[Webhook]], now: datetime
     ) -> NewEvent:
+        wanted = [each.id for each in by_tenant[batch.tenant] if _wants(each, BATCH_FINISHED, None)]
         event = Event(
             id=ids.new_id(now),
             tenant=batch.tenant,
@@ -76,13 +80,17 @@ class WebhookOutboxRelay:
             subject=f"batches/{batch.batch_id}",
             data=self._encode(batch),
         )
-        wanted = (each.id for each in by_tenant[batch.tenant] if each.wants_type(BATCH_FINISHED))
         return NewEvent(event=event, webhooks=tuple(wanted))
 
 
-def _wants(webhook: Webhook, event_type: str, job: Job | None) -> bool:
-    """Return whether an event, about *job* if it is about one, is sent to *webhook*."""
+def _wants(webhook: Webhook, event_type: str, facts: Facts | None) -> bool:
+    """Return whether an event, about the job with *facts* if it is about one, is sent to *webhook*."""
     if not webhook.wants_type(event_type):
         return False
-    where = parse(webhook.filter, JOB_FIELDS)
-    return job is None or where is None or matches(where, job_facts(job))
+    where = _parse_filter(webhook.filter)
+    return facts is None or where is None or matches(where, facts)
+
+
+@lru_cache(maxsize=1000)
+def _parse_filter(text: str) -> Node | None:
+    return parse(text, JOB_FIELDS)

@@ -113,13 +113,9 @@ class WebhookSender:
         """Start tasks for what is due; return False: no more is due at once."""
         if len(self._tasks) >= MAX_RUNNING:
             return False
+        due = await self._store.list_due(self._now(), MAX_PER_WEBHOOK, _MAX_LISTED)
         running = Counter(self._tasks.values())
         of_tenant = Counter(tenant for tenant, _ in self._tasks.values())
-        # The list is not filled with webhooks of tenants that must wait.
-        busy = [tenant for tenant, number in of_tenant.items() if number >= MAX_PER_TENANT]
-        due = list(await self._store.list_due(self._now(), MAX_PER_WEBHOOK, _MAX_LISTED, busy))
-        # Whoever comes first gets the last places.
-        random.shuffle(due)
         for turn in range(MAX_PER_WEBHOOK):
             for tenant, webhook, number in due:
                 key = (tenant, webhook)

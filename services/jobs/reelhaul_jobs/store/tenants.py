@@ -44,8 +44,9 @@ from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
 
-#: Tables of what a tenant owns, each with the column ``tenant``; jobs are deleted one by one.
-_OWNED: tuple[Table, ...] = (
+#: The tables that ``remove`` deletes the tenant's rows from, by their column ``tenant``. Not among them are
+#: jobs, which are deleted one by one, and the audit log, which outlives tenants.
+OWNED_TABLES: tuple[Table, ...] = (
     api_keys,
     schedules,
     tickets,
@@ -183,7 +184,7 @@ def _delete_rows(connection: Connection, tenant: str) -> None:
     keys = select("apiKeys/" + api_keys.c.id).where(api_keys.c.tenant == tenant)
     account = quota_ledger.c.account
     connection.execute(delete(quota_ledger).where(or_(account == f"tenants/{tenant}", account.in_(keys))))
-    for table in _OWNED:
+    for table in OWNED_TABLES:
         connection.execute(delete(table).where(table.c.tenant == tenant))
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     desc,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -68,7 +69,6 @@ _WEBHOOKS_DUE = (
     select(webhooks_table.c.tenant, webhooks_table.c.id)
     .where(
         IS_ENABLED,
-        webhooks_table.c.tenant.not_in(bindparam("busy", expanding=True)),
         exists().where(
             IS_PENDING,
             _deliveries.tenant == webhooks_table.c.tenant,
@@ -76,6 +76,8 @@ _WEBHOOKS_DUE = (
             _deliveries.due <= bindparam("now"),
         ),
     )
+    # Whoever comes first gets the last places.
+    .order_by(func.random())
     .limit(bindparam("most"))
 )
 _ENABLED = select(webhooks_table).where(
@@ -143,20 +145,18 @@ class SqlWebhookDeliveryStore:
     async def add_delivery(self, delivery: Delivery, now: datetime) -> Delivery:
         def op(connection: Connection) -> Delivery:
             webhooks.get(connection, delivery.tenant, delivery.webhook, lock=True)
-            (event,) = _insert_events(connection, [NewEvent(event=delivery.event, webhooks=())], now)
+            (event,) = webhook_outbox_reader.number(connection, [delivery.event])
             numbered = replace(delivery, event=event)
+            connection.execute(insert(webhook_events), _row_from_event(event, now))
             connection.execute(insert(webhook_deliveries), _row_from_delivery(numbered))
             return numbered
 
         return await self._database.write(op)
 
-    async def list_due(
-        self, now: datetime, per_webhook: int, limit: int, busy: Collection[str] = ()
-    ) -> Sequence[tuple[str, str, int]]:
+    async def list_due(self, now: datetime, per_webhook: int, limit: int) -> Sequence[tuple[str, str, int]]:
         def op(connection: Connection) -> list[tuple[str, str, int]]:
             values: dict[str, Any] = {"now": rows.to_micros(now)}
-            listed = {**values, "most": limit, "busy": list(busy)}
-            due = connection.execute(_WEBHOOKS_DUE, listed).all()
+            due = connection.execute(_WEBHOOKS_DUE, {**values, "most": limit}).all()
             counted = []
             for tenant, webhook in due:
                 values |= {"of_tenant": tenant, "of_webhook": webhook, "most": per_webhook}
@@ -267,21 +267,19 @@ def _update(connection: Connection, before: Delivery, after: Delivery) -> Delive
     return after
 
 
-def _insert_events(connection: Connection, new: Sequence[NewEvent], now: datetime) -> list[Event]:
-    """Number and insert the events of *new* with their deliveries; return them with their numbers."""
+def _insert_events(connection: Connection, new: Sequence[NewEvent], now: datetime) -> None:
+    """Number the events of *new*, and insert those that a webhook wants, with their deliveries."""
     numbered = webhook_outbox_reader.number(connection, [each.event for each in new])
-    wanted = [(event, each.webhooks) for event, each in zip(numbered, new, strict=True)]
-    event_rows = [_row_from_event(event, now) for event, _ in wanted]
+    wanted = [(event, each.webhooks) for event, each in zip(numbered, new, strict=True) if each.webhooks]
+    if not wanted:
+        return
     deliveries = [
         Delivery(id=ids.new_id(now), tenant=event.tenant, webhook=webhook, event=event, due=now)
         for event, webhook_ids in wanted
         for webhook in webhook_ids
     ]
-    if event_rows:
-        connection.execute(insert(webhook_events), event_rows)
-    if deliveries:
-        connection.execute(insert(webhook_deliveries), [_row_from_delivery(each) for each in deliveries])
-    return numbered
+    connection.execute(insert(webhook_events), [_row_from_event(event, now) for event, _ in wanted])
+    connection.execute(insert(webhook_deliveries), [_row_from_delivery(each) for each in deliveries])
 
 
 def _row_from_event(event: Event, now: datetime) -> dict[str, Any]:
