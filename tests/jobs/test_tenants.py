@@ -49,7 +49,7 @@ from reelhaul_jobs.store.quotas import SqlQuotaStore
 from reelhaul_jobs.store.tables import metadata
 from reelhaul_jobs.store.tenants import OWNED_TABLES, SqlTenantStore
 from reelhaul_runtime import identity
-from reelhaul_runtime.errors import NotFound, ReelhaulError
+from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.identity import Caller
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -68,11 +68,14 @@ class FakeStorage:
     def __init__(self) -> None:
         self.batches = dict[str, int]()
         self.deleted = list[str]()
+        self.broken = set[str]()
 
     async def owns_resources(self, tenant: str) -> bool:
         return self.batches.get(tenant, 0) > 0
 
     async def delete_resources(self, tenant: str) -> bool:
+        if tenant in self.broken:
+            raise Unavailable("storage", "it cannot delete this")
         self.batches[tenant] = max(0, self.batches.get(tenant, 0) - 1)
         return self.batches[tenant] > 0
 
@@ -318,6 +321,21 @@ async def test_delete_with_everything(tenants: TenantHarness):
     assert (await tenants.create()).etag == '"1"'
     assert await tenants.call("GetTenant", GetTenantRequest(name="tenants/other")) == other
     assert (await tenants.store.get(job(3).id)).state is State.QUEUED
+
+
+async def test_one_tenant_delays_no_other(tenants: TenantHarness):
+    """A tenant whose files cannot be deleted now does not stop the deletion of the others."""
+    for name in ("acme", "other"):
+        await tenants.create(name)
+        await tenants.call("DeleteTenant", DeleteTenantRequest(name=f"tenants/{name}"))
+        tenants.time += timedelta(seconds=1)
+    tenants.storage.broken, tenants.time = {"acme"}, tenants.time + CACHED_KEYS
+    with pytest.raises(Unavailable):
+        await tenants.deleter.step()
+    gone = GetTenantRequest(name="tenants/other")
+    assert await reason_of(tenants.call("GetTenant", gone)) == "RESOURCE_NOT_FOUND"
+    waiting = await tenants.call("GetTenant", GetTenantRequest(name="tenants/acme"))
+    assert waiting.state == Tenant.DELETING
 
 
 def test_deletion_covers_every_table():

@@ -16,6 +16,7 @@ from reelhaul_jobs.model.webhook_delivery import DeliveryState
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.ports.webhooks import WebhookRule
 from reelhaul_jobs.store import idempotency, rows
+from reelhaul_jobs.store.access_tables import tenants
 from reelhaul_jobs.store.idempotency import RecordedResponse
 from reelhaul_jobs.store.webhook_tables import (
     IS_PENDING,
@@ -28,6 +29,7 @@ from reelhaul_runtime.sql.database import Database
 _BY_ID = (webhooks.c.tenant == bindparam("of_tenant")) & (webhooks.c.id == bindparam("of_id"))
 _WEBHOOK = select(webhooks).where(_BY_ID)
 _WEBHOOKS = select(webhooks).where(webhooks.c.tenant == bindparam("of_tenant"))
+_TENANT = select(tenants.c.id).where(tenants.c.id == bindparam("of_tenant"))
 _COUNT = select(func.count()).select_from(webhooks).where(webhooks.c.tenant == bindparam("of_tenant"))
 _UPDATE = update(webhooks).where(_BY_ID)
 _DELETE = delete(webhooks).where(_BY_ID)
@@ -115,6 +117,8 @@ def _add(connection: Connection, webhook: Webhook, request: IdempotencyKey | Non
     if (response := idempotency.find_response(connection, request)) is not None:
         return get(connection, webhook.tenant, response.ids[0])
     key = {"of_tenant": webhook.tenant}
+    # Locked, so that another webhook at the limit waits.
+    connection.execute(_TENANT.with_for_update(), key)
     if connection.execute(_COUNT, key).scalar_one() >= model.MAX_PER_TENANT:
         raise model.quota_exceeded(webhook)
     inserted = connection.execute(
