@@ -254,6 +254,30 @@ async def test_append_only(store: SqlStore, statement: str, error: str):
         await store.database.write(lambda connection: connection.execute(text(statement)))
 
 
+async def test_entries_are_not_replaced(tmp_path: Path):
+    """REPLACE, which is neither UPDATE nor DELETE for SQLite, changes no entry."""
+    replacement = text(
+        "REPLACE INTO audit_entries SELECT id, create_time, 'x', tenant, method, resource, address,"
+        " status_code, status, changed_paths, call_id FROM audit_entries"
+    )
+    async with sqlite_store(tmp_path) as store:
+        audit = SqlAuditStore(store.database)
+        await audit.add([entry(1, datetime.now(UTC) - timedelta(hours=1))])
+        await store.database.write(lambda connection: connection.execute(replacement))
+        (kept,) = await audit.list_page(AuditQuery(limit=9))
+        assert (kept.resource, kept.principal) == ("jobs/1", entry(1).principal)
+
+
+async def test_entries_are_not_truncated():
+    """TRUNCATE, for which PostgreSQL calls no trigger of rows, deletes no entry."""
+    async with postgresql_store() as store:
+        audit = SqlAuditStore(store.database)
+        await audit.add([entry(1, datetime.now(UTC) - timedelta(hours=1))])
+        with pytest.raises(DBAPIError, match="kept for a day"):
+            await store.database.write(lambda connection: connection.execute(text("TRUNCATE audit_entries")))
+        assert len(await audit.list_page(AuditQuery(limit=9))) == 1
+
+
 async def test_retention(store: SqlStore):
     """Entries are deleted when their retention has ended, and those within it are not."""
     audit = SqlAuditStore(store.database)

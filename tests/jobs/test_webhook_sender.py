@@ -201,6 +201,7 @@ async def test_retry_schedule(harness, receiver):
         ("soon", 5, 5.5),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400, 86_400),
         ("Mon, 01 Jan 2001 00:00:00 GMT", 5, 5.5),
+        ("Mon, 1 Jan 99999999999999999999 00:00:00 GMT", 5, 5.5),
     ],
 )
 async def test_retry_after(harness, receiver, value, low, high):
@@ -376,6 +377,7 @@ async def test_changed_dns_answers(store, ca_file, receiver):
         ("https://10.0.0.1/", "", "URL_FORBIDDEN"),
         ("https://[fd00::1]/", "", "URL_FORBIDDEN"),
         ("https://0x7f000001/", "", "URL_FORBIDDEN"),
+        ("https://①②⑦.0.0.1/", "", "URL_INVALID"),
         (f"http://{NAME}/", "93.184.215.14", "URL_INVALID"),
         (f"https://{NAME}/", "", "URL_INVALID"),
         (f"https://{NAME}/", "93.184.215.14", ""),
@@ -530,6 +532,21 @@ async def test_hostile_endpoints(store, ca_file):
                 assert reason_of(delivery) == reason, handler
             else:
                 assert delivery.state is DeliveryState.SUCCEEDED, handler
+
+
+async def test_unexpected_error_is_a_failed_try(harness, receiver, monkeypatch):
+    """Whatever an endpoint makes fail here, its delivery waits for its next try, not for its lease."""
+
+    async def fail(*arguments: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    await harness.add(receiver.url)
+    await harness.cancel(1)
+    monkeypatch.setattr(HttpWebhookEndpoints, "_post", fail)
+    await harness.send()
+    (delivery,) = await harness.deliveries()
+    assert (delivery.failures, delivery.sender, reason_of(delivery)) == (1, "", "DESTINATION_UNAVAILABLE")
+    assert (await harness.store.webhooks.get("acme", "hook")).failing_since == harness.time
 
 
 async def test_slow_endpoints_delay_no_others(harness, receiver):

@@ -111,7 +111,10 @@ class HttpWebhookEndpoints:
             resolver.close()
 
     async def check_url(self, url: str) -> None:
-        target = httpx.URL(url)
+        try:
+            target = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise _invalid(url, "must have a valid host name") from None
         try:
             await self.allowed_addresses(target.raw_host.decode(), _port(target), target.scheme == "https")
         except Refused as error:
@@ -256,7 +259,7 @@ def _parse_retry_after(text: str) -> timedelta | None:
         return min(timedelta(seconds=int(text[:9])), _MAX_RETRY_AFTER)
     try:
         time = parsedate_to_datetime(text[:64])
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)

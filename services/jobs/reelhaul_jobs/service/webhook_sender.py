@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model import webhook as webhooks
 from reelhaul_jobs.model import webhook_delivery as deliveries
 from reelhaul_jobs.model.webhook import Webhook
@@ -70,7 +71,22 @@ class WebhookTries:
         except ReelhaulError as error:
             return TryResult(error=to_status(error))
         event = claimed.event
-        return await self.endpoints.send(webhook, secrets, event.id, now, self.encode(event))
+        body = self.encode(event)
+        try:
+            return await self.endpoints.send(webhook, secrets, event.id, now, body)
+        except Exception:
+            # Tenants choose what answers. A failed try is retried less and less often, and suspends its
+            # webhook in the end; without a result it would be sent again whenever its lease ends.
+            log.exception("webhook delivery interrupted", extra={"webhook": webhook.name, "event": event.id})
+            return TryResult(error=to_status(_interrupted(webhook)))
+
+
+def _interrupted(webhook: Webhook) -> ReelhaulError:
+    return ReelhaulError(
+        ErrorReason.DESTINATION_UNAVAILABLE,
+        "the response could not be read",
+        metadata={"destination": webhook.name},
+    )
 
 
 class WebhookSender:

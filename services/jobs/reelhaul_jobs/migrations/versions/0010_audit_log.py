@@ -15,6 +15,12 @@ _SQLITE = (
     CREATE TRIGGER audit_entries_unchanged BEFORE UPDATE ON audit_entries
     BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END
     """,
+    # REPLACE would delete the entry of the same id without the trigger of DELETE.
+    """
+    CREATE TRIGGER audit_entries_not_replaced BEFORE INSERT ON audit_entries
+    WHEN EXISTS (SELECT 1 FROM audit_entries WHERE id = NEW.id)
+    BEGIN SELECT RAISE(IGNORE); END
+    """,
     """
     CREATE TRIGGER audit_entries_kept BEFORE DELETE ON audit_entries
     WHEN OLD.create_time > (CAST(strftime('%s', 'now') AS INTEGER) - 86400) * 1000000
@@ -25,7 +31,9 @@ _POSTGRESQL = (
     """
     CREATE FUNCTION keep_audit_entry() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF TG_OP = 'UPDATE' THEN
+        IF TG_OP = 'TRUNCATE' THEN
+            RAISE EXCEPTION 'audit entries are kept for a day at least';
+        ELSIF TG_OP = 'UPDATE' THEN
             RAISE EXCEPTION 'audit entries are never changed';
         ELSIF OLD.create_time > (EXTRACT(EPOCH FROM now()) - 86400) * 1000000 THEN
             RAISE EXCEPTION 'audit entries are kept for a day at least';
@@ -36,6 +44,10 @@ _POSTGRESQL = (
     """
     CREATE TRIGGER audit_entries_kept BEFORE UPDATE OR DELETE ON audit_entries
     FOR EACH ROW EXECUTE FUNCTION keep_audit_entry()
+    """,
+    """
+    CREATE TRIGGER audit_entries_not_truncated BEFORE TRUNCATE ON audit_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION keep_audit_entry()
     """,
 )
 
