@@ -15,7 +15,7 @@ from typing import Any
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
-from reelhaul_jobs import app
+from reelhaul_jobs.composition import access, backends, jobs
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.results import LeaseReceipt, LeaseRenewal
 from reelhaul_jobs.model.states import QueueStage
@@ -130,15 +130,15 @@ def main() -> None:
     if sys.argv[1] == "--mutant":
         mutant = sys.argv[2]
         del sys.argv[1:3]
-    app.open_authenticator = _trust_tenants
-    app.QuotaLedger = _count_jobs  # type: ignore[misc, assignment]
+    access.open_authenticator = _trust_tenants
+    backends.QuotaLedger = _count_jobs  # type: ignore[misc, assignment]
     match mutant:
         case "":
             pass
         case "no-fence":
-            app.Leases = LeasesWithoutFencing  # type: ignore[misc]
+            jobs.Leases = LeasesWithoutFencing  # type: ignore[misc]
         case "no-sweeper":
-            app.Reaper = SweeperDisabled  # type: ignore[misc]
+            jobs.Reaper = SweeperDisabled  # type: ignore[misc]
         case _:
             raise SystemExit(f"unknown mutant: {mutant}")
     runtime(prog_name="reelhaul")

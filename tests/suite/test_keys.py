@@ -126,6 +126,8 @@ def test_keys_from_creation_to_deletion(suite):
     assert name.removeprefix("apiKeys/") in cli(suite, "keys", "list", "--all").stdout
     assert cli_json(suite, "keys", "undelete", name)["state"] == "ACTIVE"
     assert cli_json(suite, "keys", "show", key=rotated)["displayName"] == "laptop"
+    assert "The old key works until 20" in cli(suite, "keys", "rotate", name, "--grace", "1h").stderr
+    assert "The old key no longer works." in cli(suite, "keys", "rotate", name).stderr
 
 
 def test_last_key_cannot_be_deleted(suite):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -190,7 +190,12 @@ def undelete(key: str, connect: Connect, as_json: bool) -> None:
 def rotate(key: str, grace: int, connect: Connect, as_json: bool) -> None:
     """Give a key a new string and print it; it is not shown again."""
     with connect() as client:
-        _print_new(client.keys.rotate(key, grace), as_json)
+        rotated = client.keys.rotate(key, grace)
+        _print_new(rotated, as_json)
+        if not as_json:
+            end = rotated.update_time.ToDatetime(UTC) + timedelta(seconds=grace)
+            until = f"works until {end:%Y-%m-%d %H:%M:%S} UTC" if grace else "no longer works"
+            click.echo(f"The old key {until}.", err=True)
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:
