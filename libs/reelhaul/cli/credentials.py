@@ -31,14 +31,14 @@ def read_env_file() -> Mapping[str, str | None]:
     return {name.upper(): value for name, value in values.items()}
 
 
-def resolve_api_key(given: str, server: str) -> str:
-    """Return the key to call *server* with: *given*, or that of .env, or the suite's own; empty without one.
+def resolve_api_key(option: str, server: str) -> str:
+    """Return the key to call *server* with: *option*, or that of .env, or the suite's own; empty without one.
 
     Raises click.UsageError if the key is mistyped.
     """
     values = read_env_file()
     try:
-        key = given.strip() or find_api_key(os.environ) or find_api_key(values)
+        key = option.strip() or find_api_key(os.environ) or find_api_key(values)
         if not key:
             folder = os.environ.get(_DATA_DIR_VARIABLE) or values.get(_DATA_DIR_VARIABLE) or _DEFAULT_DATA_DIR
             key = _find_stored_key(Path(folder) / _RUN_FOLDER, server)

@@ -146,8 +146,8 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs["as_json"])
-        server, given = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
-        kwargs["connect"] = functools.partial(Client, server, api_key=resolve_api_key(given, server))
+        server, option = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
+        kwargs["connect"] = functools.partial(Client, server, api_key=resolve_api_key(option, server))
         try:
             return command(*args, **kwargs)
         except CallFailed as failure:

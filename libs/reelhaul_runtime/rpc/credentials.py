@@ -81,7 +81,7 @@ class _ServerCertificate:
     def __init__(self, files: TlsFiles) -> None:
         self._requires_clients = bool(files.service_name)
         self._current: Any = None
-        self._given: Any = None
+        self._latest_served: Any = None
 
     def load(self, content: TlsContent) -> None:
         """Use *content* from the next handshake on."""
@@ -93,15 +93,15 @@ class _ServerCertificate:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a server. gRPC asks for the certificate at each handshake."""
-        self._given = self._current
+        self._latest_served = self._current
         return grpc.dynamic_ssl_server_credentials(self._current, self._take_new, self._requires_clients)
 
     def _take_new(self) -> Any:
         """Return the certificate if it is new, for a thread of gRPC; None: the earlier one stays."""
-        if self._current is self._given:
+        if self._current is self._latest_served:
             return None
-        self._given = self._current
-        return self._given
+        self._latest_served = self._current
+        return self._latest_served
 
 
 class _Generation:

@@ -45,12 +45,12 @@ def _normalize(
     parse: Callable[[str], str],
     description: str,
 ) -> list[str]:
-    given = list(values)
-    if len(given) > most:
-        violations.add(field, f"must be at most {most} entries, not {len(given)}")
+    entries = list(values)
+    if len(entries) > most:
+        violations.add(field, f"must be at most {most} entries, not {len(entries)}")
         return []
     parsed = []
-    for index, value in enumerate(given):
+    for index, value in enumerate(entries):
         try:
             parsed.append(parse(value))
         except ValueError:

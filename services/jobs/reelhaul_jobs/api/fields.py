@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from reelhaul_jobs.model.results import Owner
@@ -43,6 +44,24 @@ def caller_key_id() -> str:
     """Return the id of the caller's key; empty for a caller without one."""
     principal = identity.caller().principal
     return principal.removeprefix("apiKeys/") if principal.startswith("apiKeys/") else ""
+
+
+def resolve_update_mask(
+    mask: field_mask_pb2.FieldMask, update: Message, unchanging: Collection[str] = ("name", "etag")
+) -> field_mask_pb2.FieldMask:
+    """Return the fields of *update* to change: those of *mask*, or without a mask all set ones; ``*`` is all.
+
+    *unchanging* are left out. Raises FIELD_INVALID. https://google.aip.dev/134
+    """
+    paths = [path for path in mask.paths if path not in unchanging]
+    if not mask.paths:
+        paths = [field.name for field, _ in update.ListFields() if field.name not in unchanging]
+    resolved, descriptor = field_mask_pb2.FieldMask(paths=paths), cast("Descriptor", update.DESCRIPTOR)
+    if paths == ["*"]:
+        resolved.AllFieldsFromDescriptor(descriptor)
+    if not resolved.IsValidForDescriptor(descriptor):
+        raise FieldInvalid("update_mask", f"names a field that {descriptor.name} does not have")
+    return resolved
 
 
 def parse_job_id(value: str, field: str = "name") -> str:

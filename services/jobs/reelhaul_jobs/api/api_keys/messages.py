@@ -151,14 +151,7 @@ def merge_update(
 ) -> api_key_pb2.ApiKey:
     """Return *key* with the fields of *request* that its mask names; without a mask, all set ones."""
     wanted = request.api_key
-    paths = [path for path in request.update_mask.paths if path not in _UNCHANGING]
-    if not request.update_mask.paths:
-        paths = [field.name for field, _ in wanted.ListFields() if field.name not in _UNCHANGING]
-    mask = field_mask_pb2.FieldMask(paths=paths)
-    if paths == ["*"]:
-        mask.AllFieldsFromDescriptor(wanted.DESCRIPTOR)
-    if not mask.IsValidForDescriptor(wanted.DESCRIPTOR):
-        raise FieldInvalid("update_mask", "names a field that a key does not have")
+    mask = fields.resolve_update_mask(request.update_mask, wanted, _UNCHANGING)
     merged = key_to_proto(key, now)
     rest = [path for path in mask.paths if path not in _EXPIRATION]
     field_mask_pb2.FieldMask(paths=rest).MergeMessage(wanted, merged, True, True)

@@ -7,8 +7,6 @@ import uuid
 from datetime import datetime, timedelta
 from typing import cast
 
-from google.protobuf import field_mask_pb2
-
 from reelhaul.jobs.v1 import schedule_pb2, schedule_service_pb2
 from reelhaul_jobs.api import fields
 from reelhaul_jobs.model.job_template import template_from_proto, template_to_proto
@@ -80,14 +78,7 @@ def merge_update(
 ) -> schedule_pb2.Schedule:
     """Return *schedule* with the fields of *request* that its mask names; without a mask, all set ones."""
     update = request.schedule
-    paths = [path for path in request.update_mask.paths if path != "name"]
-    if not request.update_mask.paths:
-        paths = [field.name for field, _ in update.ListFields() if field.name not in ("name", "etag")]
-    mask = field_mask_pb2.FieldMask(paths=paths)
-    if paths == ["*"]:
-        mask.AllFieldsFromDescriptor(update.DESCRIPTOR)
-    if not mask.IsValidForDescriptor(update.DESCRIPTOR):
-        raise FieldInvalid("update_mask", "names a field that a schedule does not have")
+    mask = fields.resolve_update_mask(request.update_mask, update)
     merged = schedule_to_proto(schedule)
     mask.MergeMessage(update, merged, True, True)
     return merged

@@ -6,8 +6,6 @@ import re
 from datetime import datetime
 from typing import cast
 
-from google.protobuf import field_mask_pb2
-
 from reelhaul.admin.v1 import tenant_pb2, tenant_service_pb2
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_jobs.api import fields
@@ -19,7 +17,6 @@ from reelhaul_runtime.errors import FieldInvalid, NotFound
 _COLLECTION = "tenants/"
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 # Fields that callers cannot change; they may be in the mask of an update nevertheless (AIP-203).
-_UNCHANGING = ("name", "etag")
 
 
 def parse_tenant_id(name: str, field: str = "name") -> str:
@@ -80,14 +77,7 @@ def tenant_to_proto(tenant: Tenant) -> tenant_pb2.Tenant:
 def merge_update(tenant: Tenant, request: tenant_service_pb2.UpdateTenantRequest) -> tenant_pb2.Tenant:
     """Return *tenant* with the fields of *request* that its mask names; without a mask, all set ones."""
     wanted = request.tenant
-    paths = [path for path in request.update_mask.paths if path not in _UNCHANGING]
-    if not request.update_mask.paths:
-        paths = [field.name for field, _ in wanted.ListFields() if field.name not in _UNCHANGING]
-    mask = field_mask_pb2.FieldMask(paths=paths)
-    if paths == ["*"]:
-        mask.AllFieldsFromDescriptor(wanted.DESCRIPTOR)
-    if not mask.IsValidForDescriptor(wanted.DESCRIPTOR):
-        raise FieldInvalid("update_mask", "names a field that a tenant does not have")
+    mask = fields.resolve_update_mask(request.update_mask, wanted)
     merged = tenant_to_proto(tenant)
     mask.MergeMessage(wanted, merged, True, True)
     return merged

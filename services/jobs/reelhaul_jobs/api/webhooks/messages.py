@@ -8,7 +8,7 @@ import uuid
 from datetime import datetime, timedelta
 from typing import cast
 
-from google.protobuf import field_mask_pb2, json_format
+from google.protobuf import json_format
 
 from reelhaul.jobs.v1 import job_service_pb2, webhook_pb2, webhook_service_pb2
 from reelhaul_jobs.api import fields
@@ -88,14 +88,7 @@ def merge_update(
     Without a mask, all set fields are merged.
     """
     update = request.webhook
-    paths = [path for path in request.update_mask.paths if path != "name"]
-    if not request.update_mask.paths:
-        paths = [field.name for field, _ in update.ListFields() if field.name not in ("name", "etag")]
-    mask = field_mask_pb2.FieldMask(paths=paths)
-    if paths == ["*"]:
-        mask.AllFieldsFromDescriptor(update.DESCRIPTOR)
-    if not mask.IsValidForDescriptor(update.DESCRIPTOR):
-        raise FieldInvalid("update_mask", "names a field that a webhook does not have")
+    mask = fields.resolve_update_mask(request.update_mask, update)
     merged = webhook_to_proto(webhook)
     mask.MergeMessage(update, merged, True, True)
     if "disabled" not in mask.paths:
