@@ -308,7 +308,7 @@ async def test_streams_of_a_changed_key_end(server: Server, name: str):
 @pytest.mark.parametrize("how", ["expired", "revoked", "lowered", "ticket"])
 async def test_streams_end_without_a_notice(server: Server, monkeypatch: pytest.MonkeyPatch, how: str):
     """A stream ends when its credential expires, or was revoked while the broker was away."""
-    monkeypatch.setattr("reelhaul_runtime.rpc.interceptor._STREAM_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr("reelhaul_runtime.rpc.running_streams.CHECK_SECONDS", 0.02)
     end = int(server.time.seconds) + 300 if how in ("expired", "ticket") else 0
     key_string = server.keys.add(expire_time=end)
     response = server.keys.keys[key_string]

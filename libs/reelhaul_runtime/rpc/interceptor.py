@@ -13,9 +13,6 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from contextvars import Context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,11 +23,12 @@ from grpc import aio
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import MethodPolicy, PermissionLevel
-from reelhaul_runtime import errors, identity, logs
+from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
-from reelhaul_runtime.auth.peers import Metadata, Peer
+from reelhaul_runtime.auth.peers import Metadata
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
+from reelhaul_runtime.rpc.running_streams import RunningStreams
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +44,6 @@ _CHANNEL_MAY_RETRY = (
     ErrorReason.OVERLOADED,
     ErrorReason.STORAGE_UNAVAILABLE,
 )
-# A stream may run for hours. What it is checked for again at this interval has no notice: the expiry of its
-# credential, and changes while the broker was away.
-_STREAM_CHECK_SECONDS = 30.0
-_REVOKED = (
-    ErrorReason.CREDENTIAL_MISSING,
-    ErrorReason.CREDENTIAL_INVALID,
-    ErrorReason.ADDRESS_FORBIDDEN,
-    ErrorReason.PERMISSION_INSUFFICIENT,
-)
 # Fields of requests and responses that name a job, if they are strings.
 _JOB_FIELDS = ("job", "job_id", "name")
 _JOB_ID = re.compile(r"[0-9a-fA-F-]{36}", re.ASCII)
@@ -64,16 +53,6 @@ _MALFORMED: Any = object()
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _OK = status_pb2.Status()
 _CANCELLED = status_pb2.Status(code=code_pb2.CANCELLED, message="the caller cancelled the call")
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """A stream of a caller, and what its credential is checked by again."""
-
-    caller: identity.Caller
-    policy: MethodPolicy
-    peer: Peer
-    metadata: Metadata
 
 
 class PolicyInterceptor(aio.ServerInterceptor):
@@ -88,10 +67,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
         self._authenticator, self._rate_limiter, self._audit_log = authenticator, rate_limiter, audit_log
         # By path: the handler of a method never changes.
         self._handlers: dict[str, Handler] = {}
-        # Streams of callers, each by the timeout that ends it, and what checks them again.
-        self._streams: dict[asyncio.Timeout, _Stream] = {}
-        self._checking: asyncio.Task[None] | None = None
-        authenticator.subscribe(self._end_streams)
+        self._streams = RunningStreams(authenticator)
 
     async def intercept_service(
         self,
@@ -145,7 +121,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
                     metadata = await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
-                    async with self._tracking(timeout, incoming, metadata):
+                    async with self._streams.tracking(timeout, incoming, metadata):
                         async for message in method(request, context):
                             yield message
 
@@ -170,62 +146,6 @@ class PolicyInterceptor(aio.ServerInterceptor):
                     yield message
 
         return stream if inspect.isasyncgenfunction(method) else call
-
-    @asynccontextmanager
-    async def _tracking(
-        self, timeout: asyncio.Timeout, call: IncomingCall, metadata: Metadata
-    ) -> AsyncIterator[None]:
-        """End the stream in the block with SERVICE_UNAVAILABLE once the credential of its caller changes.
-
-        The caller connects again and is authenticated again. *timeout* is the one that ends the block.
-        """
-        if call.caller is None or not call.caller.principal or call.caller.suite:
-            yield
-            return
-        stream = self._streams[timeout] = _Stream(call.caller, call.policy, call.peer, metadata)
-        if self._checking is None:
-            self._checking = asyncio.create_task(self._check_streams(), context=Context())
-        try:
-            # It may have changed since it was verified, before it was known here whose stream this is.
-            if not await self._is_allowed(stream):
-                raise errors.Unavailable("auth", "the credential has changed: connect again")
-            yield
-        except asyncio.CancelledError:
-            if timeout not in self._streams:
-                raise errors.Unavailable("auth", "the credential has changed: connect again") from None
-            raise
-        finally:
-            self._streams.pop(timeout, None)
-            if not self._streams and self._checking is not None:
-                self._checking.cancel()
-                self._checking = None
-
-    async def _check_streams(self) -> None:
-        """End streams whose credential expired, or was revoked without a notice: the broker was away."""
-        while True:
-            await asyncio.sleep(_STREAM_CHECK_SECONDS)
-            for timeout, stream in list(self._streams.items()):
-                if not await self._is_allowed(stream):
-                    self._end_stream(timeout)
-
-    async def _is_allowed(self, stream: _Stream) -> bool:
-        """Return whether the credential of *stream* still works, or cannot be verified now."""
-        try:
-            caller = await self._authenticator.identify(stream.metadata, stream.peer)
-            caller.check(stream.policy)
-        except errors.ReelhaulError as error:
-            return error.reason not in _REVOKED
-        return True
-
-    def _end_streams(self, name: str) -> None:
-        """End the streams of the key or tenant *name*, which has changed."""
-        for timeout, stream in list(self._streams.items()):
-            if stream.caller.is_or_belongs_to(name):
-                self._end_stream(timeout)
-
-    def _end_stream(self, timeout: asyncio.Timeout) -> None:
-        if self._streams.pop(timeout, None) is not None:
-            timeout.reschedule(0)
 
     async def _authorize(self, call: IncomingCall, context: ServicerContext) -> Metadata:
         metadata = combine_metadata(context.invocation_metadata() or ())
