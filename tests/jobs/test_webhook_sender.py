@@ -234,6 +234,18 @@ async def test_order_of_one_job(harness, receiver):
     assert [received.event["sequence"] for received in receiver.received] == ["1", "2"]
 
 
+async def test_a_filter_that_is_not_valid_any_more(harness, receiver, caplog):
+    """A stored filter over a field that is gone is logged; the events of other webhooks go on."""
+    await harness.add(receiver.url + "/broken", "broken", filter="gone = 1")
+    await harness.add(receiver.url + "/all", "all")
+    await harness.cancel(1)
+    await harness.send()
+    assert [received.path for received in receiver.received] == ["/hook/all"]
+    assert [record.webhook for record in caplog.records if "not valid" in record.message] == [
+        "webhooks/broken"
+    ]
+
+
 async def test_event_types_and_filters(harness, receiver):
     """An endpoint receives the types and jobs that it asks for; the numbers count the others too."""
     await harness.add(receiver.url + "/all", "all")

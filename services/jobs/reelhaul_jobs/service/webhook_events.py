@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -15,9 +16,12 @@ from reelhaul_jobs.model.webhook import BATCH_FINISHED, Webhook
 from reelhaul_jobs.model.webhook_delivery import Event, FinishedBatch, NewEvent, OutboxEntry
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.webhooks import WebhookDeliveryStore
+from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.filters.ast import Node
 from reelhaul_runtime.filters.evaluate import Facts, matches
 from reelhaul_runtime.filters.parser import parse
+
+log = logging.getLogger(__name__)
 
 # Each entry becomes up to a hundred deliveries, in one transaction.
 _BATCH = 100
@@ -87,7 +91,13 @@ def _wants(webhook: Webhook, event_type: str, facts: Facts | None) -> bool:
     """Return whether an event, about the job with *facts* if it is about one, is sent to *webhook*."""
     if not webhook.wants_type(event_type):
         return False
-    where = _parse_filter(webhook.filter)
+    try:
+        where = _parse_filter(webhook.filter)
+    except ReelhaulError as error:
+        # Stored by a version that had other fields. It must not hold up the events of all tenants.
+        extra = {"tenant": webhook.tenant, "webhook": webhook.name, "cause": error.text}
+        log.error("the filter of a webhook is not valid: its events are not sent", extra=extra)
+        return facts is None
     return facts is None or where is None or matches(where, facts)
 
 
