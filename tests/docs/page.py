@@ -10,8 +10,8 @@ A block is run if its language is ``sh`` or ``console``. Words after the languag
 ``file=".env"``      is not run but written into this file, whatever its language
 
 ``sh`` is a script, which must succeed. In ``console`` each line that begins with ``$ `` is a command, and
-lines that begin with ``> `` continue it; below it is its output, where ``…`` stands for any text in a line, and
-a line with nothing else for any number of lines.
+lines that begin with ``> `` continue it; below it is its output, where ``…`` stands for any text in a line,
+and a line with nothing else for any number of lines.
 """
 
 from __future__ import annotations
