@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The id of the request being served: the caller's ``x-request-id``, or a new one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 #: W3C trace context (https://www.w3.org/TR/trace-context/) of the current span, which calls of other services
-#: pass on; without tracing, of the request as it came; empty if there is none. Always valid, see `is_traceparent`.
+#: pass on; without tracing, of the request as it came. Valid (see `is_traceparent`), or empty.
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 #: The tenant of the request's caller, once it is authenticated.
 tenant: ContextVar[str] = ContextVar("tenant", default="")
@@ -66,8 +66,8 @@ _VERBOSE_LOGGERS = (
     "uvicorn.access",
 )
 
-# CloudWatch rejects events of more than 256 KiB, Loki lines of more than 256 KB. Characters of a field, of the
-# stack of an exception, of which the end says most, and bytes of a line.
+# CloudWatch rejects events of more than 256 KiB, Loki lines of more than 256 KB. Characters of a field, of
+# the stack of an exception (its end), and of a line.
 _MAX_FIELD, _MAX_STACK, _MAX_LINE = 8 << 10, 32 << 10, 200 << 10
 _MAX_ITEMS, _MAX_DEPTH = 100, 4
 _CUT = "…"

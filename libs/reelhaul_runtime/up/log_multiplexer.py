@@ -148,7 +148,7 @@ def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Log
 def _parse(name: str, line: str) -> Record:
     """Return *line* with the fields of our JSON logs, whoever wrote it."""
     # gRPC's last line may lack its end.
-    if (start := line.find('{"time": ')) > 0 and _GRPC_LINE.match(line):
+    if (start := line.find('{"time":"')) > 0 and _GRPC_LINE.match(line):
         line = line[start:]
     if line.startswith("{"):
         try:
