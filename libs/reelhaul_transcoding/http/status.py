@@ -117,7 +117,7 @@ def _reason(status: status_pb2.Status) -> str:
     """Return the reason in the ErrorInfo of *status*; the name of its code without one."""
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            return error_details_pb2.ErrorInfo.FromString(detail.value).reason
+            return str(error_details_pb2.ErrorInfo.FromString(detail.value).reason)
     code = code_pb2.Code.DESCRIPTOR.values_by_number.get(status.code)
     return code.name if code is not None else str(status.code)
 
