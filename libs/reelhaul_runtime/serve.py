@@ -24,6 +24,7 @@ from reelhaul_runtime import failpoints, logs, private_files, service
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,13 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
     shutdown = _Shutdown(settings.drain_seconds)
     try:
         async with AsyncExitStack() as stack:
+            service_name = "+".join(each.name for each in services)
+            start_tracing = await stack.enter_async_context(tracing(settings, service_name))
             for each in services:
                 shutdown.starting = each.name
                 await stack.enter_async_context(each.running())
             shutdown.starting = ""
+            start_tracing()
             _tune_garbage_collector()
             await shutdown.requested.wait()
             log.info("draining")

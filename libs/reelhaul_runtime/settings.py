@@ -30,6 +30,7 @@ from reelhaul_runtime.certificate import (
 from reelhaul_runtime.nats_security import NatsSecurity
 from reelhaul_runtime.secret_files import SecretFileError, SecretFiles
 from reelhaul_runtime.tls_settings import TlsSettings, check_pair
+from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.validation.access import normalize_sites
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -50,7 +51,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(OidcSettings, TlsSettings):
+class SuiteSettings(OidcSettings, TlsSettings, TracingSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
