@@ -71,7 +71,7 @@ def _run(names: Sequence[str]) -> int:
             "REELHAUL_SUITE_TOKEN is not set: services authenticate to each other with it."
             " Give all of them the same secret, for example of `openssl rand -hex 32`"
         )
-    logs.configure("+".join(names), settings.log_format, settings.log_level)
+    logs.configure("+".join(names), settings.log_format, settings.log_level, bodies=settings.log_bodies)
     failpoints.arm(failpoints.parse(settings.failpoints))
     if settings.data_dir.exists():
         try:

@@ -118,6 +118,9 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings):
     suite_token: str = Field(default="", repr=False)
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    #: Whether requests and responses of RPCs are logged, without their secrets. They contain URLs and titles
+    #: of what users download.
+    log_bodies: bool = False
     #: Seconds that running work has to end after SIGTERM.
     drain_seconds: float = Field(default=10.0, ge=0, le=3600)
     #: Whether this is a crash test: failpoints require it.
