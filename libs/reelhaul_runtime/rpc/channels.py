@@ -17,7 +17,7 @@ from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc.credentials import connecting
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
-from reelhaul_runtime.settings import may_be_several, split_addresses
+from reelhaul_runtime.server_addresses import may_be_several, split_addresses
 
 _MethodOptions = descriptor_pb2.MethodOptions
 

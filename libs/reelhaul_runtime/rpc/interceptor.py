@@ -27,10 +27,12 @@ from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.auth.peers import Metadata
+from reelhaul_runtime.rpc.bodies import log_bodies
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 from reelhaul_runtime.rpc.running_streams import RunningStreams
 
 log = logging.getLogger(__name__)
+access_log = logs.AccessLog("reelhaul_runtime.rpc")
 
 if TYPE_CHECKING:  # these classes are generic in their stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -180,7 +182,7 @@ def _set_job(message: Any, field: str) -> None:
 class AbortWithStatus:
     """Aborts the call with the status of the error that leaves the block.
 
-    Logs each call at DEBUG, and records it in the audit log if there is one.
+    Logs each call, and records it in the audit log if there is one.
     """
 
     def __init__(
@@ -197,13 +199,14 @@ class AbortWithStatus:
         return None
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._log_call(error)
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
+            self._log_call("OK" if error is None else "CANCELLED")
             if self._audit_log is not None:
                 await self._record(_OK if error is None else _CANCELLED)
             return
         public = to_public_error(self._path, error)
         status = errors.to_status(public)
+        self._log_call(_STATUS_CODES[status.code].name, ErrorReason.Name(public.reason))
         if self._audit_log is not None:
             await self._record(status)
         limits = () if self._call is None else tuple(self._call.limits)
@@ -217,14 +220,18 @@ class AbortWithStatus:
                 self._call.request = None
             await self._audit_log.record(self._call, status)
 
-    def _log_call(self, error: BaseException | None) -> None:
-        if not log.isEnabledFor(logging.DEBUG):
-            return
-        milliseconds = round((time.monotonic() - self._started) * 1000, 1)
-        outcome = "OK" if error is None else type(error).__name__
-        if isinstance(error, errors.ReelhaulError):
-            outcome = ErrorReason.Name(error.reason)
-        log.debug("rpc", extra={"rpc": self._path, "outcome": outcome, "milliseconds": milliseconds})
+    def _log_call(self, code: str, reason: str = "") -> None:
+        """Log one line of the call, as the gateway does of each request."""
+        call = self._call
+        # Health checks, reflection, and what services ask each other, which the gateway's line is about.
+        is_routine = call is None or call.peer.forwarded or (bool(call.peer.service) and not reason)
+        fields: dict[str, object] = {"rpc": self._path, "code": code}
+        if reason:
+            fields["reason"] = reason
+        fields["milliseconds"] = round((time.monotonic() - self._started) * 1000, 1)
+        access_log.log(logging.DEBUG if is_routine else logging.INFO, "rpc", fields)
+        if call is not None:
+            log_bodies(self._path, call.request, call.response)
 
 
 def _trailing_metadata(

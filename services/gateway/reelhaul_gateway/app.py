@@ -38,8 +38,9 @@ from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
+from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import InvalidSetting, split_addresses
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
 from reelhaul_runtime.system.health import Health
 from reelhaul_runtime.system.service import SystemReports

@@ -152,13 +152,13 @@ class RequestMiddleware:
 
 
 class RecordingSend:
-    """A ``send`` that adds headers to the response, and records its status and size.
+    """A ``send`` that adds headers to the response, and records its status, size and reason of failure.
 
     *security* are added unless the response has them already; *cors*, the request ID, and what *scope* has as
     RESPONSE_HEADERS always.
     """
 
-    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "status")
+    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "reason", "status")
 
     def __init__(
         self,
@@ -169,6 +169,7 @@ class RecordingSend:
         scope: Scope,
     ) -> None:
         self.status = 0
+        self.reason = ""
         self.bytes_sent = 0
         self._send, self._request_id = send, request_id
         self._security, self._cors, self._scope = security, cors, scope
@@ -179,6 +180,7 @@ class RecordingSend:
             self.bytes_sent += len(event.get("body", b""))
         elif kind == "http.response.start":
             self.status = event["status"]
+            self.reason = event.pop("reason", "")
             event["headers"] = self._add_headers(event["headers"])
         elif kind == "websocket.close":
             self.status = event.get("code", 1000)
@@ -196,15 +198,14 @@ class RecordingSend:
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
     """Log one line for the request. Queries are omitted, since they contain URLs and tokens."""
     path: str = scope["path"]
-    access_log.log(
-        # Probes arrive every few seconds.
-        logging.DEBUG if path in PROBE_PATHS else logging.INFO,
-        "request",
-        {
-            "method": scope.get("method", "WEBSOCKET"),
-            "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
-            "status": recorder.status or _CLIENT_CLOSED_REQUEST,
-            "bytes": recorder.bytes_sent,
-            "milliseconds": round(seconds * 1000, 1),
-        },
-    )
+    fields: dict[str, object] = {
+        "method": scope.get("method", "WEBSOCKET"),
+        "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
+        "status": recorder.status or _CLIENT_CLOSED_REQUEST,
+        "bytes": recorder.bytes_sent,
+        "milliseconds": round(seconds * 1000, 1),
+    }
+    if recorder.reason:
+        fields["reason"] = recorder.reason
+    # Probes arrive every few seconds.
+    access_log.log(logging.DEBUG if path in PROBE_PATHS else logging.INFO, "request", fields)

@@ -245,6 +245,7 @@ class LeasedAttempt(Attempt):
         context, number = self._context, self._delivery.item.attempt
         logs.begin_request("", "")
         logs.job.set(self.job)
+        logs.attempt.set(number)
         request = lease_service_pb2.ClaimRequest(
             job=self.job,
             attempt=number,
