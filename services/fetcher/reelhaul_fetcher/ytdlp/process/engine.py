@@ -29,6 +29,7 @@ from reelhaul.work.v1.engine_pb2 import (
     EngineTranslation,
     EngineTranslationRequest,
 )
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
@@ -134,6 +135,11 @@ class YtDlpEngine:
         """Process id of the zygote; 0 while there is none."""
         return self._zygote_pid
 
+    @property
+    def child_pids(self) -> Sequence[int]:
+        """Process ids of the children, which are also their sessions."""
+        return [child.pid for child in self._children.values() if child.pid and not child.ended.is_set()]
+
     async def check(self) -> None:
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
@@ -223,6 +229,8 @@ class YtDlpEngine:
                 _log_line(event.log_line, child)
             elif kind == "translation_request":
                 _write(writer, EngineCommand(translation=await self._translate(event.translation_request)))
+            elif kind == "resumed_bytes":
+                metrics.FETCH_RESUMED_BYTES.inc(max(0, event.resumed_bytes))
             elif kind == "entries" and on_entries is not None:
                 on_entries(list(event.entries.entries))
             elif listener is not None:
@@ -279,6 +287,7 @@ class YtDlpEngine:
                 log.exception("the engine's zygote could not be started")
             self._end_children()
             log.warning("the engine's zygote ended; starting another")
+            metrics.ENGINE_RESTARTS.labels("zygote").inc()
             if loop.time() - started_at > _STABLE_SECONDS:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay())

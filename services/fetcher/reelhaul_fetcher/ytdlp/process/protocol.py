@@ -152,6 +152,10 @@ class FetcherChannel:
         """Tell that a recording begins, which ``stop_reason`` may end."""
         self.send(engine_pb2.EngineEvent(recording=True))
 
+    def on_resumed(self, count: int) -> None:
+        """Tell that *count* bytes of an earlier attempt need not be received again."""
+        self.send(engine_pb2.EngineEvent(resumed_bytes=count))
+
     def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """Send the next entries of a playlist."""
         self.send(engine_pb2.EngineEvent(entries=engine_pb2.EngineEntries(entries=entries)))
