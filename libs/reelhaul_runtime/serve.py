@@ -25,6 +25,7 @@ from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.process import serving_process_metrics
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,12 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
             # Before the services and until they have ended, so that a start and a drain are seen.
             names = [each.name for each in services]
             await stack.enter_async_context(serving_process_metrics(names, settings))
+            start_tracing = await stack.enter_async_context(tracing(settings, "+".join(names)))
             for each in services:
                 shutdown.starting = each.name
                 await stack.enter_async_context(each.running())
             shutdown.starting = ""
+            start_tracing()
             _tune_garbage_collector()
             await shutdown.requested.wait()
             log.info("draining")

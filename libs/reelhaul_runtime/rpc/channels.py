@@ -19,6 +19,7 @@ from reelhaul_runtime.rpc.credentials import connecting
 from reelhaul_runtime.rpc.metrics import count_client_call
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_runtime.server_addresses import may_be_several, split_addresses
+from reelhaul_runtime.tracing import rpc as rpc_spans
 
 _MethodOptions = descriptor_pb2.MethodOptions
 
@@ -169,19 +170,23 @@ class ChannelWithDefaults:
         ) -> Any:
             if timeout is None:
                 timeout = max_deadline_seconds(path)
-            started = method(*request, timeout=timeout, metadata=self._metadata(metadata), **options)
-            count_client_call(path, grpc_type, started)
-            return started
+            span = rpc_spans.start_client(path)
+            sent = self._metadata(metadata, span.traceparent)
+            rpc = method(*request, timeout=timeout, metadata=sent, **options)
+            if span.recorded:
+                rpc_spans.end_with_call(span, path, rpc)
+            count_client_call(path, grpc_type, rpc)
+            return rpc
 
         return call
 
-    def _metadata(self, callers: Metadata | None) -> aio.Metadata:
+    def _metadata(self, callers: Metadata | None, traceparent: str) -> aio.Metadata:
         metadata = aio.Metadata(*(callers or ()))
         if self._suite_token:
             metadata.add(SUITE_TOKEN_KEY, self._suite_token)
         if request_id := logs.request_id.get():
             metadata.add("x-request-id", request_id)
-        if traceparent := logs.traceparent.get():
+        if traceparent := traceparent or logs.traceparent.get():
             metadata.add("traceparent", traceparent)
         if client := logs.client.get():
             metadata.add("x-forwarded-for", client)

@@ -32,6 +32,7 @@ from reelhaul_runtime.rpc.bodies import log_bodies
 from reelhaul_runtime.rpc.metrics import MethodMetrics
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 from reelhaul_runtime.rpc.running_streams import RunningStreams
+from reelhaul_runtime.tracing import rpc as rpc_spans
 
 log = logging.getLogger(__name__)
 access_log = logs.AccessLog("reelhaul_runtime.rpc")
@@ -166,6 +167,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
+        # Without a trace context services do what nobody asked for, such as housekeeping.
+        begins_trace = not call.peer.service or call.peer.forwarded
+        call.span = rpc_spans.start_server(call.path, begins_trace=begins_trace)
         await authorize(call, metadata, self._authenticator, self._rate_limiter)
         if call.limits:
             context.set_trailing_metadata(call.limits)
@@ -219,6 +223,7 @@ class AbortWithStatus:
             self._end_call(code)
             if self._audit_log is not None:
                 await self._record(_OK if error is None else _CANCELLED)
+            self._end_span(_OK if error is None else _CANCELLED)
             return
         public = to_public_error(self._path, error)
         status = errors.to_status(public)
@@ -227,6 +232,7 @@ class AbortWithStatus:
         self._end_call(_STATUS_CODES[status.code].name, reason)
         if self._audit_log is not None:
             await self._record(status)
+        self._end_span(status, reason)
         limits = () if self._call is None else tuple(self._call.limits)
         await self._context.abort(
             _STATUS_CODES[status.code], status.message, (*_trailing_metadata(public, status), *limits)
@@ -237,6 +243,10 @@ class AbortWithStatus:
             if self._call.request is _MALFORMED:
                 self._call.request = None
             await self._audit_log.record(self._call, status)
+
+    def _end_span(self, status: status_pb2.Status, reason: str = "") -> None:
+        if self._call is not None and self._call.span.recorded:
+            rpc_spans.end_server(self._call.span, self._path, status.code, reason)
 
     def _end_call(self, code: str, reason: str = "") -> None:
         """Count the call, and log one line of it, as the gateway does of each request."""
