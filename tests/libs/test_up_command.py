@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime.up import data_dir, log_multiplexer, procfs, suite_state
 
@@ -21,7 +22,7 @@ def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess
     """Run `python -m reelhaul_runtime` with *arguments* on the data *folder*, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "reelhaul_runtime", *arguments],
-        env={**os.environ, "REELHAUL_DATA_DIR": str(folder), **environment},
+        env={**os.environ, **WITHOUT_METRICS, "REELHAUL_DATA_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=30,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +13,7 @@ from reelhaul_runtime.certificate import CertificateError, read_expiry
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.system.remedies import CERTIFICATE
 from reelhaul_runtime.up import procfs
+from reelhaul_runtime.version import version
 
 Component: TypeAlias = ReportHealthResponse.Component
 Process: TypeAlias = ReportHealthResponse.Process
@@ -74,12 +73,3 @@ def worst_status(components: Any) -> ServingStatus.ValueType:
     if NOT_SERVING in statuses:
         return NOT_SERVING
     return DEGRADED if DEGRADED in statuses else SERVING
-
-
-@cache
-def version() -> str:
-    """Return the version of this installation; ``0`` if it is not installed."""
-    try:
-        return metadata.version("reelhaul")
-    except metadata.PackageNotFoundError:
-        return "0"

@@ -13,7 +13,7 @@ from grpc import aio
 from reelhaul.work.v1 import process_service_pb2, process_service_pb2_grpc
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
-from reelhaul_runtime.settings import may_be_several, split_addresses
+from reelhaul_runtime.server_addresses import may_be_several, split_addresses
 from reelhaul_runtime.system.process import DEGRADED, NOT_SERVING, PROCESS_SERVICE, Component, Process
 from reelhaul_runtime.system.remedies import CLOCKS, REMEDIES
 

@@ -36,11 +36,11 @@ from reelhaul_runtime.system.process import (
     Process,
     certificates,
     describe_process,
-    version,
     worst_status,
 )
 from reelhaul_runtime.system.processes import ProcessReader
 from reelhaul_runtime.system.remedies import REMEDIES
+from reelhaul_runtime.version import version
 
 #: The proto packages whose services callers may use.
 API_VERSIONS = (
