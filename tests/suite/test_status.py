@@ -10,12 +10,8 @@ from typing import Any
 
 from tests.suite.suite import Suite
 
-SERVICES = ("GATEWAY", "JOBS", "FETCHER", "STORAGE")
-
 # Of the suite's settings those that its state does not tell.
-_UNUSED_ADDRESSES = dict.fromkeys((f"REELHAUL_{name}_METRICS_ADDRESS" for name in SERVICES), "") | {
-    "REELHAUL_STORAGE_HTTP_ADDRESS": "127.0.0.1:0"
-}
+_UNUSED_ADDRESSES = {"REELHAUL_STORAGE_HTTP_ADDRESS": "127.0.0.1:0"}
 # What differs from one moment to the next.
 _VOLATILE = {"latency", "uptime", "rssBytes", "pssBytes", "clockOffset", "freeBytes"}
 

@@ -28,6 +28,7 @@ def checks(settings: SuiteSettings, suite: SuiteState | None) -> list[Check]:
         if suite is not None:
             # Where it really listens, if its port is 0.
             listening[f"{name}_address"] = suite.addresses[name].rpartition("/")[2]
+            listening[f"{name}_metrics_address"] = suite.metrics.get(name, "")
     return [
         *(
             Check(f"address.{name.removesuffix('_address')}", _Listener(name, address, suite))
@@ -63,7 +64,7 @@ class _Listener:
                 return ok(f"{self._address} is free")
             return warning(
                 f"the suite runs, and nothing listens at {self._address}",
-                f"run this command with the suite's {self._variable}; `reelhaul up --status` shows what is down",
+                f"set {self._variable} as for the suite; `reelhaul up --status` shows what is down",
             )
         pid, command = owner
         if not pid:
