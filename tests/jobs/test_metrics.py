@@ -31,13 +31,15 @@ async def test_a_job_from_its_creation_to_its_end(service):
 
 async def test_a_scrape_without_a_broker(settings, tmp_path: Path):
     """While the broker is away a scrape shows no work items, and everything else."""
-    async with running_nats_server(tmp_path / "other") as server:
-        async with run_service(settings.model_copy(update={"nats_url": server.url})) as service:
-            await create_job(service)
-            server.kill()
-            changes = MetricChanges()
-            await eventually(lambda: not service.nats.is_connected)
-            values = await scrape()
-            assert "reelhaul_work_items" not in values
-            assert values["reelhaul_jobs"]["QUEUED",] == 1
-            assert changes.of("reelhaul_collector_failures_total") == {("work_items",): 1}
+    async with (
+        running_nats_server(tmp_path / "other") as server,
+        run_service(settings.model_copy(update={"nats_url": server.url})) as service,
+    ):
+        await create_job(service)
+        server.kill()
+        changes = MetricChanges()
+        await eventually(lambda: not service.nats.is_connected)
+        values = await scrape()
+        assert "reelhaul_work_items" not in values
+        assert values["reelhaul_jobs"]["QUEUED",] == 1
+        assert changes.of("reelhaul_collector_failures_total") == {("work_items",): 1}
