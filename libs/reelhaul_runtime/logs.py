@@ -53,18 +53,30 @@ _FIXED = ("time", "level", "service", "pid", "logger", "message")
 
 # Attributes that logging itself sets on a record; all others came by `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# They log every request at INFO, which our own log does once; those of boto3 log signatures at DEBUG.
-_VERBOSE_LOGGERS = (
+# Libraries log every request or statement, those of boto3 and of HTTP with signatures and headers.
+_LIBRARIES = (
+    "aiohttp",
+    "aiosqlite",
     "alembic",
+    "asyncio",
     "boto3",
     "botocore",
+    "grpc",
+    "hpack",
     "httpcore",
     "httpx",
     "nats",
+    "opentelemetry",
+    "psycopg",
+    "redis",
     "s3transfer",
+    "sqlalchemy",
     "urllib3",
-    "uvicorn.access",
+    "uvicorn",
+    "websockets",
 )
+# Logs requests and responses of RPCs, which are data of users: only if that is enabled.
+_BODIES = "reelhaul_runtime.rpc.bodies"
 
 # CloudWatch rejects events of more than 256 KiB, Loki lines of more than 256 KB. Characters of a field, of
 # the stack of an exception (its end), and of a line.
@@ -149,14 +161,28 @@ class Outage:
 
 
 def configure(
-    service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
+    service: str,
+    style: Literal["json", "text"],
+    level: str,
+    *,
+    bodies: bool = False,
+    stream: SupportsWrite[str] | None = None,
 ) -> None:
-    """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*."""
+    """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*.
+
+    Libraries log from WARNING on. *bodies*: whether requests and responses of RPCs are logged.
+    """
     handler = _BatchHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in _VERBOSE_LOGGERS:
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_BODIES).setLevel(logging.DEBUG if bodies else logging.INFO)
+
+
+def to_json(service: str, level: int, logger: str, message: str, **fields: object) -> str:
+    """Return the line of a log in JSON: for processes that have not configured theirs."""
+    return _JsonFormatter(service).to_json(time.time(), level, logger, message, fields)
 
 
 class _BatchHandler(logging.StreamHandler["SupportsWrite[str]"]):

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from reelhaul_runtime import listeners, logs
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, RateLimiter
 from reelhaul_runtime.certificate import TlsFiles
+from reelhaul_runtime.metrics import instruments
 from reelhaul_runtime.rpc.credentials import serving_certificate
 from reelhaul_runtime.rpc.interceptor import PolicyInterceptor
 from reelhaul_runtime.settings import InvalidSetting
@@ -95,6 +96,7 @@ async def serving(
     audit_log: AuditLog | None = None,
     checks: Mapping[str, Check] | None = None,
     informational_checks: Mapping[str, Check] | None = None,
+    health: health_aio.HealthServicer | None = None,
     drain_seconds: float = 10.0,
     on_drain: Callable[[], Awaitable[None]] | None = None,
     reuse_port: bool = False,
@@ -106,7 +108,8 @@ async def serving(
     Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
     component name (``jobs.database``), every second: each is served under its name, and the proto
     services' names are readiness, SERVING while all checks pass. *informational_checks* are served
-    likewise, but readiness does not depend on them and they are not logged. At the end of the block
+    likewise, but readiness does not depend on them and they are not logged; *health* serves all of it if it
+    is given. At the end of the block
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
     *drain_seconds* to end.
 
@@ -118,7 +121,7 @@ async def serving(
     options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
     interceptor = PolicyInterceptor(authenticator, rate_limiter, audit_log)
     server = aio.server(interceptors=[interceptor], options=options)
-    health = health_aio.HealthServicer()
+    health = health or health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", GenericHandlersOnly(server)))
     for add, servicer, _ in servicers:
         add(servicer, cast("aio.Server", GenericHandlersOnly(server)))
@@ -135,6 +138,7 @@ async def serving(
             yield port
         finally:
             await cancel_and_wait(checking)
+            instruments.READY.set(0)
             await health.enter_graceful_shutdown()
             if on_drain is not None:
                 await on_drain()
@@ -187,6 +191,7 @@ async def update_health(
         running = (_passes(name, check, outages.get(name)) for name, check in all_checks.items())
         passed = dict(zip(all_checks, await asyncio.gather(*running), strict=True))
         ready = all(passed[name] for name in checks)
+        instruments.READY.set(ready)
         for name, good in [*passed.items(), *((name, ready) for name in names)]:
             await health.set(name, _SERVING if good else _NOT_SERVING)
         await asyncio.sleep(_CHECK_INTERVAL_SECONDS if ready else _CHECK_INTERVAL_SECONDS_NOT_READY)
