@@ -70,6 +70,7 @@ class JobsEnvironment:
         return {
             "REELHAUL_DATA_DIR": str(self.folder),
             "REELHAUL_JOBS_ADDRESS": self.address,
+            "REELHAUL_JOBS_METRICS_ADDRESS": "127.0.0.1:0",
             "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
             "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
             "REELHAUL_JOBS_DATABASE_URL": self.database,

@@ -16,6 +16,11 @@ from typing import Any
 from reelhaul_runtime.up import suite_processes
 from reelhaul_runtime.up.ports import ReservedPorts
 
+#: For processes of services: they serve no metrics, whose default ports only one suite can have.
+WITHOUT_METRICS = {
+    f"REELHAUL_{name}_METRICS_ADDRESS": "" for name in ("GATEWAY", "JOBS", "FETCHER", "STORAGE")
+}
+
 _ports = ReservedPorts()
 
 

@@ -188,6 +188,7 @@ async def running_gateway(
         "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_SUITE_TOKEN": "bench",
+        "REELHAUL_GATEWAY_METRICS_ADDRESS": "127.0.0.1:0",
         "REELHAUL_AUTH": "none",
         **(settings or {}),
     }

@@ -107,6 +107,7 @@ async def running_storage(
         "REELHAUL_DATA_DIR": str(folder),
         "REELHAUL_STORAGE_ADDRESS": address,
         "REELHAUL_STORAGE_HTTP_ADDRESS": f"127.0.0.1:{free_port()}",
+        "REELHAUL_STORAGE_METRICS_ADDRESS": "127.0.0.1:0",
         "REELHAUL_SUITE_TOKEN": _TOKEN,
         "REELHAUL_AUTH": "none",
         **(settings or {}),
@@ -129,6 +130,7 @@ async def running_gateway(storage: StorageProcess) -> AsyncIterator[tuple[str, P
     environment = {
         "REELHAUL_DATA_DIR": str(storage.folder),
         "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
+        "REELHAUL_GATEWAY_METRICS_ADDRESS": "127.0.0.1:0",
         "REELHAUL_STORAGE_ADDRESS": storage.address,
         "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_FETCHER_ADDRESS": f"127.0.0.1:{free_port()}",

@@ -7,7 +7,7 @@ import logging
 import socket
 from typing import cast
 
-from reelhaul_runtime.settings import is_loopback
+from reelhaul_runtime.server_addresses import is_loopback
 
 log = logging.getLogger(__name__)
 

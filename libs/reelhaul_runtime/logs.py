@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import orjson
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 #: The id of the request being served: the caller's ``x-request-id``, or a new one.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-#: W3C trace context (https://www.w3.org/TR/trace-context/) of the request, or empty.
+#: W3C trace context (https://www.w3.org/TR/trace-context/) of the current span, which calls of other services
+#: pass on; without tracing, of the request as it came. Valid (see `is_traceparent`), or empty.
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 #: The tenant of the request's caller, once it is authenticated.
 tenant: ContextVar[str] = ContextVar("tenant", default="")
@@ -34,24 +36,53 @@ tenant: ContextVar[str] = ContextVar("tenant", default="")
 client: ContextVar[str] = ContextVar("client", default="")
 #: The job that the request or the attempt is about, ``jobs/{id}``, once it is known.
 job: ContextVar[str] = ContextVar("job", default="")
+#: The number of the attempt that the request or the worker is about, from 1; 0 if it is about none.
+attempt: ContextVar[int] = ContextVar("attempt", default=0)
 
 # Fields of a log line, in this order, unless the line sets them itself.
-_CONTEXT = {"request_id": request_id, "job": job, "tenant": tenant, "client": client}
+_CONTEXT: dict[str, ContextVar[str] | ContextVar[int]] = {
+    "request_id": request_id,
+    "job": job,
+    "attempt": attempt,
+    "tenant": tenant,
+    "client": client,
+}
+
+# Fields that every line has.
+_FIXED = ("time", "level", "service", "pid", "logger", "message")
 
 # Attributes that logging itself sets on a record; all others came by `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# They log every request at INFO, which our own log does once; those of boto3 log signatures at DEBUG.
-_VERBOSE_LOGGERS = (
+# Libraries log every request or statement, those of boto3 and of HTTP with signatures and headers.
+_LIBRARIES = (
+    "aiohttp",
+    "aiosqlite",
     "alembic",
+    "asyncio",
     "boto3",
     "botocore",
+    "grpc",
+    "hpack",
     "httpcore",
     "httpx",
     "nats",
+    "opentelemetry",
+    "psycopg",
+    "redis",
     "s3transfer",
+    "sqlalchemy",
     "urllib3",
-    "uvicorn.access",
+    "uvicorn",
+    "websockets",
 )
+# Logs requests and responses of RPCs, which are data of users: only if that is enabled.
+_BODIES = "reelhaul_runtime.rpc.bodies"
+
+# CloudWatch rejects events of more than 256 KiB, Loki lines of more than 256 KB. Characters of a field, of
+# the stack of an exception (its end), and of a line.
+_MAX_FIELD, _MAX_STACK, _MAX_LINE = 8 << 10, 32 << 10, 200 << 10
+_MAX_ITEMS, _MAX_DEPTH = 100, 4
+_CUT = "…"
 
 # Anything else could inflate the log or break its lines.
 _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
@@ -79,6 +110,7 @@ def begin_request(request_id_header: str, traceparent_header: str, client_addres
     """
     tenant.set("")
     job.set("")
+    attempt.set(0)
     client.set(client_address)
     valid_id = request_id_header and _REQUEST_ID.fullmatch(request_id_header)
     new_id = request_id_header if valid_id else new_request_id()
@@ -129,14 +161,23 @@ class Outage:
 
 
 def configure(
-    service: str, style: Literal["json", "text"], level: str, *, stream: SupportsWrite[str] | None = None
+    service: str,
+    style: Literal["json", "text"],
+    level: str,
+    *,
+    bodies: bool = False,
+    stream: SupportsWrite[str] | None = None,
 ) -> None:
-    """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*."""
+    """Send all logs of this process, as *service*, to *stream* (default: standard error) in *style*.
+
+    Libraries log from WARNING on. *bodies*: whether requests and responses of RPCs are logged.
+    """
     handler = _BatchHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in _VERBOSE_LOGGERS:
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_BODIES).setLevel(logging.DEBUG if bodies else logging.INFO)
 
 
 class _BatchHandler(logging.StreamHandler["SupportsWrite[str]"]):
@@ -214,8 +255,11 @@ class _JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _extra(record)
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = {
+                "type": record.exc_info[0].__name__,
+                "stack": _cut_stack(self.formatException(record.exc_info)),
+            }
         return self.to_json(record.created, record.levelno, record.name, record.getMessage(), fields)
 
     def to_json(self, created: float, level: int, logger: str, message: str, extra: dict[str, object]) -> str:
@@ -232,19 +276,29 @@ class _JsonFormatter(logging.Formatter):
             if value := variable.get():
                 fields[name] = value
         if trace := traceparent.get():
-            fields["trace_id"] = trace.split("-")[1] if trace.count("-") == 3 else trace
-        fields |= extra
+            fields["trace_id"], fields["span_id"] = trace[3:35], trace[36:52]
+        for key, field in extra.items():
+            # The fields above are the same in every line.
+            fields[key if key not in _FIXED else f"{key}_"] = field
         for key, field in fields.items():
             if type(field) is str:
-                if "//" in field or "?" in field:
-                    fields[key] = redact_urls(field)
+                if "//" in field or "?" in field or len(field) > _MAX_FIELD:
+                    fields[key] = _bound(redact_urls(field))
             elif type(field) is not int and type(field) is not float:
-                fields[key] = _redact(field)
-        try:
-            return orjson.dumps(fields, default=_to_text, option=_JSON_OPTIONS).decode()
-        except TypeError:
-            # Names of files that are no UTF-8, integers of more than 64 bits, keys that are no strings.
-            return json.dumps(fields, default=_to_text)
+                fields[key] = _redact(field, _MAX_STACK if key == "exception" else _MAX_FIELD)
+        line = _dump(fields)
+        if len(line) > _MAX_LINE:
+            fixed = {key: field for key, field in fields.items() if key in _FIXED or key in _CONTEXT}
+            line = _dump(fixed | {"omitted": sorted(fields.keys() - fixed.keys())[:_MAX_ITEMS]})
+        return line
+
+
+def _dump(fields: dict[str, object]) -> str:
+    try:
+        return orjson.dumps(fields, default=_to_text, option=_JSON_OPTIONS).decode()
+    except TypeError:
+        # Names of files that are no UTF-8, integers of more than 64 bits, keys that are no strings.
+        return json.dumps(fields, default=_to_text)
 
 
 class _TextFormatter(logging.Formatter):
@@ -258,18 +312,29 @@ class _TextFormatter(logging.Formatter):
 
 
 def _to_text(value: object) -> str:
-    return redact_urls(str(value))
+    return _bound(redact_urls(str(value)))
 
 
-def _redact(value: object) -> object:
-    """Return *value*, a field of a record, without the secrets of URLs in it."""
+def _bound(text: str, limit: int = _MAX_FIELD) -> str:
+    return text if len(text) <= limit else text[:limit] + _CUT
+
+
+def _cut_stack(text: str) -> str:
+    return text if len(text) <= _MAX_STACK else _CUT + text[1 - _MAX_STACK :]
+
+
+def _redact(value: object, limit: int, depth: int = 0) -> object:
+    """Return *value*, a field of a record, without the secrets of URLs in it, and within bounds."""
+    if depth > _MAX_DEPTH:
+        return _CUT
     match value:
         case str():
-            return redact_urls(value)
+            return _bound(redact_urls(value), limit)
         case dict():
-            return {key: _redact(each) for key, each in value.items()}
+            items = islice(value.items(), _MAX_ITEMS)
+            return {key: _redact(each, limit, depth + 1) for key, each in items}
         case list() | tuple():
-            return [_redact(each) for each in value]
+            return [_redact(each, limit, depth + 1) for each in value[:_MAX_ITEMS]]
     return value
 
 

@@ -22,8 +22,10 @@ import click
 
 from reelhaul_runtime import failpoints, logs, private_files, service
 from reelhaul_runtime.listeners import AddressUnavailable
+from reelhaul_runtime.metrics.process import serving_process_metrics
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def _run(names: Sequence[str]) -> int:
             "REELHAUL_SUITE_TOKEN is not set: services authenticate to each other with it."
             " Give all of them the same secret, for example of `openssl rand -hex 32`"
         )
-    logs.configure("+".join(names), settings.log_format, settings.log_level)
+    logs.configure("+".join(names), settings.log_format, settings.log_level, bodies=settings.log_bodies)
     failpoints.arm(failpoints.parse(settings.failpoints))
     if settings.data_dir.exists():
         try:
@@ -108,10 +110,15 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
     shutdown = _Shutdown(settings.drain_seconds)
     try:
         async with AsyncExitStack() as stack:
+            # Before the services and until they have ended, so that a start and a drain are seen.
+            names = [each.name for each in services]
+            await stack.enter_async_context(serving_process_metrics(names, settings))
+            start_tracing = await stack.enter_async_context(tracing(settings, "+".join(names)))
             for each in services:
                 shutdown.starting = each.name
                 await stack.enter_async_context(each.running())
             shutdown.starting = ""
+            start_tracing()
             _tune_garbage_collector()
             await shutdown.requested.wait()
             log.info("draining")

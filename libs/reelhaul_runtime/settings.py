@@ -27,9 +27,18 @@ from reelhaul_runtime.certificate import (
     TlsFiles,
     check_authorities,
 )
+from reelhaul_runtime.metrics.settings import MetricsSettings
 from reelhaul_runtime.nats_security import NatsSecurity
 from reelhaul_runtime.secret_files import SecretFileError, SecretFiles
+from reelhaul_runtime.server_addresses import (
+    check_address,
+    ip_version,
+    is_loopback,
+    is_port,
+    split_addresses,
+)
 from reelhaul_runtime.tls_settings import TlsSettings, check_pair
+from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.validation.access import normalize_sites
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -42,7 +51,6 @@ LISTENERS = (*ADDRESSES, "storage_http_address")
 #: All settings that are addresses of replicas.
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
 
 
@@ -50,7 +58,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(OidcSettings, TlsSettings):
+class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -111,6 +119,9 @@ class SuiteSettings(OidcSettings, TlsSettings):
     suite_token: str = Field(default="", repr=False)
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    #: Whether requests and responses of RPCs are logged, without their secrets. They contain URLs and titles
+    #: of what users download.
+    log_bodies: bool = False
     #: Seconds that running work has to end after SIGTERM.
     drain_seconds: float = Field(default=10.0, ge=0, le=3600)
     #: Whether this is a crash test: failpoints require it.
@@ -156,19 +167,15 @@ class SuiteSettings(OidcSettings, TlsSettings):
     @field_validator(*LISTENERS)
     @classmethod
     def _check_address(cls, value: str) -> str:
-        host, separator, port = value.rpartition(":")
-        bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-        if not separator or bare_ipv6 or not _is_port(port):
-            raise ValueError("must be host:port, for example 127.0.0.1:8080")
-        return value
+        return check_address(value)
 
     @field_validator(*REPLICAS)
     @classmethod
     def _check_replicas(cls, value: str) -> str:
         addresses = split_addresses(value)
         for address in addresses:
-            cls._check_address(address)
-        versions = {_ip_version(address) for address in addresses}
+            check_address(address)
+        versions = {ip_version(address) for address in addresses}
         if len(addresses) > 1 and versions not in ({4}, {6}):
             raise ValueError(
                 "several addresses must be IP addresses of one version, for example"
@@ -197,7 +204,7 @@ class SuiteSettings(OidcSettings, TlsSettings):
     def _check_nats_url(cls, value: str) -> str:
         scheme, _, rest = value.partition("://")
         port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
-        if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not _is_port(port[2]))):
+        if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not is_port(port[2]))):
             raise ValueError("must be nats://host:port or tls://host:port")
         return value
 
@@ -206,7 +213,7 @@ class SuiteSettings(OidcSettings, TlsSettings):
     def _check_rate_limit_url(cls, value: str) -> str:
         scheme, _, rest = value.partition("://")
         port = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0].rpartition("]")[2].partition(":")
-        if value and (scheme not in ("redis", "rediss") or not rest or (port[1] and not _is_port(port[2]))):
+        if value and (scheme not in ("redis", "rediss") or not rest or (port[1] and not is_port(port[2]))):
             raise ValueError("must be redis://user:password@host:port/number, or rediss:// with TLS")
         return value
 
@@ -290,36 +297,6 @@ class SuiteSettings(OidcSettings, TlsSettings):
         return self.storage_addresses or self.storage_address
 
 
-def split_addresses(text: str) -> list[str]:
-    """Return the comma-separated addresses in *text*."""
-    return [part for part in map(str.strip, text.split(",")) if part]
-
-
-def may_be_several(address: str) -> bool:
-    """Return whether *address* may stand for several servers: it is a list, or a DNS name."""
-    is_name = not _ip_version(address) and not is_loopback(address)
-    return len(split_addresses(address)) > 1 or is_name
-
-
-def _ip_version(address: str) -> int:
-    """Return 4 or 6 for the IP address in *address* (host:port); 0 for a name."""
-    try:
-        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version
-    except ValueError:
-        return 0
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether *address* (host:port) is reachable from this machine only."""
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 #: What `Settings()` and the checks of this module raise; see `describe_errors`.
 ERRORS = (ValidationError, SettingsError, InvalidSetting, SecretFileError)
 
@@ -348,7 +325,7 @@ def check_database_url(url: str) -> str:
     if scheme in ("postgresql", "postgres") and separator:
         host = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
         _, colon, port = host.rpartition("]")[2].partition(":")
-        if colon and not _is_port(port):
+        if colon and not is_port(port):
             raise ValueError(_DATABASE_URL)
     elif scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
         file = Path(rest[1:].partition("?")[0])
@@ -367,10 +344,6 @@ def split_networks(value: object) -> object:
     if isinstance(value, str):
         return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
     return value
-
-
-def _is_port(text: str) -> bool:
-    return bool(_PORT.fullmatch(text)) and int(text) < 1 << 16
 
 
 def describe_errors(

@@ -15,7 +15,8 @@ from reelhaul.type.v1 import media_pb2
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.channels import to_target
 from reelhaul_runtime.rpc.server import serving
-from reelhaul_runtime.settings import SuiteSettings, may_be_several
+from reelhaul_runtime.server_addresses import may_be_several
+from reelhaul_runtime.settings import SuiteSettings
 
 NAME = fetcher_service_pb2.DESCRIPTOR.services_by_name["FetcherService"].full_name
 PROBE = "/v1:probeMedia?url=https://v.example/1"

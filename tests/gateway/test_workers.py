@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.gateway.fake_services import SUITE_TOKEN, GatewayHarness
+from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime.up import ports, procfs
 
@@ -66,7 +67,7 @@ async def running_workers(harness: GatewayHarness, data: Path) -> AsyncIterator[
     command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", "gateway")
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={"PATH": os.environ["PATH"], "REELHAUL_AUTH": "none", **environment},
+        env={"PATH": os.environ["PATH"], "REELHAUL_AUTH": "none", **WITHOUT_METRICS, **environment},
         start_new_session=True,
     )
     try:

@@ -18,7 +18,7 @@ from tests.jobs.calls import create_job, state_changes, wait_for_end, watch_to_e
 from tests.jobs.conftest import TIMEOUT, TOKEN, JobsService, consumers_exist, eventually, run_service
 from tests.jobs.fake_worker import run_worker
 from tests.postgresql import fresh_database
-from tests.servers import free_port, running_process
+from tests.servers import WITHOUT_METRICS, free_port, running_process
 
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import CancelJobRequest, WatchJobRequest, WatchJobsRequest
@@ -43,6 +43,7 @@ async def replicas(shared: Settings) -> AsyncIterator[tuple[JobsService, JobsSer
 def replica_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """Run a replica as a process of its own, which can be killed."""
     environment = os.environ | {
+        **WITHOUT_METRICS,
         "REELHAUL_DATA_DIR": str(settings.data_dir),
         "REELHAUL_JOBS_ADDRESS": f"127.0.0.1:{free_port()}",
         "REELHAUL_JOBS_DATABASE_URL": settings.jobs_database_url,

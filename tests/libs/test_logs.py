@@ -62,6 +62,7 @@ def test_records_have_their_request(out: io.StringIO):
     assert "request_id" not in outside
     assert inside["request_id"] == "req-1"
     assert inside["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert inside["span_id"] == "00f067aa0ba902b7"
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 129, "a b", 'a"b', "ü", "a\n"])
@@ -73,14 +74,39 @@ def test_invalid_request_ids_are_replaced(out: io.StringIO, sent: str):
 
 
 def test_exceptions_are_part_of_the_line(out: io.StringIO):
-    """A traceback is a field of the record, not lines of its own."""
+    """An exception is a field of the record, with its type and stack, not lines of its own."""
     logs.configure("jobs", "json", "INFO", stream=out)
     try:
         int("bang")
     except ValueError:
         logging.getLogger("x").exception("it failed")
     (line,) = lines(out)
-    assert "ValueError: invalid literal" in line["exception"]
+    assert line["exception"]["type"] == "ValueError"
+    assert "ValueError: invalid literal" in line["exception"]["stack"]
+
+
+def test_lines_are_bounded(out: io.StringIO):
+    """A line stays below the limits of CloudWatch and Loki (256 KiB), whatever is in its fields."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    log, nested = logging.getLogger("x"), ["deep"]
+    for _ in range(100):
+        nested = [nested]  # type: ignore[list-item]
+    log.info("m" * 10**6, extra={"list": ["y" * 10**6] * 3, "nested": nested, "dict": {"a": "z" * 10**6}})
+    log.info("many", extra={f"field{number}": "x" * 8000 for number in range(100)})
+    log.error("it failed", exc_info=ValueError("v" * 10**6 + " the end"))
+    one, many, failed = lines(out)
+    assert len(one["message"]) == len(one["list"][0]) == len(one["dict"]["a"]) == 8193
+    assert (many["message"], many["omitted"][0]) == ("many", "field0")
+    assert failed["exception"]["stack"].endswith("the end")
+    assert max(map(len, out.getvalue().splitlines())) < 200 << 10
+
+
+def test_extras_replace_no_fixed_field(out: io.StringIO):
+    """The fields that every line has mean the same in every line; an extra of that name gets another."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    logging.getLogger("x").info("started", extra={"pid": 1, "service": "other"})
+    (line,) = lines(out)
+    assert (line["service"], line["service_"], line["pid_"]) == ("jobs", "other", 1)
 
 
 def test_text(out: io.StringIO):

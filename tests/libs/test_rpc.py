@@ -452,7 +452,7 @@ async def test_running_calls_end_before_the_server():
 
 
 def test_calls_are_logged(caplog: pytest.LogCaptureFixture):
-    """At DEBUG each call is one line with its outcome and its time."""
+    """Each call of a client is one line with its status, its reason and its time."""
 
     async def one_call() -> None:
         async with serve(Jobs()) as address, aio.insecure_channel(address) as channel:
@@ -461,11 +461,12 @@ def test_calls_are_logged(caplog: pytest.LogCaptureFixture):
                     job_service_pb2.GetJobRequest(name="jobs/missing")
                 )
 
-    with caplog.at_level(logging.DEBUG, logger="reelhaul_runtime.rpc.interceptor"):
+    with caplog.at_level(logging.INFO, logger="reelhaul_runtime.rpc.access"):
         asyncio.run(one_call())
     (line,) = [record for record in caplog.records if record.getMessage() == "rpc"]
     assert vars(line)["rpc"] == "/reelhaul.jobs.v1.JobService/GetJob"
-    assert vars(line)["outcome"] == "RESOURCE_NOT_FOUND"
+    assert (vars(line)["code"], vars(line)["reason"]) == ("NOT_FOUND", "RESOURCE_NOT_FOUND")
+    assert vars(line)["milliseconds"] >= 0
 
 
 def test_service_config():

@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 from tests.tls_files import Authority
 
+from reelhaul_runtime.server_addresses import is_loopback
 from reelhaul_runtime.setting_names import variable_names
-from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors, is_loopback
+from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime.up import data_dir, log_multiplexer, procfs, suite_state
 
@@ -20,7 +21,7 @@ def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess
     """Run `python -m reelhaul_runtime` with *arguments* on the data *folder*, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "reelhaul_runtime", *arguments],
-        env={**os.environ, "REELHAUL_DATA_DIR": str(folder), **environment},
+        env={**os.environ, **WITHOUT_METRICS, "REELHAUL_DATA_DIR": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=30,
@@ -165,9 +166,7 @@ def test_nats_banner_is_left_out():
 
 
 GRPC_LINE = b"E0000 00:00:1764444444.123456   12345 chttp2_transport.cc:1234] ipv4:127.0.0.1:1: Got goaway"
-OUR_LINE = (
-    b'{"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "service": "jobs", "message": "{no}"}'
-)
+OUR_LINE = b'{"time":"2026-01-02T03:04:05.678+00:00", "level": "ERROR", "service": "jobs", "message": "{no}"}'
 
 
 def test_lines_of_grpc_are_json():
@@ -199,7 +198,7 @@ def test_refusals_of_services_are_errors():
 def test_text_for_a_terminal():
     """At a terminal names and levels have colours, extras are shown, tracebacks keep their lines."""
     record = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}
-    line = json.dumps(record | {"exception": "Traceback\nKeyError"}).encode()
+    line = json.dumps(record | {"exception": {"type": "KeyError", "stack": "Traceback\nKeyError"}}).encode()
     first, *trace = render([line], "text", colour=True).splitlines()
     assert first.endswith("\x1b[33mnats    \x1b[0m \x1b[31mERROR  \x1b[0m no job=jobs/1")
     assert [row.rpartition(" ")[2] for row in trace] == ["Traceback", "KeyError"]

@@ -88,6 +88,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     entries = "".join(f"{name} = small_suite_services:{name}\n" for name in names)
     (info / "entry_points.txt").write_text("[reelhaul.services]\n" + entries)
     addresses = {f"REELHAUL_{name.upper()}_ADDRESS": "127.0.0.1:0" for name in (*names, "storage_http")}
+    addresses |= {f"REELHAUL_{name.upper()}_METRICS_ADDRESS": "127.0.0.1:0" for name in names}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     path = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
     own = {"PYTHONPATH": path, "REELHAUL_AUTH": "none", "REELHAUL_DATA_DIR": str(tmp_path / "data")}

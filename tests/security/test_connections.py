@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
+from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime import listeners
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -406,6 +407,7 @@ async def test_gateway_process_with_few_descriptors_survives_a_flood(tmp_path) -
         "REELHAUL_DATA_DIR": str(tmp_path),
         "REELHAUL_SUITE_TOKEN": "the suite's own",
         "REELHAUL_GATEWAY_ADDRESS": f"127.0.0.1:{port}",
+        **WITHOUT_METRICS,
     }
     # The lowest limit that leaves room for connections at all.
     command = f"ulimit -n 200 && exec {sys.executable} -P -m reelhaul_runtime serve gateway"

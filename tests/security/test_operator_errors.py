@@ -17,7 +17,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 from tests.libs.fake_gateway import JOB, running_gateway
-from tests.servers import running_process
+from tests.servers import WITHOUT_METRICS, running_process
 
 from reelhaul.cli.commands import reelhaul
 from reelhaul_runtime.commands import up
@@ -34,6 +34,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remove the developer's own REELHAUL_* and .env."""
     for name in [name for name in os.environ if name.upper().startswith("REELHAUL_")]:
         monkeypatch.delenv(name)
+    for name, value in WITHOUT_METRICS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.s3_server import S3Server
-from tests.servers import free_port
+from tests.servers import WITHOUT_METRICS, free_port
 
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_storage.errors import BackendUnavailable
@@ -158,6 +158,7 @@ def test_serve_ends_at_once(s3_server: S3Server, tmp_path: Path):
         [sys.executable, "-m", "reelhaul_runtime", "serve", "storage"],
         env=os.environ
         | {
+            **WITHOUT_METRICS,
             "REELHAUL_DATA_DIR": str(tmp_path),
             "REELHAUL_STORAGE_URL": s3_server.storage_url(bucket="missing"),
             "REELHAUL_STORAGE_ADDRESS": f"127.0.0.1:{free_port()}",

@@ -51,6 +51,10 @@ class Suite:
         """Return the address of *name*: gateway, jobs, fetcher, storage or nats."""
         return str(self._state()["addresses"][name])
 
+    def metrics_url(self, name: str) -> str:
+        """Return the URL of the metrics of the service *name*."""
+        return f"http://{self._state()['metrics'][name]}/metrics"
+
     def channel(self, name: str) -> grpc.Channel:
         """Return a new channel to the service *name*; the caller closes it."""
         return grpc.insecure_channel(self.address(name), [("grpc.enable_http_proxy", 0)])
@@ -134,7 +138,17 @@ class Suite:
 
 
 #: The parts of a suite that listen: each has a setting for its address.
-SERVERS = ("gateway", "jobs", "fetcher", "storage", "storage_http")
+SERVERS = (
+    "gateway",
+    "jobs",
+    "fetcher",
+    "storage",
+    "storage_http",
+    "gateway_metrics",
+    "jobs_metrics",
+    "fetcher_metrics",
+    "storage_metrics",
+)
 
 
 @contextmanager

@@ -64,6 +64,7 @@ _SETTINGS = {
     "fetcher_address": f"{SERVER_ADDRESS}:50052",
     "storage_address": f"{SERVER_ADDRESS}:50053",
     "storage_http_address": f"{SERVER_ADDRESS}:50055",
+    **{f"{name}_metrics_address": "" for name in ("gateway", "jobs", "fetcher", "storage")},
     "fetcher_allow_networks": "127.0.0.2/32",
     "log_format": "json",
 }

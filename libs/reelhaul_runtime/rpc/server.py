@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from reelhaul_runtime import listeners, logs
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, RateLimiter
 from reelhaul_runtime.certificate import TlsFiles
+from reelhaul_runtime.metrics import instruments
 from reelhaul_runtime.rpc.credentials import serving_certificate
 from reelhaul_runtime.rpc.interceptor import PolicyInterceptor
 from reelhaul_runtime.settings import InvalidSetting
@@ -135,6 +136,7 @@ async def serving(
             yield port
         finally:
             await cancel_and_wait(checking)
+            instruments.READY.set(0)
             await health.enter_graceful_shutdown()
             if on_drain is not None:
                 await on_drain()
@@ -187,6 +189,7 @@ async def update_health(
         running = (_passes(name, check, outages.get(name)) for name, check in all_checks.items())
         passed = dict(zip(all_checks, await asyncio.gather(*running), strict=True))
         ready = all(passed[name] for name in checks)
+        instruments.READY.set(ready)
         for name, good in [*passed.items(), *((name, ready) for name in names)]:
             await health.set(name, _SERVING if good else _NOT_SERVING)
         await asyncio.sleep(_CHECK_INTERVAL_SECONDS if ready else _CHECK_INTERVAL_SECONDS_NOT_READY)

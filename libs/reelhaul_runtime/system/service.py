@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import cache
-from importlib import metadata
 
 from google.protobuf import duration_pb2
 
@@ -12,6 +10,7 @@ from reelhaul.system.v1 import system_service_pb2 as pb
 from reelhaul_runtime import errors
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.system.health import NOT_SERVING, CheckResult, Health, overall_status
+from reelhaul_runtime.version import version
 
 #: The proto packages whose services callers may use.
 API_VERSIONS = (
@@ -63,15 +62,6 @@ class SystemReports:
             oidc_issuer=self._settings.oidc_issuer,
             oidc_audience=self._settings.oidc_audience,
         )
-
-
-@cache
-def version() -> str:
-    """Return the version of this installation; ``0`` if it is not installed."""
-    try:
-        return metadata.version("reelhaul")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 def _to_component(result: CheckResult) -> pb.ReportHealthResponse.Component:

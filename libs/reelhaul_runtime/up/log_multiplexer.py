@@ -115,7 +115,8 @@ class LogRenderer:
         head = self._paint(f"{name:<8}", _COLOURS.get(name))
         level = self._paint(f"{level:<7}", _LEVEL_COLOURS.get(level))
         line = f"{_clock(str(record['time']))} {head} {level} {_escape(record['message'])}{_escape(extra)}"
-        trace = str(record.get("exception", ""))
+        exception = record.get("exception")
+        trace = str(exception.get("stack", "")) if isinstance(exception, dict) else ""
         return "\n".join([line, *(f"{head} {_escape(row)}" for row in trace.splitlines())])
 
     def _paint(self, text: str, colour: int | None) -> str:
@@ -147,7 +148,7 @@ def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Log
 def _parse(name: str, line: str) -> Record:
     """Return *line* with the fields of our JSON logs, whoever wrote it."""
     # gRPC's last line may lack its end.
-    if (start := line.find('{"time": ')) > 0 and _GRPC_LINE.match(line):
+    if (start := line.find('{"time":"')) > 0 and _GRPC_LINE.match(line):
         line = line[start:]
     if line.startswith("{"):
         try:

@@ -16,6 +16,7 @@ from typing import Literal
 import click
 
 from reelhaul_runtime import listeners, logs, private_files, service
+from reelhaul_runtime.metrics.settings import METRICS_ADDRESSES
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import LISTENERS, InvalidSetting, SuiteSettings
@@ -110,6 +111,7 @@ class Suite:
         ]
         self._folder, self._policy = folder, policy
         self._addresses = {spec.name: spec.address for spec in specs}
+        self._metrics = {spec.name: spec.metrics_address for spec in specs if spec.metrics_address}
         if nats_url:
             self._addresses["nats"] = nats_url
         self._key_file, self._old_key = key_file, _read_key(key_file)
@@ -169,7 +171,9 @@ class Suite:
     def _write_state(self) -> None:
         processes = {each.spec.name: each.process.pid for each in self._supervisors if each.process}
         health = {each.spec.name: each.spec.health for each in self._supervisors}
-        state = suite_state.SuiteState(os.getpid(), self._ready_seconds, self._addresses, health, processes)
+        state = suite_state.SuiteState(
+            os.getpid(), self._ready_seconds, self._addresses, health, processes, self._metrics
+        )
         try:
             suite_state.write(self._folder, state)
         except OSError as error:
@@ -259,9 +263,11 @@ def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> S
 
     Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
     """
-    configured = {name: getattr(settings, name) for name in LISTENERS}
+    configured = {name: getattr(settings, name) for name in (*LISTENERS, *METRICS_ADDRESSES)}
     reserved: dict[str, str] = {}
     for name, address in configured.items():
+        if not address:
+            continue
         same = [other for other in reserved if configured[other] == address]
         if same and not address.endswith(":0"):
             raise InvalidSetting(

@@ -74,6 +74,8 @@ class SuiteProcess:
     has_chosen_port: bool = False
     #: The files of its TLS, if it serves gRPC with TLS.
     tls: TlsFiles | None = None
+    #: Where it serves its metrics (host:port); empty: nowhere.
+    metrics_address: str = ""
     #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -105,12 +107,20 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
         # With keys every service learns of changed keys from the broker.
         uses_nats = name in _NATS_CLIENTS or settings.auth == "keys"
         own = {"REELHAUL_NATS_URL": nats_url} if uses_nats else {}
+        metrics_address: str = getattr(settings, f"{name}_metrics_address")
+        own[f"REELHAUL_{name.upper()}_METRICS_ADDRESS"] = metrics_address
         if name == "jobs" and settings.auth == "keys":
             own["REELHAUL_JOBS_FIRST_KEY_FILE"] = str(key_file(settings.data_dir))
         if name == "storage":
             own |= {key: value for key, value in os.environ.items() if key.startswith(_AWS_PREFIX)}
         return SuiteProcess(
-            name, command, address, health, tls=tls, environment=_settings_of(name) | environment | own
+            name,
+            command,
+            address,
+            health,
+            tls=tls,
+            metrics_address=metrics_address,
+            environment=_settings_of(name) | environment | own,
         )
 
     return [

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from reelhaul_runtime.up import procfs
@@ -26,6 +26,8 @@ class SuiteState:
     health: Mapping[str, str]
     #: The process id of each process that runs now, by name.
     processes: Mapping[str, int]
+    #: Where each process serves its metrics (host:port), by name, if it does.
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 def write(folder: Path, state: SuiteState) -> None:

@@ -40,18 +40,20 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
             except AddressUnavailable as error:
                 raise InvalidSetting(f"{PREFIX}{name.upper()}_ADDRESS: {error}") from error
         probes = [ports.reserve("127.0.0.1:0") for _ in range(count)]
+        metrics = [ports.reserve("127.0.0.1:0") for _ in range(count)]
         # A worker that hangs is found before `up`, whose probes reach any worker, takes all for hanging.
         policy = RestartPolicy(
             drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
         )
-        specs = [_specify(name, number, address, probes) for number in range(count)]
+        specs = [_specify(name, number, address, probes, metrics[number]) for number in range(count)]
         return asyncio.run(_Workers(specs, policy).run())
 
 
-def _specify(name: str, number: int, address: str, probes: list[str]) -> SuiteProcess:
+def _specify(name: str, number: int, address: str, probes: list[str], metrics: str) -> SuiteProcess:
     environment = {key: value for key, value in os.environ.items() if key.upper().startswith(PREFIX)}
     environment |= {
         f"{PREFIX}{name.upper()}_ADDRESS": address,
+        f"{PREFIX}{name.upper()}_METRICS_ADDRESS": metrics,
         f"{PREFIX}{name.upper()}_WORKER_ADDRESSES": ",".join([*probes[number:], *probes[:number]]),
         f"{PREFIX}REUSE_PORT": "true",
     }

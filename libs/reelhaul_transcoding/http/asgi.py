@@ -75,15 +75,27 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def send_response(
-    send: Send, status: int, headers: list[Header], body: bytes, *, content_type: bytes = b"application/json"
+    send: Send,
+    status: int,
+    headers: list[Header],
+    body: bytes,
+    *,
+    content_type: bytes = b"application/json",
+    reason: str = "",
 ) -> None:
-    """Send a whole response. *body* is dropped if *status* has none (RFC 9110 section 6.4.1)."""
+    """Send a whole response. *body* is dropped if *status* has none (RFC 9110 section 6.4.1).
+
+    *reason*: of an error, for middleware that logs it; servers ignore it.
+    """
     if status in _STATUSES_WITHOUT_BODY:
         body, all_headers = b"", headers
     else:
         length = str(len(body)).encode()
         all_headers = [(b"content-type", content_type), (b"content-length", length), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": all_headers}
+    if reason:
+        start["reason"] = reason
+    await send(start)
     await send({"type": "http.response.body", "body": body})
 
 

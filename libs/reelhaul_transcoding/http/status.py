@@ -104,12 +104,22 @@ class StatusWriter:
             extra.append((b"retry-after", str(seconds).encode()))
         if status.code == code_pb2.UNAUTHENTICATED and self._challenge:
             extra.append((b"www-authenticate", self._challenge.encode()))
-        await send_response(send, http_status or self.http_status_of(status), extra, self.to_json(status))
+        http_status = http_status or self.http_status_of(status)
+        await send_response(send, http_status, extra, self.to_json(status), reason=_reason(status))
 
     def http_status_of(self, status: status_pb2.Status) -> int:
         """Return the HTTP status that the host selects for *status*, or else that of its code."""
         selected = self._select_http_status(status) if self._select_http_status else None
         return selected or http_status_of(status.code)
+
+
+def _reason(status: status_pb2.Status) -> str:
+    """Return the reason in the ErrorInfo of *status*; the name of its code without one."""
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            return str(error_details_pb2.ErrorInfo.FromString(detail.value).reason)
+    code = code_pb2.Code.DESCRIPTOR.values_by_number.get(status.code)
+    return code.name if code is not None else str(status.code)
 
 
 def _retry_after_seconds(status: status_pb2.Status) -> int | None:

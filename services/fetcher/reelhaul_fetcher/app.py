@@ -43,7 +43,7 @@ from reelhaul_fetcher.ytdlp import version
 from reelhaul_fetcher.ytdlp.process import namespace as namespaces
 from reelhaul_fetcher.ytdlp.process.engine import YtDlpEngine
 from reelhaul_fetcher.ytdlp.process.environment import build_environment, write_ca_bundle
-from reelhaul_runtime import logs, nats_client
+from reelhaul_runtime import nats_client
 from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
@@ -243,7 +243,6 @@ def _guard_config(settings: Settings) -> GuardConfig:
 @asynccontextmanager
 async def _running_from_environment() -> AsyncIterator[None]:
     settings = Settings()
-    logs.configure("fetcher", settings.log_format, settings.log_level)
     async with running(settings):
         yield
 

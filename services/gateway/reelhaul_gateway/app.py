@@ -19,6 +19,7 @@ from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.clients import (
     ReasonedUpstream,
     RemoteTickets,
+    TracedUpstream,
     raw_channel,
 )
 from reelhaul_gateway.connections import ConnectionLimits
@@ -38,8 +39,9 @@ from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
 from reelhaul_runtime.rpc import channels
+from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.service import Service
-from reelhaul_runtime.settings import InvalidSetting, split_addresses
+from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
 from reelhaul_runtime.system.health import Health
 from reelhaul_runtime.system.service import SystemReports
@@ -79,7 +81,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         system = system_upstream(SystemReports(health, settings))
         authorizer = await _open_authorizer(stack, settings)
-        upstreams = _upstreams(raw_channels, system, forwards=authorizer is not None)
+        upstreams = _upstreams(
+            raw_channels, system, forwards=authorizer is not None, traced=bool(settings.otlp_endpoint)
+        )
         transcoder = build_transcoder(
             settings, upstreams, authorizer.authorize_method if authorizer else None
         )
@@ -109,6 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             cors=_cors_policy(settings),
             proxies=proxies,
             has_effects=partial(has_effects, transcoder),
+            accept_xray=settings.trace_xray,
         )
         app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
         overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
@@ -238,13 +243,18 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 
 def _upstreams(
-    raw_channels: Mapping[str, aio.Channel], system: Upstream, *, forwards: bool
+    raw_channels: Mapping[str, aio.Channel], system: Upstream, *, forwards: bool, traced: bool
 ) -> dict[str, Upstream]:
-    """Return the upstreams by owner; with *forwards*, their calls prove that they entered at the gateway."""
+    """Return the upstreams by owner.
+
+    With *forwards*, their calls prove that they entered at the gateway; *traced* ones are recorded as spans.
+    """
     upstreams: dict[str, Upstream] = {"gateway": system}
     for owner, channel in raw_channels.items():
         upstream: Upstream = GrpcUpstream(channel)
-        upstreams[owner] = ReasonedUpstream(owner, ForwardingUpstream(upstream) if forwards else upstream)
+        if forwards:
+            upstream = ForwardingUpstream(upstream)
+        upstreams[owner] = ReasonedUpstream(owner, TracedUpstream(upstream) if traced else upstream)
     return upstreams
 
 

@@ -16,6 +16,7 @@ from reelhaul_gateway.origins import ANY_HOST, AllowedHosts, CorsPolicy, check_h
 from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import LOCAL_TENANT
+from reelhaul_runtime.tracing.spans import Span
 from reelhaul_transcoding.errors import ErrorKind, FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -39,7 +40,7 @@ _HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 _TLS_SECURITY_HEADERS = (*_SECURITY_HEADERS, _HSTS)
 _SECURITY_NAMES = frozenset(name for name, _ in _TLS_SECURITY_HEADERS)
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_CLIENT_CLOSED_REQUEST = 499
+_CLIENT_CLOSED_REQUEST, _FIRST_SERVER_ERROR = 499, 500
 _WEBSOCKET_FORBIDDEN = 4403
 _MAX_ACCEPTED_HOSTS = 256
 _MAX_LOGGED_PATH = 512
@@ -50,7 +51,8 @@ class RequestMiddleware:
 
     With *allow_anyone*, only local Host headers are accepted. *has_effects* says of a GET or HEAD
     whether it does more than read, so that pages of other origins must not send it unless *cors*
-    allows them. ``X-Forwarded-…`` headers are believed from *proxies* only.
+    allows them. ``X-Forwarded-…`` headers are believed from *proxies* only. With *accept_xray* the trace
+    context may be AWS X-Ray's.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class RequestMiddleware:
         cors: CorsPolicy,
         proxies: TrustedProxies,
         has_effects: Callable[[Scope], bool] = lambda _: False,
+        accept_xray: bool = False,
     ) -> None:
         self._app, self._statuses, self._allow_anyone = app, statuses, allow_anyone
         self._cors, self._proxies, self._has_effects = cors, proxies, has_effects
+        self._accept_xray = accept_xray
         self._hosts, self._forwarded_hosts = hosts, hosts if hosts.has_names else ANY_HOST
         # Clients repeat few hosts; the check of one is dearer than the rest of this class.
         self._accepted_hosts: set[bytes] = set()
@@ -73,7 +77,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an unexpected failure becomes a 500."""
         start = time.perf_counter()
-        head = read_head(scope, self._proxies)
+        head = read_head(scope, self._proxies, accept_xray=self._accept_xray)
         if self._allow_anyone:
             logs.tenant.set(LOCAL_TENANT)
         origins = head.get(b"origin")
@@ -99,6 +103,8 @@ class RequestMiddleware:
             await self._send_internal_error(recorder)
         finally:
             _log_access(scope, recorder, time.perf_counter() - start)
+            if head.span.recorded:
+                _end_span(head.span, scope, recorder.status or _CLIENT_CLOSED_REQUEST)
 
     def _check(self, scope: Scope, head: RequestHead, *, check_origins: bool) -> TranscodingError | None:
         hosts, origins, relations = head.get(b"host"), head.get(b"origin"), head.get(b"sec-fetch-site")
@@ -152,13 +158,13 @@ class RequestMiddleware:
 
 
 class RecordingSend:
-    """A ``send`` that adds headers to the response, and records its status and size.
+    """A ``send`` that adds headers to the response, and records its status, size and reason of failure.
 
     *security* are added unless the response has them already; *cors*, the request ID, and what *scope* has as
     RESPONSE_HEADERS always.
     """
 
-    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "status")
+    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "reason", "status")
 
     def __init__(
         self,
@@ -169,6 +175,7 @@ class RecordingSend:
         scope: Scope,
     ) -> None:
         self.status = 0
+        self.reason = ""
         self.bytes_sent = 0
         self._send, self._request_id = send, request_id
         self._security, self._cors, self._scope = security, cors, scope
@@ -179,6 +186,7 @@ class RecordingSend:
             self.bytes_sent += len(event.get("body", b""))
         elif kind == "http.response.start":
             self.status = event["status"]
+            self.reason = event.pop("reason", "")
             event["headers"] = self._add_headers(event["headers"])
         elif kind == "websocket.close":
             self.status = event.get("code", 1000)
@@ -193,18 +201,37 @@ class RecordingSend:
         return [*headers, *security, *self._cors, *added, (b"x-request-id", self._request_id)]
 
 
+def _end_span(span: Span, scope: Scope, status: int) -> None:
+    """End *span*, of the request of *scope*, which was answered with *status*.
+
+    https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
+    """
+    span.set(
+        {
+            "http.request.method": scope.get("method", "GET"),
+            "http.response.status_code": status,
+            "url.scheme": scope.get("scheme", "http"),
+            "network.protocol.version": scope.get("http_version", "1.1"),
+        }
+    )
+    if job := logs.job.get():
+        span.set({"reelhaul.job": job})
+    if status >= _FIRST_SERVER_ERROR and scope["type"] == "http":
+        span.fail(str(status))
+    span.end()
+
+
 def _log_access(scope: Scope, recorder: RecordingSend, seconds: float) -> None:
     """Log one line for the request. Queries are omitted, since they contain URLs and tokens."""
     path: str = scope["path"]
-    access_log.log(
-        # Probes arrive every few seconds.
-        logging.DEBUG if path in PROBE_PATHS else logging.INFO,
-        "request",
-        {
-            "method": scope.get("method", "WEBSOCKET"),
-            "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
-            "status": recorder.status or _CLIENT_CLOSED_REQUEST,
-            "bytes": recorder.bytes_sent,
-            "milliseconds": round(seconds * 1000, 1),
-        },
-    )
+    fields: dict[str, object] = {
+        "method": scope.get("method", "WEBSOCKET"),
+        "path": path if len(path) <= _MAX_LOGGED_PATH else path[:_MAX_LOGGED_PATH] + "…",
+        "status": recorder.status or _CLIENT_CLOSED_REQUEST,
+        "bytes": recorder.bytes_sent,
+        "milliseconds": round(seconds * 1000, 1),
+    }
+    if recorder.reason:
+        fields["reason"] = recorder.reason
+    # Probes arrive every few seconds.
+    access_log.log(logging.DEBUG if path in PROBE_PATHS else logging.INFO, "request", fields)

@@ -23,7 +23,6 @@ from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
-from reelhaul_runtime import logs
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.channels import open_channel
@@ -80,7 +79,6 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 async def running_from_env() -> AsyncIterator[None]:
     """Run the jobs service with settings from ``REELHAUL_*``."""
     settings = Settings()
-    logs.configure("jobs", settings.log_format, settings.log_level)
     async with running(settings):
         yield
 

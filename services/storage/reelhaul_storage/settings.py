@@ -12,11 +12,11 @@ from pydantic_settings import NoDecode
 
 from reelhaul_runtime.addresses import Network
 from reelhaul_runtime.sealing import check_keys, load_or_create_key, parse_keys
+from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.settings import (
     SuiteSettings,
     check_database_url,
     check_folder,
-    split_addresses,
     split_networks,
 )
 from reelhaul_storage.s3.location import parse_location

@@ -20,7 +20,7 @@ from unittest import mock
 from grpc import aio
 from tests.chaos.storage import list_files
 from tests.s3_server import S3Server
-from tests.servers import free_port
+from tests.servers import WITHOUT_METRICS, free_port
 from tests.storage.kills.clients import Clients
 from tests.storage.kills.server import StorageServer
 
@@ -121,6 +121,7 @@ class KillTest:
         rng.shuffle(failpoints)
         self._failpoints = cycle(failpoints)
         self._environment = {
+            **WITHOUT_METRICS,
             "REELHAUL_AUTH": "none",
             "REELHAUL_DATA_DIR": str(folder),
             "REELHAUL_SUITE_TOKEN": _TOKEN,

@@ -30,7 +30,7 @@ from reelhaul.jobs.v1 import job_pb2 as reelhaul_dot_jobs_dot_v1_dot_job__pb2
 from reelhaul.jobs.v1 import schedule_pb2 as reelhaul_dot_jobs_dot_v1_dot_schedule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ereelhaul/jobs/v1/webhook.proto\x12\x10reelhaul.jobs.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1areelhaul/jobs/v1/job.proto\x1a\x1freelhaul/jobs/v1/schedule.proto\"\xcd\x03\n\x07Webhook\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x65vent_types\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06secret\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x64isabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x34\n\x05state\x18\x14 \x01(\x0e\x32\x1f.reelhaul.jobs.v1.Webhook.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NABLED\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02\x12\r\n\tSUSPENDED\x10\x03:@\xea\x41=\n\x14reelhaul.dev/Webhook\x12\x12webhooks/{webhook}*\x08webhooks2\x07webhook\"\xae\x04\n\x08\x44\x65livery\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x16\n\x08\x65vent_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nevent_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32 .reelhaul.jobs.v1.Delivery.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rattempt_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bhttp_status\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12;\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12,\n\x05\x65vent\x18\t \x01(\x0b\x32\x17.reelhaul.jobs.v1.EventB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"F\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\r\n\tSUCCEEDED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03:Z\xea\x41W\n\x15reelhaul.dev/Delivery\x12(webhooks/{webhook}/deliveries/{delivery}*\ndeliveries2\x08\x64\x65livery\"\xdd\x03\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1c.reelhaul.jobs.v1.Event.Data\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x1a\x97\x01\n\x04\x44\x61ta\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x15.reelhaul.jobs.v1.JobH\x00\x12.\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1d.reelhaul.jobs.v1.Event.BatchH\x00\x12.\n\x08schedule\x18\x03 \x01(\x0b\x32\x1a.reelhaul.jobs.v1.ScheduleH\x00\x42\t\n\x07subject\x1a\xbe\x01\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12)\n\nparent_job\x18\x02 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x44\n\x0cstate_counts\x18\x03 \x03(\x0b\x32..reelhaul.jobs.v1.Event.Batch.StateCountsEntry\x1a\x32\n\x10StateCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ereelhaul/jobs/v1/webhook.proto\x12\x10reelhaul.jobs.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1areelhaul/jobs/v1/job.proto\x1a\x1freelhaul/jobs/v1/schedule.proto\"\xd0\x03\n\x07Webhook\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x65vent_types\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\x06secret\x18\x05 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x03\x12\x16\n\x08\x64isabled\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x34\n\x05state\x18\x14 \x01(\x0e\x32\x1f.reelhaul.jobs.v1.Webhook.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NABLED\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02\x12\r\n\tSUSPENDED\x10\x03:@\xea\x41=\n\x14reelhaul.dev/Webhook\x12\x12webhooks/{webhook}*\x08webhooks2\x07webhook\"\xae\x04\n\x08\x44\x65livery\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x16\n\x08\x65vent_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nevent_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32 .reelhaul.jobs.v1.Delivery.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rattempt_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bhttp_status\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12;\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12,\n\x05\x65vent\x18\t \x01(\x0b\x32\x17.reelhaul.jobs.v1.EventB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"F\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\r\n\tSUCCEEDED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03:Z\xea\x41W\n\x15reelhaul.dev/Delivery\x12(webhooks/{webhook}/deliveries/{delivery}*\ndeliveries2\x08\x64\x65livery\"\xdd\x03\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x1c.reelhaul.jobs.v1.Event.Data\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x1a\x97\x01\n\x04\x44\x61ta\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x15.reelhaul.jobs.v1.JobH\x00\x12.\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1d.reelhaul.jobs.v1.Event.BatchH\x00\x12.\n\x08schedule\x18\x03 \x01(\x0b\x32\x1a.reelhaul.jobs.v1.ScheduleH\x00\x42\t\n\x07subject\x1a\xbe\x01\n\x05\x42\x61tch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12)\n\nparent_job\x18\x02 \x01(\tB\x15\xfa\x41\x12\n\x10reelhaul.dev/Job\x12\x44\n\x0cstate_counts\x18\x03 \x03(\x0b\x32..reelhaul.jobs.v1.Event.Batch.StateCountsEntry\x1a\x32\n\x10StateCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,7 +46,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOK'].fields_by_name['filter']._loaded_options = None
   _globals['_WEBHOOK'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
   _globals['_WEBHOOK'].fields_by_name['secret']._loaded_options = None
-  _globals['_WEBHOOK'].fields_by_name['secret']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['secret']._serialized_options = b'\200\001\001\342A\001\003'
   _globals['_WEBHOOK'].fields_by_name['disabled']._loaded_options = None
   _globals['_WEBHOOK'].fields_by_name['disabled']._serialized_options = b'\342A\001\001'
   _globals['_WEBHOOK'].fields_by_name['state']._loaded_options = None
@@ -84,19 +84,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_BATCH'].fields_by_name['parent_job']._loaded_options = None
   _globals['_EVENT_BATCH'].fields_by_name['parent_job']._serialized_options = b'\372A\022\n\020reelhaul.dev/Job'
   _globals['_WEBHOOK']._serialized_start=232
-  _globals['_WEBHOOK']._serialized_end=693
-  _globals['_WEBHOOK_STATE']._serialized_start=555
-  _globals['_WEBHOOK_STATE']._serialized_end=627
-  _globals['_DELIVERY']._serialized_start=696
-  _globals['_DELIVERY']._serialized_end=1254
-  _globals['_DELIVERY_STATE']._serialized_start=1092
-  _globals['_DELIVERY_STATE']._serialized_end=1162
-  _globals['_EVENT']._serialized_start=1257
-  _globals['_EVENT']._serialized_end=1734
-  _globals['_EVENT_DATA']._serialized_start=1390
-  _globals['_EVENT_DATA']._serialized_end=1541
-  _globals['_EVENT_BATCH']._serialized_start=1544
-  _globals['_EVENT_BATCH']._serialized_end=1734
-  _globals['_EVENT_BATCH_STATECOUNTSENTRY']._serialized_start=1684
-  _globals['_EVENT_BATCH_STATECOUNTSENTRY']._serialized_end=1734
+  _globals['_WEBHOOK']._serialized_end=696
+  _globals['_WEBHOOK_STATE']._serialized_start=558
+  _globals['_WEBHOOK_STATE']._serialized_end=630
+  _globals['_DELIVERY']._serialized_start=699
+  _globals['_DELIVERY']._serialized_end=1257
+  _globals['_DELIVERY_STATE']._serialized_start=1095
+  _globals['_DELIVERY_STATE']._serialized_end=1165
+  _globals['_EVENT']._serialized_start=1260
+  _globals['_EVENT']._serialized_end=1737
+  _globals['_EVENT_DATA']._serialized_start=1393
+  _globals['_EVENT_DATA']._serialized_end=1544
+  _globals['_EVENT_BATCH']._serialized_start=1547
+  _globals['_EVENT_BATCH']._serialized_end=1737
+  _globals['_EVENT_BATCH_STATECOUNTSENTRY']._serialized_start=1687
+  _globals['_EVENT_BATCH_STATECOUNTSENTRY']._serialized_end=1737
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reelhaul/storage/v1/destination.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x05\n\x0b\x44\x65stination\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x62ucket\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prefix\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x65ndpoint_url\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06region\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\npath_style\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12$\n\x16server_side_encryption\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x46\n\naccess_key\x18\t \x01(\x0b\x32*.reelhaul.storage.v1.Destination.AccessKeyB\x04\xe2\x41\x01\x01H\x00\x12I\n\x0b\x61ssume_role\x18\n \x01(\x0b\x32,.reelhaul.storage.v1.Destination.AssumedRoleB\x04\xe2\x41\x01\x01H\x00\x12\x14\n\x06tenant\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\x1aJ\n\tAccessKey\x12\x1b\n\raccess_key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x11secret_access_key\x18\x02 \x01(\tB\x05\xe2\x41\x02\x02\x04\x1a@\n\x0b\x41ssumedRole\x12\x16\n\x08role_arn\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x65xternal_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03:T\xea\x41Q\n\x18reelhaul.dev/Destination\x12\x1a\x64\x65stinations/{destination}*\x0c\x64\x65stinations2\x0b\x64\x65stinationB\r\n\x0b\x63redentialsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%reelhaul/storage/v1/destination.proto\x12\x13reelhaul.storage.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x05\n\x0b\x44\x65stination\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x62ucket\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prefix\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x65ndpoint_url\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06region\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\npath_style\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12$\n\x16server_side_encryption\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x46\n\naccess_key\x18\t \x01(\x0b\x32*.reelhaul.storage.v1.Destination.AccessKeyB\x04\xe2\x41\x01\x01H\x00\x12I\n\x0b\x61ssume_role\x18\n \x01(\x0b\x32,.reelhaul.storage.v1.Destination.AssumedRoleB\x04\xe2\x41\x01\x01H\x00\x12\x14\n\x06tenant\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18  \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18$ \x01(\t\x1aM\n\tAccessKey\x12\x1b\n\raccess_key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x11secret_access_key\x18\x02 \x01(\tB\x08\x80\x01\x01\xe2\x41\x02\x02\x04\x1a@\n\x0b\x41ssumedRole\x12\x16\n\x08role_arn\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x65xternal_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03:T\xea\x41Q\n\x18reelhaul.dev/Destination\x12\x1a\x64\x65stinations/{destination}*\x0c\x64\x65stinations2\x0b\x64\x65stinationB\r\n\x0b\x63redentialsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTINATION_ACCESSKEY'].fields_by_name['access_key_id']._loaded_options = None
   _globals['_DESTINATION_ACCESSKEY'].fields_by_name['access_key_id']._serialized_options = b'\342A\001\002'
   _globals['_DESTINATION_ACCESSKEY'].fields_by_name['secret_access_key']._loaded_options = None
-  _globals['_DESTINATION_ACCESSKEY'].fields_by_name['secret_access_key']._serialized_options = b'\342A\002\002\004'
+  _globals['_DESTINATION_ACCESSKEY'].fields_by_name['secret_access_key']._serialized_options = b'\200\001\001\342A\002\002\004'
   _globals['_DESTINATION_ASSUMEDROLE'].fields_by_name['role_arn']._loaded_options = None
   _globals['_DESTINATION_ASSUMEDROLE'].fields_by_name['role_arn']._serialized_options = b'\342A\001\002'
   _globals['_DESTINATION_ASSUMEDROLE'].fields_by_name['external_id']._loaded_options = None
@@ -71,9 +71,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTINATION']._loaded_options = None
   _globals['_DESTINATION']._serialized_options = b'\352AQ\n\030reelhaul.dev/Destination\022\032destinations/{destination}*\014destinations2\013destination'
   _globals['_DESTINATION']._serialized_start=156
-  _globals['_DESTINATION']._serialized_end=911
+  _globals['_DESTINATION']._serialized_end=914
   _globals['_DESTINATION_ACCESSKEY']._serialized_start=670
-  _globals['_DESTINATION_ACCESSKEY']._serialized_end=744
-  _globals['_DESTINATION_ASSUMEDROLE']._serialized_start=746
-  _globals['_DESTINATION_ASSUMEDROLE']._serialized_end=810
+  _globals['_DESTINATION_ACCESSKEY']._serialized_end=747
+  _globals['_DESTINATION_ASSUMEDROLE']._serialized_start=749
+  _globals['_DESTINATION_ASSUMEDROLE']._serialized_end=813
 # @@protoc_insertion_point(module_scope)

@@ -27,41 +27,47 @@ from reelhaul.fetcher.v1 import extractor_pb2 as reelhaul_dot_fetcher_dot_v1_dot
 from reelhaul.type.v1 import media_pb2 as reelhaul_dot_type_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dreelhaul/work/v1/engine.proto\x12\x10reelhaul.work.v1\x1a\x17google/rpc/status.proto\x1a#reelhaul/fetcher/v1/extractor.proto\x1a\x1creelhaul/type/v1/media.proto\"\xc6\x01\n\rEngineCommand\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineRequestH\x00\x12:\n\x0btranslation\x18\x02 \x01(\x0b\x32#.reelhaul.work.v1.EngineTranslationH\x00\x12:\n\x0estop_recording\x18\x03 \x01(\x0e\x32 .reelhaul.type.v1.Warning.ReasonH\x00\x42\t\n\x07\x63ommand\"\xee\x02\n\rEngineRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineOptions\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x11\n\tproxy_url\x18\x03 \x01(\t\x12\x13\n\x0b\x63pu_seconds\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12.\n\x05\x66\x65tch\x18\x06 \x01(\x0b\x32\x1d.reelhaul.work.v1.EngineFetchH\x00\x12.\n\x05probe\x18\x07 \x01(\x0b\x32\x1d.reelhaul.work.v1.EngineProbeH\x00\x12\x30\n\x06\x65xpand\x18\x08 \x01(\x0b\x32\x1e.reelhaul.work.v1.EngineExpandH\x00\x12\x41\n\x0flist_extractors\x18\t \x01(\x0b\x32&.reelhaul.work.v1.EngineListExtractorsH\x00\x42\x0b\n\toperation\"\xc3\x01\n\rEngineOptions\x12\x16\n\x0eplayer_clients\x18\x01 \x03(\t\x12\x14\n\x0cpo_token_url\x18\x02 \x01(\t\x12\x12\n\njs_runtime\x18\x03 \x01(\t\x12\x14\n\x0c\x63ookies_file\x18\x04 \x01(\t\x12\x18\n\x10sponsorblock_url\x18\x05 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x06 \x01(\x05\x12\x0f\n\x07\x63ookies\x18\x07 \x01(\t\x12\x1a\n\x12impersonate_target\x18\x08 \x01(\t\"\xec\x01\n\x0b\x45ngineFetch\x12,\n\x06\x66ormat\x18\x01 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpec\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x12\n\nsize_limit\x18\x03 \x01(\x03\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x01\x12\x16\n\x0erecord_seconds\x18\x05 \x01(\x01\x12\x1e\n\x16record_timeout_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x01\x12\x19\n\x11recording_stopped\x18\x08 \x01(\x08\x12\r\n\x05title\x18\t \x01(\t\"4\n\x0b\x45ngineProbe\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x10\n\x08playlist\x18\x02 \x01(\x08\";\n\x0c\x45ngineExpand\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x16\n\x0estart_position\x18\x02 \x01(\x05\"\x16\n\x14\x45ngineListExtractors\"G\n\x11\x45ngineTranslation\x12\r\n\x05texts\x18\x01 \x03(\t\x12#\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x92\x04\n\x0b\x45ngineEvent\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x12,\n\x05media\x18\x02 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfoH\x00\x12\x32\n\nmedia_file\x18\x03 \x01(\x0b\x32\x1c.reelhaul.work.v1.EngineFileH\x00\x12I\n\x13translation_request\x18\x04 \x01(\x0b\x32*.reelhaul.work.v1.EngineTranslationRequestH\x00\x12\x13\n\trecording\x18\x05 \x01(\x08H\x00\x12\x32\n\x07\x65ntries\x18\x06 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineEntriesH\x00\x12\x30\n\x06result\x18\x07 \x01(\x0b\x32\x1e.reelhaul.work.v1.EngineResultH\x00\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x46\n\rhttp_statuses\x18\t \x03(\x0b\x32/.reelhaul.work.v1.EngineEvent.HttpStatusesEntry\x1a\x33\n\x11HttpStatusesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x42\x07\n\x05\x65vent\"H\n\nEngineFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12,\n\x04info\x18\x02 \x01(\x0b\x32\x1e.reelhaul.type.v1.ArtifactInfo\"I\n\x18\x45ngineTranslationRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\"A\n\rEngineEntries\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.reelhaul.type.v1.PlaylistEntry\"\x93\x02\n\x0c\x45ngineResult\x12*\n\x05media\x18\x01 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12.\n\x08products\x18\x02 \x03(\x0b\x32\x1c.reelhaul.work.v1.EngineFile\x12\x33\n\tdelivered\x18\x03 \x01(\x0b\x32 .reelhaul.type.v1.DeliveredMedia\x12+\n\x08warnings\x18\x04 \x03(\x0b\x32\x19.reelhaul.type.v1.Warning\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x32\n\nextractors\x18\x06 \x03(\x0b\x32\x1e.reelhaul.fetcher.v1.Extractorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dreelhaul/work/v1/engine.proto\x12\x10reelhaul.work.v1\x1a\x17google/rpc/status.proto\x1a#reelhaul/fetcher/v1/extractor.proto\x1a\x1creelhaul/type/v1/media.proto\"\xc6\x01\n\rEngineCommand\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineRequestH\x00\x12:\n\x0btranslation\x18\x02 \x01(\x0b\x32#.reelhaul.work.v1.EngineTranslationH\x00\x12:\n\x0estop_recording\x18\x03 \x01(\x0e\x32 .reelhaul.type.v1.Warning.ReasonH\x00\x42\t\n\x07\x63ommand\"\xf3\x02\n\rEngineRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineOptions\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x16\n\tproxy_url\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x13\n\x0b\x63pu_seconds\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12.\n\x05\x66\x65tch\x18\x06 \x01(\x0b\x32\x1d.reelhaul.work.v1.EngineFetchH\x00\x12.\n\x05probe\x18\x07 \x01(\x0b\x32\x1d.reelhaul.work.v1.EngineProbeH\x00\x12\x30\n\x06\x65xpand\x18\x08 \x01(\x0b\x32\x1e.reelhaul.work.v1.EngineExpandH\x00\x12\x41\n\x0flist_extractors\x18\t \x01(\x0b\x32&.reelhaul.work.v1.EngineListExtractorsH\x00\x42\x0b\n\toperation\"\xc8\x01\n\rEngineOptions\x12\x16\n\x0eplayer_clients\x18\x01 \x03(\t\x12\x14\n\x0cpo_token_url\x18\x02 \x01(\t\x12\x12\n\njs_runtime\x18\x03 \x01(\t\x12\x14\n\x0c\x63ookies_file\x18\x04 \x01(\t\x12\x18\n\x10sponsorblock_url\x18\x05 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x06 \x01(\x05\x12\x14\n\x07\x63ookies\x18\x07 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\x12impersonate_target\x18\x08 \x01(\t\"\xec\x01\n\x0b\x45ngineFetch\x12,\n\x06\x66ormat\x18\x01 \x01(\x0b\x32\x1c.reelhaul.type.v1.FormatSpec\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x12\n\nsize_limit\x18\x03 \x01(\x03\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x01\x12\x16\n\x0erecord_seconds\x18\x05 \x01(\x01\x12\x1e\n\x16record_timeout_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x07 \x01(\x01\x12\x19\n\x11recording_stopped\x18\x08 \x01(\x08\x12\r\n\x05title\x18\t \x01(\t\"4\n\x0b\x45ngineProbe\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x10\n\x08playlist\x18\x02 \x01(\x08\";\n\x0c\x45ngineExpand\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x05\x12\x16\n\x0estart_position\x18\x02 \x01(\x05\"\x16\n\x14\x45ngineListExtractors\"G\n\x11\x45ngineTranslation\x12\r\n\x05texts\x18\x01 \x03(\t\x12#\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xe0\x04\n\x0b\x45ngineEvent\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.reelhaul.type.v1.ProgressH\x00\x12,\n\x05media\x18\x02 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfoH\x00\x12\x32\n\nmedia_file\x18\x03 \x01(\x0b\x32\x1c.reelhaul.work.v1.EngineFileH\x00\x12I\n\x13translation_request\x18\x04 \x01(\x0b\x32*.reelhaul.work.v1.EngineTranslationRequestH\x00\x12\x13\n\trecording\x18\x05 \x01(\x08H\x00\x12\x32\n\x07\x65ntries\x18\x06 \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineEntriesH\x00\x12\x30\n\x06result\x18\x07 \x01(\x0b\x32\x1e.reelhaul.work.v1.EngineResultH\x00\x12%\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x33\n\x08log_line\x18\n \x01(\x0b\x32\x1f.reelhaul.work.v1.EngineLogLineH\x00\x12\x17\n\rresumed_bytes\x18\x0b \x01(\x03H\x00\x12\x46\n\rhttp_statuses\x18\t \x03(\x0b\x32/.reelhaul.work.v1.EngineEvent.HttpStatusesEntry\x1a\x33\n\x11HttpStatusesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x42\x07\n\x05\x65vent\"V\n\rEngineLogLine\x12\r\n\x05level\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0e\x65xception_type\x18\x03 \x01(\t\x12\r\n\x05stack\x18\x04 \x01(\t\"H\n\nEngineFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12,\n\x04info\x18\x02 \x01(\x0b\x32\x1e.reelhaul.type.v1.ArtifactInfo\"I\n\x18\x45ngineTranslationRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\"A\n\rEngineEntries\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.reelhaul.type.v1.PlaylistEntry\"\x93\x02\n\x0c\x45ngineResult\x12*\n\x05media\x18\x01 \x01(\x0b\x32\x1b.reelhaul.type.v1.MediaInfo\x12.\n\x08products\x18\x02 \x03(\x0b\x32\x1c.reelhaul.work.v1.EngineFile\x12\x33\n\tdelivered\x18\x03 \x01(\x0b\x32 .reelhaul.type.v1.DeliveredMedia\x12+\n\x08warnings\x18\x04 \x03(\x0b\x32\x19.reelhaul.type.v1.Warning\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x32\n\nextractors\x18\x06 \x03(\x0b\x32\x1e.reelhaul.fetcher.v1.Extractorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reelhaul.work.v1.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ENGINEREQUEST'].fields_by_name['proxy_url']._loaded_options = None
+  _globals['_ENGINEREQUEST'].fields_by_name['proxy_url']._serialized_options = b'\200\001\001'
+  _globals['_ENGINEOPTIONS'].fields_by_name['cookies']._loaded_options = None
+  _globals['_ENGINEOPTIONS'].fields_by_name['cookies']._serialized_options = b'\200\001\001'
   _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._loaded_options = None
   _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._serialized_options = b'8\001'
   _globals['_ENGINECOMMAND']._serialized_start=144
   _globals['_ENGINECOMMAND']._serialized_end=342
   _globals['_ENGINEREQUEST']._serialized_start=345
-  _globals['_ENGINEREQUEST']._serialized_end=711
-  _globals['_ENGINEOPTIONS']._serialized_start=714
-  _globals['_ENGINEOPTIONS']._serialized_end=909
-  _globals['_ENGINEFETCH']._serialized_start=912
-  _globals['_ENGINEFETCH']._serialized_end=1148
-  _globals['_ENGINEPROBE']._serialized_start=1150
-  _globals['_ENGINEPROBE']._serialized_end=1202
-  _globals['_ENGINEEXPAND']._serialized_start=1204
-  _globals['_ENGINEEXPAND']._serialized_end=1263
-  _globals['_ENGINELISTEXTRACTORS']._serialized_start=1265
-  _globals['_ENGINELISTEXTRACTORS']._serialized_end=1287
-  _globals['_ENGINETRANSLATION']._serialized_start=1289
-  _globals['_ENGINETRANSLATION']._serialized_end=1360
-  _globals['_ENGINEEVENT']._serialized_start=1363
-  _globals['_ENGINEEVENT']._serialized_end=1893
-  _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._serialized_start=1833
-  _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._serialized_end=1884
-  _globals['_ENGINEFILE']._serialized_start=1895
-  _globals['_ENGINEFILE']._serialized_end=1967
-  _globals['_ENGINETRANSLATIONREQUEST']._serialized_start=1969
-  _globals['_ENGINETRANSLATIONREQUEST']._serialized_end=2042
-  _globals['_ENGINEENTRIES']._serialized_start=2044
-  _globals['_ENGINEENTRIES']._serialized_end=2109
-  _globals['_ENGINERESULT']._serialized_start=2112
-  _globals['_ENGINERESULT']._serialized_end=2387
+  _globals['_ENGINEREQUEST']._serialized_end=716
+  _globals['_ENGINEOPTIONS']._serialized_start=719
+  _globals['_ENGINEOPTIONS']._serialized_end=919
+  _globals['_ENGINEFETCH']._serialized_start=922
+  _globals['_ENGINEFETCH']._serialized_end=1158
+  _globals['_ENGINEPROBE']._serialized_start=1160
+  _globals['_ENGINEPROBE']._serialized_end=1212
+  _globals['_ENGINEEXPAND']._serialized_start=1214
+  _globals['_ENGINEEXPAND']._serialized_end=1273
+  _globals['_ENGINELISTEXTRACTORS']._serialized_start=1275
+  _globals['_ENGINELISTEXTRACTORS']._serialized_end=1297
+  _globals['_ENGINETRANSLATION']._serialized_start=1299
+  _globals['_ENGINETRANSLATION']._serialized_end=1370
+  _globals['_ENGINEEVENT']._serialized_start=1373
+  _globals['_ENGINEEVENT']._serialized_end=1981
+  _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._serialized_start=1921
+  _globals['_ENGINEEVENT_HTTPSTATUSESENTRY']._serialized_end=1972
+  _globals['_ENGINELOGLINE']._serialized_start=1983
+  _globals['_ENGINELOGLINE']._serialized_end=2069
+  _globals['_ENGINEFILE']._serialized_start=2071
+  _globals['_ENGINEFILE']._serialized_end=2143
+  _globals['_ENGINETRANSLATIONREQUEST']._serialized_start=2145
+  _globals['_ENGINETRANSLATIONREQUEST']._serialized_end=2218
+  _globals['_ENGINEENTRIES']._serialized_start=2220
+  _globals['_ENGINEENTRIES']._serialized_end=2285
+  _globals['_ENGINERESULT']._serialized_start=2288
+  _globals['_ENGINERESULT']._serialized_end=2563
 # @@protoc_insertion_point(module_scope)

@@ -374,9 +374,15 @@ class EngineEvent(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    LOG_LINE_FIELD_NUMBER: _builtins.int
+    RESUMED_BYTES_FIELD_NUMBER: _builtins.int
     HTTP_STATUSES_FIELD_NUMBER: _builtins.int
     recording: _builtins.bool
     """A recording has started: the child obeys EngineCommand.stop_recording."""
+    resumed_bytes: _builtins.int
+    """Bytes of an earlier attempt that need not be received again, beyond those of earlier
+    events.
+    """
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
         """The newest progress."""
@@ -406,6 +412,10 @@ class EngineEvent(_message.Message):
         """The request failed."""
 
     @_builtins.property
+    def log_line(self) -> Global___EngineLogLine:
+        """A line for the log of the fetcher, which knows the job and the request."""
+
+    @_builtins.property
     def http_statuses(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """With a result or failure: HTTP statuses of the site's responses that were not 2xx:
         status -> count.
@@ -422,17 +432,53 @@ class EngineEvent(_message.Message):
         entries: Global___EngineEntries | None = ...,
         result: Global___EngineResult | None = ...,
         failure: _status_pb2.Status | None = ...,
+        log_line: Global___EngineLogLine | None = ...,
+        resumed_bytes: _builtins.int = ...,
         http_statuses: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "translation_request", b"translation_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "resumed_bytes", b"resumed_bytes", "translation_request", b"translation_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "http_statuses", b"http_statuses", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "translation_request", b"translation_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "http_statuses", b"http_statuses", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "resumed_bytes", b"resumed_bytes", "translation_request", b"translation_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "media", "media_file", "translation_request", "recording", "entries", "result", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "media", "media_file", "translation_request", "recording", "entries", "result", "failure", "log_line", "resumed_bytes"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___EngineEvent: _TypeAlias = EngineEvent  # noqa: Y015
+
+@_typing.final
+class EngineLogLine(_message.Message):
+    """EngineLogLine is a line for the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    EXCEPTION_TYPE_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    """Its level as in Python: 10 DEBUG, 20 INFO, 30 WARNING, 40 ERROR."""
+    message: _builtins.str
+    """What happened."""
+    exception_type: _builtins.str
+    """The type and the stack of the exception that it is about; empty if there is none."""
+    stack: _builtins.str
+    """Its stack."""
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+        message: _builtins.str = ...,
+        exception_type: _builtins.str = ...,
+        stack: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exception_type", b"exception_type", "level", b"level", "message", b"message", "stack", b"stack"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineLogLine: _TypeAlias = EngineLogLine  # noqa: Y015
 
 @_typing.final
 class EngineFile(_message.Message):

@@ -29,6 +29,7 @@ from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints, logs
 from reelhaul_runtime.errors import ReelhaulError, from_status
+from reelhaul_runtime.sites import site_of
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,8 @@ class Attempt(ABC):
             media_file_ready=lambda product: artifacts.prepare(product, metadata),
             published=fetch.update_progress,
             renew_now=self.renew_now,
+            site=site_of(lease.spec.url),
+            clock=self._context.clock,
         )
         return self._reporter
 
@@ -245,6 +248,7 @@ class LeasedAttempt(Attempt):
         context, number = self._context, self._delivery.item.attempt
         logs.begin_request("", "")
         logs.job.set(self.job)
+        logs.attempt.set(number)
         request = lease_service_pb2.ClaimRequest(
             job=self.job,
             attempt=number,

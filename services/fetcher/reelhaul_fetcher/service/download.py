@@ -200,7 +200,9 @@ class Downloader:
         try:
             while not (await asyncio.wait({task}, timeout=interval))[0]:
                 # The guard's count, because yt-dlp reports bytes only once a whole block has arrived.
-                received = (await self.access.guard.usage(session)).ingress_bytes
+                usage = await self.access.guard.usage(session)
+                reporter.on_usage(usage)
+                received = usage.ingress_bytes
                 now, stage = time.monotonic(), reporter.latest.stage
                 if watchdog.is_stalled(now, stage, received):
                     text = f"the site sent next to nothing for {limits.stall_seconds:.0f} s"

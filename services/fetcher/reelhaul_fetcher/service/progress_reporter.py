@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
 from reelhaul_fetcher.model.proxy_usage import Usage
@@ -40,17 +42,22 @@ class ProgressReporter:
         media_file_ready: Callable[[Product], None],
         published: Callable[[Progress], None],
         renew_now: Callable[[], None],
+        site: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """*site*: where the media is from; *clock*: monotonic seconds."""
         self._job, self._epoch, self._attempt, self._queue = job, epoch, attempt, queue
         self._recording_started, self._media_file_ready = recording_started, media_file_ready
         self._published, self._renew_now = published, renew_now
+        self._site, self._clock = site, clock
+        self._stage_began = clock()
         self.status_counts = HttpStatusCounts()
         #: Whether a live stream is or was recorded: no other attempt can receive it again.
         self.has_recorded = False
         self.stop_recording = asyncio.Event()
         self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
-        #: Traffic of the attempt, once it has ended.
+        #: Traffic of the attempt, as last measured.
         self.usage = Usage()
         #: Metadata that no renewal has sent yet.
         self.unsent_media: MediaInfo | None = None
@@ -61,7 +68,8 @@ class ProgressReporter:
         self._updated = asyncio.Event()
 
     def on_usage(self, usage: Usage) -> None:
-        """Set the traffic."""
+        """Set the traffic, which never falls."""
+        metrics.record_received(self._site, usage.ingress_bytes - self.usage.ingress_bytes)
         self.usage = usage
 
     def on_media(self, media: MediaInfo) -> None:
@@ -91,6 +99,7 @@ class ProgressReporter:
             update.percent = max(update.percent, self.latest.percent)
         if update.stage != self.latest.stage:
             log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(update.stage)})
+            self._end_stage()
         self.latest = update
         self._updated.set()
 
@@ -133,6 +142,11 @@ class ProgressReporter:
             await cancel_and_wait(task)
             if self._updated.is_set():
                 await self._publish_latest()
+            self._end_stage()
+
+    def _end_stage(self) -> None:
+        began, self._stage_began = self._stage_began, self._clock()
+        metrics.record_stage(self.latest.stage, self._stage_began - began)
 
     async def _publish_updates(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule, check_etag
@@ -15,7 +16,7 @@ from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.job_admission import JobAdmission
-from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime.errors import NotFound, from_status
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Schedules:
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
+        _record_run(run)
         await self._notifier.notify_job(run.job)
         return run.job
 
@@ -122,6 +124,7 @@ class Scheduler:
             run = await self._store.run(tenant, schedule_id, rule)
         except NotFound:
             return
+        _record_run(run)
         if run.job is not None:
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
             await self._notifier.notify_job(run.job)
@@ -134,6 +137,16 @@ class Scheduler:
                     "cause": run.after.last_error.message,
                 },
             )
+
+
+def _record_run(run: Run) -> None:
+    """Count *run*, unless it was made by an earlier call, or not due."""
+    if run.after is run.before:
+        return
+    outcome = "created" if run.job is not None else "failed" if run.failed else "skipped"
+    metrics.SCHEDULE_RUNS.labels(outcome).inc()
+    if run.failed and run.after.last_error is not None:
+        metrics.record_quota_refusal(from_status(run.after.last_error))
 
 
 async def _present_checks(admission: JobAdmission | None, schedule: Schedule) -> Sequence[CheckJob]:

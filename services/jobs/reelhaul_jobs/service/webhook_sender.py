@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import webhook as webhooks
 from reelhaul_jobs.model import webhook_delivery as deliveries
 from reelhaul_jobs.model.webhook import Webhook
@@ -46,12 +47,13 @@ class WebhookTries:
 
     async def try_delivery(self, webhook: Webhook, claimed: Delivery) -> Delivery | None:
         """Send *claimed* to *webhook*; return it as it is then, None if it was taken away meanwhile."""
-        result = await self._send(webhook, claimed)
+        with metrics.WEBHOOK_DELIVERY_SECONDS.time():
+            result = await self._send(webhook, claimed)
         now = self.now()
         fields = {"webhook": webhook.name, "event": claimed.event.id, "status": result.http_status}
         if result.error is not None:
             log.info("webhook delivery failed", extra=fields | {"cause": result.error.message})
-        return await self.store.complete(
+        after = await self.store.complete(
             claimed,
             result,
             lambda delivery: deliveries.complete(delivery, result, now, random.random),
@@ -61,6 +63,10 @@ class WebhookTries:
                 else webhooks.record_failure(present, now, gone=result.gone)
             ),
         )
+        given_up = after is not None and after.state is deliveries.DeliveryState.FAILED
+        outcome = "delivered" if result.error is None else "given_up" if given_up else "failed"
+        metrics.WEBHOOK_DELIVERIES.labels(outcome).inc()
+        return after
 
     async def _send(self, webhook: Webhook, claimed: Delivery) -> TryResult:
         now = self.now()

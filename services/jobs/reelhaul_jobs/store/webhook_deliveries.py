@@ -25,8 +25,9 @@ from sqlalchemy import (
     update,
 )
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import ids, webhook_delivery
-from reelhaul_jobs.model.webhook import Webhook
+from reelhaul_jobs.model.webhook import Webhook, WebhookState
 from reelhaul_jobs.model.webhook_delivery import (
     Delivery,
     DeliveryState,
@@ -42,6 +43,7 @@ from reelhaul_jobs.store.webhook_tables import webhooks as webhooks_table
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
+from reelhaul_runtime.sql.writer import after_commit
 
 _deliveries, _events = webhook_deliveries.c, webhook_events.c
 _earlier = webhook_deliveries.alias("earlier")
@@ -182,14 +184,16 @@ class SqlWebhookDeliveryStore:
         def op(connection: Connection) -> Delivery | None:
             try:
                 # First the webhook: whoever disables it fails its deliveries in this order, too.
-                webhooks.get(connection, claimed.tenant, claimed.webhook, lock=True)
+                webhook = webhooks.get(connection, claimed.tenant, claimed.webhook, lock=True)
                 present = _get(connection, claimed.tenant, claimed.webhook, claimed.id, lock=True)
             except NotFound:
                 return None
             if (present.sender, present.attempts) != (claimed.sender, claimed.attempts):
                 return None
             after = _update(connection, present, rule(present))
-            webhooks.change(connection, claimed.tenant, claimed.webhook, webhook_rule)
+            changed = webhooks.change(connection, claimed.tenant, claimed.webhook, webhook_rule)
+            if webhook.state is WebhookState.ENABLED is not changed.state:
+                after_commit(connection, metrics.WEBHOOKS_DISABLED.inc)
             return after
 
         return await self._database.write(op)

@@ -17,7 +17,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from reelhaul_runtime.settings import is_loopback
+from reelhaul_runtime.server_addresses import is_loopback
 from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.s3.location import Location
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking import Response
+from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.work.v1.engine_pb2 import EngineCommand, EngineEvent, EngineResult
@@ -39,8 +42,9 @@ from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex, url_p
 from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 from reelhaul_fetcher.ytdlp.extract.manifest_tracks import patch_track_parsers
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
-from reelhaul_runtime.errors import to_status
+from reelhaul_runtime.errors import ReelhaulError, to_status
 
+_WARM_UP_EXTRACTORS = ("HTML5MediaEmbed", "Generic")
 _WARM_UP_PAGE = b"""<html><head><title>warm</title>
 <script type="application/ld+json">{"@context": "https://schema.org", "@type": "VideoObject", "name": "warm",
 "contentUrl": "http://warm.invalid/v.mp4", "duration": "PT1S"}</script></head>
@@ -48,7 +52,7 @@ _WARM_UP_PAGE = b"""<html><head><title>warm</title>
 
 
 def warm_up() -> str:
-    """Load yt-dlp, its extractors and whatever a first extraction loads; return the engine's version.
+    """Load yt-dlp and what every request needs; return the engine's version.
 
     Called once, in the zygote: children share the memory.
     """
@@ -58,18 +62,36 @@ def warm_up() -> str:
     json_ld.patch_json_ld_parser()
     dash_manifest.patch_dash_parser()
     patch_playlist_duration()
-    share_ssl_contexts()
+    with Downloader(ResponseLog(), downloader_options("")) as downloader:
+        extractors = dict(downloader._ies)
+    # The generic extractor tries all others that it is given on a page.
+    Downloader.extractors = {name: extractors[name] for name in _WARM_UP_EXTRACTORS}
     with _OfflineDownloader(ResponseLog(), downloader_options("")) as downloader:
-        Downloader.extractors = dict(downloader._ies)
-        patterns = url_patterns(Downloader.extractors)
-        Downloader.index = ExtractorIndex(patterns)
-        for name in filter(patterns.get, patterns):
-            # An extractor compiles its URL pattern on the first call.
-            Downloader.extractors[name].suitable("")
         info = downloader.extract_info("http://warm.invalid/page", download=False, process=True)
     to_media_info(info)
-    inspect.warm_decoders()
+    Downloader.extractors = extractors
+    Downloader.index = ExtractorIndex(url_patterns(extractors))
     return f"yt-dlp {yt_dlp.version.__version__}"
+
+
+def prepare() -> Iterator[None]:
+    """Load what most downloads need besides, in short steps: certificates, decoders, and all extractors.
+
+    The zygote does so once it is used. A suite that downloads nothing does without it: half of the memory of
+    the zygote, and of the time that it takes to start.
+    """
+    share_ssl_contexts()
+    yield
+    inspect.warm_decoders()
+    yield
+    for extractor in Downloader.extractors.values():
+        # yt-dlp's list has placeholders, which import the module of the extractor when it is used.
+        with suppress(ImportError):
+            getattr(extractor, "real_class", None)
+        if extractor._VALID_URL:
+            # An extractor compiles its URL pattern on the first call.
+            extractor.suitable("")
+        yield
 
 
 def run(stream: socket.socket) -> None:
@@ -77,7 +99,8 @@ def run(stream: socket.socket) -> None:
     command = protocol.read_message(stream, EngineCommand)
     request, options = protocol.request_from_proto(command.request)
     proxy_secret = urlsplit(request.proxy_url).password or ""
-    channel, log = protocol.FetcherChannel(stream), ResponseLog(proxy_secret)
+    channel = protocol.FetcherChannel(stream)
+    log = ResponseLog(proxy_secret, on_line=channel.log)
     try:
         folder, size_limit = Path("/"), 0
         if isinstance(request, FetchRequest):
@@ -93,6 +116,9 @@ def run(stream: socket.socket) -> None:
         )
         event = EngineEvent(result=_execute(request, options, channel, log))
     except BaseException as error:
+        # What neither we nor yt-dlp expect is a bug of one of us.
+        is_expected = isinstance(error, ReelhaulError | YoutubeDLError | OSError)
+        channel.log(logging.DEBUG if is_expected else logging.INFO, "the engine's request failed", error)
         event = EngineEvent(failure=to_status(errors.classify(error, log, request.url)))
     event.http_statuses.update(log.statuses)
     channel.send(event)

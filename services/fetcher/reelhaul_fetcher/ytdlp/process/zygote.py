@@ -9,6 +9,7 @@ so are all children.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -16,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -23,13 +25,16 @@ from reelhaul_fetcher.ytdlp.process import setns
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_MESSAGE_BYTES = 4096
+_PREPARED = object()
 
 
 class Zygote:
     """Forks, kills and reaps children. They talk to the fetcher themselves."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, preparation: Iterator[None]) -> None:
+        """*preparation*: short steps that make later children faster, done once it is used."""
         self._control = control
+        self._preparation, self._is_prepared, self._is_used = preparation, False, False
         #: By process group: the name of the child, and its wait status once it is reaped.
         self._children: dict[int, tuple[str, int | None]] = {}
         self._groups: dict[str, int] = {}
@@ -43,12 +48,17 @@ class Zygote:
         signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
-            readable, _, _ = select.select([self._control, self._wakeup_read], [], [])
+            prepares = self._is_used and not self._is_prepared
+            timeout = 0 if prepares else None
+            readable, _, _ = select.select([self._control, self._wakeup_read], [], [], timeout)
             if self._wakeup_read in readable:
                 self._wakeup_read.recv(4096)
                 self._reap()
             if self._control in readable and not self._handle_command():
                 break
+            if not readable and next(self._preparation, _PREPARED) is _PREPARED:
+                self._is_prepared = True
+                _freeze()
         for group in self._children:
             _kill(group)
 
@@ -65,6 +75,7 @@ class Zygote:
         return True
 
     def _start(self, name: str, descriptor: int, *, inspector: bool) -> None:
+        self._is_used = True
         pid = os.fork()
         if pid == 0:
             self._become_child(descriptor, inspector=inspector)
@@ -144,6 +155,8 @@ def main() -> None:
     if len(sys.argv) > 2:
         # Before anything else is loaded: only a process with one thread can enter a user namespace.
         setns.enter(*map(int, sys.argv[2:4]))
+    # A crash of a library in a child is the last that it tells.
+    faulthandler.enable()
     os.set_inheritable(control.fileno(), False)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The fetcher decides when to end; Ctrl-C in its terminal reaches this process too.
@@ -151,10 +164,15 @@ def main() -> None:
     from reelhaul_fetcher.ytdlp.process import child
 
     version = child.warm_up()
+    _freeze()
+    control.send(json.dumps({"warm": version}).encode())
+    Zygote(control, child.prepare()).serve()
+
+
+def _freeze() -> None:
+    """Exclude what is loaded from garbage collections, which would copy it into the children."""
     gc.collect()
     gc.freeze()
-    control.send(json.dumps({"warm": version}).encode())
-    Zygote(control).serve()
 
 
 if __name__ == "__main__":

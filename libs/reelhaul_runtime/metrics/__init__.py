@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: those of all services, values that a scrape reads, and their HTTP server."""

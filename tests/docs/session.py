@@ -1,0 +1,171 @@
+"""Sessions: run the commands of a documentation page as its reader does, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests.docs.page import Block, matches, read_blocks, read_commands
+from tests.servers import free_port, kill_group
+from tests.suite.suite import SERVERS, SITE_NETWORK
+
+_TIMEOUT = 90.0
+_DRAIN_SECONDS = 25.0
+
+# Exported variables and the working directory outlive a block, as in a terminal.
+_SHELL = """set -euo pipefail
+[ ! -e "$SESSION_STATE" ] || { . "$SESSION_STATE/variables"; cd "$(cat "$SESSION_STATE/folder")"; }
+trap 'mkdir -p "$SESSION_STATE"; export -p > "$SESSION_STATE/variables"; pwd > "$SESSION_STATE/folder"' EXIT
+"""
+
+
+class Session:
+    """A terminal in *folder*, in which the commands of a page are run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        replacements: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """*replacements*: text of the page, and what is run and expected instead.
+
+        *settings*: REELHAUL_* settings by their full names, beside the addresses, which are free ports.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        addresses = {f"REELHAUL_{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in SERVERS}
+        #: Address of the gateway: host:port.
+        self.gateway = addresses["REELHAUL_GATEWAY_ADDRESS"]
+        self._replacements = {"127.0.0.1:8080": self.gateway, **(replacements or {})}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+        self._environment = {
+            **inherited,
+            "HOME": str(folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SESSION_STATE": str(folder / ".session"),
+            "REELHAUL_FETCHER_ALLOW_NETWORKS": SITE_NETWORK,
+            **addresses,
+            **(settings or {}),
+        }
+        self._background: list[tuple[subprocess.Popen[bytes], Path]] = []
+        #: Blocks that were left out, with the programs that they lack.
+        self.lacking: list[str] = []
+
+    def run(self, blocks: Iterable[Block]) -> None:
+        """Run *blocks* in their order. Fails the test with the place of the first that does otherwise."""
+        for block in blocks:
+            if "file" in block.attributes:
+                path = self.folder / block.attributes["file"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(self._replace(block.text))
+            elif block.is_run and self._has_programs(block):
+                self._run_block(block)
+
+    def run_script(self, script: str) -> tuple[int, str]:
+        """Run *script*; return its exit code and its output, both streams as a terminal shows them."""
+        completed = subprocess.run(
+            ["bash", "-c", _SHELL + self._replace(script)],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+        return completed.returncode, completed.stdout.decode(errors="replace")
+
+    def close(self) -> None:
+        """End what still runs in the background."""
+        for process, _ in reversed(self._background):
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_DRAIN_SECONDS)
+            kill_group(process)
+
+    def _run_block(self, block: Block) -> None:
+        if "background" in block.attributes:
+            self._start(block)
+            return
+        expected = int(block.attributes.get("exit", "0"))
+        commands = read_commands(block) if block.language == "console" else None
+        if commands is None:
+            code, output = self.run_script(block.text)
+            self._check(block, block.text, code == expected, f"exit code {code}, not {expected}", output)
+            return
+        for number, command in enumerate(commands, start=1):
+            # The exit code is that of the last command.
+            wanted = expected if number == len(commands) else 0
+            code, output = self.run_script(command.script)
+            self._check(block, command.script, code == wanted, f"exit code {code}, not {wanted}", output)
+            pattern = tuple(map(self._replace, command.output))
+            self._check(block, command.script, matches(output, pattern), "another output", output)
+
+    def _start(self, block: Block) -> None:
+        """Start *block*; return when its output contains what the block waits for."""
+        log = self.folder / f".background-{len(self._background)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["bash", "-c", _SHELL.partition("trap")[0] + "exec env " + self._replace(block.text)],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._background.append((process, log))
+        end = time.monotonic() + _TIMEOUT
+        while block.attributes.get("until", "") not in (text := log.read_text(errors="replace")):
+            running = process.poll() is None and time.monotonic() < end
+            self._check(block, block.text, running, "it ended, or did not become ready", text)
+            time.sleep(0.05)
+
+    def _has_programs(self, block: Block) -> bool:
+        """Return whether the programs that *block* needs are installed; note it if they are not."""
+        path = self._environment["PATH"]
+        lacking = [
+            name for name in block.attributes.get("needs", "").split() if not shutil.which(name, path=path)
+        ]
+        if lacking:
+            self.lacking.append(f"{block.place} ({', '.join(lacking)})")
+        return not lacking
+
+    def _replace(self, text: str) -> str:
+        for old, new in self._replacements.items():
+            text = text.replace(old, new)
+        return text
+
+    def _check(self, block: Block, script: str, ok: bool, problem: str, output: str) -> None:
+        if not ok:
+            logs = "".join(
+                f"\n--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for _, log in self._background
+            )
+            pytest.fail(f"docs/{block.place}: {problem}\n$ {script}\n{output[-8000:]}{logs}", pytrace=False)
+
+
+@contextmanager
+def open_session(
+    folder: Path, replacements: Mapping[str, str] | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[Session]:
+    """Open a session in *folder*; what runs in its background is ended with the block."""
+    session = Session(folder, replacements, settings)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def run_page(page: Path, session: Session) -> None:
+    """Run all blocks of *page*; skip the test afterwards, by name, if programs were missing for some."""
+    session.run(read_blocks(page))
+    if session.lacking:
+        pytest.skip(f"not run, because programs are missing: {'; '.join(session.lacking)}")
