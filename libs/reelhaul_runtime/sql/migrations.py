@@ -96,6 +96,13 @@ def alembic_config(package: str, connection: Connection) -> Config:
     return config
 
 
+def describe(connection: Connection) -> str:
+    """Return the kind, the version and the revision of a database, e.g. "sqlite 3.45.1, revision 0010"."""
+    dialect = connection.dialect
+    version = ".".join(map(str, dialect.server_version_info or ()))
+    return f"{dialect.name} {version}, revision {_revision(connection) or 'none'}"
+
+
 def _open(url: str, setting: str) -> str | None:
     """Return the revision of the database at *url*. Raises InvalidSetting if it cannot be opened."""
     try:

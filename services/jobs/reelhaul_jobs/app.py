@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.backup import describe_data
-from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE
 from reelhaul_jobs.composition.access import open_access
 from reelhaul_jobs.composition.backends import DATABASE_SETTING, open_backends, utc_now
 from reelhaul_jobs.composition.jobs import open_jobs
+from reelhaul_jobs.composition.process import open_process_report
 from reelhaul_jobs.composition.webhooks import open_webhooks
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
@@ -25,16 +24,12 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
-from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
-from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
-from reelhaul_runtime.system.health import Health
-from reelhaul_runtime.system.service import SystemReports
+from reelhaul_runtime.system.service import open_reports
 
-_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 _SYSTEM_SERVICE = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"].full_name
 
 
@@ -50,11 +45,19 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         jobs = open_jobs(stack, backends, queue, access)
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
         await stack.enter_async_context(_running_loops(loops, queue, backends.replica))
+        targets = {
+            "jobs": settings.jobs_target,
+            "storage": settings.storage_target,
+            "fetcher": settings.fetcher_target,
+        }
+        reports = await stack.enter_async_context(open_reports(targets, settings, settings.suite_token))
         system: Servicer = (
             system_service_pb2_grpc.add_SystemServiceServicer_to_server,
-            SystemServicer(await _system_reports(stack, settings)),
+            SystemServicer(reports),
             _SYSTEM_SERVICE,
         )
+
+        process = open_process_report(backends, queue)
 
         async def drain() -> None:
             backends.hub.close()
@@ -62,11 +65,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(
             serving(
                 settings.jobs_address,
-                [*jobs.servicers, *webhooks.servicers, *access.servicers, system],
+                [*jobs.servicers, *webhooks.servicers, *access.servicers, system, process.servicer],
                 authenticator=access.authenticator,
                 audit_log=access.audit_recorder,
                 rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": backends.database.ping, "jobs.nats": backends.bus.check},
+                health=process.states,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,
@@ -81,24 +85,6 @@ async def running_from_env() -> AsyncIterator[None]:
     settings = Settings()
     async with running(settings):
         yield
-
-
-async def _system_reports(stack: AsyncExitStack, settings: Settings) -> SystemReports:
-    """Return the reports on the suite, whose services are asked over channels of their own."""
-    targets = {
-        "jobs": settings.jobs_target,
-        "storage": settings.storage_target,
-        "fetcher": settings.fetcher_target,
-    }
-    opened = {
-        name: await stack.enter_async_context(
-            open_channel(target, [service], suite_token=settings.suite_token, tls=settings.tls)
-        )
-        for (name, target), service in zip(
-            targets.items(), (_JOBS, STORAGE_SERVICE, FETCHER_SERVICE), strict=True
-        )
-    }
-    return SystemReports(Health(GrpcHealthChecker(opened), StorageHealthProbe(opened["storage"])), settings)
 
 
 @asynccontextmanager

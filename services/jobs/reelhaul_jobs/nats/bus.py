@@ -158,6 +158,12 @@ class NatsJobBus:
             return None
         return _parse_progress(message.data or b"")
 
+    @property
+    def version(self) -> str:
+        """The version of the broker that is connected, or was last, e.g. "nats-server 2.15.1"."""
+        version = self._client.connected_server_version
+        return f"nats-server {version.major}.{version.minor}.{version.patch}"
+
     async def check(self) -> None:
         """Return if the broker serves the work stream. Raises ``Unavailable``."""
         await self.count_work_items()
