@@ -197,6 +197,20 @@ def test_refusals_of_services_are_errors():
     assert (json.loads(line)["level"], json.loads(line)["message"]) == ("ERROR", "REELHAUL_X: wrong")
 
 
+def test_crash_is_critical():
+    """What Python writes of a crash in native code becomes JSON, its first line with the level CRITICAL."""
+    crash, stack = map(
+        json.loads, render([b"Fatal Python error: Segmentation fault", b"  File x"]).splitlines()
+    )
+    assert (crash["level"], crash["logger"], stack["level"]) == ("CRITICAL", "stderr", "INFO")
+
+
+def test_levels_of_our_own_lines_are_theirs():
+    """A line of a service is shown whatever the level of `up`: the service knows its own."""
+    debug = OUR_LINE.replace(b"ERROR", b"DEBUG").replace(b'"message"', b'"logger": "x", "message"')
+    assert len(render([debug, b"[123] 2026/01/02 03:04:05.678901 [INF] banner"]).splitlines()) == 1
+
+
 def test_text_for_a_terminal():
     """At a terminal names and levels have colours, extras are shown, tracebacks keep their lines."""
     record = {"time": "2026-01-02T03:04:05.678+00:00", "level": "ERROR", "message": "no", "job": "jobs/1"}
