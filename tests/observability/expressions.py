@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import promql_parser
@@ -20,9 +21,10 @@ _LABEL = re.compile(r"`(\w+)`")
 #: Labels that Prometheus adds.
 _TARGET_LABELS = frozenset({"job", "instance"})
 #: Metrics that are not Reelhaul's own: of Prometheus, and of the library's collectors for each process.
-_FOREIGN = re.compile(r"up|(process|python)_\w+")
+_FOREIGN = re.compile(r"ALERTS|up|(process|python)_\w+")
 
 
+@cache
 def documented_metrics() -> Metrics:
     """Return the metrics that docs/metrics.md names."""
     text = (ROOT / "docs/metrics.md").read_text()

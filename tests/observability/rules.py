@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ class Alert:
     annotations: Mapping[str, str]
 
 
+@cache
 def all_rules() -> list[dict[str, Any]]:
     """Return all rules, recording and alerting."""
     groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]

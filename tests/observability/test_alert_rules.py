@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from tests.observability.expressions import OBSERVABILITY, ROOT, documented_metrics, find_mistakes, selectors
 from tests.observability.rules import RULES, UNIT_TESTS, Alert, alerts, all_rules, records
 
+from reelhaul.cli.commands import reelhaul
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.ytdlp.version import OLD_DAYS
+from reelhaul_runtime.addresses import non_global_reason
 from reelhaul_runtime.metrics import buckets
 
 _RUNBOOKS = ROOT / "docs/runbooks"
@@ -61,6 +66,15 @@ def test_metrics_exist(rule: dict[str, Any]):
     assert find_mistakes(rule["expr"], documented_metrics(), records()) == []
 
 
+def test_mistakes_are_found():
+    """A metric, a label of it, and a label to group by that do not exist are mistakes."""
+    assert find_mistakes('sum by (nobody) (reelhaul_jobs{stat="x"}) + nothing', documented_metrics()) == [
+        "reelhaul_jobs has no label nobody",
+        "reelhaul_jobs has no label stat",
+        "there is no metric nothing",
+    ]
+
+
 @pytest.mark.parametrize("alert", _BY_NAME)
 def test_annotations(alert: Alert):
     """Each alert says what happens and what to do, and has a page that says more."""
@@ -89,10 +103,29 @@ def test_runbook_expressions():
                 assert find_mistakes(expression, documented_metrics(), records()) == [], page.name
 
 
+def test_runbook_commands():
+    """The commands and the settings that runbooks name exist."""
+    settings = set(re.findall(r"^#(REELHAUL_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    for page in _RUNBOOKS.glob("*.md"):
+        text = page.read_text()
+        for line in re.findall(r"(?:^|`)reelhaul ([a-z][^`\n|]+)", text, re.MULTILINE):
+            command, words = reelhaul, shlex.split(line)
+            if words[0] == "doctor":
+                continue
+            while isinstance(command, click.Group):
+                found = command.get_command(click.Context(command), words.pop(0))
+                assert found is not None, f"{page.name}: {line}"
+                command = found
+            options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            assert {word for word in words if word.startswith("-")} <= options, f"{page.name}: {line}"
+        assert set(re.findall(r"`(REELHAUL_\w+)`", text)) - {"REELHAUL_API_KEY"} <= settings, page.name
+
+
 def test_label_values_exist():
-    """The values that rules select are those of the protos and of the buckets of histograms."""
+    """The values that rules select are those of the protos, of the guard, and of histograms' buckets."""
+    addresses = ("127.0.0.1", "10.0.0.1", "100.64.0.1", "169.254.0.1")
     known = {
-        "reason": set(ErrorReason.keys()),
+        "reason": {*ErrorReason.keys(), "metadata", *map(non_global_reason, map(ip_address, addresses))},
         "state": {*Job.State.keys(), "live", "free", "in_use", "max", "total"},
         "priority": set(Job.Priority.keys()),
         "le": {str(bound) for bound in (*buckets.CALLS, *buckets.WORK)},
@@ -114,7 +147,7 @@ def test_routes(programs: Path):
     """Alertmanager sends critical alerts, warnings and the watchdog to receivers of their own."""
     config = OBSERVABILITY / "alertmanager/alertmanager.yml"
     run(programs / "amtool", "check-config", config)
-    for alert in alerts():
+    for alert in {alert.severity: alert for alert in alerts()}.values():
         labels = f"alertname={alert.name}", f"severity={alert.severity}", "job=reelhaul-jobs"
         receiver = run(programs / "amtool", "config", "routes", "test", f"--config.file={config}", *labels)
         expected = "watchdog" if alert.name == "ReelhaulWatchdog" else alert.severity
