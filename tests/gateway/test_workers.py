@@ -134,9 +134,8 @@ async def test_scrape_has_the_requests_of_all_workers(harness: GatewayHarness, t
                 pass
         samples = await read()
         assert total(samples, "http_server_requests_total", **route) == requests
-        assert total(
-            samples, "http_server_request_duration_seconds_count", http_route=route["http_route"]
-        ) == (requests)
+        durations = "http_server_request_duration_seconds_count"
+        assert total(samples, durations, http_route=route["http_route"]) == requests
         assert {sample.labels["worker"] for sample in samples} == {"1", "2", "3"}
         assert total(samples, "reelhaul_ready") == count
         by_worker = [total(samples, "process_start_time_seconds", worker=each) for each in "123"]

@@ -7,11 +7,12 @@ at an address of its own on loopback, where this process and the other workers f
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -19,6 +20,7 @@ from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import PREFIX, InvalidSetting, SuiteSettings
+from reelhaul_runtime.up import log_multiplexer
 from reelhaul_runtime.up.ports import ReservedPorts
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
@@ -51,7 +53,8 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
             drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
         )
         specs = [_specify(name, number, address, probes, metrics[number]) for number in range(count)]
-        return asyncio.run(_run(name, _Workers(specs, policy), settings, metrics))
+        print_line = _print_as_json if settings.log_format == "json" else _print_line
+        return asyncio.run(_run(name, _Workers(specs, policy, print_line), settings, metrics))
 
 
 async def _run(name: str, workers: _Workers, settings: SuiteSettings, metrics: Sequence[str]) -> int:
@@ -92,8 +95,10 @@ def _specify(name: str, number: int, address: str, probes: list[str], metrics: s
 class _Workers:
     """Runs *specs*: a worker that ends is restarted, unless it refuses its settings at the first start."""
 
-    def __init__(self, specs: list[SuiteProcess], policy: RestartPolicy) -> None:
-        self._supervisors = [ProcessSupervisor(spec, policy, _print_line, self._on_change) for spec in specs]
+    def __init__(
+        self, specs: list[SuiteProcess], policy: RestartPolicy, print_line: Callable[[str, bytes], None]
+    ) -> None:
+        self._supervisors = [ProcessSupervisor(spec, policy, print_line, self._on_change) for spec in specs]
         self._stop = asyncio.Event()
         self._exit_code = 0
 
@@ -129,3 +134,9 @@ def _print_line(_: str, line: bytes) -> None:
     """Pass on a line of a worker: it is in the format of the settings."""
     sys.stderr.buffer.write(line + b"\n")
     sys.stderr.buffer.flush()
+
+
+def _print_as_json(name: str, line: bytes) -> None:
+    """Pass on a line of a worker, as JSON also if a library of it wrote the line."""
+    is_ours = line.startswith(b'{"time":') and line.endswith(b"}")
+    _print_line(name, line if is_ours else json.dumps(log_multiplexer.parse_line(name, line)).encode())

@@ -47,6 +47,7 @@ from reelhaul_runtime.service import Service
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
 from reelhaul_runtime.system.health import Health
+from reelhaul_runtime.system.processes import ProcessReader
 from reelhaul_runtime.system.service import SystemReports
 from reelhaul_transcoding.app import Transcoder
 from reelhaul_transcoding.dispatcher import ROUTE
@@ -83,7 +84,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             StorageHealthProbe(trusted_storage),
             other_workers=other_workers,
         )
-        system = system_upstream(SystemReports(health, settings))
+        processes = ProcessReader(_addresses(settings), settings.suite_token, settings.tls)
+        system = system_upstream(SystemReports(health, settings, processes, own_service="gateway"))
         authorizer = await _open_authorizer(stack, settings)
         upstreams = _upstreams(
             raw_channels, system, forwards=authorizer is not None, traced=bool(settings.otlp_endpoint)
