@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from hashlib import sha256
 from typing import Self
@@ -210,10 +211,9 @@ def start_request(
     """
     if _export is None:
         return NOT_RECORDED
-    if traceparent := logs.traceparent.get():
-        if not is_sampled(traceparent):
-            return NOT_RECORDED
-        span = RecordedSpan(name, kind, traceparent[3:35], traceparent[36:52])
+    span: Span
+    if logs.traceparent.get():
+        span = start(name, kind)
     else:
         trace_id = trace_id or _random_id(128)
         if not (decide(trace_id) if sampled is None else sampled):
@@ -222,6 +222,13 @@ def start_request(
         span = RecordedSpan(name, kind, trace_id, "")
     span.activate()
     return span
+
+
+@contextmanager
+def trace(name: str) -> Iterator[Span]:
+    """Begin a trace of work that no request asked for; its first span, with *name*, is the block's."""
+    with continuing(""), start_request(name, Kind.INTERNAL) as span:
+        yield span
 
 
 def decide(trace_id: str) -> bool:
@@ -239,15 +246,29 @@ def attempt_id(job: str, epoch: int) -> str:
 
 
 def attempt_context(traceparent: str, job: str, epoch: int) -> str:
-    """Return the trace context of the attempt of *job* under *epoch*; *traceparent* is that of the job."""
+    """Return the trace context of the attempt of *job* under *epoch*; *traceparent* is that of the job.
+
+    That is returned if no spans of it are recorded.
+    """
+    if _export is None or not is_sampled(traceparent):
+        return traceparent
     return f"{traceparent[:36]}{attempt_id(job, epoch)}{traceparent[52:]}"
 
 
 def name_error(error: BaseException) -> str:
     """Return the attribute ``error.type`` of *error*: its reason, or its class."""
-    if isinstance(error, ReelhaulError):
-        return ErrorReason.Name(error.reason)
-    return type(error).__name__
+    return ErrorReason.Name(error.reason) if isinstance(error, ReelhaulError) else type(error).__name__
+
+
+@contextmanager
+def continuing(traceparent: str) -> Iterator[None]:
+    """Make *traceparent* the trace context of the block; it has none if that is not valid."""
+    outer = logs.traceparent.get()
+    logs.traceparent.set(traceparent if logs.is_traceparent(traceparent) else "")
+    try:
+        yield
+    finally:
+        logs.traceparent.set(outer)
 
 
 def _random_id(bits: int) -> str:

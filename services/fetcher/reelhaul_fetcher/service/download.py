@@ -233,9 +233,10 @@ class Downloader:
             def on_wait(reason: str, before: int = before) -> None:
                 reporter.report_upload(before, total, f"waiting: {reason}")
 
-            info = await self.artifacts.store(
-                product, metadata, on_progress, on_wait, irreplaceable=reporter.has_recorded
-            )
+            with reporter.in_stage():
+                info = await self.artifacts.store(
+                    product, metadata, on_progress, on_wait, irreplaceable=reporter.has_recorded
+                )
             infos.append(info)
             before += product.info.size_bytes
             reporter.report_upload(before, total)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
@@ -16,7 +17,10 @@ from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import WorkQueue
+from reelhaul_runtime import logs
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import NOT_RECORDED
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ class ProgressReporter:
         self.unsent_entries: list[PlaylistEntry] = []
         self._entries_sent = asyncio.Event()
         self._sequence = 0
+        self._stage_span = NOT_RECORDED
         self._updated = asyncio.Event()
 
     def on_usage(self, usage: Usage) -> None:
@@ -100,6 +105,7 @@ class ProgressReporter:
         if update.stage != self.latest.stage:
             log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(update.stage)})
             self._end_stage()
+            self._stage_span = spans.start(Progress.Stage.Name(update.stage).lower())
         self.latest = update
         self._updated.set()
 
@@ -121,6 +127,16 @@ class ProgressReporter:
         while self.unsent_entries:
             self._entries_sent.clear()
             await self._entries_sent.wait()
+
+    def record_end(self, work: asyncio.Task[Any]) -> None:
+        """Record in the span of the current stage that *work*, which has ended, failed in it."""
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if error is not None:
+            self._stage_span.fail(spans.name_error(error))
+
+    def in_stage(self) -> AbstractContextManager[None]:
+        """Let the spans of the block be below that of the current stage."""
+        return spans.continuing(self._stage_span.traceparent or logs.traceparent.get())
 
     def report_upload(self, stored: int, total: int, detail: str = "") -> None:
         """Report that *stored* of *total* bytes are in storage, and in *detail* what it waits for."""
@@ -147,6 +163,8 @@ class ProgressReporter:
     def _end_stage(self) -> None:
         began, self._stage_began = self._stage_began, self._clock()
         metrics.record_stage(self.latest.stage, self._stage_began - began)
+        self._stage_span.end()
+        self._stage_span = NOT_RECORDED
 
     async def _publish_updates(self) -> None:
         while True:

@@ -16,7 +16,10 @@ from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.job_admission import JobAdmission
+from reelhaul_runtime import logs
 from reelhaul_runtime.errors import NotFound, from_status
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import Span
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,8 @@ class Schedules:
         checks = [self._admit, *await _present_checks(self._admission, schedule)]
 
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_now(schedule, self._now(), live, _all([*checks, admit]))
+            run = model.run_now(schedule, self._now(), live, _all([*checks, admit]))
+            return _with_trace(run, logs.traceparent.get())
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
@@ -111,13 +115,18 @@ class Scheduler:
         """Run the schedules that are due; return whether more may be due at once."""
         due = await self._store.list_due(self._now(), _BATCH)
         for tenant, schedule_id in due:
-            await self._run(tenant, schedule_id)
+            with spans.trace("run schedule") as span:
+                await self._run(tenant, schedule_id, span)
         return len(due) == _BATCH
 
-    async def _run(self, tenant: str, schedule_id: str) -> None:
-        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
+    async def _run(self, tenant: str, schedule_id: str, span: Span) -> None:
+        traceparent = logs.traceparent.get()
 
+        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
+            run = model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
+            return _with_trace(run, traceparent)
+
+        span.set({"reelhaul.schedule": f"schedules/{schedule_id}"})
         try:
             schedule = await self._store.get(tenant, schedule_id)
             checks = [self._admit, *await _present_checks(self._admission, schedule)]
@@ -126,6 +135,7 @@ class Scheduler:
             return
         _record_run(run)
         if run.job is not None:
+            span.set({"reelhaul.job": run.job.name})
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
             await self._notifier.notify_job(run.job)
         elif run.failed and run.after.last_error is not None:
@@ -154,6 +164,13 @@ async def _present_checks(admission: JobAdmission | None, schedule: Schedule) ->
     if admission is None:
         return []
     return [await admission.check_of_schedule(schedule.tenant, schedule.api_key)]
+
+
+def _with_trace(run: Run, traceparent: str) -> Run:
+    """Return *run* with its job in the trace of the run, not in that of the schedule's creation."""
+    if run.job is None:
+        return run
+    return replace(run, job=run.job.replace_fields(traceparent=traceparent))
 
 
 def _all(checks: Sequence[CheckJob]) -> CheckJob:

@@ -38,6 +38,7 @@ from reelhaul_jobs.model.webhook_delivery import (
 )
 from reelhaul_jobs.ports.webhooks import BatchRule, DeliveryQuery, DeliveryRule, WebhookRule
 from reelhaul_jobs.store import rows, webhook_outbox_reader, webhooks
+from reelhaul_jobs.store.tables import jobs
 from reelhaul_jobs.store.webhook_tables import IS_ENABLED, IS_PENDING, webhook_deliveries, webhook_events
 from reelhaul_jobs.store.webhook_tables import webhooks as webhooks_table
 from reelhaul_runtime.errors import NotFound
@@ -61,6 +62,7 @@ _IS_HELD = exists().where(
     or_(_earlier.c.hold_end.is_(None), _earlier.c.hold_end > bindparam("now")),
 )
 _MAY_BE_SENT = (IS_PENDING, _deliveries.due <= bindparam("now"), or_(_deliveries.subject == "", ~_IS_HELD))
+_TRACEPARENT = select(jobs.c.traceparent).where(jobs.c.id == bindparam("job"))
 _NEXT = (
     select(_deliveries.id)
     .where(_OF_WEBHOOK, *_MAY_BE_SENT)
@@ -219,6 +221,11 @@ class SqlWebhookDeliveryStore:
             )
         )
         return [_delivery_from_row(row) for row in found]
+
+    async def get_traceparent(self, job: str) -> str:
+        values = {"job": job.removeprefix("jobs/")}
+        row = await self._database.read(lambda connection: connection.execute(_TRACEPARENT, values).first())
+        return "" if row is None else str(row.traceparent)
 
     async def delete_old_events(self, before: datetime) -> None:
         statement = delete(webhook_events).where(_events.create_time < rows.to_micros(before))
