@@ -12,13 +12,14 @@ from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE
 from reelhaul_jobs.composition.access import open_access
-from reelhaul_jobs.composition.backends import DATABASE_SETTING, open_backends, utc_now
+from reelhaul_jobs.composition.backends import DATABASE_SETTING, Backends, open_backends, utc_now
 from reelhaul_jobs.composition.jobs import open_jobs
 from reelhaul_jobs.composition.webhooks import open_webhooks
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.first_key import full_access_key, write_key_file
-from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner, SoleLeadership
+from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
@@ -49,7 +50,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         webhooks = await open_webhooks(stack, backends)
         jobs = open_jobs(stack, backends, queue, access)
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
-        await stack.enter_async_context(_running_loops(loops, queue, backends.replica))
+        await stack.enter_async_context(_running_loops(loops, queue, backends))
         system: Servicer = (
             system_service_pb2_grpc.add_SystemServiceServicer_to_server,
             SystemServicer(await _system_reports(stack, settings)),
@@ -102,10 +103,18 @@ async def _system_reports(stack: AsyncExitStack, settings: Settings) -> SystemRe
 
 
 @asynccontextmanager
-async def _running_loops(loops: Sequence[Loop], queue: QueueStore, replica: str) -> AsyncIterator[None]:
-    """Run *loops*, each while *replica* leads it, until the block exits."""
-    runners = [LoopRunner(loop, Leadership(queue, loop.name, replica, utc_now)) for loop in loops]
-    tasks = [asyncio.create_task(runner.run()) for runner in runners]
+async def _running_loops(loops: Sequence[Loop], queue: QueueStore, backends: Backends) -> AsyncIterator[None]:
+    """Run *loops*, each while this replica leads it, until the block exits."""
+    tasks = []
+    if backends.alone:
+        signal = WorkSignal(queue, utc_now)
+        runners = [LoopRunner(loop, SoleLeadership(), signal) for loop in loops]
+        tasks.append(asyncio.create_task(signal.run()))
+    else:
+        runners = [
+            LoopRunner(loop, Leadership(queue, loop.name, backends.replica, utc_now)) for loop in loops
+        ]
+    tasks += [asyncio.create_task(runner.run()) for runner in runners]
     try:
         yield
     finally:
