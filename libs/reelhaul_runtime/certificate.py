@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,16 @@ def check_name(file: Path, name: str) -> None:
     if name not in found:
         text = f"{file} is not for the DNS name {name}, but for {', '.join(found[:10]) or 'none'}"
         raise CertificateError(file, text)
+
+
+def read_expiry(file: Path) -> datetime:
+    """Return when the first certificate in *file* expires. Raises CertificateError."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(_read(file)).not_valid_after_utc
+    except ValueError as error:
+        raise CertificateError(file, f"{file} cannot be used: {error}") from None
 
 
 def _check_content(path: Path, mark: bytes, what: str) -> None:

@@ -180,6 +180,11 @@ def configure(
     logging.getLogger(_BODIES).setLevel(logging.DEBUG if bodies else logging.INFO)
 
 
+def to_json(service: str, level: int, logger: str, message: str, **fields: object) -> str:
+    """Return the line of a log in JSON: for processes that have not configured theirs."""
+    return _JsonFormatter(service).to_json(time.time(), level, logger, message, fields)
+
+
 class _BatchHandler(logging.StreamHandler["SupportsWrite[str]"]):
     """Writes records at once, and the lines of access logs in batches, at most 50 ms late.
 

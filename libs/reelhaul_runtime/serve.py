@@ -25,6 +25,8 @@ from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.process import serving_process_metrics
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.tracing.process import tracing
+from reelhaul_runtime.unhandled_errors import log_unhandled_errors
 from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ def _run(names: Sequence[str]) -> int:
             " Give all of them the same secret, for example of `openssl rand -hex 32`"
         )
     logs.configure("+".join(names), settings.log_format, settings.log_level, bodies=settings.log_bodies)
+    log_unhandled_errors()
     failpoints.arm(failpoints.parse(settings.failpoints))
     if settings.data_dir.exists():
         try:
@@ -112,10 +115,12 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
             # Before the services and until they have ended, so that a start and a drain are seen.
             names = [each.name for each in services]
             await stack.enter_async_context(serving_process_metrics(names, settings))
+            start_tracing = await stack.enter_async_context(tracing(settings, "+".join(names)))
             for each in services:
                 shutdown.starting = each.name
                 await stack.enter_async_context(each.running())
             shutdown.starting = ""
+            start_tracing()
             _tune_garbage_collector()
             await shutdown.requested.wait()
             log.info("draining")
@@ -181,6 +186,7 @@ def _migrate(names: Sequence[str]) -> int:
     os.umask(private_files.UMASK)
     settings = SuiteSettings()
     logs.configure("migrate", settings.log_format, settings.log_level)
+    log_unhandled_errors()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         services = [service.load(name) for name in names or service.names()]
@@ -202,7 +208,7 @@ def _migrate(names: Sequence[str]) -> int:
 
 def _report_unknown_service(error: KeyError) -> int:
     installed = ", ".join(service.names()) or "none"
-    click.echo(f"reelhaul: there is no service {error.args[0]!r}; installed are: {installed}", err=True)
+    service.report_failure(f"there is no service {error.args[0]!r}; installed are: {installed}")
     return REFUSED
 
 
@@ -210,7 +216,7 @@ def _report_missing_package(names: str, error: ImportError) -> int:
     text = (
         f"{names} cannot run: {error}: install what is missing, for example with pip install 'reelhaul[all]'"
     )
-    click.echo(f"reelhaul: {text}", err=True)
+    service.report_failure(text)
     return REFUSED
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -13,7 +15,7 @@ from typing import Protocol
 
 import click
 
-from reelhaul_runtime import settings
+from reelhaul_runtime import logs, settings
 from reelhaul_runtime.setting_names import check_names, variable_names
 from reelhaul_runtime.settings import SuiteSettings
 
@@ -120,5 +122,17 @@ def check_settings(command: Callable[[], int]) -> int:
         return command()
     except settings.ERRORS as error:
         for line in settings.describe_errors(error):
-            click.echo(f"reelhaul: {line}", err=True)
+            report_failure(line)
         return REFUSED
+
+
+def report_failure(text: str) -> None:
+    """Print why a server command ends to standard error, in the form of the log if that is JSON by setting.
+
+    The settings may be what is wrong, therefore the variable alone decides.
+    """
+    if os.environ.get(f"{settings.PREFIX}LOG_FORMAT", "").lower() == "json":
+        text = logs.to_json("reelhaul", logging.ERROR, __name__, text)
+    else:
+        text = f"reelhaul: {text}"
+    click.echo(text, err=True)

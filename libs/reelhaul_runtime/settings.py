@@ -38,6 +38,7 @@ from reelhaul_runtime.server_addresses import (
     split_addresses,
 )
 from reelhaul_runtime.tls_settings import TlsSettings, check_pair
+from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.validation.access import normalize_sites
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -57,7 +58,7 @@ class InvalidSetting(Exception):
     """Settings that this command or this machine cannot use; each line of the text begins with a name."""
 
 
-class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings):
+class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings):
     """Settings of every service of the suite. A service's own settings extend it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -46,6 +47,18 @@ async def test_reasons(harness: Harness, site: Site, path: str, reason: ErrorRea
     """Each failure of a site has its own reason."""
     failure = await _failure(harness, site.url(path))
     assert ErrorReason.Name(reason) == ErrorReason.Name(failure.reason), failure.text
+
+
+async def test_engine_logs(harness: Harness, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """What yt-dlp tells is logged, and of a failure its type and stack, without the guard's secret."""
+    with caplog.at_level(logging.DEBUG, logger="reelhaul_fetcher.ytdlp"):
+        await _failure(harness, site.url("/watch/jsonld?fail=503"))
+    lines = [vars(record) for record in caplog.records if record.name == "reelhaul_fetcher.ytdlp"]
+    assert any("Downloading webpage" in line["message"] for line in lines)
+    failed = next(line for line in lines if line["message"] == "the engine's request failed")
+    assert failed["exception"]["type"] == "DownloadError"
+    assert "Traceback" in failed["exception"]["stack"]
+    assert {line["levelname"] for line in lines} <= {"DEBUG", "INFO"}
 
 
 async def test_retry_after(harness: Harness, site: Site) -> None:

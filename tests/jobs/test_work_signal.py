@@ -74,7 +74,7 @@ async def _running_loop(
         return False
 
     signal = WorkSignal(store, now)
-    runner = LoopRunner(Loop("sweeper", step, 0.1), SoleLeadership(), signal)
+    runner = LoopRunner(Loop("sweeper", step, 0.1), SoleLeadership("sweeper"), signal)
     tasks = [asyncio.create_task(signal.run()), asyncio.create_task(runner.run())]
     try:
         async with asyncio.timeout(TIMEOUT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 _SERVICES = """
-import asyncio, os
+import asyncio, os, threading, warnings
 from contextlib import asynccontextmanager
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from reelhaul_runtime.service import Service
@@ -31,6 +32,8 @@ def named(name):
         if os.environ.get("SLOW") == name:
             print(name, "starts", flush=True)
             await asyncio.sleep(60)
+        if os.environ.get("NOISY") == name:
+            make_noise()
         print(name, "runs", flush=True)
         try:
             # A failure in here ends the service as a whole.
@@ -48,6 +51,17 @@ def named(name):
 async def fail():
     await asyncio.sleep(0.05)
     raise RuntimeError("it broke later")
+
+class Unraisable:
+    def __del__(self):
+        raise ValueError("nobody sees this")
+
+def make_noise():
+    warnings.warn("an old function", ResourceWarning)
+    Unraisable()
+    thread = threading.Thread(target=int, args=("bang",), name="a-thread")
+    thread.start()
+    thread.join()
 
 one = Service("one", running=named("one"), migrate=lambda: print("one migrates", flush=True))
 two = Service("two", running=named("two"))
@@ -169,6 +183,28 @@ def test_wrong_setting_of_a_service(start: Start):
     assert process.returncode == 2
     assert err.startswith("reelhaul: REELHAUL_JOBS_SITE_LIMIT: input should be a valid integer")
     assert err.count("\n") == 1
+
+
+def test_refusal_is_json_if_the_log_is(start: Start):
+    """With REELHAUL_LOG_FORMAT=json also the refusal of a setting is a line of JSON."""
+    process = start("serve", "one", REELHAUL_JOBS_SITE_LIMIT="many", REELHAUL_LOG_FORMAT="json")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    (line,) = map(json.loads, err.splitlines())
+    assert line["level"] == "ERROR"
+    assert line["message"].startswith("REELHAUL_JOBS_SITE_LIMIT: input should be a valid integer")
+
+
+def test_what_python_prints_is_json(start: Start):
+    """Warnings and exceptions that nothing catches are lines of JSON too, with type and stack."""
+    process = start("serve", "one", NOISY="one", FAIL="one", PYTHONWARNINGS="default")
+    _, err = process.communicate(timeout=20)
+    warning, unraisable, in_thread, failed = map(json.loads, err.splitlines())
+    assert (warning["logger"], warning["level"]) == ("py.warnings", "WARNING")
+    assert "an old function" in warning["message"]
+    assert "nobody sees this" in unraisable["exception"]["stack"]
+    assert (in_thread["thread_name"], in_thread["exception"]["type"]) == ("a-thread", "ValueError")
+    assert "it broke later" in failed["message"]
 
 
 def test_unknown_service(start: Start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -76,21 +77,22 @@ def test_status_without_a_suite(tmp_path: Path):
 def test_status_of_a_suite(tmp_path: Path, nats_url: str):
     """--status shows each process with its state, age and memory, children counted, and the sum."""
     folder = data_dir.create_run_folder(tmp_path)
-    suite = suite_state.SuiteState(
-        os.getpid(), 1.5, {"nats": nats_url, "jobs": "127.0.0.1:1"}, {"jobs": ""}, {"nats": os.getpid()}
-    )
+    addresses = {"nats": nats_url} | dict.fromkeys(("storage", "jobs", "fetcher", "gateway"), "127.0.0.1:1")
+    suite = suite_state.SuiteState(os.getpid(), 1.5, addresses, {"jobs": ""}, {"nats": os.getpid()})
     suite_state.write(folder, suite)
     with data_dir.lock(folder):
         result = run_command(tmp_path, "up", "--status", "--json")
         table = run_command(tmp_path, "up", "--status")
     status = json.loads(result.stdout)
-    nats, jobs, up = status["services"]
+    nats, _, jobs, _, _, up = status["services"]
     assert (nats["service"], nats["state"]) == ("nats", "SERVING")
     assert (jobs["pid"], jobs["state"]) == (None, "NOT_SERVING")
     assert nats["rss_bytes"] >= nats["pss_bytes"] > up["pss_bytes"] > 1_000_000
     assert status["total"]["pss_bytes"] == nats["pss_bytes"] + up["pss_bytes"]
     assert result.returncode == table.returncode == 1
     assert "ready in 1.50 s" in table.stdout
+    assert status["health"]["status"] == "SERVING_STATUS_NOT_SERVING"
+    assert re.search(r"^jobs +NOT_SERVING +jobs does not answer\n +-> look into the log", table.stdout, re.M)
 
 
 def test_token_is_kept_and_private(tmp_path: Path):
@@ -193,6 +195,20 @@ def test_refusals_of_services_are_errors():
     """The line with which a service refuses its settings is shown at every level of the log."""
     (line,) = render([b"reelhaul: REELHAUL_X: wrong"]).splitlines()
     assert (json.loads(line)["level"], json.loads(line)["message"]) == ("ERROR", "REELHAUL_X: wrong")
+
+
+def test_crash_is_critical():
+    """What Python writes of a crash in native code becomes JSON, its first line with the level CRITICAL."""
+    crash, stack = map(
+        json.loads, render([b"Fatal Python error: Segmentation fault", b"  File x"]).splitlines()
+    )
+    assert (crash["level"], crash["logger"], stack["level"]) == ("CRITICAL", "stderr", "INFO")
+
+
+def test_levels_of_our_own_lines_are_theirs():
+    """A line of a service is shown whatever the level of `up`: the service knows its own."""
+    debug = OUR_LINE.replace(b"ERROR", b"DEBUG").replace(b'"message"', b'"logger": "x", "message"')
+    assert len(render([debug, b"[123] 2026/01/02 03:04:05.678901 [INF] banner"]).splitlines()) == 1
 
 
 def test_text_for_a_terminal():

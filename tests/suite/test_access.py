@@ -38,6 +38,7 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul.work.v1 import lease_service_pb2
 from reelhaul_gateway.transcoding import SERVICES
 from reelhaul_runtime.rpc.policy import method_policy
+from reelhaul_runtime.system.process import PROCESS_SERVICE
 from reelhaul_transcoding.routing.rules import HttpRule, http_rules
 
 SUITE_TOKEN = "the token of the suite"
@@ -180,6 +181,8 @@ def served_services() -> dict[str, list[ServiceDescriptor]]:
     services = {owner: list(each) for owner, each in SERVICES.items()}
     # jobs serves over gRPC what the gateway answers itself in JSON.
     services["jobs"] += [leases, *services.pop("gateway")]
+    for each in services.values():
+        each.append(PROCESS_SERVICE)
     return services
 
 

@@ -12,6 +12,7 @@ from reelhaul.type.v1.method_policy_pb2 import MethodPolicy
 from reelhaul_runtime.auth.peers import AuthContext, Metadata, Peer
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import Caller
+from reelhaul_runtime.tracing.spans import NOT_RECORDED, Span
 
 
 @dataclass(slots=True)
@@ -31,6 +32,8 @@ class IncomingCall:
     limits: Sequence[tuple[str, str]] = ()
     #: The response of a unary call that succeeded, a message or its bytes; None otherwise.
     response: Any = None
+    #: Its span, once its trace context is read.
+    span: Span = NOT_RECORDED
 
 
 class Authenticator(Protocol):

@@ -16,8 +16,10 @@ from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc.credentials import connecting
+from reelhaul_runtime.rpc.metrics import count_client_call
 from reelhaul_runtime.rpc.policy import max_deadline_seconds
 from reelhaul_runtime.server_addresses import may_be_several, split_addresses
+from reelhaul_runtime.tracing import rpc as rpc_spans
 
 _MethodOptions = descriptor_pb2.MethodOptions
 
@@ -138,7 +140,7 @@ def error_from_rpc(error: aio.AioRpcError, service: str) -> errors.ReelhaulError
 
 
 class ChannelWithDefaults:
-    """A channel that adds deadline, credential, request id and trace to each call.
+    """A channel that adds deadline, credential, request id and trace to each call, and counts it.
 
     Not an interceptor: with interceptors grpc.aio runs each call in a task of its own, which costs
     more than the rest of the client's side.
@@ -148,37 +150,43 @@ class ChannelWithDefaults:
         self._channel, self._suite_token = channel, suite_token
 
     def unary_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        return self._with_defaults(path, self._channel.unary_unary(path, *args, **kwargs))
+        return self._with_defaults(path, "unary", self._channel.unary_unary(path, *args, **kwargs))
 
     def unary_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        return self._with_defaults(path, self._channel.unary_stream(path, *args, **kwargs))
+        return self._with_defaults(path, "server_stream", self._channel.unary_stream(path, *args, **kwargs))
 
     def stream_unary(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        return self._with_defaults(path, self._channel.stream_unary(path, *args, **kwargs))
+        return self._with_defaults(path, "client_stream", self._channel.stream_unary(path, *args, **kwargs))
 
     def stream_stream(self, path: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        return self._with_defaults(path, self._channel.stream_stream(path, *args, **kwargs))
+        return self._with_defaults(path, "bidi_stream", self._channel.stream_stream(path, *args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
 
-    def _with_defaults(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_defaults(self, path: str, grpc_type: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(
             *request: Any, timeout: float | None = None, metadata: Metadata | None = None, **options: Any
         ) -> Any:
             if timeout is None:
                 timeout = max_deadline_seconds(path)
-            return method(*request, timeout=timeout, metadata=self._metadata(metadata), **options)
+            span = rpc_spans.start_client(path)
+            sent = self._metadata(metadata, span.traceparent)
+            rpc = method(*request, timeout=timeout, metadata=sent, **options)
+            if span.recorded:
+                rpc_spans.end_with_call(span, path, rpc)
+            count_client_call(path, grpc_type, rpc)
+            return rpc
 
         return call
 
-    def _metadata(self, callers: Metadata | None) -> aio.Metadata:
+    def _metadata(self, callers: Metadata | None, traceparent: str) -> aio.Metadata:
         metadata = aio.Metadata(*(callers or ()))
         if self._suite_token:
             metadata.add(SUITE_TOKEN_KEY, self._suite_token)
         if request_id := logs.request_id.get():
             metadata.add("x-request-id", request_id)
-        if traceparent := logs.traceparent.get():
+        if traceparent := traceparent or logs.traceparent.get():
             metadata.add("traceparent", traceparent)
         if client := logs.client.get():
             metadata.add("x-forwarded-for", client)

@@ -27,9 +27,12 @@ from reelhaul_runtime import errors, logs
 from reelhaul_runtime.auth.authorization import authorize, combine_metadata
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.auth.peers import Metadata
+from reelhaul_runtime.metrics import instruments
 from reelhaul_runtime.rpc.bodies import log_bodies
+from reelhaul_runtime.rpc.metrics import MethodMetrics
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 from reelhaul_runtime.rpc.running_streams import RunningStreams
+from reelhaul_runtime.tracing import rpc as rpc_spans
 
 log = logging.getLogger(__name__)
 access_log = logs.AccessLog("reelhaul_runtime.rpc")
@@ -85,15 +88,20 @@ class PolicyInterceptor(aio.ServerInterceptor):
         method: Any = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )
+        metrics = MethodMetrics(
+            path, request_streaming=handler.request_streaming, response_streaming=handler.response_streaming
+        )
         if not path.startswith(_OUR_PACKAGES):
-            call = self._wrap_foreign(path, method)
+            call = self._wrap_foreign(path, method, metrics)
+        elif handler.response_streaming:
+            call = self._wrap_streaming(path, method, metrics)
         else:
-            call = (self._wrap_streaming if handler.response_streaming else self._wrap_unary)(path, method)
+            call = self._wrap_unary(path, method, metrics)
         wrapped = self._handlers[path] = _replace_method(handler, call)
         return wrapped
 
     def _wrap_unary(
-        self, path: str, method: Callable[[Any, Any], Awaitable[Any]]
+        self, path: str, method: Callable[[Any, Any], Awaitable[Any]], metrics: MethodMetrics
     ) -> Callable[[Any, Any], Any]:
         descriptor = method_descriptor(path)
         policy, audit_log = method_policy(path), self._audit_log_of(path)
@@ -101,7 +109,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
 
         async def call(request: Any, context: ServicerContext) -> Any:
             incoming = IncomingCall(path, policy, request)
-            async with AbortWithStatus(path, context, incoming, audit_log):
+            async with AbortWithStatus(path, context, metrics, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)):
                     await self._authorize(incoming, context)
                     request = _check_request(request)
@@ -112,13 +120,15 @@ class PolicyInterceptor(aio.ServerInterceptor):
 
         return call
 
-    def _wrap_streaming(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _wrap_streaming(
+        self, path: str, method: Callable[[Any, Any], Any], metrics: MethodMetrics
+    ) -> Callable[[Any, Any], Any]:
         policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field = _job_field(method_descriptor(path).input_type)
 
         async def call(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
             incoming = IncomingCall(path, policy, request)
-            async with AbortWithStatus(path, context, incoming, audit_log):
+            async with AbortWithStatus(path, context, metrics, incoming, audit_log):
                 async with asyncio.timeout(_deadline_seconds(path, context)) as timeout:
                     metadata = await self._authorize(incoming, context)
                     request = _check_request(request)
@@ -129,7 +139,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
 
         return call
 
-    def _wrap_foreign(self, path: str, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _wrap_foreign(
+        self, path: str, method: Callable[[Any, Any], Any], metrics: MethodMetrics
+    ) -> Callable[[Any, Any], Any]:
         """Return *method*, of a service that is not ours, with INVALID_ARGUMENT for malformed messages."""
 
         async def authorize_reflection(context: ServicerContext) -> None:
@@ -137,12 +149,12 @@ class PolicyInterceptor(aio.ServerInterceptor):
                 await self._authorize(IncomingCall(path, _REFLECTION_POLICY, None), context)
 
         async def call(request: Any, context: ServicerContext) -> Any:
-            async with AbortWithStatus(path, context):
+            async with AbortWithStatus(path, context, metrics):
                 await authorize_reflection(context)
                 return await _await_if_awaitable(method(_check_request(request), context))
 
         async def stream(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
-            async with AbortWithStatus(path, context):
+            async with AbortWithStatus(path, context, metrics):
                 await authorize_reflection(context)
                 async for message in method(_check_request(request), context):
                     yield message
@@ -155,6 +167,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
+        # Without a trace context services do what nobody asked for, such as housekeeping.
+        begins_trace = not call.peer.service or call.peer.forwarded
+        call.span = rpc_spans.start_server(call.path, begins_trace=begins_trace)
         await authorize(call, metadata, self._authenticator, self._rate_limiter)
         if call.limits:
             context.set_trailing_metadata(call.limits)
@@ -182,33 +197,42 @@ def _set_job(message: Any, field: str) -> None:
 class AbortWithStatus:
     """Aborts the call with the status of the error that leaves the block.
 
-    Logs each call, and records it in the audit log if there is one.
+    Counts and logs each call, and records it in the audit log if there is one.
     """
 
     def __init__(
         self,
         path: str,
         context: ServicerContext,
+        metrics: MethodMetrics,
         call: IncomingCall | None = None,
         audit_log: AuditLog | None = None,
     ) -> None:
-        self._path, self._context, self._call, self._audit_log = path, context, call, audit_log
+        self._path, self._context, self._metrics = path, context, metrics
+        self._call, self._audit_log = call, audit_log
         self._started = time.monotonic()
 
     async def __aenter__(self) -> None:
-        return None
+        self._metrics.start()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, aio.AbortError | asyncio.CancelledError | GeneratorExit):
-            self._log_call("OK" if error is None else "CANCELLED")
+            code = "OK" if error is None else "CANCELLED"
+            if isinstance(error, aio.AbortError):  # of a service that is not ours
+                code = self._context.code().name
+            self._end_call(code)
             if self._audit_log is not None:
                 await self._record(_OK if error is None else _CANCELLED)
+            self._end_span(_OK if error is None else _CANCELLED)
             return
         public = to_public_error(self._path, error)
         status = errors.to_status(public)
-        self._log_call(_STATUS_CODES[status.code].name, ErrorReason.Name(public.reason))
+        reason = ErrorReason.Name(public.reason)
+        instruments.ERRORS.labels(reason).inc()
+        self._end_call(_STATUS_CODES[status.code].name, reason)
         if self._audit_log is not None:
             await self._record(status)
+        self._end_span(status, reason)
         limits = () if self._call is None else tuple(self._call.limits)
         await self._context.abort(
             _STATUS_CODES[status.code], status.message, (*_trailing_metadata(public, status), *limits)
@@ -220,15 +244,21 @@ class AbortWithStatus:
                 self._call.request = None
             await self._audit_log.record(self._call, status)
 
-    def _log_call(self, code: str, reason: str = "") -> None:
-        """Log one line of the call, as the gateway does of each request."""
+    def _end_span(self, status: status_pb2.Status, reason: str = "") -> None:
+        if self._call is not None and self._call.span.recorded:
+            rpc_spans.end_server(self._call.span, self._path, status.code, reason)
+
+    def _end_call(self, code: str, reason: str = "") -> None:
+        """Count the call, and log one line of it, as the gateway does of each request."""
+        seconds = time.monotonic() - self._started
+        self._metrics.end(code, seconds)
         call = self._call
         # Health checks, reflection, and what services ask each other, which the gateway's line is about.
         is_routine = call is None or call.peer.forwarded or (bool(call.peer.service) and not reason)
         fields: dict[str, object] = {"rpc": self._path, "code": code}
         if reason:
             fields["reason"] = reason
-        fields["milliseconds"] = round((time.monotonic() - self._started) * 1000, 1)
+        fields["milliseconds"] = round(seconds * 1000, 1)
         access_log.log(logging.DEBUG if is_routine else logging.INFO, "rpc", fields)
         if call is not None:
             log_bodies(self._path, call.request, call.response)

@@ -96,6 +96,7 @@ async def serving(
     audit_log: AuditLog | None = None,
     checks: Mapping[str, Check] | None = None,
     informational_checks: Mapping[str, Check] | None = None,
+    health: health_aio.HealthServicer | None = None,
     drain_seconds: float = 10.0,
     on_drain: Callable[[], Awaitable[None]] | None = None,
     reuse_port: bool = False,
@@ -108,7 +109,7 @@ async def serving(
     component name (``jobs.database``), every five seconds, or ten times a second until all pass: each is
     served under its name, and the proto services' names are readiness, SERVING while all checks pass.
     *informational_checks* are served likewise, but readiness does not depend on them and they are not
-    logged. At the end of the block
+    logged; *health* serves all of it if it is given. At the end of the block
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
     *drain_seconds* to end.
 
@@ -120,7 +121,7 @@ async def serving(
     options = [*_OPTIONS, *(limits or ConnectionLimits()).options, ("grpc.so_reuseport", int(reuse_port))]
     interceptor = PolicyInterceptor(authenticator, rate_limiter, audit_log)
     server = aio.server(interceptors=[interceptor], options=options)
-    health = health_aio.HealthServicer()
+    health = health or health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, cast("aio.Server", GenericHandlersOnly(server)))
     for add, servicer, _ in servicers:
         add(servicer, cast("aio.Server", GenericHandlersOnly(server)))

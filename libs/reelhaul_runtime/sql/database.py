@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from reelhaul_runtime.batches import Batches
 from reelhaul_runtime.errors import Unavailable
-from reelhaul_runtime.sql import engines
+from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.writer import BatchFunction, Writer
 
 log = logging.getLogger(__name__)
@@ -176,6 +176,10 @@ class Database:
     async def ping(self) -> None:
         """Return if the database answers."""
         await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+    async def describe(self) -> str:
+        """Return the kind, the version and the revision of the database."""
+        return await self.read(migrations.describe)
 
     def _read(self, op: Callable[[Connection], T]) -> T:
         with self._read_engine.begin() as connection:

@@ -36,7 +36,9 @@ def migrate_if_behind(url: str, package: str, setting: str = "the database") -> 
     current = _open(url, setting)
     newest = head(package)
     if current is not None and current > newest:
-        log.warning("the database is newer than this build", extra={"has": current, "build": newest})
+        log.warning(
+            "the database is newer than this build", extra={"schema": current, "build_schema": newest}
+        )
     if current is not None and current >= newest:
         return False
     migrate(url, package, setting)
@@ -94,6 +96,13 @@ def alembic_config(package: str, connection: Connection) -> Config:
     config.set_main_option("script_location", str(_folder(package)).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def describe(connection: Connection) -> str:
+    """Return the kind, the version and the revision of a database, e.g. "sqlite 3.45.1, revision 0010"."""
+    dialect = connection.dialect
+    version = ".".join(map(str, dialect.server_version_info or ()))
+    return f"{dialect.name} {version}, revision {_revision(connection) or 'none'}"
 
 
 def _open(url: str, setting: str) -> str | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -23,12 +24,24 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sql import engines
 from reelhaul_runtime.sql.statements import execute_text
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 # A commit that fails, fails every write in it: so not too many.
 _BATCH_SIZE = 128
 _MAX_WAITING = 10_000
 _MAX_TRIES = 6
+# Key of the actions in Connection.info.
+_AFTER_COMMIT = "after_commit"
+
+
+def after_commit(connection: Connection, action: Callable[[], object]) -> None:
+    """Call *action* once the write that *connection* runs is committed; not if it is rolled back.
+
+    It runs in a thread of the writer, before the write returns to its caller, and must not block.
+    """
+    connection.info[_AFTER_COMMIT].append(action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +189,12 @@ class Writer:
         if len(batch) == 1:
             return [Outcome(self._commit_one(batch[0]))]
         try:
-            with self._engine.begin() as transaction:
-                outcomes = _run_batch(transaction, batch)
+            with self._transaction() as transaction:
+                return _run_batch(transaction, batch)
         except _WriteFailedError:
             # Only the failed write may be rolled back; savepoints for all cost too much unless one fails.
-            with self._engine.begin() as transaction:
-                outcomes = [run_in_savepoint(transaction, write.op) for write in batch]
-        self.commits += 1
-        return outcomes
+            with self._transaction() as transaction:
+                return [run_in_savepoint(transaction, write.op) for write in batch]
 
     def _commit_alone(self, write: QueuedWrite) -> Outcome:
         backoff = Backoff(first=0.01, jitter=1.0)
@@ -197,10 +208,23 @@ class Writer:
         raise AssertionError("unreachable")
 
     def _commit_one(self, write: QueuedWrite) -> Any:
-        with self._engine.begin() as transaction:
-            value = write.op(transaction)
+        with self._transaction() as transaction:
+            return write.op(transaction)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Commit what the block writes, then do what it left to ``after_commit``."""
+        actions: list[Callable[[], object]] = []
+        with self._engine.begin() as connection:
+            connection.info[_AFTER_COMMIT] = actions
+            yield connection
         self.commits += 1
-        return value
+        for action in actions:
+            try:
+                action()
+            except Exception:
+                # The write is committed: its caller must not get an error.
+                log.exception("an action after a commit failed")
 
 
 class _WriteFailedError(Exception):
@@ -240,6 +264,8 @@ def run_or_fall_back(function: Callable[..., T], *arguments: Any) -> T:
 
 def run_in_savepoint(connection: Connection, op: Callable[[Connection], Any]) -> Outcome:
     """Run *op*; roll back to before it if it raises. Raises only what ends the whole transaction."""
+    actions = connection.info[_AFTER_COMMIT]
+    count = len(actions)
     # Not begin_nested(): it costs more than a small write.
     execute_text(connection, "SAVEPOINT op")
     try:
@@ -254,5 +280,6 @@ def run_in_savepoint(connection: Connection, op: Callable[[Connection], Any]) ->
         except Exception:
             # When the disk is full, SQLite rolls back everything, savepoints included.
             raise error from None
+        del actions[count:]
         return Outcome(error=error)
     return Outcome(value)

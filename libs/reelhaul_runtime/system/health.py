@@ -142,7 +142,7 @@ class Health:
         """Check all components now, storage with a real write, read and delete."""
         checks = asyncio.gather(*(self._check(component) for component in (*SERVICES, *DEPENDENCIES)))
         results, write, status = await asyncio.gather(
-            checks, self._probe_storage(), self._get_storage_status()
+            checks, self._probe_storage(), self.get_storage_status()
         )
         if status is not None:
             results = [_add_status(each, status) if each.name == _BACKEND else each for each in results]
@@ -162,7 +162,8 @@ class Health:
             return CheckResult("gateway.workers", SERVING, critical=False, message=message)
         return CheckResult("gateway.workers", NOT_SERVING, critical=False, message=message)
 
-    async def _get_storage_status(self) -> StorageStatus | None:
+    async def get_storage_status(self) -> StorageStatus | None:
+        """Return the state of storage's backend; None if storage does not answer."""
         try:
             return await self._storage_probe.get_status()
         except ReelhaulError:

@@ -35,8 +35,13 @@ _GRPC_LINE = re.compile(r"([IWEF])\d{4} [0-9:.]+ +\d+ ([\w./-]+:\d+)\] (.*)")
 # What it reports our services see as the status of a call; they log what matters.
 _GRPC_LEVELS = {"I": "DEBUG", "W": "INFO", "E": "INFO", "F": "CRITICAL"}
 _GRPC_PREAMBLE = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
+# Loggers of lines that no process of ours wrote.
+_NATS, _GRPC, _STDERR = "nats-server", "grpc", "stderr"
+_FOREIGN_LOGGERS = (_NATS, _GRPC, _STDERR)
 # How `serve` reports wrong settings, before its logs are configured.
 _REFUSAL = "reelhaul: "
+# How faulthandler reports a crash of native code; the stack follows.
+_CRASH = "Fatal Python error: "
 
 _COLOURS = {"gateway": 36, "jobs": 32, "fetcher": 35, "storage": 34, "nats": 33}
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
@@ -94,13 +99,17 @@ class LogRenderer:
         self._level = logging.getLevelNamesMapping()[level]
 
     def render(self, name: str, line: bytes) -> None:
-        """Write one *line* of output of the process *name*, unless it is below the level."""
-        record = _parse(name, line.decode(errors="replace"))
-        if logging.getLevelNamesMapping().get(str(record["level"]), logging.INFO) < self._level:
+        """Write one *line* of output of the process *name*.
+
+        What no process of ours wrote is left out below the level; ours know their own levels.
+        """
+        record = parse_line(name, line)
+        level = logging.getLevelNamesMapping().get(str(record["level"]), logging.INFO)
+        if level < self._level and record.get("logger") in _FOREIGN_LOGGERS:
             return
         if self._dropped:
             text = f"{self._dropped} lines were dropped: the output was not read"
-            if self._write("up", _record("up", "WARNING", text)):
+            if self._write("up", _record("up", "WARNING", text, __name__)):
                 self._dropped = 0
         if not self._write(name, record):
             self._dropped += 1
@@ -145,8 +154,9 @@ def render_to_stderr(style: Literal["json", "text"], level: str) -> Iterator[Log
         writer.close()
 
 
-def _parse(name: str, line: str) -> Record:
-    """Return *line* with the fields of our JSON logs, whoever wrote it."""
+def parse_line(name: str, output: bytes) -> Record:
+    """Return a line of *output* of the process *name* with the fields of our JSON logs, whoever wrote it."""
+    line = output.decode(errors="replace")
     # gRPC's last line may lack its end.
     if (start := line.find('{"time":"')) > 0 and _GRPC_LINE.match(line):
         line = line[start:]
@@ -158,22 +168,25 @@ def _parse(name: str, line: str) -> Record:
         else:
             if record.keys() >= {"time", "level", "message"}:
                 return record
-    level, text = "INFO", line
+    level, text, logger = "INFO", line, _STDERR
     extra: Record = {}
     if line == _GRPC_PREAMBLE:
         level = "DEBUG"
     elif match := _GRPC_LINE.match(line):
-        level, text, extra = _GRPC_LEVELS[match[1]], match[3], {"logger": "grpc", "source": match[2]}
+        level, text, logger = _GRPC_LEVELS[match[1]], match[3], _GRPC
+        extra = {"source": match[2]}
     elif line.startswith(_REFUSAL):
         level, text = "ERROR", line.removeprefix(_REFUSAL)
+    elif line.startswith(_CRASH):
+        level = "CRITICAL"
     elif name == "nats" and (match := _NATS_LINE.match(line)):
-        level, text = _NATS_LEVELS.get(match[1], "INFO"), match[2]
-    return _record(name, level, redact_urls(text)) | extra
+        level, text, logger = _NATS_LEVELS.get(match[1], "INFO"), match[2], _NATS
+    return _record(name, level, redact_urls(text), logger) | extra
 
 
-def _record(name: str, level: str, text: str) -> Record:
+def _record(name: str, level: str, text: str, logger: str) -> Record:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"time": now, "level": level, "service": name, "message": text}
+    return {"time": now, "level": level, "service": name, "logger": logger, "message": text}
 
 
 def _escape(text: object) -> str:

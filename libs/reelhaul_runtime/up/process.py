@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from reelhaul_runtime.child_process import environment_without_settings
+from reelhaul_runtime.child_process import environment_without_settings, read_lines
 from reelhaul_runtime.parent_death import die_with_parent
 from reelhaul_runtime.up import procfs
 
 _PR_SET_CHILD_SUBREAPER = 36
-# Our own lines are shorter (logs.py).
-_MAX_LINE_BYTES = 256 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +52,7 @@ class Process:
         self._exit_code: asyncio.Future[int] = loop.create_future()
         self._pidfd = os.pidfd_open(self.pid)
         loop.add_reader(self._pidfd, self._reap)
-        self._output = loop.create_task(_read_lines(read_end, on_line))
+        self._output = loop.create_task(read_lines(read_end, on_line))
 
     async def wait(self) -> int:
         """Wait until the process and its group have ended; return the exit code, negative for a signal."""
@@ -94,25 +92,3 @@ def kill_orphans(keep: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-
-
-async def _read_lines(handle: int, on_line: Callable[[bytes], None]) -> None:
-    """Pass each line of the pipe *handle* to *on_line*; lines above the limit are split."""
-    reader = asyncio.StreamReader(limit=_MAX_LINE_BYTES)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb", buffering=0)
-    )
-    try:
-        while line := await _read_line(reader):
-            on_line(line.rstrip(b"\r\n"))
-    finally:
-        transport.close()
-
-
-async def _read_line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\n")
-    except asyncio.IncompleteReadError as error:
-        return error.partial
-    except asyncio.LimitOverrunError:
-        return await reader.read(_MAX_LINE_BYTES)

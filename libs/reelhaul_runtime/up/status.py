@@ -1,11 +1,11 @@
-"""``reelhaul up --status``: which processes run, whether they serve, and their memory."""
+"""``reelhaul up --status``: the suite of this data folder, as ``/health/detailed`` reports it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,12 +17,13 @@ from reelhaul_runtime.up import data_dir, probes, procfs, suite_state
 from reelhaul_runtime.up.procfs import Memory
 from reelhaul_runtime.up.suite_state import SuiteState
 
+if TYPE_CHECKING:
+    from reelhaul.system.v1.system_service_pb2 import ReportHealthResponse
+
 #: Exit codes.
 OK, DEGRADED, NONE_RUNS = 0, 1, 3
 
-_MB = 1_000_000
 _SUPERVISOR = "up"
-_TABLE_ROW = "{:<8} {:>8} {:<11} {:<28} {:>9} {:>8} {:>8}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,27 @@ class Row:
     pss_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A suite that runs: its processes, and what they and their checks report."""
+
+    suite: SuiteState
+    rows: list[Row]
+    health: ReportHealthResponse
+
+    @property
+    def total(self) -> Memory:
+        """The memory of all processes."""
+        return sum((Memory(row.rss_bytes, row.pss_bytes) for row in self.rows), Memory())
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether all processes serve, and nothing is degraded."""
+        from reelhaul_runtime.system.health import SERVING
+
+        return self.health.status == SERVING and all(row.state == "SERVING" for row in self.rows)
+
+
 def main(*, as_json: bool) -> int:
     """Print the suite that runs on the configured data folder; return the exit code."""
     return service.check_settings(lambda: _print_status(as_json=as_json))
@@ -53,9 +75,42 @@ def _print_status(*, as_json: bool) -> int:
             json.dumps({"running": False}) if as_json else f"no suite runs on {folder}", err=not as_json
         )
         return NONE_RUNS
-    rows = asyncio.run(_collect_rows(suite, settings.tls))
-    click.echo(_to_json(suite, rows) if as_json else _to_table(suite, rows))
-    return OK if all(row.state == "SERVING" for row in rows) else DEGRADED
+    token = settings.suite_token or data_dir.load_suite_token(folder / "run")
+    status = asyncio.run(_read_status(suite, settings, token))
+    if as_json:
+        click.echo(_to_json(status))
+    else:
+        from reelhaul_runtime.up import status_table
+
+        click.echo(status_table.format_status(status))
+    return OK if status.is_ok else DEGRADED
+
+
+async def _read_status(suite: SuiteState, settings: SuiteSettings, token: str) -> Status:
+    rows, health = await asyncio.gather(
+        _collect_rows(suite, settings.tls), _report_health(suite, settings, token)
+    )
+    return Status(suite, rows, health)
+
+
+async def _report_health(suite: SuiteState, settings: SuiteSettings, token: str) -> ReportHealthResponse:
+    """Return what /health/detailed of the gateway reports; this works while the gateway is down, too."""
+    from reelhaul_runtime.system.service import describe_own, open_reports
+
+    async with open_reports(suite.addresses, settings, token) as reports:
+        report = await reports.report_health()
+    if (pid := suite.processes.get("gateway")) is not None:
+        address = suite.addresses["gateway"].rpartition("/")[2]
+        addressed = settings.model_copy(update={"gateway_address": address})
+        try:
+            gateway = describe_own("gateway", addressed, pid)
+        except ProcessLookupError:
+            return report
+        report.uptime.CopyFrom(gateway.uptime)
+        processes = [gateway, *report.processes]
+        del report.processes[:]
+        report.processes.extend(processes)
+    return report
 
 
 async def _collect_rows(suite: SuiteState, tls: TlsFiles | None) -> list[Row]:
@@ -86,32 +141,16 @@ def _row(name: str, pid: int | None, is_ready: bool, address: str, *, alone: boo
     return Row(name, pid, state, redact_urls(address), uptime, memory.rss, memory.pss)
 
 
-def _total(rows: list[Row]) -> Memory:
-    return sum((Memory(row.rss_bytes, row.pss_bytes) for row in rows), Memory())
+def _to_json(status: Status) -> str:
+    from google.protobuf.json_format import MessageToDict
 
-
-def _to_json(suite: SuiteState, rows: list[Row]) -> str:
-    total = _total(rows)
+    total = status.total
     return json.dumps(
         {
             "running": True,
-            "ready_seconds": suite.ready_seconds,
-            "services": [asdict(row) for row in rows],
+            "ready_seconds": status.suite.ready_seconds,
+            "services": [asdict(row) for row in status.rows],
             "total": {"rss_bytes": total.rss, "pss_bytes": total.pss},
+            "health": MessageToDict(status.health),
         }
     )
-
-
-def _to_table(suite: SuiteState, rows: list[Row]) -> str:
-    lines = [_TABLE_ROW.format("SERVICE", "PID", "STATE", "ADDRESS", "UPTIME", "RSS MB", "PSS MB")]
-    for row in rows:
-        uptime = "-" if row.uptime_seconds is None else f"{row.uptime_seconds:.0f} s"
-        memory = (f"{row.rss_bytes / _MB:.1f}", f"{row.pss_bytes / _MB:.1f}")
-        lines.append(_TABLE_ROW.format(row.service, row.pid or "-", row.state, row.address, uptime, *memory))
-    total = _total(rows)
-    lines.append(
-        _TABLE_ROW.format("total", "", "", "", "", f"{total.rss / _MB:.1f}", f"{total.pss / _MB:.1f}")
-    )
-    if suite.ready_seconds is not None:
-        lines.append(f"ready in {suite.ready_seconds:.2f} s")
-    return "\n".join(lines)

@@ -20,6 +20,7 @@ from reelhaul_runtime.metrics.settings import METRICS_ADDRESSES
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import LISTENERS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.unhandled_errors import log_unhandled_errors
 from reelhaul_runtime.up import (
     data_dir,
     log_multiplexer,
@@ -63,13 +64,14 @@ def _main() -> int:
         try:
             return _run(settings, renderer)
         except (data_dir.StartupConflict, OSError) as error:
-            click.echo(f"reelhaul: {error}", err=True)
+            service.report_failure(str(error))
             return FAILED
 
 
 def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
     folder = data_dir.create_run_folder(settings.data_dir)
     with data_dir.lock(folder):
+        log_unhandled_errors()
         drain_timeout = settings.drain_seconds + _EXTRA_DRAIN_SECONDS
         data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain_timeout)
         policy = RestartPolicy(drain_timeout=drain_timeout)
@@ -84,6 +86,7 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
                     renderer,
                     nats_url=nats_url,
                     key_file=suite_processes.key_file(settings.data_dir),
+                    only_json="log_format" in settings.model_fields_set and settings.log_format == "json",
                 )
                 if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
                     return code
@@ -104,8 +107,9 @@ class Suite:
         *,
         nats_url: str = "",
         key_file: Path | None = None,
+        only_json: bool = False,
     ) -> None:
-        """*key_file*: where the first key is left, if one is created."""
+        """*key_file*: where the first key is left, if one is created. *only_json*: print no text."""
         self._supervisors = [
             ProcessSupervisor(spec, policy, renderer.render, self._on_change) for spec in specs
         ]
@@ -114,6 +118,7 @@ class Suite:
         self._metrics = {spec.name: spec.metrics_address for spec in specs if spec.metrics_address}
         if nats_url:
             self._addresses["nats"] = nats_url
+        self._only_json = only_json
         self._key_file, self._old_key = key_file, _read_key(key_file)
         self._ready_seconds: float | None = None
         self._stop = asyncio.Event()
@@ -197,12 +202,21 @@ class Suite:
         self._print_ready(self._ready_seconds)
 
     def _print_ready(self, seconds: float) -> None:
+        """Print that the suite is ready; log it instead if the output is to be JSON by setting."""
+        new_key = (key := _read_key(self._key_file)) != self._old_key
+        if self._only_json:
+            addresses = {name: redact_urls(address) for name, address in self._addresses.items()}
+            extra = {"seconds": seconds, "addresses": addresses, "data_dir": str(self._folder.parent)}
+            log.info("the suite is ready", extra=extra)
+            if new_key:
+                log.warning("a new key, for all access, is in %s", self._key_file)
+            return
         lines = [f"Reelhaul is ready in {seconds:.2f} s; Ctrl-C drains it"]
         lines += [
             f"  {name:<8} {redact_urls(address)}" for name, address in reversed(self._addresses.items())
         ]
         lines.append(f"  {'data':<8} {self._folder.parent}")
-        if (key := _read_key(self._key_file)) != self._old_key:
+        if new_key:
             # What is no terminal may be a log, which keeps no secrets.
             shown = f"{key} (not shown again), also" if sys.stdout.isatty() else "a new one, for all access,"
             lines.append(f"  {'key':<8} {shown} in {self._key_file}, where the command line finds it")

@@ -7,15 +7,20 @@ at an address of its own on loopback, where this process and the other workers f
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
 from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import PREFIX, InvalidSetting, SuiteSettings
+from reelhaul_runtime.up import log_multiplexer
 from reelhaul_runtime.up.ports import ReservedPorts
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
@@ -40,13 +45,35 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
             except AddressUnavailable as error:
                 raise InvalidSetting(f"{PREFIX}{name.upper()}_ADDRESS: {error}") from error
         probes = [ports.reserve("127.0.0.1:0") for _ in range(count)]
-        metrics = [ports.reserve("127.0.0.1:0") for _ in range(count)]
+        # They serve metrics to this process, which serves those of all.
+        address_of_metrics: str = getattr(settings, f"{name}_metrics_address")
+        metrics = [ports.reserve("127.0.0.1:0") if address_of_metrics else "" for _ in range(count)]
         # A worker that hangs is found before `up`, whose probes reach any worker, takes all for hanging.
         policy = RestartPolicy(
             drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
         )
         specs = [_specify(name, number, address, probes, metrics[number]) for number in range(count)]
-        return asyncio.run(_Workers(specs, policy).run())
+        print_line = _print_as_json if settings.log_format == "json" else _print_line
+        return asyncio.run(_run(name, _Workers(specs, policy, print_line), settings, metrics))
+
+
+async def _run(name: str, workers: _Workers, settings: SuiteSettings, metrics: Sequence[str]) -> int:
+    """Run *workers*, and serve what each serves at one of *metrics*; return the exit code."""
+    async with AsyncExitStack() as stack:
+        if address := getattr(settings, f"{name}_metrics_address"):
+            # prometheus_client is imported only if it is needed.
+            from reelhaul_runtime.metrics.http_server import serving_metrics
+            from reelhaul_runtime.up.worker_metrics import read_workers
+
+            read = partial(read_workers, metrics, settings.metrics_token)
+            serving = serving_metrics(
+                address, settings.metrics_token, reuse_port=settings.reuse_port, source=read
+            )
+            try:
+                await stack.enter_async_context(serving)
+            except AddressUnavailable as error:
+                raise InvalidSetting(f"{PREFIX}{name.upper()}_METRICS_ADDRESS: {error}") from error
+        return await workers.run()
 
 
 def _specify(name: str, number: int, address: str, probes: list[str], metrics: str) -> SuiteProcess:
@@ -68,8 +95,10 @@ def _specify(name: str, number: int, address: str, probes: list[str], metrics: s
 class _Workers:
     """Runs *specs*: a worker that ends is restarted, unless it refuses its settings at the first start."""
 
-    def __init__(self, specs: list[SuiteProcess], policy: RestartPolicy) -> None:
-        self._supervisors = [ProcessSupervisor(spec, policy, _print_line, self._on_change) for spec in specs]
+    def __init__(
+        self, specs: list[SuiteProcess], policy: RestartPolicy, print_line: Callable[[str, bytes], None]
+    ) -> None:
+        self._supervisors = [ProcessSupervisor(spec, policy, print_line, self._on_change) for spec in specs]
         self._stop = asyncio.Event()
         self._exit_code = 0
 
@@ -105,3 +134,9 @@ def _print_line(_: str, line: bytes) -> None:
     """Pass on a line of a worker: it is in the format of the settings."""
     sys.stderr.buffer.write(line + b"\n")
     sys.stderr.buffer.flush()
+
+
+def _print_as_json(name: str, line: bytes) -> None:
+    """Pass on a line of a worker, as JSON also if a library of it wrote the line."""
+    is_ours = line.startswith(b'{"time":') and line.endswith(b"}")
+    _print_line(name, line if is_ours else json.dumps(log_multiplexer.parse_line(name, line)).encode())

@@ -28,7 +28,8 @@ from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
 from reelhaul_fetcher.nats.queue import JetStreamQueue
-from reelhaul_fetcher.ports import CookieStore, Translator
+from reelhaul_fetcher.ports import Translator
+from reelhaul_fetcher.process import describe_components
 from reelhaul_fetcher.service.attempt import AttemptContext
 from reelhaul_fetcher.service.direct_fetch import DirectFetches
 from reelhaul_fetcher.service.disk_space import DiskMonitor
@@ -53,6 +54,7 @@ from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service, ServiceData
 from reelhaul_runtime.settings import InvalidSetting
+from reelhaul_runtime.system.process_report import ProcessReport
 from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -149,19 +151,29 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             await cancel_and_wait(working)
             await worker.drain(settings.drain_seconds)
 
+        described = describe_components(engine, worker, disk, settings.work_dir, _cookie_store(settings))
+        process = ProcessReport("fetcher", settings, described)
         authenticator = await stack.enter_async_context(open_authenticator(settings, "fetcher"))
         audit_log = await stack.enter_async_context(open_audit_log(settings))
         rate_limiter = await stack.enter_async_context(open_rate_limiter(settings))
         yield await stack.enter_async_context(
             serving(
                 settings.fetcher_address,
-                [(fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server, servicer, _NAME.full_name)],
+                [
+                    (
+                        fetcher_service_pb2_grpc.add_FetcherServiceServicer_to_server,
+                        servicer,
+                        _NAME.full_name,
+                    ),
+                    process.servicer,
+                ],
                 authenticator=authenticator,
                 audit_log=audit_log,
                 rate_limiter=rate_limiter,
                 checks={"fetcher.engine": engine.check, "fetcher.nats": queue.check},
                 # Without disk space or drained it still answers probes; jobs wait or go elsewhere.
                 informational_checks={"fetcher.disk": disk.check, "fetcher.work": worker.check},
+                health=process.states,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,
@@ -228,7 +240,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     )
 
 
-def _cookie_store(settings: Settings) -> CookieStore | None:
+def _cookie_store(settings: Settings) -> CookieFolder | None:
     return CookieFolder(settings.cookies_dir, settings.cookie_keys) if settings.cookie_keys else None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -15,6 +17,9 @@ from reelhaul_runtime import errors
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.credentials import connecting
+from reelhaul_runtime.rpc.metrics import METHOD_TYPES, client_handled
+from reelhaul_runtime.tracing import rpc as rpc_spans
+from reelhaul_runtime.tracing.spans import Span
 from reelhaul_transcoding.upstream import Call, UnaryResponse, Upstream, UpstreamError
 
 _MAX_MESSAGE_BYTES = 32 << 20
@@ -64,9 +69,15 @@ class ReasonedUpstream:
 
     async def unary(self, call: Call) -> UnaryResponse:
         try:
-            return await self._inner.unary(call)
+            response = await self._inner.unary(call)
         except UpstreamError as error:
+            _count(call, error.status.code, streams_response=False)
             raise self._with_reason(error) from error
+        except asyncio.CancelledError:
+            _count(call, code_pb2.CANCELLED, streams_response=False)
+            raise
+        _count(call, code_pb2.OK, streams_response=False)
+        return response
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         try:
@@ -74,7 +85,12 @@ class ReasonedUpstream:
                 async for message in messages:
                     yield message
         except UpstreamError as error:
+            _count(call, error.status.code, streams_response=True)
             raise self._with_reason(error) from error
+        except (GeneratorExit, asyncio.CancelledError):
+            _count(call, code_pb2.CANCELLED, streams_response=True)
+            raise
+        _count(call, code_pb2.OK, streams_response=True)
 
     def _with_reason(self, error: UpstreamError) -> UpstreamError:
         if error.status.details:
@@ -90,6 +106,47 @@ class ReasonedUpstream:
         status.code = code
         status.message = status.message or error.status.message
         return UpstreamError(status, error.metadata, error.trailers)
+
+
+class TracedUpstream:
+    """An upstream that records its calls as spans."""
+
+    def __init__(self, inner: Upstream) -> None:
+        self._inner = inner
+
+    async def unary(self, call: Call) -> UnaryResponse:
+        span = rpc_spans.start_client(call.path)
+        if not span.recorded:
+            return await self._inner.unary(call)
+        with _recording(span, call) as traced:
+            return await self._inner.unary(traced)
+
+    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
+        span = rpc_spans.start_client(call.path)
+        with _recording(span, call) if span.recorded else nullcontext(call) as traced:
+            async with aclosing(self._inner.stream(traced)) as messages:
+                async for message in messages:
+                    yield message
+
+
+@contextmanager
+def _recording(span: Span, call: Call) -> Iterator[Call]:
+    """End *span* as *call* does in the block; yields the call with the trace context of *span*."""
+    metadata = [pair for pair in call.metadata if pair[0] != "traceparent"]
+    code = code_pb2.CANCELLED
+    try:
+        yield replace(call, metadata=(*metadata, ("traceparent", span.traceparent)))
+        code = code_pb2.OK
+    except UpstreamError as error:
+        code = error.status.code
+        raise
+    finally:
+        rpc_spans.end_client(span, call.path, code)
+
+
+def _count(call: Call, code: int, *, streams_response: bool) -> None:
+    grpc_type = METHOD_TYPES[call.messages is not None, streams_response]
+    client_handled(call.path, grpc_type, code_pb2.Code.Name(code)).inc()
 
 
 class RemoteTickets:

@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from reelhaul_gateway.health import PROBE_PATHS
 from reelhaul_runtime import logs
 from reelhaul_runtime.addresses import Network, unmap
+from reelhaul_runtime.tracing import spans, xray
+from reelhaul_runtime.tracing.spans import NOT_RECORDED, Span
 from reelhaul_transcoding.http.asgi import Header, Scope
 
 # The headers that the gateway itself evaluates.
@@ -20,6 +23,7 @@ _CONSUMED = frozenset(
         b"x-forwarded-proto",
         b"traceparent",
         b"tracestate",
+        b"x-amzn-trace-id",
     }
 )
 _EVALUATED = _CONSUMED | {
@@ -43,13 +47,17 @@ _CACHED_PEERS = 1024
 class RequestHead:
     """What the headers of a request say about who sent it, and the identity of the request."""
 
-    __slots__ = ("forwarded_host", "request_id", "values")
+    __slots__ = ("forwarded_host", "request_id", "span", "values")
 
-    def __init__(self, values: dict[bytes, list[bytes]], request_id: bytes, forwarded_host: bytes) -> None:
+    def __init__(
+        self, values: dict[bytes, list[bytes]], request_id: bytes, forwarded_host: bytes, span: Span
+    ) -> None:
         self.values = values
         self.request_id = request_id
         #: The host that the client named, if a trusted proxy reports it; else empty.
         self.forwarded_host = forwarded_host
+        #: The span of the request, which the caller ends.
+        self.span = span
 
     def get(self, name: bytes) -> Sequence[bytes]:
         """Return the values of the header *name*, one of those that the gateway evaluates."""
@@ -92,11 +100,12 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks)
 
 
-def read_head(scope: Scope, proxies: TrustedProxies) -> RequestHead:
-    """Read the head of a request, and give *scope* the headers that go on.
+def read_head(scope: Scope, proxies: TrustedProxies, *, accept_xray: bool = False) -> RequestHead:
+    """Read the head of a request, begin its span, and give *scope* the headers that go on.
 
-    X-Request-Id is the caller's or a new one, X-Forwarded-For the address of the client, and a trace
-    context is removed if it is invalid. Client, scheme and Host are those that a trusted proxy reports.
+    X-Request-Id is the caller's or a new one, X-Forwarded-For the address of the client, and the trace
+    context that of the span; an invalid one is removed. With *accept_xray* it may be that of AWS X-Ray.
+    Client, scheme and Host are those that a trusted proxy reports.
     """
     values: dict[bytes, list[bytes]] = {}
     headers: list[Header] = []
@@ -113,9 +122,12 @@ def read_head(scope: Scope, proxies: TrustedProxies) -> RequestHead:
     if proxies.trusts(address):
         address = proxies.find_client(address, values.get(b"x-forwarded-for", ()))
         forwarded_host = _apply_forwarded(scope, headers, values, address)
-    trace = _add_trace_context(values, headers)
+    traceparent = _read_traceparent(values)
     caller_id = values[b"x-request-id"][0].decode("latin-1") if b"x-request-id" in values else ""
-    request_id = logs.begin_request(caller_id, trace, address).encode()
+    request_id = logs.begin_request(caller_id, traceparent, address).encode()
+    xray_headers = values.get(b"x-amzn-trace-id", ()) if accept_xray and not traceparent else ()
+    span = _begin_span(scope, xray_headers)
+    _add_trace_context(values, headers, keeps_state=bool(traceparent))
     headers.append((b"x-request-id", request_id))
     if address:
         headers.append((b"x-forwarded-for", address.encode()))
@@ -123,7 +135,7 @@ def read_head(scope: Scope, proxies: TrustedProxies) -> RequestHead:
     path = scope["path"]
     if len(path) >= _MIN_JOB_PATH and (match := _JOB.search(path)):
         logs.job.set(f"jobs/{match[1]}")
-    return RequestHead(values, request_id, forwarded_host)
+    return RequestHead(values, request_id, forwarded_host, span)
 
 
 def _apply_forwarded(
@@ -147,17 +159,38 @@ def _last_element(values: Sequence[bytes]) -> bytes:
     return values[-1].rpartition(b",")[2].strip() if values else b""
 
 
-def _add_trace_context(values: dict[bytes, list[bytes]], headers: list[Header]) -> str:
-    """Add the trace context to *headers* if it is valid; return its traceparent, or an empty string.
-
-    tracestate has no meaning without traceparent. https://www.w3.org/TR/trace-context/
-    """
+def _read_traceparent(values: dict[bytes, list[bytes]]) -> str:
+    """Return the traceparent of the request if it is valid, else an empty string."""
     traces = values.get(b"traceparent")
     if traces is None or len(traces) > 1 or not logs.is_traceparent(trace := traces[0].decode("latin-1")):
         return ""
-    headers.append((b"traceparent", traces[0]))
-    headers.extend((b"tracestate", state) for state in values.get(b"tracestate", ()))
     return trace
+
+
+def _begin_span(scope: Scope, xray_headers: Sequence[bytes]) -> Span:
+    """Begin the span of the request, unless it is a probe."""
+    if not spans.is_on() or scope["path"] in PROBE_PATHS:
+        return NOT_RECORDED
+    name = scope.get("method", "WEBSOCKET")
+    header = xray.parse(xray_headers[0].decode("latin-1")) if len(xray_headers) == 1 else None
+    if header is None:
+        return spans.start_request(name)
+    if not header.parent_id:
+        return spans.start_request(name, trace_id=header.trace_id, sampled=header.sampled)
+    sampled = spans.decide(header.trace_id) if header.sampled is None else header.sampled
+    logs.traceparent.set(f"00-{header.trace_id}-{header.parent_id}-{sampled:02x}")
+    return spans.start_request(name)
+
+
+def _add_trace_context(values: dict[bytes, list[bytes]], headers: list[Header], *, keeps_state: bool) -> None:
+    """Add the trace context of the request to *headers*.
+
+    tracestate has no meaning without the caller's traceparent. https://www.w3.org/TR/trace-context/
+    """
+    if traceparent := logs.traceparent.get():
+        headers.append((b"traceparent", traceparent.encode()))
+    if keeps_state:
+        headers.extend((b"tracestate", state) for state in values.get(b"tracestate", ()))
 
 
 def _parse_address(entry: bytes) -> str | None:

@@ -26,7 +26,7 @@ def system_upstream(reports: SystemReports) -> InProcessUpstream:
         return await reports.report_health()
 
     async def describe_server(request: pb.DescribeServerRequest, metadata: Metadata) -> Message:
-        return reports.describe_server()
+        return await reports.describe_server()
 
     handlers: dict[str, tuple[type[Message], Handler]] = {
         "CheckHealth": (pb.CheckHealthRequest, check_health),

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.backup import describe_data
-from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE
 from reelhaul_jobs.composition.access import open_access
 from reelhaul_jobs.composition.backends import DATABASE_SETTING, Backends, open_backends, utc_now
 from reelhaul_jobs.composition.jobs import open_jobs
+from reelhaul_jobs.composition.process import open_process_report
 from reelhaul_jobs.composition.webhooks import open_webhooks
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.first_key import full_access_key, write_key_file
+from reelhaul_jobs.service.gauges import GAUGES_MAX_AGE_SECONDS, QueueGauges, WorkItemGauges
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner, SoleLeadership
 from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_jobs.settings import Settings
@@ -25,17 +25,14 @@ from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
-from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
-from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
-from reelhaul_runtime.system.health import Health
-from reelhaul_runtime.system.service import SystemReports
+from reelhaul_runtime.system.service import open_reports
 
-_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 _SYSTEM_SERVICE = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"].full_name
 
 
@@ -49,13 +46,27 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         access = await open_access(stack, backends)
         webhooks = await open_webhooks(stack, backends)
         jobs = open_jobs(stack, backends, queue, access)
+        gauges = {
+            "queue": QueueGauges(queue, backends.hub.workers, settings.site_limits, utc_now).read,
+            "work_items": WorkItemGauges(backends.bus).read,
+        }
+        for name, read in gauges.items():
+            stack.enter_context(collecting(name, read, max_age_seconds=GAUGES_MAX_AGE_SECONDS))
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
         await stack.enter_async_context(_running_loops(loops, queue, backends))
+        targets = {
+            "jobs": settings.jobs_target,
+            "storage": settings.storage_target,
+            "fetcher": settings.fetcher_target,
+        }
+        reports = await stack.enter_async_context(open_reports(targets, settings, settings.suite_token))
         system: Servicer = (
             system_service_pb2_grpc.add_SystemServiceServicer_to_server,
-            SystemServicer(await _system_reports(stack, settings)),
+            SystemServicer(reports),
             _SYSTEM_SERVICE,
         )
+
+        process = open_process_report(backends, queue)
 
         async def drain() -> None:
             backends.hub.close()
@@ -63,11 +74,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         yield await stack.enter_async_context(
             serving(
                 settings.jobs_address,
-                [*jobs.servicers, *webhooks.servicers, *access.servicers, system],
+                [*jobs.servicers, *webhooks.servicers, *access.servicers, system, process.servicer],
                 authenticator=access.authenticator,
                 audit_log=access.audit_recorder,
                 rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
                 checks={"jobs.database": backends.database.ping, "jobs.nats": backends.bus.check},
+                health=process.states,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,
@@ -84,31 +96,13 @@ async def running_from_env() -> AsyncIterator[None]:
         yield
 
 
-async def _system_reports(stack: AsyncExitStack, settings: Settings) -> SystemReports:
-    """Return the reports on the suite, whose services are asked over channels of their own."""
-    targets = {
-        "jobs": settings.jobs_target,
-        "storage": settings.storage_target,
-        "fetcher": settings.fetcher_target,
-    }
-    opened = {
-        name: await stack.enter_async_context(
-            open_channel(target, [service], suite_token=settings.suite_token, tls=settings.tls)
-        )
-        for (name, target), service in zip(
-            targets.items(), (_JOBS, STORAGE_SERVICE, FETCHER_SERVICE), strict=True
-        )
-    }
-    return SystemReports(Health(GrpcHealthChecker(opened), StorageHealthProbe(opened["storage"])), settings)
-
-
 @asynccontextmanager
 async def _running_loops(loops: Sequence[Loop], queue: QueueStore, backends: Backends) -> AsyncIterator[None]:
     """Run *loops*, each while this replica leads it, until the block exits."""
     tasks = []
     if backends.alone:
         signal = WorkSignal(queue, utc_now)
-        runners = [LoopRunner(loop, SoleLeadership(), signal) for loop in loops]
+        runners = [LoopRunner(loop, SoleLeadership(loop.name), signal) for loop in loops]
         tasks.append(asyncio.create_task(signal.run()))
     else:
         runners = [

@@ -25,8 +25,10 @@ from standardwebhooks import Webhook as Signer
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_jobs.model.webhook import Webhook
 from reelhaul_jobs.model.webhook_delivery import TRY_SECONDS, TryResult
+from reelhaul_runtime import logs
 from reelhaul_runtime.addresses import Address, Network, Refused, Rules, parse_host
 from reelhaul_runtime.errors import ReelhaulError, Violation, to_status
+from reelhaul_runtime.tracing import xray
 from reelhaul_runtime.validation.urls import redact
 
 #: Returns the addresses of a host name. Raises OSError.
@@ -89,11 +91,17 @@ class HttpWebhookEndpoints:
         resolve: Resolve,
         ca_file: Path | None = None,
         try_seconds: float = TRY_SECONDS,
+        *,
+        send_xray: bool = False,
     ) -> None:
-        """*ca_file* has certificate authorities in PEM, besides those of this machine."""
+        """*ca_file* has certificate authorities in PEM, besides those of this machine.
+
+        Requests carry the trace context of the delivery, with *send_xray* also as AWS X-Ray's header.
+        """
         self._networks = tuple(networks)
         self._resolve = resolve
         self._try_seconds = try_seconds
+        self._send_xray = send_xray
         self._tls = ssl.create_default_context()
         if ca_file is not None:
             self._tls.load_verify_locations(ca_file)
@@ -101,12 +109,12 @@ class HttpWebhookEndpoints:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, networks: Iterable[Network], ca_file: Path | None
+        cls, networks: Iterable[Network], ca_file: Path | None, *, send_xray: bool = False
     ) -> AsyncIterator[HttpWebhookEndpoints]:
         """Yield the endpoints with this machine's resolver."""
         resolver = Resolver()
         try:
-            yield cls(networks, resolver.resolve, ca_file)
+            yield cls(networks, resolver.resolve, ca_file, send_xray=send_xray)
         finally:
             resolver.close()
 
@@ -128,7 +136,7 @@ class HttpWebhookEndpoints:
         self, webhook: Webhook, secrets: Sequence[str], event_id: str, time: datetime, body: str
     ) -> TryResult:
         target = httpx.URL(webhook.url)
-        headers = _headers(target, secrets, event_id, time, body)
+        headers = [*_headers(target, secrets, event_id, time, body), *self._trace_headers()]
         try:
             async with asyncio.timeout(self._try_seconds):
                 response = await self._post(target, headers, body.encode())
@@ -142,6 +150,13 @@ class HttpWebhookEndpoints:
         except _FAILURES as error:
             return _unavailable(webhook, f"no response: {_describe(error)}")
         return _result(webhook, response)
+
+    def _trace_headers(self) -> list[tuple[str, str]]:
+        traceparent = logs.traceparent.get()
+        if not traceparent:
+            return []
+        xray_headers = [(xray.HEADER, xray.to_header(traceparent))] if self._send_xray else []
+        return [("traceparent", traceparent), *xray_headers]
 
     async def allowed_addresses(self, host: str, port: int, secure: bool) -> Sequence[Address]:
         """Return the addresses of *host* if all of them may be reached. Raises ``Refused``, OSError."""

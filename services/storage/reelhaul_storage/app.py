@@ -34,6 +34,7 @@ from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.http_server import serving_links
 from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
 from reelhaul_storage.ports import BlobStore, LinkSigner
+from reelhaul_storage.process import open_process_report
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
 from reelhaul_storage.s3.location import parse_location
 from reelhaul_storage.service.archives import Archives
@@ -70,6 +71,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         grace = timedelta(seconds=settings.storage_grace_seconds)
         garbage_collector = GarbageCollector(catalog, blobs, now, grace)
         health = BackendHealth(catalog, blobs)
+        process = open_process_report(settings, catalog, health)
         artifacts = Artifacts(catalog, blobs, garbage_collector, now)
         page_tokens = PageTokens(settings.suite_token, now)
         keys = LinkKeys(settings.link_keys or [settings.suite_token or secrets.token_hex()])
@@ -93,6 +95,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
             now,
             backend=lambda: blobs.backend,
             default_ttl=timedelta(days=settings.storage_default_ttl_days),
+            max_artifact_bytes=settings.storage_max_artifact_bytes,
         )
         buckets = stack.enter_context(
             S3DestinationBuckets.open(settings.load_seal_keys, settings.storage_destination_networks)
@@ -119,11 +122,13 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                         destinations,
                         _DESTINATION_SERVICE,
                     ),
+                    process.servicer,
                 ],
                 authenticator=authenticator,
                 audit_log=audit_log,
                 rate_limiter=rate_limiter,
                 checks={COMPONENT: catalog.ping, "storage.backend": health.check},
+                health=process.states,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,

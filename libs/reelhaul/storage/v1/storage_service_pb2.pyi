@@ -749,6 +749,7 @@ class StorageStatus(_message.Message):
     DAMAGED_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_VERIFY_TIME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    MAX_ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """The backend, "local" or "s3"."""
     free_bytes: _builtins.int
@@ -759,6 +760,8 @@ class StorageStatus(_message.Message):
     """Number of contents whose bytes were found damaged and have not been replaced."""
     problem: _builtins.str
     """Why the last check failed; empty if it did not."""
+    max_artifact_bytes: _builtins.int
+    """Largest artifact in bytes; 0 means no limit."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Duration of the last write, read and deletion of a few bytes on the backend; unset if
@@ -781,10 +784,11 @@ class StorageStatus(_message.Message):
         damaged_count: _builtins.int = ...,
         oldest_verify_time: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
+        max_artifact_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "oldest_verify_time", b"oldest_verify_time", "problem", b"problem", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "backend", b"backend", "damaged_count", b"damaged_count", "free_bytes", b"free_bytes", "latency", b"latency", "max_artifact_bytes", b"max_artifact_bytes", "oldest_verify_time", b"oldest_verify_time", "problem", b"problem", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
     _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -128,6 +129,11 @@ class ReportHealthResponse(_message.Message):
         FREE_BYTES_FIELD_NUMBER: _builtins.int
         VERSION_FIELD_NUMBER: _builtins.int
         TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+        CHANGE_TIME_FIELD_NUMBER: _builtins.int
+        REMEDY_FIELD_NUMBER: _builtins.int
+        EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+        USED_COUNT_FIELD_NUMBER: _builtins.int
+        TOTAL_COUNT_FIELD_NUMBER: _builtins.int
         component: _builtins.str
         """Name of the component, e.g. "jobs", "jobs.database", "nats", "storage.s3"."""
         status: Global___ServingStatus.ValueType
@@ -142,9 +148,23 @@ class ReportHealthResponse(_message.Message):
         """Version that it runs; empty if it does not report one."""
         total_bytes: _builtins.int
         """Size of the disk in bytes; unset if not applicable."""
+        remedy: _builtins.str
+        """What to do about it, for people; empty if there is nothing to do."""
+        used_count: _builtins.int
+        """How many are in use, e.g. slots, or wait, e.g. jobs; unset if not applicable."""
+        total_count: _builtins.int
+        """How many there are; unset if there is no limit, or if not applicable."""
         @_builtins.property
         def latency(self) -> _duration_pb2.Duration:
             """Duration of the check; unset if there was no response."""
+
+        @_builtins.property
+        def change_time(self) -> _timestamp_pb2.Timestamp:
+            """Since when it has this status; unset if that is not known."""
+
+        @_builtins.property
+        def expire_time(self) -> _timestamp_pb2.Timestamp:
+            """When it expires, for certificates and cookies; unset if not applicable."""
 
         def __init__(
             self,
@@ -157,23 +177,109 @@ class ReportHealthResponse(_message.Message):
             free_bytes: _builtins.int | None = ...,
             version: _builtins.str = ...,
             total_bytes: _builtins.int | None = ...,
+            change_time: _timestamp_pb2.Timestamp | None = ...,
+            remedy: _builtins.str = ...,
+            expire_time: _timestamp_pb2.Timestamp | None = ...,
+            used_count: _builtins.int | None = ...,
+            total_count: _builtins.int | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "free_bytes", b"free_bytes", "latency", b"latency", "total_bytes", b"total_bytes"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "_total_count", b"_total_count", "_used_count", b"_used_count", "change_time", b"change_time", "expire_time", b"expire_time", "free_bytes", b"free_bytes", "latency", b"latency", "total_bytes", b"total_bytes", "total_count", b"total_count", "used_count", b"used_count"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "component", b"component", "critical", b"critical", "free_bytes", b"free_bytes", "latency", b"latency", "message", b"message", "status", b"status", "total_bytes", b"total_bytes", "version", b"version"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes", "_total_bytes", b"_total_bytes", "_total_count", b"_total_count", "_used_count", b"_used_count", "change_time", b"change_time", "component", b"component", "critical", b"critical", "expire_time", b"expire_time", "free_bytes", b"free_bytes", "latency", b"latency", "message", b"message", "remedy", b"remedy", "status", b"status", "total_bytes", b"total_bytes", "total_count", b"total_count", "used_count", b"used_count", "version", b"version"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
         _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
         _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
         _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+        _WhichOneofReturnType__total_count: _TypeAlias = _typing.Literal["total_count"]  # noqa: Y015
+        _WhichOneofArgType__total_count: _TypeAlias = _typing.Literal["_total_count", b"_total_count"]  # noqa: Y015
+        _WhichOneofReturnType__used_count: _TypeAlias = _typing.Literal["used_count"]  # noqa: Y015
+        _WhichOneofArgType__used_count: _TypeAlias = _typing.Literal["_used_count", b"_used_count"]  # noqa: Y015
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__total_count) -> _WhichOneofReturnType__total_count | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__used_count) -> _WhichOneofReturnType__used_count | None: ...
+
+    @_typing.final
+    class Process(_message.Message):
+        """One process of a service, with those below it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SERVICE_FIELD_NUMBER: _builtins.int
+        ADDRESS_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
+        UPTIME_FIELD_NUMBER: _builtins.int
+        HOST_FIELD_NUMBER: _builtins.int
+        PID_FIELD_NUMBER: _builtins.int
+        RSS_BYTES_FIELD_NUMBER: _builtins.int
+        PSS_BYTES_FIELD_NUMBER: _builtins.int
+        CLOCK_OFFSET_FIELD_NUMBER: _builtins.int
+        COMPONENTS_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        service: _builtins.str
+        """Name of the service, e.g. "jobs"."""
+        address: _builtins.str
+        """host:port at which it answered."""
+        status: Global___ServingStatus.ValueType
+        """The worst status of its components; NOT_SERVING if it does not answer, unset if it
+        answers but reports no state.
+        """
+        version: _builtins.str
+        """Version that it runs; empty if it does not answer."""
+        host: _builtins.str
+        """Name of its machine."""
+        pid: _builtins.int
+        """Process id on that machine."""
+        rss_bytes: _builtins.int
+        """Memory of it and of the processes below it, shared pages counted in full."""
+        pss_bytes: _builtins.int
+        """The same, shared pages divided among the processes that use them."""
+        message: _builtins.str
+        """Why it reported no state; empty if it did."""
+        @_builtins.property
+        def uptime(self) -> _duration_pb2.Duration:
+            """Time since it started."""
+
+        @_builtins.property
+        def clock_offset(self) -> _duration_pb2.Duration:
+            """How far its clock is ahead of the clock of the reporting process."""
+
+        @_builtins.property
+        def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportHealthResponse.Component]:
+            """What it uses and holds: database, broker, disk, slots, certificates."""
+
+        def __init__(
+            self,
+            *,
+            service: _builtins.str = ...,
+            address: _builtins.str = ...,
+            status: Global___ServingStatus.ValueType = ...,
+            version: _builtins.str = ...,
+            uptime: _duration_pb2.Duration | None = ...,
+            host: _builtins.str = ...,
+            pid: _builtins.int = ...,
+            rss_bytes: _builtins.int = ...,
+            pss_bytes: _builtins.int = ...,
+            clock_offset: _duration_pb2.Duration | None = ...,
+            components: _abc.Iterable[Global___ReportHealthResponse.Component] | None = ...,
+            message: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["clock_offset", b"clock_offset", "uptime", b"uptime"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "clock_offset", b"clock_offset", "components", b"components", "host", b"host", "message", b"message", "pid", b"pid", "pss_bytes", b"pss_bytes", "rss_bytes", b"rss_bytes", "service", b"service", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     STATUS_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
     status: Global___ServingStatus.ValueType
     """The worst status of the critical components; DEGRADED if only others are down."""
     @_builtins.property
@@ -184,16 +290,21 @@ class ReportHealthResponse(_message.Message):
     def uptime(self) -> _duration_pb2.Duration:
         """Time since the gateway, or jobs, started."""
 
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportHealthResponse.Process]:
+        """The processes of all services, each asked itself. jobs does not report gateways."""
+
     def __init__(
         self,
         *,
         status: Global___ServingStatus.ValueType = ...,
         components: _abc.Iterable[Global___ReportHealthResponse.Component] | None = ...,
         uptime: _duration_pb2.Duration | None = ...,
+        processes: _abc.Iterable[Global___ReportHealthResponse.Process] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "status", b"status", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "processes", b"processes", "status", b"status", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,8 @@ class SystemServiceServicer:
 
     def ReportHealth(self, request, context):
         """Checks every service and its dependencies now: database, NATS, and storage by a
-        real write, read and delete. Returns OK even if something is down.
+        real write, read and delete; asks each replica for its state. Returns OK even if
+        something is down. `reelhaul up --status` shows the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class SystemServiceStub:
     """
     ReportHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.ReportHealthRequest, _system_service_pb2.ReportHealthResponse]
     """Checks every service and its dependencies now: database, NATS, and storage by a
-    real write, read and delete. Returns OK even if something is down.
+    real write, read and delete; asks each replica for its state. Returns OK even if
+    something is down. `reelhaul up --status` shows the same.
     """
     DescribeServer: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
@@ -65,7 +66,8 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """
     ReportHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.ReportHealthRequest, _system_service_pb2.ReportHealthResponse]  # type: ignore[assignment]
     """Checks every service and its dependencies now: database, NATS, and storage by a
-    real write, read and delete. Returns OK even if something is down.
+    real write, read and delete; asks each replica for its state. Returns OK even if
+    something is down. `reelhaul up --status` shows the same.
     """
     DescribeServer: _aio.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]  # type: ignore[assignment]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
@@ -95,7 +97,8 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.ReportHealthResponse, _abc.Awaitable[_system_service_pb2.ReportHealthResponse]]:
         """Checks every service and its dependencies now: database, NATS, and storage by a
-        real write, read and delete. Returns OK even if something is down.
+        real write, read and delete; asks each replica for its state. Returns OK even if
+        something is down. `reelhaul up --status` shows the same.
         """
 
     @_abc_1.abstractmethod

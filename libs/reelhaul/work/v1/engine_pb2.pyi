@@ -375,9 +375,14 @@ class EngineEvent(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
+    RESUMED_BYTES_FIELD_NUMBER: _builtins.int
     HTTP_STATUSES_FIELD_NUMBER: _builtins.int
     recording: _builtins.bool
     """A recording has started: the child obeys EngineCommand.stop_recording."""
+    resumed_bytes: _builtins.int
+    """Bytes of an earlier attempt that need not be received again, beyond those of earlier
+    events.
+    """
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
         """The newest progress."""
@@ -428,13 +433,14 @@ class EngineEvent(_message.Message):
         result: Global___EngineResult | None = ...,
         failure: _status_pb2.Status | None = ...,
         log_line: Global___EngineLogLine | None = ...,
+        resumed_bytes: _builtins.int = ...,
         http_statuses: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "translation_request", b"translation_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "resumed_bytes", b"resumed_bytes", "translation_request", b"translation_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "http_statuses", b"http_statuses", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "translation_request", b"translation_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "event", b"event", "failure", b"failure", "http_statuses", b"http_statuses", "log_line", b"log_line", "media", b"media", "media_file", b"media_file", "progress", b"progress", "recording", b"recording", "result", b"result", "resumed_bytes", b"resumed_bytes", "translation_request", b"translation_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "media", "media_file", "translation_request", "recording", "entries", "result", "failure", "log_line"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "media", "media_file", "translation_request", "recording", "entries", "result", "failure", "log_line", "resumed_bytes"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

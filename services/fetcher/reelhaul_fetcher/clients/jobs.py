@@ -12,8 +12,9 @@ from grpc import StatusCode, aio
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
 from reelhaul.work.v1.lease_service_pb2 import ExchangeRequest, ExchangeResponse
-from reelhaul_runtime import errors
+from reelhaul_runtime import errors, logs
 from reelhaul_runtime.rpc.channels import error_from_rpc
+from reelhaul_runtime.tracing import spans
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ class _PendingCall:
 
     call: ExchangeRequest.Call
     answer: asyncio.Future[ExchangeResponse.Answer]
+    #: The trace context of its caller.
+    traceparent: str
 
 
 class BatchingLeaseClient:
@@ -55,7 +58,7 @@ class BatchingLeaseClient:
 
     async def _call(self, call: ExchangeRequest.Call) -> ExchangeResponse.Answer:
         loop = asyncio.get_running_loop()
-        pending = _PendingCall(call, loop.create_future())
+        pending = _PendingCall(call, loop.create_future(), logs.traceparent.get())
         self._queue.append(pending)
         if self._sending is None:
             self._sending = loop.create_task(self._send_queue())
@@ -95,6 +98,9 @@ class BatchingLeaseClient:
         return waiting[:count]
 
     async def _send(self, batch: Sequence[_PendingCall]) -> Sequence[ExchangeResponse.Answer]:
+        # A call has one span: of a batch it is in the first trace that is recorded.
+        traced = (pending.traceparent for pending in batch if spans.is_sampled(pending.traceparent))
+        logs.traceparent.set(next(traced, batch[0].traceparent))
         if len(batch) > 1:
             request = ExchangeRequest(calls=[pending.call for pending in batch])
             return _require_response(await self._stub.Exchange(request)).answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ def main() -> None:
     """Serve until the channel closes."""
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     _prepare_process()
+    faulthandler.enable()
     asyncio.run(serve(channel, listener))
 
 

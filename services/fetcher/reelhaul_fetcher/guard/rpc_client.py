@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reelhaul_fetcher.model.proxy_usage import Usage
-from reelhaul_runtime.child_process import environment_without_settings, module_command
+from reelhaul_runtime.child_process import environment_without_settings, logged_stderr, module_command
 from reelhaul_runtime.errors import Unavailable
 
 #: Called with a session's name and usage whenever the usage has changed.
@@ -48,12 +48,13 @@ class GuardClient:
     ) -> GuardClient:
         """Start a guard that accepts on *listener*. Raises ``GuardUnavailable`` if it does not come up."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, logged_stderr("guard") as stderr:
             descriptors = (theirs.fileno(), listener.fileno())
             process = await asyncio.create_subprocess_exec(
                 *module_command("reelhaul_fetcher.guard", *map(str, descriptors)),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
                 # It talks to hostile sites and needs none of the suite's secrets.
                 env=environment_without_settings(),
             )

@@ -65,7 +65,7 @@ def _handle(proxy: Proxy, request: Mapping[str, Any]) -> Usage | None:
             return proxy.close_session(request["name"])
         case "usage":
             session = proxy.sessions.get(request["name"])
-            return session.usage if session else None
+            return _usage_of(session) if session else None
     raise ValueError(f"unknown method {request['method']}")
 
 
@@ -86,11 +86,15 @@ async def _report_usage(proxy: Proxy, writer: asyncio.StreamWriter) -> None:
     while True:
         await proxy.wait_for_session()
         await asyncio.sleep(_REPORT_SECONDS)
-        current = {session: replace(session.usage) for session in proxy.sessions.values()}
+        current = {session: _usage_of(session) for session in proxy.sessions.values()}
         for session, usage in current.items():
             if reported.get(session, Usage()) != usage:
                 _send(writer, {"session": session.name, "usage": asdict(usage)})
         reported = current
+
+
+def _usage_of(session: ProxySession) -> Usage:
+    return replace(session.usage, connections=len(session.connections))
 
 
 def _send(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:

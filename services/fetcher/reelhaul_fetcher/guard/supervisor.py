@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reelhaul.backoff import Backoff
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.guard.dialer import Upstream
 from reelhaul_fetcher.guard.rpc_client import GuardClient, GuardUnavailable
 from reelhaul_fetcher.model.proxy_usage import Usage
@@ -84,6 +85,14 @@ class GuardSupervisor:
         """The id of the current process; 0 while there is none."""
         return self._client.pid if self._client else 0
 
+    @property
+    def open_connections(self) -> Mapping[str, int]:
+        """Open connections by egress, as the guard last reported."""
+        connections = dict.fromkeys(self._config.egresses, 0)
+        for session in self._sessions.values():
+            connections[session.egress] += session.usage.connections
+        return connections
+
     async def open(self, name: str, byte_limit: int = 0, egress: str = "", seconds: float = 0) -> str:
         """Open a session and return its proxy URL, ``http://<name>:<secret>@host:port``.
 
@@ -152,6 +161,7 @@ class GuardSupervisor:
             if self._client:
                 code = await self._client.wait()
                 log.error("the guard died; starting it again", extra={"exit_code": code})
+                metrics.ENGINE_RESTARTS.labels("guard").inc()
                 self._client = None
                 self._started.clear()
             if loop.time() - started_at > 5:
@@ -196,10 +206,20 @@ class _Session:
         }
 
     def update_usage(self, usage: Usage) -> None:
-        """Replace the usage, and log the refusals that are new."""
-        new = min(usage.refusal_count - self.usage.refusal_count, len(usage.refusals))
-        for host, reason in usage.refusals[len(usage.refusals) - new :]:
-            log.warning("the guard refused", extra={"pass": self.name, "host": host, "why": reason})
+        """Replace the usage; count the traffic that is new, and log the refusals that are."""
+        metrics.record_egress(
+            self.egress,
+            usage.ingress_bytes - self.usage.ingress_bytes,
+            usage.egress_bytes - self.usage.egress_bytes,
+        )
+        new = usage.refusal_count - self.usage.refusal_count
+        kept = min(new, len(usage.refusals))
+        for host, reason in usage.refusals[len(usage.refusals) - kept :]:
+            log.info("the guard refused", extra={"session": self.name, "host": host, "cause": reason})
+            metrics.record_refusal(reason)
+        if new > kept:
+            # The guard keeps only the latest.
+            metrics.record_refusal("unknown", new - kept)
         self.usage = usage
 
 

@@ -105,13 +105,18 @@ class ProgressTracker:
             part.received, part.fraction = max(received, part.received), fraction
             self._report()
 
-    def resume_part(self, name: str, received: int) -> None:
-        """Count *received* bytes of part *name* from an earlier attempt; they make no transfer rate."""
+    def resume_part(self, name: str, received: int) -> int:
+        """Count *received* bytes of part *name* from an earlier attempt; they make no transfer rate.
+
+        Returns how many of them were not counted before.
+        """
         with self._lock:
             part = self._parts.setdefault(name, _Part(None))
-            part.received = max(received, part.received)
+            new = max(0, received - part.received)
+            part.received += new
             self._samples.clear()
             self._report()
+        return new
 
     def update_stage(self, fraction: float) -> None:
         """Set the completed fraction of the current stage; it never falls."""

@@ -30,6 +30,8 @@ class Usage:
     refusals: tuple[Refusal, ...] = ()
     #: All refusals, also those that are no longer kept.
     refusal_count: int = 0
+    #: Open connections when it was reported.
+    connections: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -46,4 +48,10 @@ class Usage:
     def from_json(cls, fields: Mapping[str, Any]) -> Usage:
         """Return the usage whose ``asdict`` was sent as JSON."""
         refusals = tuple(Refusal(host, reason) for host, reason in fields["refusals"])
-        return cls(fields["ingress_bytes"], fields["egress_bytes"], refusals, fields["refusal_count"])
+        return cls(
+            fields["ingress_bytes"],
+            fields["egress_bytes"],
+            refusals=refusals,
+            refusal_count=fields["refusal_count"],
+            connections=fields["connections"],
+        )

@@ -29,7 +29,10 @@ from reelhaul_fetcher.service.progress_reporter import ProgressReporter
 from reelhaul_fetcher.service.slots import Slot
 from reelhaul_runtime import failpoints, logs
 from reelhaul_runtime.errors import ReelhaulError, from_status
+from reelhaul_runtime.sites import site_of
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import Attribute, Kind
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +142,8 @@ class Attempt(ABC):
             media_file_ready=lambda product: artifacts.prepare(product, metadata),
             published=fetch.update_progress,
             renew_now=self.renew_now,
+            site=site_of(lease.spec.url),
+            clock=self._context.clock,
         )
         return self._reporter
 
@@ -157,6 +162,7 @@ class Attempt(ABC):
         try:
             async with reporter.publishing():
                 await asyncio.wait({self._work})
+                reporter.record_end(self._work)
         finally:
             # The keeper is stopped first, so that it does not cancel the download's clean-up as well.
             self._work.cancel()
@@ -242,10 +248,30 @@ class LeasedAttempt(Attempt):
 
     async def run(self) -> None:
         """Claim, download, finish, acknowledge."""
-        context, number = self._context, self._delivery.item.attempt
-        logs.begin_request("", "")
+        logs.begin_request("", self._delivery.item.traceparent)
         logs.job.set(self.job)
-        logs.attempt.set(number)
+        logs.attempt.set(self._delivery.item.attempt)
+        with spans.start("process WORK", Kind.CONSUMER) as span:
+            if span.recorded:
+                span.set(self._span_attributes())
+            await self._process()
+
+    def _span_attributes(self) -> dict[str, Attribute]:
+        """Return the attributes of the span of the item.
+
+        https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+        """
+        return {
+            "messaging.system": "nats",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "WORK",
+            "messaging.message.id": f"{self.job.removeprefix('jobs/')}/{self._delivery.item.attempt}",
+            "reelhaul.job": self.job,
+        }
+
+    async def _process(self) -> None:
+        context, number = self._context, self._delivery.item.attempt
         request = lease_service_pb2.ClaimRequest(
             job=self.job,
             attempt=number,
@@ -269,9 +295,11 @@ class LeasedAttempt(Attempt):
         log.info("claimed", extra={"job": self.job, "epoch": lease.epoch})
         failpoints.hit("fetcher.claim.after")
         async with self._exclusive_download():
-            outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
+            # The spans of the download are those of the attempt, which jobs records when it ends.
+            with spans.continuing(lease.spec.traceparent):
+                outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
         if isinstance(outcome, lease_pb2.Refusal):
-            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
+            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "cause": outcome.message})
             await self._settle_refusal(outcome)
         else:
             await self._finish(outcome, reporter)
@@ -331,7 +359,7 @@ class LeasedAttempt(Attempt):
         elif response.HasField("refusal"):
             await self._settle_refusal(response.refusal)
         else:
-            log.info("finished", extra={"job": self.job, "as": request.WhichOneof("outcome")})
+            log.info("finished", extra={"job": self.job, "outcome": request.WhichOneof("outcome")})
             await self._delivery.ack()
 
     async def _settle_refusal(self, refusal: lease_pb2.Refusal) -> None:

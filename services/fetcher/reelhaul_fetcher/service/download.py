@@ -200,7 +200,9 @@ class Downloader:
         try:
             while not (await asyncio.wait({task}, timeout=interval))[0]:
                 # The guard's count, because yt-dlp reports bytes only once a whole block has arrived.
-                received = (await self.access.guard.usage(session)).ingress_bytes
+                usage = await self.access.guard.usage(session)
+                reporter.on_usage(usage)
+                received = usage.ingress_bytes
                 now, stage = time.monotonic(), reporter.latest.stage
                 if watchdog.is_stalled(now, stage, received):
                     text = f"the site sent next to nothing for {limits.stall_seconds:.0f} s"
@@ -231,9 +233,10 @@ class Downloader:
             def on_wait(reason: str, before: int = before) -> None:
                 reporter.report_upload(before, total, f"waiting: {reason}")
 
-            info = await self.artifacts.store(
-                product, metadata, on_progress, on_wait, irreplaceable=reporter.has_recorded
-            )
+            with reporter.in_stage():
+                info = await self.artifacts.store(
+                    product, metadata, on_progress, on_wait, irreplaceable=reporter.has_recorded
+                )
             infos.append(info)
             before += product.info.size_bytes
             reporter.report_upload(before, total)

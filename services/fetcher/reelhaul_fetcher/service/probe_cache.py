@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Estimate, FormatSpec, MediaInfo
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.model.engine_requests import ProbeRequest
 from reelhaul_fetcher.model.selection import SelectFormats, choose_formats
 from reelhaul_fetcher.ports import Engine
@@ -101,8 +102,11 @@ class ProbeCache:
         """
         cached = self._results.get(query)
         if cached and not bypass_cache and (self._now() - cached.time).total_seconds() < _KEPT_SECONDS:
+            metrics.PROBE_CACHE.labels("hit").inc()
             return cached
-        probe = self._running.get(query) or self._start(query, tenant)
+        probe = self._running.get(query)
+        metrics.PROBE_CACHE.labels("joined" if probe else "miss").inc()
+        probe = probe or self._start(query, tenant)
         probe.callers += 1
         try:
             # A caller that hangs up must not cancel the probe for the others.

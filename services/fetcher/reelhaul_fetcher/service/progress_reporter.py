@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
 
 from reelhaul.type.v1.media_pb2 import MediaInfo, PlaylistEntry, Progress
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
 from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import WorkQueue
+from reelhaul_runtime import logs
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import NOT_RECORDED
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +46,22 @@ class ProgressReporter:
         media_file_ready: Callable[[Product], None],
         published: Callable[[Progress], None],
         renew_now: Callable[[], None],
+        site: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """*site*: where the media is from; *clock*: monotonic seconds."""
         self._job, self._epoch, self._attempt, self._queue = job, epoch, attempt, queue
         self._recording_started, self._media_file_ready = recording_started, media_file_ready
         self._published, self._renew_now = published, renew_now
+        self._site, self._clock = site, clock
+        self._stage_began = clock()
         self.status_counts = HttpStatusCounts()
         #: Whether a live stream is or was recorded: no other attempt can receive it again.
         self.has_recorded = False
         self.stop_recording = asyncio.Event()
         self.stop_reason: MediaWarning.Reason.ValueType = MediaWarning.RECORDING_CUT
         self.latest = Progress(attempt=attempt)
-        #: Traffic of the attempt, once it has ended.
+        #: Traffic of the attempt, as last measured.
         self.usage = Usage()
         #: Metadata that no renewal has sent yet.
         self.unsent_media: MediaInfo | None = None
@@ -58,10 +69,12 @@ class ProgressReporter:
         self.unsent_entries: list[PlaylistEntry] = []
         self._entries_sent = asyncio.Event()
         self._sequence = 0
+        self._stage_span = NOT_RECORDED
         self._updated = asyncio.Event()
 
     def on_usage(self, usage: Usage) -> None:
-        """Set the traffic."""
+        """Set the traffic, which never falls."""
+        metrics.record_received(self._site, usage.ingress_bytes - self.usage.ingress_bytes)
         self.usage = usage
 
     def on_media(self, media: MediaInfo) -> None:
@@ -91,6 +104,8 @@ class ProgressReporter:
             update.percent = max(update.percent, self.latest.percent)
         if update.stage != self.latest.stage:
             log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(update.stage)})
+            self._end_stage()
+            self._stage_span = spans.start(Progress.Stage.Name(update.stage).lower())
         self.latest = update
         self._updated.set()
 
@@ -113,6 +128,16 @@ class ProgressReporter:
             self._entries_sent.clear()
             await self._entries_sent.wait()
 
+    def record_end(self, work: asyncio.Task[Any]) -> None:
+        """Record in the span of the current stage that *work*, which has ended, failed in it."""
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if error is not None:
+            self._stage_span.fail(spans.name_error(error))
+
+    def in_stage(self) -> AbstractContextManager[None]:
+        """Let the spans of the block be below that of the current stage."""
+        return spans.continuing(self._stage_span.traceparent or logs.traceparent.get())
+
     def report_upload(self, stored: int, total: int, detail: str = "") -> None:
         """Report that *stored* of *total* bytes are in storage, and in *detail* what it waits for."""
         begin, end = STAGE_PERCENTAGES[Progress.UPLOADING]
@@ -133,6 +158,13 @@ class ProgressReporter:
             await cancel_and_wait(task)
             if self._updated.is_set():
                 await self._publish_latest()
+            self._end_stage()
+
+    def _end_stage(self) -> None:
+        began, self._stage_began = self._stage_began, self._clock()
+        metrics.record_stage(self.latest.stage, self._stage_began - began)
+        self._stage_span.end()
+        self._stage_span = NOT_RECORDED
 
     async def _publish_updates(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ Info = dict[str, Any]
 _NATIVE_PROTOCOLS = frozenset({"http", "https", "m3u8", "m3u8_native", "http_dash_segments"})
 
 _MAX_WARNINGS, _MAX_WARNING_LENGTH = 50, 500
+# Characters of a line for the log.
+_MAX_LINE = 2000
 # The cookies of a whole browser are a fraction of this.
 _MAX_COOKIES_BYTES = 4 * 1024 * 1024
 
@@ -60,6 +63,8 @@ class ResponseLog:
     guard_verdict: Verdict | None = None
     #: Some causes yt-dlp tells as warnings only.
     warnings: list[str] = field(default_factory=list)
+    #: Logs what yt-dlp tells, at a level.
+    on_line: Callable[[int, str], None] = field(default=lambda level, text: None, repr=False)
 
     def record(self, url: str, error: RequestError) -> None:
         """Record that the request for *url* failed with *error*."""
@@ -74,18 +79,26 @@ class ResponseLog:
             self.retry_after = headers.get("Retry-After", "")
 
     def debug(self, text: str) -> None:
-        """Discard *text*."""
+        """Log *text*: what yt-dlp would print at a terminal."""
+        self.on_line(logging.DEBUG, self._without_secret(text))
 
     def info(self, text: str) -> None:
-        """Discard *text*."""
+        """Log *text*."""
+        self.on_line(logging.DEBUG, self._without_secret(text))
 
     def warning(self, text: str) -> None:
         """Keep *text* for the classification, within bounds."""
+        self.on_line(logging.INFO, self._without_secret(text))
         if len(self.warnings) < _MAX_WARNINGS:
             self.warnings.append(text[:_MAX_WARNING_LENGTH])
 
     def error(self, text: str) -> None:
-        """Discard *text*: it is raised as an exception too."""
+        """Log *text*, which is raised as an exception too."""
+        self.on_line(logging.DEBUG, self._without_secret(text))
+
+    def _without_secret(self, text: str) -> str:
+        text = text[:_MAX_LINE]
+        return text.replace(self.proxy_secret, "…") if self.proxy_secret else text
 
 
 class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ignore]

@@ -47,7 +47,7 @@ def fetch(
     """Carry out *request*. Raises whatever ends it; ``errors.classify`` converts it to a ReelhaulError."""
     tracker = ProgressTracker(channel.on_progress, time.monotonic)
     tracker.begin_stage(Progress.PROBING)
-    meter = streams.ByteMeter(tracker, request.size_limit)
+    meter = streams.ByteMeter(tracker, request.size_limit, channel.on_resumed)
     params = downloader_options(
         request.proxy_url,
         options,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from importlib import metadata
 
 _PACKAGE = "yt-dlp"
@@ -50,6 +50,15 @@ def compute_age(engine: str, today: date, floor: str) -> EngineAge:
     except (TypeError, ValueError):
         days = None
     return EngineAge(engine, days, floor)
+
+
+def release_time(engine: str) -> datetime | None:
+    """Return when *engine* was released; None if its version is not a date."""
+    try:
+        released = date(*_parse(engine)[:3])
+    except (TypeError, ValueError):
+        return None
+    return datetime.combine(released, time.min, UTC)
 
 
 def _floor() -> str:

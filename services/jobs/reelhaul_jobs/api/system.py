@@ -25,4 +25,4 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     async def DescribeServer(
         self, request: system_service_pb2.DescribeServerRequest, context: object
     ) -> system_service_pb2.DescribeServerResponse:
-        return self._reports.describe_server()
+        return await self._reports.describe_server()

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from reelhaul_jobs.clients import FETCHER_SERVICE, STORAGE_SERVICE, RemoteProbe, RemoteStorage
 from reelhaul_jobs.nats.bus import NatsJobBus
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.attempt_spans import AttemptSpans
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.loop_runner import Loop
@@ -100,7 +101,7 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
             store=store,
             hub=hub,
             bus=bus,
-            notifier=ChangeNotifier(hub, bus),
+            notifier=ChangeNotifier(hub, bus, AttemptSpans(store) if settings.otlp_endpoint else None),
             storage=storage,
             probe=probe,
             token_key=token_key,

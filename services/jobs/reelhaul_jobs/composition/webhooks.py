@@ -26,7 +26,9 @@ async def open_webhooks(stack: AsyncExitStack, backends: Backends) -> Part:
     settings, database, now = backends.settings, backends.database, backends.now
     store, deliveries = SqlWebhookStore(database), SqlWebhookDeliveryStore(database)
     endpoints = await stack.enter_async_context(
-        HttpWebhookEndpoints.open(settings.jobs_webhook_networks, settings.jobs_webhook_ca_file)
+        HttpWebhookEndpoints.open(
+            settings.jobs_webhook_networks, settings.jobs_webhook_ca_file, send_xray=settings.trace_xray
+        )
     )
     secrets = WebhookSecrets(settings.load_seal_keys)
     tries = WebhookTries(deliveries, endpoints, secrets, messages.event_to_json, now)

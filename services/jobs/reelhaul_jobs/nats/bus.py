@@ -27,6 +27,8 @@ from reelhaul_jobs.nats import publisher
 from reelhaul_jobs.nats.publisher import Publisher
 from reelhaul_jobs.ports.bus import BusListener, ProgressNotice
 from reelhaul_runtime.errors import Unavailable
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import NOT_RECORDED, Kind, Span
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +129,13 @@ class NatsJobBus:
         return created
 
     async def publish(self, jobs: Sequence[ReadyJob], now: datetime) -> Sequence[ReadyJob]:
-        stored = await self._publisher.publish([_work_item(job, now) for job in jobs])
+        sends = [_start_send(job) for job in jobs]
+        messages = [_work_item(job, now, send) for job, send in zip(jobs, sends, strict=True)]
+        stored = await self._publisher.publish(messages)
+        for send, is_stored in zip(sends, stored, strict=True):
+            if not is_stored:
+                send.fail("not_stored")
+            send.end()
         return [job for job, is_stored in zip(jobs, stored, strict=True) if is_stored]
 
     async def count_work_items(self) -> int:
@@ -135,6 +143,18 @@ class NatsJobBus:
             return int((await self._jetstream.stream_info(WORK)).state.messages)
         except (*_BROKER_AWAY, APIError) as error:
             raise Unavailable("nats", "the broker does not serve its work stream") from error
+
+    async def count_work_items_by_subject(self) -> Mapping[tuple[Priority, str], int]:
+        try:
+            info = await self._jetstream.stream_info(WORK, subjects_filter="work.>")
+        except (*_BROKER_AWAY, APIError) as error:
+            raise Unavailable("nats", "the broker does not serve its work stream") from error
+        counts = {(priority, POOL): 0 for priority in _SUBJECTS}
+        by_name = {name: priority for priority, name in _SUBJECTS.items()}
+        for subject, items in (info.state.subjects or {}).items():
+            _, name, pool = subject.split(".")
+            counts[by_name[name], pool] = items
+        return counts
 
     async def notify_changed(self, job: Job) -> None:
         if self._alone:
@@ -157,6 +177,12 @@ class NatsJobBus:
         except (*_BROKER_AWAY, APIError):
             return None
         return _parse_progress(message.data or b"")
+
+    @property
+    def version(self) -> str:
+        """The version of the broker that is connected, or was last, e.g. "nats-server 2.15.1"."""
+        version = self._client.connected_server_version
+        return f"nats-server {version.major}.{version.minor}.{version.patch}"
 
     async def check(self) -> None:
         """Return if the broker serves the work stream. Raises ``Unavailable``."""
@@ -197,11 +223,38 @@ class NatsJobBus:
             await self._jetstream.add_consumer(WORK, config)
 
 
-def _work_item(job: ReadyJob, now: datetime) -> publisher.Message:
-    item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=job.traceparent)
+def _work_item(job: ReadyJob, now: datetime, send: Span) -> publisher.Message:
+    traceparent = send.traceparent or job.traceparent
+    item = work_pb2.WorkItem(job=f"jobs/{job.id}", attempt=job.attempt, traceparent=traceparent)
     item.publish_time.FromDatetime(now)
     subject = f"work.{_SUBJECTS[job.priority]}.{POOL}"
-    return publisher.Message(subject, item.SerializeToString(), f"{job.id}/{job.attempt}")
+    return publisher.Message(subject, item.SerializeToString(), _message_id(job), traceparent)
+
+
+def _message_id(job: ReadyJob) -> str:
+    return f"{job.id}/{job.attempt}"
+
+
+def _start_send(job: ReadyJob) -> Span:
+    """Start the span of publishing *job*.
+
+    https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+    """
+    if not job.traceparent:
+        return NOT_RECORDED
+    span = spans.start(f"send {WORK}", Kind.PRODUCER, parent=job.traceparent)
+    if span.recorded:
+        span.set(
+            {
+                "messaging.system": "nats",
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": WORK,
+                "messaging.message.id": _message_id(job),
+                "reelhaul.job": f"jobs/{job.id}",
+            }
+        )
+    return span
 
 
 def _on_progress(listener: BusListener) -> Callable[[Msg], Awaitable[None]]:

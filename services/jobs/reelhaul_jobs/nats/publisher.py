@@ -28,6 +28,8 @@ class Message:
     subject: str
     content: bytes
     id: str
+    #: Its trace context, sent as a header as well, which is where the broker reads it; empty if it has none.
+    traceparent: str = ""
 
 
 class Publisher:
@@ -89,7 +91,7 @@ class Publisher:
                 message.subject,
                 message.content,
                 reply=f"{self._inbox}.{token}",
-                headers={"Nats-Msg-Id": message.id},
+                headers=_headers(message),
             )
         except (nats.errors.Error, OSError) as error:
             self._settle(token, repr(error))
@@ -135,6 +137,13 @@ class PendingAcks:
                 if len(self.pending) == before:
                     self.cause = "the broker is silent"
                     return
+
+
+def _headers(message: Message) -> dict[str, str]:
+    headers = {"Nats-Msg-Id": message.id}
+    if message.traceparent:
+        headers["traceparent"] = message.traceparent
+    return headers
 
 
 def _refusal(ack: Msg) -> str:

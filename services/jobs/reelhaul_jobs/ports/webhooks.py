@@ -121,6 +121,9 @@ class WebhookDeliveryStore(Protocol):
     async def list_deliveries(self, query: DeliveryQuery) -> Sequence[Delivery]:
         """Return the page that *query* selects, and one more delivery if there is one; without ``data``."""
 
+    async def get_traceparent(self, job: str) -> str:
+        """Return the trace context of *job*, ``jobs/{id}``; empty if it has none, or there is no such job."""
+
     async def delete_old_events(self, before: datetime) -> None:
         """Delete the events that were recorded before this time, with their deliveries."""
 

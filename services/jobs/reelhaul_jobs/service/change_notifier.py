@@ -8,15 +8,17 @@ from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.states import QueueStage
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.bus import JobBus
+from reelhaul_jobs.service.attempt_spans import AttemptSpans
 from reelhaul_jobs.service.event_hub import EventHub
 
 
 class ChangeNotifier:
     """Sends notifications. Any of them may be lost: the rows are the truth, and loops read them again."""
 
-    def __init__(self, hub: EventHub, bus: JobBus) -> None:
+    def __init__(self, hub: EventHub, bus: JobBus, attempts: AttemptSpans | None = None) -> None:
         self._hub = hub
         self._bus = bus
+        self._attempts = attempts
 
     async def notify(self, transition: Transition) -> None:
         """Notify of a committed *transition*; do nothing where it changed no revision."""
@@ -25,6 +27,8 @@ class ChangeNotifier:
         if transition.needs_worker_attention:
             await self._bus.notify_worker(transition.job)
         await self.notify_job(transition.job)
+        if self._attempts is not None:
+            await self._attempts.record(transition)
 
     async def notify_jobs(self, jobs: Sequence[Job]) -> None:
         """Notify that the rows of *jobs* were added or changed."""

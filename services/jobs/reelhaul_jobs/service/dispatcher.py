@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import fair_scheduling, rate_limit
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
@@ -110,6 +111,7 @@ class Dispatcher:
         """
         marked = await self._queue.list_published(_MAX_OUTSTANDING)
         stored = await self._bus.publish(marked, self._now())
+        metrics.DISPATCHED.labels("again").inc(len(stored))
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
 
@@ -119,6 +121,9 @@ class Dispatcher:
         failpoints.hit("jobs.dispatch.before_publish")
         stored = await self._bus.publish(marked, now)
         failpoints.hit("jobs.dispatch.after_publish")
+        first = sum(job.attempt == 1 for job in stored)
+        metrics.DISPATCHED.labels("first").inc(first)
+        metrics.DISPATCHED.labels("again").inc(len(stored) - first)
         if len(stored) < len(marked):
             stored_ids = {job.id for job in stored}
             await self._queue.mark_ready([job for job in marked if job.id not in stored_ids])

@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 
 from reelhaul.type.v1 import media_pb2
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import leases, playlist_expansion, rate_limited_lease
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.rate_limit import SiteLimits, SiteRateLimit
@@ -66,7 +67,7 @@ class Leases:
         )
         failpoints.hit("jobs.claim.after_commit")
         if isinstance(transition, Refusal):
-            return transition
+            return _refused("claim", transition)
         return LeaseGrant(transition.job, transition.before if transition.changed else None, self.duration)
 
     async def renew(
@@ -100,7 +101,7 @@ class Leases:
             transition = await self._change_at_site(job_id, lambda job: (job.site, job.egress), rule)
         failpoints.hit("jobs.renew.after_commit")
         if isinstance(transition, Refusal):
-            return transition
+            return _refused("renew", transition)
         job = transition.job
         await self._record_heartbeat(job.worker, None, (job.egress,))
         assert job.due is not None
@@ -128,7 +129,8 @@ class Leases:
         )
         failpoints.hit("jobs.finish.after_commit")
         if isinstance(transition, Refusal):
-            return await self._committed_receipt(job_id, epoch) or transition
+            receipt = await self._committed_receipt(job_id, epoch)
+            return receipt or _refused("finish", transition)
         job = transition.job
         cancelled = job.state is State.CANCELLED
         return LeaseReceipt(job.update_time, job.revision, cancelled, ended=job.state.is_terminal)
@@ -213,6 +215,11 @@ def _log_parked(limit: SiteRateLimit | None) -> None:
     if limit is not None and limit.is_parked and not limit.probe and limit.parked_until is not None:
         fields = {"site": limit.site, "egress": limit.egress, "reason": limit.reason}
         log.warning("site parked", extra=fields | {"until": limit.parked_until.isoformat()})
+
+
+def _refused(operation: str, refusal: Refusal) -> Refusal:
+    metrics.LEASES_REFUSED.labels(operation, refusal.reason.name).inc()
+    return refusal
 
 
 def _unknown_job() -> Refusal:

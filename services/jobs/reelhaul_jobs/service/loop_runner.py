@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.work_signal import WorkSignal
@@ -52,6 +53,8 @@ class Leadership:
         self._holder = holder
         self._now = now
         self._is_leader = False
+        self._gauge = metrics.LOOP_LEADER.labels(loop)
+        self._gauge.set(0)
         self._ask_at = 0.0
         #: Whether this replica became the leader after its last step.
         self.newly_acquired = False
@@ -60,15 +63,18 @@ class Leadership:
         """Return whether this replica may do the next step; renew the leadership where that is due."""
         if time.monotonic() >= self._ask_at:
             was_leader, self._is_leader = self._is_leader, False
+            self._gauge.set(0)
             self._is_leader = await self._queue.acquire_leadership(
                 self._loop, self._holder, self._now(), LEADERSHIP
             )
+            self._gauge.set(self._is_leader)
             self.newly_acquired = self._is_leader and (self.newly_acquired or not was_leader)
             self._ask_at = time.monotonic() + LEADERSHIP.total_seconds() / 4
         return self._is_leader
 
     async def release(self) -> None:
         """Let another replica lead at once."""
+        self._gauge.set(0)
         if self._is_leader:
             await self._queue.release_leadership(self._loop, self._holder)
 
@@ -76,7 +82,9 @@ class Leadership:
 class SoleLeadership:
     """Leadership of the only replica that there is: nobody is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: str) -> None:
+        self._gauge = metrics.LOOP_LEADER.labels(loop)
+        self._gauge.set(1)
         self.newly_acquired = True
 
     async def is_leader(self) -> bool:
@@ -84,7 +92,8 @@ class SoleLeadership:
         return True
 
     async def release(self) -> None:
-        """Do nothing."""
+        """Record that the loop has ended."""
+        self._gauge.set(0)
 
 
 class LoopRunner:
@@ -142,6 +151,7 @@ class LoopRunner:
             log.exception("step failed", extra={"loop": loop.name})
         else:
             self._outage.end()
+            metrics.LOOP_LAST_SUCCESS.labels(loop.name).set_to_current_time()
             return more
         self._failed = True
         await asyncio.sleep(0.5)

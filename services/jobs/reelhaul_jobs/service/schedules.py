@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import schedule as model
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.schedule import CheckJob, Run, Schedule, check_etag
@@ -15,7 +16,10 @@ from reelhaul_jobs.ports.schedules import ScheduleStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.job_admission import JobAdmission
-from reelhaul_runtime.errors import NotFound
+from reelhaul_runtime import logs
+from reelhaul_runtime.errors import NotFound, from_status
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import Span
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +83,12 @@ class Schedules:
         checks = [self._admit, *await _present_checks(self._admission, schedule)]
 
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_now(schedule, self._now(), live, _all([*checks, admit]))
+            run = model.run_now(schedule, self._now(), live, _all([*checks, admit]))
+            return _with_trace(run, logs.traceparent.get())
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
+        _record_run(run)
         await self._notifier.notify_job(run.job)
         return run.job
 
@@ -109,20 +115,27 @@ class Scheduler:
         """Run the schedules that are due; return whether more may be due at once."""
         due = await self._store.list_due(self._now(), _BATCH)
         for tenant, schedule_id in due:
-            await self._run(tenant, schedule_id)
+            with spans.trace("run schedule") as span:
+                await self._run(tenant, schedule_id, span)
         return len(due) == _BATCH
 
-    async def _run(self, tenant: str, schedule_id: str) -> None:
-        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            return model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
+    async def _run(self, tenant: str, schedule_id: str, span: Span) -> None:
+        traceparent = logs.traceparent.get()
 
+        def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
+            run = model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
+            return _with_trace(run, traceparent)
+
+        span.set({"reelhaul.schedule": f"schedules/{schedule_id}"})
         try:
             schedule = await self._store.get(tenant, schedule_id)
             checks = [self._admit, *await _present_checks(self._admission, schedule)]
             run = await self._store.run(tenant, schedule_id, rule)
         except NotFound:
             return
+        _record_run(run)
         if run.job is not None:
+            span.set({"reelhaul.job": run.job.name})
             log.info("scheduled", extra={"schedule": run.after.name, "job": run.job.name})
             await self._notifier.notify_job(run.job)
         elif run.failed and run.after.last_error is not None:
@@ -136,11 +149,28 @@ class Scheduler:
             )
 
 
+def _record_run(run: Run) -> None:
+    """Count *run*, unless it was made by an earlier call, or not due."""
+    if run.after is run.before:
+        return
+    outcome = "created" if run.job is not None else "failed" if run.failed else "skipped"
+    metrics.SCHEDULE_RUNS.labels(outcome).inc()
+    if run.failed and run.after.last_error is not None:
+        metrics.record_quota_refusal(from_status(run.after.last_error))
+
+
 async def _present_checks(admission: JobAdmission | None, schedule: Schedule) -> Sequence[CheckJob]:
     """Return the checks of jobs of *schedule* that may have changed since it was created."""
     if admission is None:
         return []
     return [await admission.check_of_schedule(schedule.tenant, schedule.api_key)]
+
+
+def _with_trace(run: Run, traceparent: str) -> Run:
+    """Return *run* with its job in the trace of the run, not in that of the schedule's creation."""
+    if run.job is None:
+        return run
+    return replace(run, job=run.job.replace_fields(traceparent=traceparent))
 
 
 def _all(checks: Sequence[CheckJob]) -> CheckJob:

@@ -11,15 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import webhook as webhooks
 from reelhaul_jobs.model import webhook_delivery as deliveries
+from reelhaul_jobs.model.retries import error_reason
 from reelhaul_jobs.model.webhook import Webhook
 from reelhaul_jobs.model.webhook_delivery import Delivery, Event, TryResult
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.ports.webhooks import WebhookDeliveryStore, WebhookEndpoints
 from reelhaul_jobs.service.webhook_secrets import WebhookSecrets
+from reelhaul_runtime import logs
 from reelhaul_runtime.errors import ReelhaulError, to_status
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_runtime.tracing import spans
+from reelhaul_runtime.tracing.spans import Kind, Span
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +51,17 @@ class WebhookTries:
 
     async def try_delivery(self, webhook: Webhook, claimed: Delivery) -> Delivery | None:
         """Send *claimed* to *webhook*; return it as it is then, None if it was taken away meanwhile."""
-        result = await self._send(webhook, claimed)
+        traceparent = await self._get_traceparent(claimed.event)
+        with spans.continuing(traceparent), spans.start("POST webhook", Kind.CLIENT) as span:
+            with metrics.WEBHOOK_DELIVERY_SECONDS.time():
+                result = await self._send(webhook, claimed)
+            if span.recorded:
+                _describe(span, webhook, claimed, result)
         now = self.now()
         fields = {"webhook": webhook.name, "event": claimed.event.id, "status": result.http_status}
         if result.error is not None:
             log.info("webhook delivery failed", extra=fields | {"cause": result.error.message})
-        return await self.store.complete(
+        after = await self.store.complete(
             claimed,
             result,
             lambda delivery: deliveries.complete(delivery, result, now, random.random),
@@ -61,6 +71,18 @@ class WebhookTries:
                 else webhooks.record_failure(present, now, gone=result.gone)
             ),
         )
+        given_up = after is not None and after.state is deliveries.DeliveryState.FAILED
+        outcome = "delivered" if result.error is None else "given_up" if given_up else "failed"
+        metrics.WEBHOOK_DELIVERIES.labels(outcome).inc()
+        return after
+
+    async def _get_traceparent(self, event: Event) -> str:
+        """Return the trace context of the job of *event*, else of the request; empty if tracing is off."""
+        if not spans.is_on():
+            return ""
+        if not event.subject.startswith("jobs/"):
+            return logs.traceparent.get()
+        return await self.store.get_traceparent(event.subject)
 
     async def _send(self, webhook: Webhook, claimed: Delivery) -> TryResult:
         now = self.now()
@@ -79,6 +101,26 @@ class WebhookTries:
             # webhook in the end; without a result it would be sent again whenever its lease ends.
             log.exception("webhook delivery interrupted", extra={"webhook": webhook.name, "event": event.id})
             return TryResult(error=to_status(_interrupted(webhook)))
+
+
+def _describe(span: Span, webhook: Webhook, claimed: Delivery, result: TryResult) -> None:
+    """Set the attributes of *span*, without the URL, which may have a secret.
+
+    https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client
+    """
+    span.set(
+        {
+            "http.request.method": "POST",
+            "http.request.resend_count": claimed.attempts - 1,
+            "reelhaul.webhook": webhook.name,
+            "reelhaul.event": claimed.event.type,
+            "reelhaul.job": claimed.event.subject,
+        }
+    )
+    if result.http_status:
+        span.set({"http.response.status_code": result.http_status})
+    if result.error is not None:
+        span.fail(ErrorReason.Name(error_reason(result.error)))
 
 
 def _interrupted(webhook: Webhook) -> ReelhaulError:

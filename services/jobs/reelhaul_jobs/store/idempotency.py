@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import request_ids
@@ -89,10 +90,11 @@ def record_response(
 
 async def write(database: Database, op: Callable[[Connection], T]) -> T:
     """Run *op* in a transaction, again if it loses against a concurrent duplicate. Return its result."""
-    for _ in range(_RETRIES):
-        with suppress(ConcurrentDuplicate):
-            return await database.write(op)
-    return await database.write(op)
+    with metrics.recording_quota_refusals():
+        for _ in range(_RETRIES):
+            with suppress(ConcurrentDuplicate):
+                return await database.write(op)
+        return await database.write(op)
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 from sqlalchemy import Column, Connection, String, Table, Text, text
 from sqlalchemy.dialects import postgresql
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import transition
 from reelhaul_jobs.model.job import FIELDS, Job
 from reelhaul_jobs.store import rows
 from reelhaul_jobs.store.tables import events, jobs
 from reelhaul_runtime.sql.statements import Statement
+from reelhaul_runtime.sql.writer import after_commit
 
 # The columns in which jobs of one group may differ, in the order of their values in the JSON array.
 _VARYING = (
@@ -92,6 +95,7 @@ def insert(connection: Connection, new: Sequence[Job]) -> None:
         varying = varying_columns(group)
         _INSERT_JOBS[dialect].run(connection, {"varying": varying, **_shared_columns(group[0])})
         _INSERT_EVENTS[dialect].run(connection, {"varying": varying, **_shared_event_columns(group[0])})
+    after_commit(connection, partial(metrics.record_created, new))
 
 
 def insert_missing(connection: Connection, new: Sequence[Job]) -> set[str]:
@@ -104,6 +108,8 @@ def insert_missing(connection: Connection, new: Sequence[Job]) -> set[str]:
         if created := [job for job in group if job.id in inserted]:
             values = {"varying": varying_columns(created), **_shared_event_columns(created[0])}
             _INSERT_EVENTS[dialect].run(connection, values)
+    created = [job for job in new if job.id in inserted]
+    after_commit(connection, partial(metrics.record_created, created))
     return inserted
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import playlist_expansion, transition
 from reelhaul_jobs.model.job import Attempt, Event, Job
 from reelhaul_jobs.model.lists import Batch, CountQuery, Summary
@@ -52,7 +53,7 @@ from reelhaul_jobs.store.tables import HAS_PARENT, IS_LIVE_EXPANSION, attempts, 
 from reelhaul_runtime.errors import NotFound, QuotaExceeded, ReelhaulError, to_status
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
-from reelhaul_runtime.sql.writer import Outcome
+from reelhaul_runtime.sql.writer import Outcome, after_commit
 
 T = TypeVar("T")
 
@@ -142,7 +143,8 @@ class SqlJobStore:
         try:
             # Expansions are written alone: those above the limit of their tenant fail without the others.
             if request is None and not any(job.kind is Kind.EXPANSION for job in new):
-                added: Sequence[Job] = await self._database.write_batched(self._add_all, new)
+                with metrics.recording_quota_refusals():
+                    added: Sequence[Job] = await self._database.write_batched(self._add_all, new)
                 return added
             return await self._write(lambda connection: _add(connection, self._ledger, new, request))
         except ReelhaulError as error:
@@ -340,6 +342,7 @@ def _add_missing(
                 admitted[position] = book.admit(job) if book else job
             except QuotaExceeded as error:
                 failed[position] = to_status(error)
+                after_commit(connection, partial(metrics.record_quota_refusal, error))
         inserted = insert.insert_missing(connection, list(admitted.values()))
         for position, job in list(admitted.items()):
             if job.id not in inserted:

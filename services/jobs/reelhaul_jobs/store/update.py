@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, update
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model.job import AttemptOutcome, Job
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.store import rows, rows_by_id, webhook_outbox
 from reelhaul_jobs.store.tables import attempts, events, jobs
 from reelhaul_runtime.sql.statements import Statement
+from reelhaul_runtime.sql.writer import after_commit
 
 _INSERT_EVENT = Statement(insert(events))
 _INSERT_ATTEMPT = Statement(insert(attempts))
@@ -42,6 +45,7 @@ def write(connection: Connection, changes: Sequence[Transition]) -> None:
     _UPDATE_ATTEMPT.run_many(connection, ended_attempts)
     _INSERT_ATTEMPT.run_many(connection, new_attempts)
     webhook_outbox.record_job_changes(connection, changes)
+    after_commit(connection, partial(metrics.record_changes, changes))
 
 
 def _update_jobs(connection: Connection, changes: Sequence[Transition]) -> None:

@@ -25,8 +25,9 @@ from sqlalchemy import (
     update,
 )
 
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import ids, webhook_delivery
-from reelhaul_jobs.model.webhook import Webhook
+from reelhaul_jobs.model.webhook import Webhook, WebhookState
 from reelhaul_jobs.model.webhook_delivery import (
     Delivery,
     DeliveryState,
@@ -37,11 +38,13 @@ from reelhaul_jobs.model.webhook_delivery import (
 )
 from reelhaul_jobs.ports.webhooks import BatchRule, DeliveryQuery, DeliveryRule, WebhookRule
 from reelhaul_jobs.store import rows, webhook_outbox_reader, webhooks
+from reelhaul_jobs.store.tables import jobs
 from reelhaul_jobs.store.webhook_tables import IS_ENABLED, IS_PENDING, webhook_deliveries, webhook_events
 from reelhaul_jobs.store.webhook_tables import webhooks as webhooks_table
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
+from reelhaul_runtime.sql.writer import after_commit
 
 _deliveries, _events = webhook_deliveries.c, webhook_events.c
 _earlier = webhook_deliveries.alias("earlier")
@@ -59,6 +62,7 @@ _IS_HELD = exists().where(
     or_(_earlier.c.hold_end.is_(None), _earlier.c.hold_end > bindparam("now")),
 )
 _MAY_BE_SENT = (IS_PENDING, _deliveries.due <= bindparam("now"), or_(_deliveries.subject == "", ~_IS_HELD))
+_TRACEPARENT = select(jobs.c.traceparent).where(jobs.c.id == bindparam("job"))
 _NEXT = (
     select(_deliveries.id)
     .where(_OF_WEBHOOK, *_MAY_BE_SENT)
@@ -182,14 +186,16 @@ class SqlWebhookDeliveryStore:
         def op(connection: Connection) -> Delivery | None:
             try:
                 # First the webhook: whoever disables it fails its deliveries in this order, too.
-                webhooks.get(connection, claimed.tenant, claimed.webhook, lock=True)
+                webhook = webhooks.get(connection, claimed.tenant, claimed.webhook, lock=True)
                 present = _get(connection, claimed.tenant, claimed.webhook, claimed.id, lock=True)
             except NotFound:
                 return None
             if (present.sender, present.attempts) != (claimed.sender, claimed.attempts):
                 return None
             after = _update(connection, present, rule(present))
-            webhooks.change(connection, claimed.tenant, claimed.webhook, webhook_rule)
+            changed = webhooks.change(connection, claimed.tenant, claimed.webhook, webhook_rule)
+            if webhook.state is WebhookState.ENABLED is not changed.state:
+                after_commit(connection, metrics.WEBHOOKS_DISABLED.inc)
             return after
 
         return await self._database.write(op)
@@ -215,6 +221,11 @@ class SqlWebhookDeliveryStore:
             )
         )
         return [_delivery_from_row(row) for row in found]
+
+    async def get_traceparent(self, job: str) -> str:
+        values = {"job": job.removeprefix("jobs/")}
+        row = await self._database.read(lambda connection: connection.execute(_TRACEPARENT, values).first())
+        return "" if row is None else str(row.traceparent)
 
     async def delete_old_events(self, before: datetime) -> None:
         statement = delete(webhook_events).where(_events.create_time < rows.to_micros(before))

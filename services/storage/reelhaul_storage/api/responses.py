@@ -96,10 +96,13 @@ def summary_to_proto(usages: Sequence[TenantUsage]) -> pb.SummarizeArtifactsResp
     )
 
 
-def status_to_proto(status: BackendStatus) -> pb.StorageStatus:
+def status_to_proto(status: BackendStatus, max_artifact_bytes: int) -> pb.StorageStatus:
     """Convert the state of the backend."""
     response = pb.StorageStatus(
-        backend=status.backend, damaged_count=status.blobs.damaged, problem=status.problem
+        backend=status.backend,
+        damaged_count=status.blobs.damaged,
+        problem=status.problem,
+        max_artifact_bytes=max_artifact_bytes,
     )
     if status.latency is not None:
         response.latency.FromTimedelta(timedelta(seconds=status.latency))

@@ -44,6 +44,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         *,
         backend: Callable[[], str],
         default_ttl: timedelta,
+        max_artifact_bytes: int,
     ) -> None:
         self._uploads = uploads
         self._artifacts = artifacts
@@ -55,6 +56,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         self._now = now
         self._backend = backend
         self._default_ttl = default_ttl
+        self._max_artifact_bytes = max_artifact_bytes
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> upload_pb2.Upload:
         upload = requests.upload_from_proto(request, self._now(), self._default_ttl)
@@ -199,7 +201,7 @@ class StorageServicer(storage_service_pb2_grpc.StorageServiceServicer):
         return self._to_proto(await self._links.revoke(requests.parse_name(request.name, _ARTIFACTS)))
 
     async def GetStorageStatus(self, request: pb.GetStorageStatusRequest, context: Any) -> pb.StorageStatus:
-        return responses.status_to_proto(await self._health.get_status())
+        return responses.status_to_proto(await self._health.get_status(), self._max_artifact_bytes)
 
     async def FindArtifacts(self, request: pb.FindArtifactsRequest, context: Any) -> pb.FindArtifactsResponse:
         names = await self._artifacts.find(request.tenant, requests.sha256_from_proto(request))

@@ -44,6 +44,10 @@ class SqlCatalog:
         """Return if the database responds."""
         await self._database.ping()
 
+    async def describe(self) -> str:
+        """Return the kind, the version and the revision of the database."""
+        return await self._database.describe()
+
     async def add_upload(self, upload: Upload, space: DiskSpace | None = None) -> Upload:
         return await self._write(lambda c: uploads.add_upload(c, upload, space))
 

@@ -52,10 +52,15 @@ _EXTENSIONS = frozenset(
 
 
 class ByteMeter:
-    """Reports received bytes to a tracker and enforces the job's size limit. Called from any thread."""
+    """Reports received bytes to a tracker and enforces the job's size limit. Called from any thread.
 
-    def __init__(self, tracker: ProgressTracker, size_limit: int) -> None:
-        self._tracker, self._size_limit = tracker, size_limit
+    *resumed* is called with the bytes that an earlier attempt received.
+    """
+
+    def __init__(
+        self, tracker: ProgressTracker, size_limit: int, resumed: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._tracker, self._size_limit, self._resumed = tracker, size_limit, resumed
         #: Format id of the stream that is being received; empty during anything else, e.g. subtitles.
         self.format_id = ""
 
@@ -72,8 +77,8 @@ class ByteMeter:
 
     def on_resumed(self, received: int) -> None:
         """Count *received* bytes of the stream from an earlier attempt."""
-        if self.format_id:
-            self._tracker.resume_part(self.format_id, received)
+        if self.format_id and (new := self._tracker.resume_part(self.format_id, received)):
+            self._resumed(new)
 
     def _update(self, received: int, fraction: float | None) -> None:
         self._tracker.update_part(self.format_id, received, fraction)

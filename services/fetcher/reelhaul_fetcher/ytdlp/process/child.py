@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import yt_dlp.version
 from yt_dlp.networking import Response
+from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.work.v1.engine_pb2 import EngineCommand, EngineEvent, EngineResult
@@ -40,7 +42,7 @@ from reelhaul_fetcher.ytdlp.extract.extractor_index import ExtractorIndex, url_p
 from reelhaul_fetcher.ytdlp.extract.info import to_media_info
 from reelhaul_fetcher.ytdlp.extract.manifest_tracks import patch_track_parsers
 from reelhaul_fetcher.ytdlp.process import protocol, sandbox
-from reelhaul_runtime.errors import to_status
+from reelhaul_runtime.errors import ReelhaulError, to_status
 
 _WARM_UP_EXTRACTORS = ("HTML5MediaEmbed", "Generic")
 _WARM_UP_PAGE = b"""<html><head><title>warm</title>
@@ -97,7 +99,8 @@ def run(stream: socket.socket) -> None:
     command = protocol.read_message(stream, EngineCommand)
     request, options = protocol.request_from_proto(command.request)
     proxy_secret = urlsplit(request.proxy_url).password or ""
-    channel, log = protocol.FetcherChannel(stream), ResponseLog(proxy_secret)
+    channel = protocol.FetcherChannel(stream)
+    log = ResponseLog(proxy_secret, on_line=channel.log)
     try:
         folder, size_limit = Path("/"), 0
         if isinstance(request, FetchRequest):
@@ -113,6 +116,9 @@ def run(stream: socket.socket) -> None:
         )
         event = EngineEvent(result=_execute(request, options, channel, log))
     except BaseException as error:
+        # What neither we nor yt-dlp expect is a bug of one of us.
+        is_expected = isinstance(error, ReelhaulError | YoutubeDLError | OSError)
+        channel.log(logging.DEBUG if is_expected else logging.INFO, "the engine's request failed", error)
         event = EngineEvent(failure=to_status(errors.classify(error, log, request.url)))
     event.http_statuses.update(log.statuses)
     channel.send(event)

@@ -24,10 +24,12 @@ from reelhaul.type.v1.media_pb2 import Format, MediaInfo, PlaylistEntry
 from reelhaul.work.v1.engine_pb2 import (
     EngineCommand,
     EngineEvent,
+    EngineLogLine,
     EngineResult,
     EngineTranslation,
     EngineTranslationRequest,
 )
+from reelhaul_fetcher import metrics
 from reelhaul_fetcher.clients.libretranslate import NoTranslator
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
@@ -43,10 +45,12 @@ from reelhaul_fetcher.model.engine_requests import (
 from reelhaul_fetcher.ports import Listener, ListListener, Translator
 from reelhaul_fetcher.ytdlp.process import protocol
 from reelhaul_fetcher.ytdlp.process.namespace import EngineNamespace
-from reelhaul_runtime.child_process import module_command
+from reelhaul_runtime.child_process import logged_stderr, module_command
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 
 log = logging.getLogger(__name__)
+# What yt-dlp tells, in the context of the request or attempt that it works for.
+child_log = logging.getLogger("reelhaul_fetcher.ytdlp")
 
 OnEntries = Callable[[Sequence[PlaylistEntry]], None]
 
@@ -56,6 +60,9 @@ _CHECK_SECONDS = 4.0
 _STABLE_SECONDS = 10.0
 _FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 10.0
 _STOP_SECONDS = 5
+# Lines of one child that are logged, and characters of each: a site may control the child.
+_MAX_LOG_LINES, _MAX_LOG_TEXT = 1000, 2000
+_LOG_LEVELS = frozenset({logging.DEBUG, logging.INFO})
 
 
 @dataclass(slots=True)
@@ -68,6 +75,8 @@ class _Child:
     pid: int = 0
     #: Exit code; None if the zygote died first.
     exit_code: int | None = None
+    #: How many lines of it were logged.
+    log_lines: int = 0
     #: Set when no process of its group is left.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -125,6 +134,11 @@ class YtDlpEngine:
     def zygote_pid(self) -> int:
         """Process id of the zygote; 0 while there is none."""
         return self._zygote_pid
+
+    @property
+    def child_pids(self) -> Sequence[int]:
+        """Process ids of the children, which are also their sessions."""
+        return [child.pid for child in self._children.values() if child.pid and not child.ended.is_set()]
 
     async def check(self) -> None:
         try:
@@ -211,8 +225,12 @@ class YtDlpEngine:
                 return event.result
             if kind == "failure":
                 raise from_status(event.failure)
-            if kind == "translation_request":
+            if kind == "log_line":
+                _log_line(event.log_line, child)
+            elif kind == "translation_request":
                 _write(writer, EngineCommand(translation=await self._translate(event.translation_request)))
+            elif kind == "resumed_bytes":
+                metrics.FETCH_RESUMED_BYTES.inc(max(0, event.resumed_bytes))
             elif kind == "entries" and on_entries is not None:
                 on_entries(list(event.entries.entries))
             elif listener is not None:
@@ -245,7 +263,7 @@ class YtDlpEngine:
             async with asyncio.timeout(_STOP_SECONDS):
                 await child.ended.wait()
         except TimeoutError:
-            log.error("a child did not exit after the stop request", extra={"child": child.pid})
+            log.error("a child did not exit after the stop request", extra={"child_pid": child.pid})
         self._children.pop(name, None)
 
     def _send(self, message: dict[str, Any], descriptor: socket.socket | None = None) -> None:
@@ -269,6 +287,7 @@ class YtDlpEngine:
                 log.exception("the engine's zygote could not be started")
             self._end_children()
             log.warning("the engine's zygote ended; starting another")
+            metrics.ENGINE_RESTARTS.labels("zygote").inc()
             if loop.time() - started_at > _STABLE_SECONDS:
                 backoff.reset()
             await asyncio.sleep(backoff.next_delay())
@@ -278,13 +297,14 @@ class YtDlpEngine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with ours:
-            with theirs:
+            with theirs, logged_stderr("zygote") as stderr:
                 descriptors = [theirs.fileno(), *self._namespace]
                 process = await asyncio.create_subprocess_exec(
                     *module_command("reelhaul_fetcher.ytdlp.process.zygote", *map(str, descriptors)),
                     pass_fds=descriptors,
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
+                    stderr=stderr,
                     start_new_session=True,
                 )
             self._control, self._zygote_pid = ours, process.pid
@@ -342,6 +362,16 @@ async def _forwarding_stop(listener: Listener | None, writer: asyncio.StreamWrit
 
 def _write(writer: asyncio.StreamWriter, command: EngineCommand) -> None:
     writer.write(protocol.encode_frame(command))
+
+
+def _log_line(line: EngineLogLine, child: _Child) -> None:
+    child.log_lines += 1
+    if child.log_lines > _MAX_LOG_LINES or line.level not in _LOG_LEVELS:
+        return
+    extra: dict[str, object] = {"child_pid": child.pid}
+    if line.exception_type:
+        extra["exception"] = {"type": line.exception_type[:_MAX_LOG_TEXT], "stack": line.stack}
+    child_log.log(line.level, "%s", line.message[:_MAX_LOG_TEXT], extra=extra)
 
 
 def _notify(listener: Listener, event: EngineEvent, child: _Child) -> None:

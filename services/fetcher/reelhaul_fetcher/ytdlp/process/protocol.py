@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +36,7 @@ from reelhaul_runtime.errors import from_status
 #: Longer frames are refused: a site may control the child.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 HEADER = struct.Struct("!I")
+_MAX_STACK = 20_000
 
 _M = TypeVar("_M", bound=Message)
 
@@ -150,9 +152,21 @@ class FetcherChannel:
         """Tell that a recording begins, which ``stop_reason`` may end."""
         self.send(engine_pb2.EngineEvent(recording=True))
 
+    def on_resumed(self, count: int) -> None:
+        """Tell that *count* bytes of an earlier attempt need not be received again."""
+        self.send(engine_pb2.EngineEvent(resumed_bytes=count))
+
     def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:
         """Send the next entries of a playlist."""
         self.send(engine_pb2.EngineEvent(entries=engine_pb2.EngineEntries(entries=entries)))
+
+    def log(self, level: int, text: str, error: BaseException | None = None) -> None:
+        """Send a line for the log, of DEBUG or INFO, with the stack of *error*."""
+        line = engine_pb2.EngineLogLine(level=level, message=_printable(text))
+        if error is not None:
+            line.exception_type = type(error).__name__
+            line.stack = _printable("".join(traceback.format_exception(error)))[-_MAX_STACK:]
+        self.send(engine_pb2.EngineEvent(log_line=line))
 
     def stop_reason(self) -> MediaWarning.Reason.ValueType:
         """Return why the recording is to end now; REASON_UNSPECIFIED if it is to continue."""
@@ -184,6 +198,11 @@ class FetcherChannel:
         if command.WhichOneof("command") == "stop_recording":
             self._stop_reason = command.stop_recording
         return command
+
+
+def _printable(text: str) -> str:
+    """Return *text* with what is no UTF-8, which protobuf refuses, replaced."""
+    return text.encode(errors="replace").decode()
 
 
 def _read_exactly(stream: socket.socket, length: int) -> bytes:

@@ -9,6 +9,7 @@ so are all children.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -154,6 +155,8 @@ def main() -> None:
     if len(sys.argv) > 2:
         # Before anything else is loaded: only a process with one thread can enter a user namespace.
         setns.enter(*map(int, sys.argv[2:4]))
+    # A crash of a library in a child is the last that it tells.
+    faulthandler.enable()
     os.set_inheritable(control.fileno(), False)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The fetcher decides when to end; Ctrl-C in its terminal reaches this process too.

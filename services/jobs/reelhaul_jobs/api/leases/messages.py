@@ -28,6 +28,7 @@ from reelhaul_jobs.model.results import LeaseGrant, LeaseReceipt, LeaseRenewal
 from reelhaul_jobs.model.retries import error_status
 from reelhaul_jobs.model.transition import Refusal, RefusalReason
 from reelhaul_runtime.errors import FieldInvalid
+from reelhaul_runtime.tracing import spans
 from reelhaul_runtime.validation import urls
 from reelhaul_runtime.validation.violations import FieldViolations
 
@@ -150,7 +151,7 @@ def claim_response(result: LeaseGrant | Refusal) -> ClaimResponse:
             attempt_deadline=fields.to_duration(job.attempt_deadline),
             tenant=job.tenant,
             labels=job.labels,
-            traceparent=job.traceparent,
+            traceparent=spans.attempt_context(job.traceparent, job.id, job.epoch),
             expansion=_expansion_to_proto(job),
             recording_stopped=job.recording_stop_time is not None,
             # The list's title of the entry, or that which an earlier attempt read.

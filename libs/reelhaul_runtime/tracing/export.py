@@ -1,0 +1,155 @@
+"""Export of spans by OTLP over gRPC: in batches, by a thread of its own, and never waited for.
+
+OpenTelemetry's SDK is imported by this module only, and this module only if tracing is on: it takes megabytes
+in every process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.tracing.settings import TracingSettings
+from reelhaul_runtime.tracing.spans import RecordedSpan
+
+log = logging.getLogger(__name__)
+
+# Spans that wait for the collector; further ones are dropped. A span takes about a kilobyte.
+MAX_QUEUE = 2048
+_BATCH, _BATCH_SECONDS = 512, 2.0
+# An export that fails is tried again for so long, then its spans are dropped.
+_EXPORT_SECONDS = 5.0
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_KINDS = {int(kind.value): kind for kind in SpanKind}
+_UNSET = Status(StatusCode.UNSET)
+
+
+class SpanExport:
+    """Exports the spans of this process, which runs *service*. Starts a thread: fork no process after it."""
+
+    def __init__(self, settings: TracingSettings, service: str) -> None:
+        # OTEL_RESOURCE_ATTRIBUTES adds to these.
+        self._resource = Resource.create(
+            {
+                "service.namespace": "reelhaul",
+                "service.name": service,
+                "service.version": version("reelhaul"),
+                "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+            }
+        )
+        self._scope = InstrumentationScope("reelhaul", version("reelhaul"))
+        self._exporter = _ReportingExporter(settings)
+        self._processor = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=MAX_QUEUE,
+            schedule_delay_millis=_BATCH_SECONDS * 1000,
+            max_export_batch_size=_BATCH,
+        )
+        self._added, self._refused = 0, 0
+
+    @property
+    def dropped(self) -> int:
+        """Spans that never reached the collector: too many waited, or it did not answer."""
+        return self._refused + self._exporter.failed
+
+    def add(self, span: RecordedSpan) -> None:
+        """Export *span* soon; drop it if too many wait already. Never blocks."""
+        if self._added - self._exporter.taken >= MAX_QUEUE:
+            self._refused += 1
+            return
+        self._added += 1
+        self._processor.on_end(self._convert(span))
+
+    def close(self, seconds: float) -> None:
+        """Export what waits, for *seconds* at most, and stop. Blocks."""
+        # The processor's own limit is half a minute.
+        flushing = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
+        flushing.start()
+        flushing.join(seconds)
+        if flushing.is_alive():
+            self._exporter.shutdown()
+        if self.dropped:
+            log.warning("spans were dropped", extra={"spans": self.dropped})
+
+    def _convert(self, span: RecordedSpan) -> ReadableSpan:
+        trace_id = int(span.trace_id, 16)
+        parent = _context(trace_id, span.parent_id, remote=True) if span.parent_id else None
+        return ReadableSpan(
+            span.name,
+            context=_context(trace_id, span.span_id),
+            parent=parent,
+            resource=self._resource,
+            attributes=span.attributes | {"error.type": span.error} if span.error else span.attributes,
+            links=[Link(_context(int(link[3:35], 16), link[36:52], remote=True)) for link in span.links],
+            kind=_KINDS[span.kind],
+            status=Status(StatusCode.ERROR, span.error) if span.error else _UNSET,
+            start_time=span.start_ns,
+            end_time=span.end_ns,
+            instrumentation_scope=self._scope,
+        )
+
+
+def _context(trace_id: int, span_id: str, *, remote: bool = False) -> SpanContext:
+    return SpanContext(trace_id, int(span_id, 16), remote, _SAMPLED)
+
+
+class _ReportingExporter(SpanExporter):
+    """Exports by OTLP, counts what it was given and what failed, and logs an outage once."""
+
+    def __init__(self, settings: TracingSettings) -> None:
+        self._library_log = _LastMessage()
+        library = logging.getLogger("opentelemetry")
+        library.addHandler(self._library_log)
+        # It logs each try.
+        library.propagate = False
+        self._endpoint = settings.otlp_endpoint
+        self._inner = OTLPSpanExporter(
+            endpoint=settings.otlp_endpoint, headers=settings.otlp_metadata or None, timeout=_EXPORT_SECONDS
+        )
+        self._outage = Outage()
+        #: Spans that were given to it, and those of them that the collector did not take.
+        self.taken, self.failed = 0, 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
+        result = self._inner.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            if self._outage.logged:
+                log.info("spans are exported again", extra={"endpoint": self._endpoint})
+            self._outage.end()
+            return result
+        self.failed += len(spans)
+        if (level := self._outage.level()) is not None:
+            fields = {"endpoint": self._endpoint, "cause": self._library_log.text}
+            log.log(level, "spans cannot be exported and are dropped", extra=fields)
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+class _LastMessage(logging.Handler):
+    """Keeps the last message of the library's log, which says why an export fails."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
