@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,7 @@ from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -277,4 +278,10 @@ def _describe_data(data_dir: Path) -> ServiceData:
     return ServiceData(private={"cookies": Settings(data_dir=data_dir).cookies_dir})
 
 
-service = Service("fetcher", running=_running_from_environment, describe_data=_describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_fetcher import doctor
+
+    return doctor.checks()
+
+
+service = Service("fetcher", running=_running_from_environment, describe_data=_describe_data, checks=_checks)
