@@ -25,6 +25,7 @@ from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.server import Servicer, serving
@@ -139,4 +140,12 @@ async def create_full_access_key(*, store: bool) -> str:
     return string.text
 
 
-service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_jobs import doctor
+
+    return doctor.checks()
+
+
+service = Service(
+    "jobs", running=running_from_env, migrate=migrate, describe_data=describe_data, checks=_checks
+)
