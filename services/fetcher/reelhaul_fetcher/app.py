@@ -24,6 +24,12 @@ from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
+from reelhaul_fetcher.gauges import (
+    FILES_MAX_AGE_SECONDS,
+    PROCESSES_MAX_AGE_SECONDS,
+    FileGauges,
+    ProcessGauges,
+)
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
@@ -50,6 +56,7 @@ from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.doctor.check import Check
+from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
@@ -106,7 +113,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
 
         disk = DiskMonitor(scratch, settings.disk_thresholds)
-        access = SiteAccess(guard, egresses, SiteCookies(_cookie_store(settings)))
+        cookies = _cookie_store(settings)
+        access = SiteAccess(guard, egresses, SiteCookies(cookies))
         limits = Limits(
             settings.fetcher_max_duration_seconds,
             settings.fetcher_stall_seconds,
@@ -143,6 +151,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             PageTokens(token),
             site_rules("this server", settings.allowed_sites, settings.denied_sites),
         )
+        processes = ProcessGauges(worker, supervisor, engine)
+        files = FileGauges(scratch, cookies, settings.fetcher_cookies_file)
+        stack.enter_context(
+            collecting("processes", processes.read, max_age_seconds=PROCESSES_MAX_AGE_SECONDS)
+        )
+        stack.enter_context(collecting("files", files.read, max_age_seconds=FILES_MAX_AGE_SECONDS))
         heartbeat = WorkerHeartbeat(name, lambda: worker.slots, disk, egresses, _utc_now)
         beating = asyncio.create_task(heartbeat.run(queue))
         stack.push_async_callback(cancel_and_wait, beating)
@@ -152,7 +166,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             await cancel_and_wait(working)
             await worker.drain(settings.drain_seconds)
 
-        described = describe_components(engine, worker, disk, settings.work_dir, _cookie_store(settings))
+        described = describe_components(engine, worker, disk, settings.work_dir, cookies)
         process = ProcessReport("fetcher", settings, described)
         authenticator = await stack.enter_async_context(open_authenticator(settings, "fetcher"))
         audit_log = await stack.enter_async_context(open_audit_log(settings))
