@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance oracle chaos kill-storage attack fuzz-api audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api verify-containers audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,7 @@ check: lint types imports buf protos-fresh  ## Lint, types, layers, protos
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/docker/Dockerfile
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
@@ -109,6 +110,9 @@ protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 and docs/openapi.jso
 protos-fresh: protos
 	@test -z "$$(git status --porcelain libs/reelhaul docs/openapi.json)" || { git status --short libs/reelhaul docs/openapi.json; echo 'generated code is stale: run make protos and commit'; exit 1; }
 
+configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the settings
+	$(BIN)/python -m tests.configuration docs/configuration.md
+
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)
 
@@ -127,6 +131,9 @@ attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a r
 fuzz-api: $(VENV)/dev.stamp  ## Send random requests by the OpenAPI document to a running suite (ARGS="--examples 1000")
 	$(BIN)/python -m tests.suite.api_fuzz $(ARGS)
 
+verify-containers: $(VENV)/dev.stamp  ## Build the images and run compose.yaml in a Docker engine of its own (needs root and Debian)
+	$(BIN)/python -m tests.containers $(ARGS)
+
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
 	$(BIN)/python -m tests.audit $(ARGS)
@@ -141,6 +148,8 @@ lock:  ## Update requirements/*.txt (needs uv)
 	$(LOCK) --upgrade pyproject.toml --extra all -o requirements/run.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(LOCK) --upgrade pyproject.toml --extra gateway --extra jobs --extra storage -c requirements/run.txt -o requirements/server.txt
+	echo dumb-init | $(LOCK) --upgrade - -o requirements/image.txt
 	echo pip | $(LOCK) --upgrade - -o requirements/pip.txt
 	$(LOCK) --upgrade --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt

@@ -29,6 +29,7 @@ _PROCESS_FIXTURES = frozenset(
         "nats_url",
         "nats_server",
         "services",
+        "programs",
         "broker",
         "site",
         "youtube",

@@ -1,4 +1,4 @@
-"""Server commands: ``up``, ``serve``, ``migrate``, ``backup`` and ``restore``.
+"""Server commands: ``up``, ``serve``, ``health``, ``migrate``, ``backup`` and ``restore``.
 
 Each imports what it needs only when it runs, because the command line loads all of them at start.
 """
@@ -45,6 +45,26 @@ def serve(services: tuple[str, ...]) -> None:
     from reelhaul_runtime.serve import main as run_services
 
     raise SystemExit(run_services(services))
+
+
+@click.command()
+@click.argument("name", metavar="SERVICE")
+@click.option("--timeout", type=click.FloatRange(0.1, 60), default=4.0, show_default=True, help="Seconds.")
+def health(name: str, timeout: float) -> None:
+    """Check whether SERVICE (gateway, jobs, fetcher or storage) is ready in this container or machine.
+
+    Exits with 1 if it is not. For the health checks of container engines: it takes little CPU.
+    """
+    from reelhaul_runtime import health_check
+
+    if name not in health_check.NAMES:
+        raise click.BadParameter(f"must be one of {', '.join(health_check.NAMES)}", param_hint="SERVICE")
+    try:
+        health_check.check(name, timeout)
+    except health_check.NotReady as error:
+        click.echo(f"{name}: {error}", err=True)
+        raise SystemExit(1) from None
+    click.echo(f"{name}: ready")
 
 
 @click.command()

@@ -91,6 +91,12 @@ class Transcoder:
         """What this transcoder accepts, rejects and writes."""
         return self._options
 
+    @property
+    def cache_lookups(self) -> tuple[int, int]:
+        """How many messages the cache of encoded messages had, and how many it had not."""
+        fragments = self._dispatcher.fragments
+        return (fragments.hits, fragments.misses) if fragments is not None else (0, 0)
+
     def find_method(self, scope: Scope) -> MethodDescriptor | None:
         """Return the RPC that answers the request of *scope*; None if it is rejected without one."""
         try:

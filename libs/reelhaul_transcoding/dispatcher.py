@@ -22,6 +22,9 @@ from reelhaul_transcoding.routing.router import Match, Router
 from reelhaul_transcoding.routing.rules import http_rules
 from reelhaul_transcoding.upstream import Call, Upstream
 
+#: Key of the scope: the template of the path that a request has matched.
+ROUTE = "reelhaul_transcoding.route"
+
 # What a path may contain without an escape (RFC 3986 section 3.3).
 _PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
 
@@ -32,6 +35,8 @@ class Target:
 
     binding: Binding
     upstream: Upstream
+    #: The template of the path.
+    route: str
 
 
 class Dispatcher:
@@ -42,9 +47,10 @@ class Dispatcher:
         fully_decode = options.http is not None and options.http.fully_decode_reserved_expansion
         unescape = Unescape.ALL_CHARACTERS_EXCEPT_SLASH if fully_decode else options.unescape
         self._router: Router[Target] = Router(unescape, ignore_trailing_slash=options.ignore_trailing_slash)
-        fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
+        #: The cache of encoded messages; None: there is none.
+        self.fragments = FragmentCache(options.fragment_cache_bytes) if options.fragment_cache_bytes else None
         encoders = {
-            emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=fragments)
+            emit_defaults: Encoder(emit_defaults=emit_defaults, fragments=self.fragments)
             for emit_defaults in (False, True)
         }
         decoder = Decoder(
@@ -61,18 +67,23 @@ class Dispatcher:
             template = rule.parse_template()
             encoder = encoders[options.emit_defaults(rule.method)]
             binding = Binding(rule, template, options, decoder, encoder)
-            target = Target(binding, upstreams[rule.method.containing_service.full_name])
+            target = Target(binding, upstreams[rule.method.containing_service.full_name], rule.template)
             self._router.add(rule.http_method, template, target, rule.name)
 
     def match(self, method: str, scope: Scope) -> Match[Target]:
-        """Return the target of a request; HEAD falls back to GET. Raises TranscodingError."""
+        """Return the target of a request; HEAD falls back to GET. Raises TranscodingError.
+
+        The scope gets the template as ROUTE, for middleware.
+        """
         path = _raw_path(scope)
         try:
-            return self._router.match(method, path)
+            match = self._router.match(method, path)
         except MethodNotAllowed as error:
-            if method == "HEAD" and "GET" in error.allowed:
-                return self._router.match("GET", path)
-            raise
+            if method != "HEAD" or "GET" not in error.allowed:
+                raise
+            match = self._router.match("GET", path)
+        scope[ROUTE] = match.target.route
+        return match
 
     def allowed_methods(self, scope: Scope) -> tuple[str, ...]:
         """Return the methods that are routed at the path of a request; empty if there is no route."""

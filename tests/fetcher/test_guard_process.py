@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -202,12 +203,13 @@ async def test_secrets_are_not_shown(harness):
 
 async def test_refusals_are_logged(harness, caplog):
     """Each refusal is a line in the fetcher's log, with the session, the host and the reason."""
+    caplog.set_level(logging.INFO)
     proxy_url = await harness.guard.open("job-1")
     for host in ("127.0.0.1", "[::1]"):
         await harness.get(proxy_url, host=host)
     await harness.guard.close("job-1")
     records = [record for record in caplog.records if record.message == "the guard refused"]
-    assert [(record.__dict__["pass"], record.host, record.why) for record in records] == [
+    assert [(record.__dict__["session"], record.host, record.cause) for record in records] == [
         ("job-1", "127.0.0.1", "loopback"),
         ("job-1", "[::1]", "loopback"),
     ]

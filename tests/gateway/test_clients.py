@@ -11,7 +11,7 @@ from google.rpc import code_pb2, status_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_gateway.clients import ReasonedUpstream
 from reelhaul_runtime import errors
-from reelhaul_transcoding.upstream import UpstreamError
+from reelhaul_transcoding.upstream import Call, UpstreamError
 
 
 class _FailingUpstream:
@@ -29,7 +29,7 @@ class _FailingUpstream:
 
 
 async def _failure(upstream: Any, streaming: bool) -> status_pb2.Status:
-    call: Any = None
+    call = Call("/reelhaul.jobs.v1.JobService/GetJob", b"", (), 1.0)
     response = anext(upstream.stream(call)) if streaming else upstream.unary(call)
     with pytest.raises(UpstreamError) as failure:
         await response

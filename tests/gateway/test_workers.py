@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.samples import Sample
 from tests.gateway.fake_services import SUITE_TOKEN, GatewayHarness
+from tests.metrics import scrape, total
 from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime.up import ports, procfs
@@ -23,13 +25,14 @@ pytestmark = pytest.mark.processes
 
 SECONDS = 60
 COUNT = 2
+METRICS_TOKEN = "the token of Prometheus"
 
 
 class Workers:
     """A running `serve gateway` with several workers, at *url*."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
-        self.process, self.url = process, url
+    def __init__(self, process: asyncio.subprocess.Process, url: str, count: int) -> None:
+        self.process, self.url, self.count = process, url, count
 
     async def get(self, path: str) -> httpx.Response:
         """Send a request on a new connection."""
@@ -53,15 +56,21 @@ class Workers:
             body: dict[str, Any] = (await self.get("/readyz")).json()
         except httpx.TransportError:
             return 0
-        assert body["workers"]["wanted"] == COUNT
+        assert body["workers"]["wanted"] == self.count
         return int(body["workers"]["ready"])
 
 
 @asynccontextmanager
-async def running_workers(harness: GatewayHarness, data: Path) -> AsyncIterator[Workers]:
-    """Run `serve gateway` with two workers before the fake services of *harness*."""
+async def running_workers(
+    harness: GatewayHarness, data: Path, *, count: int = COUNT, metrics: str = ""
+) -> AsyncIterator[Workers]:
+    """Run `serve gateway` with *count* workers before the fake services of *harness*.
+
+    *metrics*: where they serve metrics.
+    """
     address = f"127.0.0.1:{ports.find_free_port()}"
-    settings = {"gateway_address": address, "gateway_workers": COUNT, "suite_token": SUITE_TOKEN}
+    settings = {"gateway_address": address, "gateway_workers": count, "suite_token": SUITE_TOKEN}
+    settings |= {"gateway_metrics_address": metrics, "metrics_token": METRICS_TOKEN if metrics else ""}
     settings |= {**harness.addresses, "data_dir": data, "drain_seconds": 5}
     environment = {f"REELHAUL_{name.upper()}": str(value) for name, value in settings.items()}
     command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", "gateway")
@@ -71,7 +80,7 @@ async def running_workers(harness: GatewayHarness, data: Path) -> AsyncIterator[
         start_new_session=True,
     )
     try:
-        yield Workers(process, f"http://{address}")
+        yield Workers(process, f"http://{address}", count)
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -104,3 +113,37 @@ async def test_killed_worker_is_replaced_while_others_serve(harness: GatewayHarn
             workers.process.terminate()
             assert "error" in json.loads([line async for line in lines][-1])
             assert await workers.process.wait() == 0
+
+
+async def test_scrape_has_the_requests_of_all_workers(harness: GatewayHarness, tmp_path: Path):
+    """One scrape of a gateway with three workers has all their series, and counts each request once."""
+    count, requests = 3, 60
+    address = f"127.0.0.1:{ports.find_free_port()}"
+    async with running_workers(harness, tmp_path, count=count, metrics=address) as workers:
+        await workers.wait_until_ready(count)
+        for _ in range(requests):
+            assert (await workers.get("/v1/jobs/018f")).status_code == 200
+
+        async def read() -> list[Sample]:
+            return await asyncio.to_thread(scrape, f"http://{address}/metrics", METRICS_TOKEN)
+
+        route = {"http_route": "/v1/{name=jobs/*}", "http_response_status_code": "200"}
+        async with asyncio.timeout(SECONDS):
+            # A request is counted after its client has the response.
+            while total(await read(), "http_server_requests_total", **route) < requests:
+                pass
+        samples = await read()
+        assert total(samples, "http_server_requests_total", **route) == requests
+        durations = "http_server_request_duration_seconds_count"
+        assert total(samples, durations, http_route=route["http_route"]) == requests
+        assert {sample.labels["worker"] for sample in samples} == {"1", "2", "3"}
+        assert total(samples, "reelhaul_ready") == count
+        by_worker = [total(samples, "process_start_time_seconds", worker=each) for each in "123"]
+        assert all(by_worker)
+        (victim, *_) = procfs.children(workers.process.pid)
+        os.kill(victim, signal.SIGKILL)
+        async with asyncio.timeout(SECONDS):
+            # That of the new process begins at zero, those of the others stay.
+            while total(samples, "process_start_time_seconds") <= sum(by_worker):
+                samples = await read()
+        assert total(samples, "http_server_requests_total", **route) < requests

@@ -152,7 +152,7 @@ def _running_suite(network: Network, folder: Path) -> Iterator[Path]:
         running_process(command, cwd=folder, env=environment, stdout=output, stderr=output) as suite,
     ):
         try:
-            _wait_for(suite, lambda: b"Reelhaul is ready" in log.read_bytes(), log)
+            _wait_for(suite, lambda: b"the suite is ready" in log.read_bytes(), log)
             yield log
         finally:
             # Its services have process groups of their own.

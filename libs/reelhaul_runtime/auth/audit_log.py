@@ -26,6 +26,8 @@ from reelhaul_runtime.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
+_CODE_NAMES = {code: name for name, code in code_pb2.Code.items()}
+
 _AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
 
 #: Stores entries. Raises ReelhaulError.
@@ -190,9 +192,9 @@ async def open_audit_log(settings: SuiteSettings) -> AsyncIterator[AuditRecorder
 def _fields_of(entry: AuditEntry) -> dict[str, str | int]:
     """Return *entry* for a line of a log."""
     return {
-        "method": entry.method,
+        "rpc": f"/{entry.method}",
         "principal": entry.principal,
         "resource": entry.resource,
         "address": entry.address,
-        "code": entry.status.code,
+        "code": _CODE_NAMES.get(entry.status.code, str(entry.status.code)),
     }

@@ -21,7 +21,8 @@ _STREAMS = Gauge("grpc_server_streams", "streams that are open", ["grpc_service"
 _CLIENT_HANDLED = Counter(
     "grpc_client_handled_total", "calls to other services that ended", [*_METHOD, "grpc_code"]
 )
-_TYPES = {
+#: The label of a method, by whether its request and its response are streams.
+METHOD_TYPES = {
     (False, False): "unary",
     (False, True): "server_stream",
     (True, False): "client_stream",
@@ -34,7 +35,7 @@ class MethodMetrics:
 
     def __init__(self, path: str, *, request_streaming: bool, response_streaming: bool) -> None:
         service, _, method = path.removeprefix("/").partition("/")
-        self._labels = (service, method, _TYPES[request_streaming, response_streaming])
+        self._labels = (service, method, METHOD_TYPES[request_streaming, response_streaming])
         self._started = _STARTED.labels(*self._labels)
         is_unary = not request_streaming and not response_streaming
         self._seconds = _SECONDS.labels(*self._labels) if is_unary else None

@@ -36,7 +36,9 @@ def migrate_if_behind(url: str, package: str, setting: str = "the database") -> 
     current = _open(url, setting)
     newest = head(package)
     if current is not None and current > newest:
-        log.warning("the database is newer than this build", extra={"has": current, "build": newest})
+        log.warning(
+            "the database is newer than this build", extra={"schema": current, "build_schema": newest}
+        )
     if current is not None and current >= newest:
         return False
     migrate(url, package, setting)

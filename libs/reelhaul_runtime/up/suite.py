@@ -206,7 +206,7 @@ class Suite:
         new_key = (key := _read_key(self._key_file)) != self._old_key
         if self._only_json:
             addresses = {name: redact_urls(address) for name, address in self._addresses.items()}
-            extra = {"seconds": seconds, "addresses": addresses, "data": str(self._folder.parent)}
+            extra = {"seconds": seconds, "addresses": addresses, "data_dir": str(self._folder.parent)}
             log.info("the suite is ready", extra=extra)
             if new_key:
                 log.warning("a new key, for all access, is in %s", self._key_file)

@@ -12,7 +12,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
 from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.listeners import AddressUnavailable
@@ -43,14 +45,35 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
             except AddressUnavailable as error:
                 raise InvalidSetting(f"{PREFIX}{name.upper()}_ADDRESS: {error}") from error
         probes = [ports.reserve("127.0.0.1:0") for _ in range(count)]
-        metrics = [ports.reserve("127.0.0.1:0") for _ in range(count)]
+        # They serve metrics to this process, which serves those of all.
+        address_of_metrics: str = getattr(settings, f"{name}_metrics_address")
+        metrics = [ports.reserve("127.0.0.1:0") if address_of_metrics else "" for _ in range(count)]
         # A worker that hangs is found before `up`, whose probes reach any worker, takes all for hanging.
         policy = RestartPolicy(
             drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
         )
         specs = [_specify(name, number, address, probes, metrics[number]) for number in range(count)]
         print_line = _print_as_json if settings.log_format == "json" else _print_line
-        return asyncio.run(_Workers(specs, policy, print_line).run())
+        return asyncio.run(_run(name, _Workers(specs, policy, print_line), settings, metrics))
+
+
+async def _run(name: str, workers: _Workers, settings: SuiteSettings, metrics: Sequence[str]) -> int:
+    """Run *workers*, and serve what each serves at one of *metrics*; return the exit code."""
+    async with AsyncExitStack() as stack:
+        if address := getattr(settings, f"{name}_metrics_address"):
+            # prometheus_client is imported only if it is needed.
+            from reelhaul_runtime.metrics.http_server import serving_metrics
+            from reelhaul_runtime.up.worker_metrics import read_workers
+
+            read = partial(read_workers, metrics, settings.metrics_token)
+            serving = serving_metrics(
+                address, settings.metrics_token, reuse_port=settings.reuse_port, source=read
+            )
+            try:
+                await stack.enter_async_context(serving)
+            except AddressUnavailable as error:
+                raise InvalidSetting(f"{PREFIX}{name.upper()}_METRICS_ADDRESS: {error}") from error
+        return await workers.run()
 
 
 def _specify(name: str, number: int, address: str, probes: list[str], metrics: str) -> SuiteProcess:

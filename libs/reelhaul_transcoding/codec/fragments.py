@@ -29,6 +29,8 @@ class FragmentCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_generation_bytes = max_bytes // 2
         self._generation_bytes = 0
+        #: Look-ups that found an entry, and those that did not.
+        self.hits = self.misses = 0
         self._tables: list[FragmentTable] = []
 
     def add_table(self) -> FragmentTable:
@@ -75,6 +77,10 @@ class FragmentTable:
         fragment = self.new.get(message)
         if fragment is None and (fragment := self.old.get(message)) is not None:
             self._keep(message, fragment)
+        if fragment is None:
+            self._cache.misses += 1
+        else:
+            self._cache.hits += 1
         return fragment
 
     def add(self, message: bytes, fragment: bytes) -> None:

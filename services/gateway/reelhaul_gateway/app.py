@@ -11,9 +11,10 @@ from datetime import timedelta
 from functools import partial
 
 from grpc import aio
+from prometheus_client.metrics_core import Metric
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import archives, documentation, files, openapi
+from reelhaul_gateway import archives, documentation, files, metrics, openapi
 from reelhaul_gateway.access import ForwardingUpstream, RequestAuthorizer
 from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.clients import (
@@ -38,6 +39,8 @@ from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
+from reelhaul_runtime.metrics import instruments
+from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.service import Service
@@ -47,6 +50,7 @@ from reelhaul_runtime.system.health import Health
 from reelhaul_runtime.system.processes import ProcessReader
 from reelhaul_runtime.system.service import SystemReports
 from reelhaul_transcoding.app import Transcoder
+from reelhaul_transcoding.dispatcher import ROUTE
 from reelhaul_transcoding.http.asgi import ASGIApp, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 from reelhaul_transcoding.upstream import GrpcUpstream, Upstream
@@ -129,6 +133,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         )
         if own_probes:
             await stack.enter_async_context(serve(overloaded, own_probes))
+        stack.enter_context(
+            collecting("gateway", partial(_read_metrics, health, transcoder), timeout_seconds=5)
+        )
         port = await stack.enter_async_context(
             serve(
                 app,
@@ -148,6 +155,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             transcoder.drain()
 
 
+async def _read_metrics(health: Health, transcoder: Transcoder) -> list[Metric]:
+    """Return the metrics that a scrape reads; a check of a service that hangs takes two seconds."""
+    instruments.READY.set(await health.is_ready())
+    return [metrics.cache_lookups(*transcoder.cache_lookups)]
+
+
 class Endpoints:
     """Selects between the probes, downloads of artifacts and archives, the documentation, and the routes."""
 
@@ -165,12 +178,16 @@ class Endpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
+            scope[ROUTE] = scope["path"]
             await self._probes(scope, receive, send)
         elif scope["type"] == "http" and files.is_download(scope):
+            scope[ROUTE] = files.ROUTE
             await self._downloads(scope, receive, send)
         elif scope["type"] == "http" and archives.is_archive(scope):
+            scope[ROUTE] = archives.route_of(scope)
             await self._archive_downloads(scope, receive, send)
         elif scope["type"] == "http" and documentation.is_documentation(scope):
+            scope[ROUTE] = scope["path"]
             await self._documents(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
@@ -184,6 +201,7 @@ class OverloadedEndpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in PROBE_PATHS:
+            scope[ROUTE] = scope["path"]
             await self._probes(scope, receive, send)
             return
         error = errors.ReelhaulError(

@@ -44,6 +44,14 @@ def is_archive(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD") and is_path
 
 
+def route_of(scope: Scope) -> str:
+    """Return the template of the path of a request that ``is_archive`` selects, for metrics."""
+    match = _DOWNLOADS_PATH.fullmatch(scope["path"])
+    if match is None:
+        return _ARTIFACTS_PATH
+    return "/api/v1/batch/{batch}/archive" if match["batch"] else "/api/v1/jobs/{job}/archive"
+
+
 @dataclass(frozen=True, slots=True)
 class _Selection:
     """The artifacts of an archive: those that match *filter*, or those with *names*."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,6 +17,7 @@ from reelhaul_runtime import errors
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.credentials import connecting
+from reelhaul_runtime.rpc.metrics import METHOD_TYPES, client_handled
 from reelhaul_runtime.tracing import rpc as rpc_spans
 from reelhaul_runtime.tracing.spans import Span
 from reelhaul_transcoding.upstream import Call, UnaryResponse, Upstream, UpstreamError
@@ -67,9 +69,15 @@ class ReasonedUpstream:
 
     async def unary(self, call: Call) -> UnaryResponse:
         try:
-            return await self._inner.unary(call)
+            response = await self._inner.unary(call)
         except UpstreamError as error:
+            _count(call, error.status.code, streams_response=False)
             raise self._with_reason(error) from error
+        except asyncio.CancelledError:
+            _count(call, code_pb2.CANCELLED, streams_response=False)
+            raise
+        _count(call, code_pb2.OK, streams_response=False)
+        return response
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         try:
@@ -77,7 +85,12 @@ class ReasonedUpstream:
                 async for message in messages:
                     yield message
         except UpstreamError as error:
+            _count(call, error.status.code, streams_response=True)
             raise self._with_reason(error) from error
+        except (GeneratorExit, asyncio.CancelledError):
+            _count(call, code_pb2.CANCELLED, streams_response=True)
+            raise
+        _count(call, code_pb2.OK, streams_response=True)
 
     def _with_reason(self, error: UpstreamError) -> UpstreamError:
         if error.status.details:
@@ -129,6 +142,11 @@ def _recording(span: Span, call: Call) -> Iterator[Call]:
         raise
     finally:
         rpc_spans.end_client(span, call.path, code)
+
+
+def _count(call: Call, code: int, *, streams_response: bool) -> None:
+    grpc_type = METHOD_TYPES[call.messages is not None, streams_response]
+    client_handled(call.path, grpc_type, code_pb2.Code.Name(code)).inc()
 
 
 class RemoteTickets:

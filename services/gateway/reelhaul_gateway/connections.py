@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from reelhaul_gateway import metrics
+
 log = logging.getLogger(__name__)
 
 # Of one request. As much as nginx and Node accept, or more.
@@ -88,23 +90,30 @@ class ConnectionTable:
             self._peers[name] = peer
             peer.connections += 1
             self._open[connection] = peer
+            metrics.CONNECTIONS.inc()
             self.mark_idle(connection)
             return True
+        is_peers = peer.connections >= self.limits.per_peer
+        metrics.REFUSED_CONNECTIONS.labels("per_peer" if is_peers else "total").inc()
         self._warn(name)
         if len(self._reserve) >= _RESERVED_CONNECTIONS:
             self._reserve.popleft().abort()
+            metrics.CONNECTIONS.dec()
         self._reserve.append(connection)
+        metrics.CONNECTIONS.inc()
         return False
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection; not an error if it is not in the table."""
         self._idle.pop(connection, None)
         if (peer := self._open.pop(connection, None)) is not None:
+            metrics.CONNECTIONS.dec()
             peer.idle.pop(connection, None)
             peer.connections -= 1
             if not peer.connections:
                 del self._peers[peer.name]
         elif connection in self._reserve:
+            metrics.CONNECTIONS.dec()
             self._reserve.remove(connection)
 
     def replace(self, connection: Connection, successor: Connection) -> None:

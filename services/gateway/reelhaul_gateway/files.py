@@ -27,6 +27,8 @@ _PATH = re.compile(rb"/v1/artifacts/([^/:]+):download")
 _SERVICE = "/reelhaul.storage.v1.StorageService/"
 #: The RPC whose policy says who may download.
 METHOD = _SERVICE + "ReadArtifact"
+#: The template of the path, for metrics.
+ROUTE = "/v1/{name=artifacts/*}:download"
 # The parameters of a download, and their values.
 _VALUES = {"disposition": ("", "attachment", "inline"), "redirect": ("true", "false")}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.rpc import code_pb2
 
+from reelhaul_gateway import metrics
 from reelhaul_gateway.access import RESPONSE_HEADERS, take_websocket_credential
 from reelhaul_gateway.health import PROBE_PATHS
 from reelhaul_gateway.origins import ANY_HOST, AllowedHosts, CorsPolicy, check_host, check_origin
@@ -17,6 +18,7 @@ from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
 from reelhaul_runtime import logs
 from reelhaul_runtime.identity import LOCAL_TENANT
 from reelhaul_runtime.tracing.spans import Span
+from reelhaul_transcoding.dispatcher import ROUTE
 from reelhaul_transcoding.errors import ErrorKind, FieldError, TranscodingError
 from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
@@ -44,6 +46,7 @@ _CLIENT_CLOSED_REQUEST, _FIRST_SERVER_ERROR = 499, 500
 _WEBSOCKET_FORBIDDEN = 4403
 _MAX_ACCEPTED_HOSTS = 256
 _MAX_LOGGED_PATH = 512
+_MAX_UNCOUNTED_BYTES = 1 << 20
 
 
 class RequestMiddleware:
@@ -77,6 +80,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an unexpected failure becomes a 500."""
         start = time.perf_counter()
+        metrics.ACTIVE_REQUESTS.inc()
         head = read_head(scope, self._proxies, accept_xray=self._accept_xray)
         if self._allow_anyone:
             logs.tenant.set(LOCAL_TENANT)
@@ -102,7 +106,9 @@ class RequestMiddleware:
                 raise
             await self._send_internal_error(recorder)
         finally:
-            _log_access(scope, recorder, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            recorder.count(seconds)
+            _log_access(scope, recorder, seconds)
             if head.span.recorded:
                 _end_span(head.span, scope, recorder.status or _CLIENT_CLOSED_REQUEST)
 
@@ -164,7 +170,19 @@ class RecordingSend:
     RESPONSE_HEADERS always.
     """
 
-    __slots__ = ("_cors", "_request_id", "_scope", "_security", "_send", "bytes_sent", "reason", "status")
+    __slots__ = (
+        "_cors",
+        "_counted_bytes",
+        "_headers",
+        "_request_id",
+        "_scope",
+        "_security",
+        "_send",
+        "_stream",
+        "bytes_sent",
+        "reason",
+        "status",
+    )
 
     def __init__(
         self,
@@ -176,7 +194,10 @@ class RecordingSend:
     ) -> None:
         self.status = 0
         self.reason = ""
-        self.bytes_sent = 0
+        self.bytes_sent = self._counted_bytes = 0
+        self._headers: list[Header] = []
+        # The kind of stream that the response is; empty: it is none.
+        self._stream = ""
         self._send, self._request_id = send, request_id
         self._security, self._cors, self._scope = security, cors, scope
 
@@ -184,13 +205,51 @@ class RecordingSend:
         kind = event["type"]
         if kind == "http.response.body":
             self.bytes_sent += len(event.get("body", b""))
+            if event.get("more_body"):
+                self._count_part()
         elif kind == "http.response.start":
             self.status = event["status"]
+            self._headers = event["headers"]
             self.reason = event.pop("reason", "")
             event["headers"] = self._add_headers(event["headers"])
         elif kind == "websocket.close":
             self.status = event.get("code", 1000)
+        elif kind == "websocket.accept":
+            self._begin_stream("websocket")
+        elif kind == "websocket.send":
+            self.bytes_sent += len(event.get("text") or event.get("bytes") or "")
         return self._send(event)
+
+    def count(self, seconds: float) -> None:
+        """Count the request, whose response took *seconds*."""
+        metrics.ACTIVE_REQUESTS.dec()
+        if self._stream:
+            metrics.STREAMS.labels(self._stream).dec()
+        self._count_bytes()
+        metrics.count_request(
+            self._scope.get(ROUTE, ""),
+            self._scope.get("method", "GET"),
+            self.status or _CLIENT_CLOSED_REQUEST,
+            None if self._stream else seconds,
+            self.reason,
+        )
+
+    def _count_part(self) -> None:
+        """Count a part of a body that has more: the response is a stream."""
+        if not self._stream:
+            self._begin_stream(metrics.stream_kind(dict(self._headers).get(b"content-type", b"")))
+        # A download may take hours.
+        if self.bytes_sent - self._counted_bytes >= _MAX_UNCOUNTED_BYTES:
+            self._count_bytes()
+
+    def _count_bytes(self) -> None:
+        if self.bytes_sent > self._counted_bytes:
+            metrics.RESPONSE_BYTES.inc(self.bytes_sent - self._counted_bytes)
+            self._counted_bytes = self.bytes_sent
+
+    def _begin_stream(self, kind: str) -> None:
+        self._stream = kind
+        metrics.STREAMS.labels(kind).inc()
 
     def _add_headers(self, headers: list[Header]) -> list[Header]:
         security = self._security

@@ -8,6 +8,7 @@ from functools import cache
 from http import HTTPStatus
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_gateway import metrics
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS
 from reelhaul_runtime import errors, logs
 from reelhaul_transcoding.codec.encoder import Encoder
@@ -27,6 +28,8 @@ class Refusal:
 def refuse(status: HTTPStatus, client: str, *, with_body: bool = True) -> Refusal:
     """Log that a request of *client*, an IP address, is refused with *status*; return the response."""
     body = _body(status) if with_body else b""
+    metrics.count_request("", "", status.value, None)
+    metrics.RESPONSE_BYTES.inc(len(body))
     request_id = logs.begin_request("", "", client)
     # What was requested is not known for certain: the head is incomplete or malformed.
     access_log.log(logging.INFO, "request refused", {"status": status.value, "bytes": len(body)})

@@ -17,12 +17,14 @@ from reelhaul_jobs.composition.webhooks import open_webhooks
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.first_key import full_access_key, write_key_file
+from reelhaul_jobs.service.gauges import GAUGES_MAX_AGE_SECONDS, QueueGauges, WorkItemGauges
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.server import Servicer, serving
 from reelhaul_runtime.service import Service
@@ -43,6 +45,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         access = await open_access(stack, backends)
         webhooks = await open_webhooks(stack, backends)
         jobs = open_jobs(stack, backends, queue, access)
+        gauges = {
+            "queue": QueueGauges(queue, backends.hub.workers, settings.site_limits, utc_now).read,
+            "work_items": WorkItemGauges(backends.bus).read,
+        }
+        for name, read in gauges.items():
+            stack.enter_context(collecting(name, read, max_age_seconds=GAUGES_MAX_AGE_SECONDS))
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
         await stack.enter_async_context(_running_loops(loops, queue, backends.replica))
         targets = {

@@ -51,6 +51,7 @@ WEBHOOKS_DISABLED = Counter(
 )
 QUOTA_REFUSALS = Counter("reelhaul_quota_refusals_total", "Jobs refused or stopped by a quota", ["quota"])
 SCHEDULE_RUNS = Counter("reelhaul_schedule_runs_total", "Runs of schedules", ["outcome"])
+WATCHERS = Gauge("reelhaul_watchers", "Open watches", ["kind"])
 LOOP_LEADER = Gauge("reelhaul_loop_leader", "1 if this replica leads the loop", ["loop"])
 LOOP_LAST_SUCCESS = Gauge(
     "reelhaul_loop_last_success_timestamp_seconds", "When the loop last finished a round", ["loop"]
@@ -65,6 +66,8 @@ for _outcome in ("delivered", "failed", "given_up"):
     WEBHOOK_DELIVERIES.labels(_outcome)
 for _kind in ("first", "again"):
     DISPATCHED.labels(_kind)
+for _watched in ("job", "list"):
+    WATCHERS.labels(_watched)
 
 # More than this build has; an error that a worker reports may name any.
 _QUOTAS = BoundedLabel(32)

@@ -52,7 +52,7 @@ class CookieFolder:
             if not refused:
                 path.unlink(missing_ok=True)
             elif (self._folder / f"{name}{_ENCRYPTED_SUFFIX}").exists():
-                log.warning("cookies refused", extra={"cookies": name, "why": refused})
+                log.warning("cookies refused", extra={"cookies": name, "cause": refused})
                 with open(path, "w", opener=open_private) as file:
                     file.write(refused[:500])
 

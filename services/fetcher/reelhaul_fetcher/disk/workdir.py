@@ -218,7 +218,7 @@ def _has_media(received: Path) -> bool:
 
 
 def _fields(kept: _KeptFolder) -> dict[str, object]:
-    return {"job": kept.path.name.partition(".")[0], "bytes": kept.size}
+    return {"job": f"jobs/{kept.path.name.partition('.')[0]}", "bytes": kept.size}
 
 
 def _disk_free(path: Path) -> int:

@@ -215,7 +215,7 @@ class _Session:
         new = usage.refusal_count - self.usage.refusal_count
         kept = min(new, len(usage.refusals))
         for host, reason in usage.refusals[len(usage.refusals) - kept :]:
-            log.warning("the guard refused", extra={"pass": self.name, "host": host, "why": reason})
+            log.info("the guard refused", extra={"session": self.name, "host": host, "cause": reason})
             metrics.record_refusal(reason)
         if new > kept:
             # The guard keeps only the latest.

@@ -299,7 +299,7 @@ class LeasedAttempt(Attempt):
             with spans.continuing(lease.spec.traceparent):
                 outcome = await self._execute(lease, metadata, reporter, self._keep_lease(lease, reporter))
         if isinstance(outcome, lease_pb2.Refusal):
-            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "why": outcome.message})
+            log.info("lease lost", extra={"job": self.job, "epoch": self.epoch, "cause": outcome.message})
             await self._settle_refusal(outcome)
         else:
             await self._finish(outcome, reporter)
@@ -359,7 +359,7 @@ class LeasedAttempt(Attempt):
         elif response.HasField("refusal"):
             await self._settle_refusal(response.refusal)
         else:
-            log.info("finished", extra={"job": self.job, "as": request.WhichOneof("outcome")})
+            log.info("finished", extra={"job": self.job, "outcome": request.WhichOneof("outcome")})
             await self._delivery.ack()
 
     async def _settle_refusal(self, refusal: lease_pb2.Refusal) -> None:

@@ -127,7 +127,7 @@ class DirectAttempt(Attempt):
             )
         else:
             self.committed = outcome
-        log.info("finished", extra={"job": self.job, "as": outcome.WhichOneof("outcome")})
+        log.info("finished", extra={"job": self.job, "outcome": outcome.WhichOneof("outcome")})
 
     def cancel(self) -> None:
         """Stop, and leave nothing behind."""

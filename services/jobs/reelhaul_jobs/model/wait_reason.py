@@ -153,6 +153,12 @@ def explain_release(error: status_pb2.Status | None, until: datetime | None = No
     return Wait(reason=reason, message=message, until=until)
 
 
+def reason_of_release(error: str) -> WaitReason:
+    """Return why a job waits that its worker released with *error*, the name of a reason or empty."""
+    known = ErrorReason.Value(error) if error in ErrorReason.keys() else None
+    return _RELEASED.get(known, (WaitReason.IN_QUEUE, ""))[0]
+
+
 def explain_event(event: Event) -> Wait | None:
     """Return why the job does not run, as far as *event* shows it."""
     match event.state:

@@ -144,6 +144,18 @@ class NatsJobBus:
         except (*_BROKER_AWAY, APIError) as error:
             raise Unavailable("nats", "the broker does not serve its work stream") from error
 
+    async def count_work_items_by_subject(self) -> Mapping[tuple[Priority, str], int]:
+        try:
+            info = await self._jetstream.stream_info(WORK, subjects_filter="work.>")
+        except (*_BROKER_AWAY, APIError) as error:
+            raise Unavailable("nats", "the broker does not serve its work stream") from error
+        counts = {(priority, POOL): 0 for priority in _SUBJECTS}
+        by_name = {name: priority for priority, name in _SUBJECTS.items()}
+        for subject, items in (info.state.subjects or {}).items():
+            _, name, pool = subject.split(".")
+            counts[by_name[name], pool] = items
+        return counts
+
     async def notify_changed(self, job: Job) -> None:
         if self._alone:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import Priority
 from reelhaul_jobs.model.wait_reason import WorkerStatus
 
 
@@ -50,6 +51,9 @@ class JobBus(Protocol):
 
     async def count_work_items(self) -> int:
         """Return the number of stored work items, delivered or not. Raises ``Unavailable``."""
+
+    async def count_work_items_by_subject(self) -> Mapping[tuple[Priority, str], int]:
+        """Return the numbers of stored work items by priority and pool. Raises ``Unavailable``."""
 
     async def notify_changed(self, job: Job) -> None:
         """Notify all replicas that a row changed. Never raises: a lost notice is made up for."""

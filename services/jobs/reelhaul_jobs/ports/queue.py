@@ -9,6 +9,7 @@ from typing import Protocol
 
 from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.queue_counts import QueueCounts
 from reelhaul_jobs.model.rate_limit import UNLIMITED, SiteStatus
 from reelhaul_jobs.model.states import QueueStage
 
@@ -73,6 +74,9 @@ class QueueStore(Protocol):
 
     async def get_site_status(self, site: str, now: datetime) -> SiteStatus:
         """Return the jobs in flight and the rate limits of *site*."""
+
+    async def count_queue(self, now: datetime) -> QueueCounts:
+        """Return how many jobs wait and run, each number up to a limit. Raises REQUEST_TIMED_OUT."""
 
     async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """Return ids of jobs in *stage* (not READY) that are due at *before*, the longest overdue first."""

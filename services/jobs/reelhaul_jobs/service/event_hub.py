@@ -8,13 +8,16 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model.results import Owner
 from reelhaul_jobs.model.wait_reason import WorkerStatus
 from reelhaul_jobs.ports.bus import ProgressNotice
 from reelhaul_runtime.errors import QuotaExceeded, ReelhaulError
+
+WatchKind = Literal["job", "list"]
 
 # Latest progress notices kept in memory; the bus still has older ones.
 _MAX_PROGRESS = 10_000
@@ -57,12 +60,17 @@ class WorkerRegistry:
         """*clock*: monotonic seconds."""
         self._clock = clock
         self._reports: dict[str, tuple[WorkerStatus, float]] = {}
+        # When workers without slots reported: they drain, or have left.
+        self._draining: dict[str, float] = {}
 
     def record(self, status: WorkerStatus) -> None:
         """Record a worker's report; one without slots removes the worker."""
         self._reports.pop(status.worker, None)
+        self._draining.pop(status.worker, None)
         if status.slots > 0:
             self._reports[status.worker] = status, self._clock()
+        elif len(self._draining) < _MAX_WORKERS:
+            self._draining[status.worker] = self._clock()
         while len(self._reports) > _MAX_WORKERS:
             del self._reports[next(iter(self._reports))]
 
@@ -71,6 +79,12 @@ class WorkerRegistry:
         since = self._clock() - _WORKER_TIMEOUT_SECONDS
         self._reports = {name: report for name, report in self._reports.items() if report[1] > since}
         return [status for status, _ in self._reports.values()]
+
+    def count_draining(self) -> int:
+        """Return how many workers reported lately that they take no more work."""
+        since = self._clock() - _WORKER_TIMEOUT_SECONDS
+        self._draining = {name: time for name, time in self._draining.items() if time > since}
+        return len(self._draining)
 
 
 class EventHub:
@@ -92,8 +106,8 @@ class EventHub:
         self.dispatch_blocked = True
 
     @contextmanager
-    def watcher_slot(self, owner: Owner) -> Iterator[None]:
-        """Count one watcher of *owner* while the block runs.
+    def watcher_slot(self, owner: Owner, kind: WatchKind = "job") -> Iterator[None]:
+        """Count one watcher of *owner*, of a job or a list, while the block runs.
 
         Raises OVERLOADED at the limit of all and while the process drains, and QUOTA_EXCEEDED at that of
         a tenant.
@@ -105,9 +119,12 @@ class EventHub:
             limit = MAX_WATCHES_PER_TENANT
             raise QuotaExceeded("watches", text, subject=f"tenants/{owner}", limit=limit)
         self._watchers[owner] += 1
+        gauge = metrics.WATCHERS.labels(kind)
+        gauge.inc()
         try:
             yield
         finally:
+            gauge.dec()
             self._watchers[owner] -= 1
             if not self._watchers[owner]:
                 del self._watchers[owner]

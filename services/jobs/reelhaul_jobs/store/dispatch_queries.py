@@ -31,8 +31,8 @@ DISPATCHER = "dispatcher"
 _MAX_TENANTS, _MAX_SITES = 200, 400
 _MIN_SITES_PER_TENANT = 4
 
-# While no worker is alive, sites are read as if one with the default egress were.
-_DEFAULT_EGRESS = frozenset({""})
+#: While no worker is alive, sites are read as if one with the default egress were.
+DEFAULT_EGRESS = frozenset({""})
 
 
 def _literal(stage: QueueStage) -> ColumnElement[int]:
@@ -139,7 +139,7 @@ def get_backlog(
     limits_of_accounts: ConcurrencyLimits | None = None,
 ) -> Backlog:
     """Return the backlog as QueueStore.get_backlog does; the workers have *slots*."""
-    in_flight, by_site = _count_in_flight(connection)
+    in_flight, by_site = count_in_flight(connection)
     tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
     max_sites = max(_MIN_SITES_PER_TENANT, _MAX_SITES // max(1, len(tenants)))
     sites_of = {
@@ -148,7 +148,7 @@ def get_backlog(
         )
         for tenant in tenants
     }
-    egresses = rate_limits.live_egresses(connection, now) or _DEFAULT_EGRESS
+    egresses = rate_limits.live_egresses(connection, now) or DEFAULT_EGRESS
     limits = rate_limits.get_for_sites(
         connection, (site for sites in sites_of.values() for site in sites), egresses
     )
@@ -221,7 +221,7 @@ def get_site_status(connection: Connection, site: str, now: datetime) -> SiteSta
     counts: dict[int, int] = {
         row["lane"]: row["jobs"] for row in _COUNTS_AT_SITE.all(connection, {"of_site": site})
     }
-    egresses = rate_limits.live_egresses(connection, now) or _DEFAULT_EGRESS
+    egresses = rate_limits.live_egresses(connection, now) or DEFAULT_EGRESS
     return SiteStatus(
         site=site,
         published=counts.get(int(QueueStage.PUBLISHED), 0),
@@ -255,7 +255,7 @@ def list_published(connection: Connection, limit: int) -> Sequence[ReadyJob]:
     return [_ready_from_row(row) for row in _PUBLISHED.all(connection, {"most": limit})]
 
 
-def _count_in_flight(connection: Connection) -> tuple[InFlightCounts, dict[str, tuple[int, int]]]:
+def count_in_flight(connection: Connection) -> tuple[InFlightCounts, dict[str, tuple[int, int]]]:
     """Return the jobs in flight, and by site how many of them are published and leased."""
     by_tenant: dict[str, int] = defaultdict(int)
     by_tenant_and_site: dict[tuple[str, str], int] = defaultdict(int)

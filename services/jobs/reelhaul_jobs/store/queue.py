@@ -12,15 +12,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul_jobs.model.fair_scheduling import ReadyJob
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.queue_counts import QueueCounts
 from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteStatus
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
-from reelhaul_jobs.store import dispatch_queries, quotas, rate_limits, rows
+from reelhaul_jobs.store import dispatch_queries, queue_counts, quotas, rate_limits, rows
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, leaders, request_ids, workers
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
+# A scrape waits no longer.
+_COUNT_SECONDS = 2.0
 _WORKER_SLOTS = Statement(
     select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
 )
@@ -121,6 +124,13 @@ class SqlQueueStore:
         return await self._database.read(
             lambda connection: dispatch_queries.get_site_status(connection, site, now)
         )
+
+    async def count_queue(self, now: datetime) -> QueueCounts:
+        def op(connection: Connection) -> QueueCounts:
+            slots = _count_worker_slots(connection, now)
+            return queue_counts.count_queue(connection, now, slots, self._limits)
+
+        return await self._database.scan(op, seconds=_COUNT_SECONDS)
 
     async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         return await self._list_ids(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, func, literal_column, sele
 
 from reelhaul.admin.v1 import api_key_pb2
 from reelhaul_jobs.model import quota
+from reelhaul_jobs.model.fair_scheduling import InFlightCounts
 from reelhaul_jobs.model.job import Job
 from reelhaul_jobs.model.quota import ALL_DAYS, LedgerKey, LedgerRow, QuotaBook
 from reelhaul_jobs.model.rate_limit import UNLIMITED
@@ -212,6 +213,17 @@ class ConcurrencyLimits:
                 self._limits.clear()
             self._limits[account] = time.monotonic(), limit
         return max(0, limit - running) if limit > 0 else UNLIMITED
+
+    def find_full(self, connection: Connection, in_flight: InFlightCounts) -> frozenset[str]:
+        """Return the accounts that have as many jobs in flight as they may."""
+        running = {quota.account_of_tenant(tenant): jobs for tenant, jobs in in_flight.by_tenant.items()}
+        running |= {quota.account_of_key(key): jobs for key, jobs in in_flight.by_key.items() if key}
+        limits = self._ledger.get_limits(connection, running)
+        return frozenset(
+            account
+            for account, quota_of in limits.items()
+            if 0 < quota_of.concurrent_jobs <= running[account]
+        )
 
 
 class SqlQuotaStore:

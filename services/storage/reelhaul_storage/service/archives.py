@@ -147,7 +147,7 @@ class Archives:
             await self._catalog.set_crc32(artifact.key, artifact.content, crc32)
         except ReelhaulError as error:
             # The archive is complete without it; the next one computes it again.
-            log.warning("CRC-32 not saved", extra={"key": artifact.key, "cause": repr(error)})
+            log.warning("CRC-32 not saved", extra={"blob": artifact.key, "cause": repr(error)})
 
 
 def _hash(members: Sequence[Member], artifacts: Sequence[Artifact]) -> str:

@@ -164,7 +164,7 @@ class Artifacts:
             await self._catalog.mark_damaged(artifact.key, artifact.content, start_time, self._now())
         except (Unavailable, BackendUnavailable):
             log.warning("damage could not be recorded", extra={"artifact": artifact.name})
-        log.error("damaged bytes", extra={"artifact": artifact.name, "key": artifact.key})
+        log.error("damaged bytes", extra={"artifact": artifact.name, "blob": artifact.key})
         raise Corrupt(artifact.name)
 
 

@@ -109,7 +109,7 @@ class BlobMove:
         elif await self._is_in_target(blob):
             self.progress.skipped += 1  # written by the service meanwhile
         else:
-            log.error("blob cannot be copied: it is missing or damaged", extra={"key": blob.key})
+            log.error("blob cannot be copied: it is missing or damaged", extra={"blob": blob.key})
             self.progress.damaged.append(blob.key)
         self._done.add(blob.key)
         self._pending.discard(blob.key)

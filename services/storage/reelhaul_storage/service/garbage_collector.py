@@ -75,7 +75,7 @@ class GarbageCollector:
             async for keys in _batches(self._blobs.list_keys(before)):
                 for key in keys - await self._catalog.find_known_keys(keys):
                     if await _try(self._blobs.delete, key):
-                        log.info("orphan removed", extra={"key": key})
+                        log.info("orphan removed", extra={"blob": key})
 
 
 async def collect_garbage_forever(garbage_collector: GarbageCollector, seconds: float) -> None:

@@ -47,7 +47,7 @@ class Scrubber:
             await self._catalog.mark_verified(blob.key, self._now())
             await self._catalog.set_crc32(blob.key, blob.content, crc32)
         else:
-            log.error("damaged bytes", extra={"key": blob.key})
+            log.error("damaged bytes", extra={"blob": blob.key})
             await self._catalog.mark_damaged(blob.key, blob.content, now, self._now())
         return True
 

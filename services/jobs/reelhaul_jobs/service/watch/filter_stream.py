@@ -41,7 +41,7 @@ class FilterStreams:
         OVERLOADED when the server drains.
         """
         cursor = _Cursor(query, self._tokens, self._now)
-        with self._hub.watcher_slot(query.owner):
+        with self._hub.watcher_slot(query.owner, "list"):
             async with self._feed.queue(query.owner, query.matches) as queue:
                 missed: Sequence[JobChange] | None = ()
                 if resume:

