@@ -265,7 +265,7 @@ def _end_span(span: Span, scope: Scope, status: int) -> None:
 
     https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
     """
-    method, route = scope.get("method", "GET"), scope.get("reelhaul_transcoding.route", "")
+    method, route = scope.get("method", "GET"), scope.get(ROUTE, "")
     if route:
         span.rename(f"{method} {route}")
         span.set({"http.route": route})
