@@ -44,6 +44,7 @@ _PROCESS_MODULES = frozenset(
     {
         "test_cli",
         "test_client",
+        "test_doctor",
         "test_encoder_preconditions",
         "test_end_to_end",
         "test_engine_trial",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
@@ -88,6 +88,17 @@ class Database:
     def commits(self) -> int:
         """Transactions committed so far."""
         return self._writer.commits
+
+    @property
+    def writes(self) -> int:
+        """Writes that have ended so far."""
+        return self._writer.ended
+
+    async def wait_for_write(self, seen: int, seconds: float) -> None:
+        """Return once more than *seen* writes have ended, at the latest after *seconds*."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._writer.wait_for_end(seen)
 
     async def write(self, op: Callable[[Connection], T]) -> T:
         """Run *op*; return its result once committed. If it raises, it alone is rolled back.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from reelhaul.storage.v1 import (
 from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
@@ -236,4 +237,12 @@ def _migrate() -> None:
     migrations.migrate(Settings().database_url, "reelhaul_storage", _DATABASE_SETTING)
 
 
-service = Service("storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_storage import doctor
+
+    return doctor.checks()
+
+
+service = Service(
+    "storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data, checks=_checks
+)
