@@ -16,7 +16,7 @@ from tests.observability.expressions import OBSERVABILITY, ROOT, documented_metr
 from tests.observability.rules import RULES, UNIT_TESTS, Alert, alerts, all_rules, records
 
 from reelhaul.cli.commands import reelhaul
-from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.ytdlp.version import OLD_DAYS
 from reelhaul_runtime.addresses import non_global_reason
@@ -136,6 +136,7 @@ def test_label_values_exist():
         "reason": {*ErrorReason.keys(), "metadata", *map(non_global_reason, map(ip_address, addresses))},
         "state": {*Job.State.keys(), "live", "free", "in_use", "max", "total"},
         "priority": set(Job.Priority.keys()),
+        "wait_reason": set(Wait.Reason.keys()),
         "le": {str(bound) for bound in (*buckets.CALLS, *buckets.WORK)},
     }
     for rule in all_rules():
