@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf conformance oracle chaos kill-storage attack fuzz-api verify-containers audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api verify-containers audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -109,6 +109,9 @@ protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 and docs/openapi.jso
 
 protos-fresh: protos
 	@test -z "$$(git status --porcelain libs/reelhaul docs/openapi.json)" || { git status --short libs/reelhaul docs/openapi.json; echo 'generated code is stale: run make protos and commit'; exit 1; }
+
+configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the settings
+	$(BIN)/python -m tests.configuration docs/configuration.md
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)

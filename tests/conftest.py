@@ -29,6 +29,7 @@ _PROCESS_FIXTURES = frozenset(
         "nats_url",
         "nats_server",
         "services",
+        "programs",
         "broker",
         "site",
         "youtube",
@@ -43,6 +44,7 @@ _PROCESS_MODULES = frozenset(
     {
         "test_cli",
         "test_client",
+        "test_doctor",
         "test_encoder_preconditions",
         "test_end_to_end",
         "test_engine_trial",
@@ -54,6 +56,7 @@ _PROCESS_MODULES = frozenset(
         "test_job_states",
         "test_kills",
         "test_listing_cost",
+        "test_live_alert",
         "test_namespace",
         "test_operator_errors",
         "test_replicas",

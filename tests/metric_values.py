@@ -36,8 +36,13 @@ class MetricChanges:
 async def scrape() -> Mapping[str, Mapping[tuple[str, ...], float]]:
     """Return what GET /metrics would show now: samples by name, and by the values of their labels."""
     await collectors.refresh()
+    return parse(generate_latest(REGISTRY).decode())
+
+
+def parse(text: str) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+    """Return the samples of *text*, by name, and by the values of their labels in the order of names."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(generate_latest(REGISTRY).decode()):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             key = tuple(value for _, value in sorted(sample.labels.items()))
             found.setdefault(sample.name, {})[key] = sample.value

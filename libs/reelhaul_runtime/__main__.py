@@ -13,6 +13,7 @@ def main() -> None:
 
 
 main.add_command(commands.up)
+main.add_command(commands.doctor)
 main.add_command(commands.serve)
 main.add_command(commands.migrate)
 main.add_command(commands.backup)

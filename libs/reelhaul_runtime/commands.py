@@ -1,4 +1,4 @@
-"""Server commands: ``up``, ``serve``, ``health``, ``migrate``, ``backup`` and ``restore``.
+"""Server commands: ``up``, ``doctor``, ``serve``, ``health``, ``migrate``, ``backup`` and ``restore``.
 
 Each imports what it needs only when it runs, because the command line loads all of them at start.
 """
@@ -36,6 +36,19 @@ def up(status: bool, as_json: bool) -> None:
     from reelhaul_runtime.up.suite import main as run_suite
 
     raise SystemExit(run_suite())
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Check settings, machine, database, broker, storage, engine and egress, and say what to do.
+
+    It works while the suite runs and while it is stopped, and changes nothing. Exits with 1 if there is a
+    problem, else with 0.
+    """
+    from reelhaul_runtime.doctor.command import main as run_checks
+
+    raise SystemExit(run_checks(as_json=as_json))
 
 
 @click.command()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -21,6 +21,9 @@ from reelhaul_runtime.settings import SuiteSettings
 
 #: Exit code of a command whose settings are wrong.
 REFUSED = 2
+
+if TYPE_CHECKING:
+    from reelhaul_runtime.doctor.check import Check
 
 _GROUP = "reelhaul.services"
 
@@ -55,6 +58,10 @@ def _do_nothing() -> None:
     pass
 
 
+def _no_checks() -> Sequence[Check]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceData:
     """What a service keeps on this machine, for backups."""
@@ -86,6 +93,9 @@ class Service:
     count_workers: Callable[[], int] | None = None
     #: Returns what the service keeps if the data folder is the given one; None if it keeps nothing.
     describe_data: Callable[[Path], ServiceData] | None = None
+    #: Returns the checks of ``reelhaul doctor`` that are about this service, with settings from the
+    #: environment. Raises ERRORS of ``settings``.
+    checks: Callable[[], Sequence[Check]] = _no_checks
 
 
 def names() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = "deploy/docker/Dockerfile"
 #: The base image: Debian with the Python of the tests.
 BASE = "reelhaul-ci/python"
+#: Targets of standins/Dockerfile, by the names of services in compose.yaml.
+STAND_INS = ("nats", "postgres", "s3", "valkey")
 _SUITE = "bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates,wget"
 _BASE_SECONDS = 300
@@ -43,6 +46,22 @@ def build(engine: Engine, tag: str, target: str = "all", arguments: Mapping[str,
             "buildx", "build", "--quiet", "--network=host", *options, *secrets,
             f"--target={target}", f"--tag={tag}", f"--file={ROOT / DOCKERFILE}", ROOT,
         )  # fmt: skip
+
+
+def build_stand_ins(engine: Engine) -> None:
+    """Build the images that compose.ci.yaml names. Raises EngineError."""
+    programs = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory(prefix="reelhaul-standins-") as name:
+        context = Path(name)
+        for program in ("nats-server", "weed", "redis-server", "redis-cli"):
+            shutil.copy(programs / program, context)
+        for file in (ROOT / "tests/containers/standins").iterdir():
+            shutil.copy(file, context)
+        for target in STAND_INS:
+            engine.run(
+                "buildx", "build", "--quiet", "--network=host", f"--build-arg=BASE={BASE}",
+                f"--target={target}", f"--tag=reelhaul-ci/{target}", context,
+            )  # fmt: skip
 
 
 def unpacked_bytes(engine: Engine, tag: str) -> int:

@@ -43,6 +43,11 @@ class Suite:
         self.http: httpx.Client
 
     @property
+    def supervisor_pid(self) -> int:
+        """The pid of ``reelhaul up``."""
+        return self._process.pid
+
+    @property
     def ready_seconds(self) -> float:
         """Seconds from the start of the command to readiness, as measured by the suite."""
         return float(self._state()["ready_seconds"])

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -98,6 +98,17 @@ class Database:
     def commits(self) -> int:
         """Transactions committed so far."""
         return self._writer.commits
+
+    @property
+    def writes(self) -> int:
+        """Writes that have ended so far."""
+        return self._writer.ended
+
+    async def wait_for_write(self, seen: int, seconds: float) -> None:
+        """Return once more than *seen* writes have ended, at the latest after *seconds*."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._writer.wait_for_end(seen)
 
     async def write(self, op: Callable[[Connection], T]) -> T:
         """Run *op*; return its result once committed. If it raises, it alone is rolled back.

@@ -89,6 +89,9 @@ class Writer:
         self._closed = False
         #: Transactions committed so far; tests count how writes share them.
         self.commits = 0
+        #: Writes that have ended, also those that failed.
+        self.ended = 0
+        self._has_ended = asyncio.Event()
         self._threads = [
             threading.Thread(target=self._run, name=f"sql-writer-{n}", daemon=True) for n in range(threads)
         ]
@@ -112,6 +115,12 @@ class Writer:
             return _unwrap(batch_function(connection, [argument])[0])
 
         return await self._enqueue(QueuedWrite(alone, self._loop.create_future(), batch_function, argument))
+
+    async def wait_for_end(self, seen: int) -> None:
+        """Return once more than *seen* writes have ended."""
+        while self.ended <= seen:
+            self._has_ended.clear()
+            await self._has_ended.wait()
 
     def _enqueue(self, write: QueuedWrite) -> asyncio.Future[Any]:
         if self._closed:
@@ -165,6 +174,8 @@ class Writer:
     def _resolve(self, number: int, batch: list[QueuedWrite], outcomes: list[Outcome]) -> None:
         """Set the futures of *batch*, in the event loop; *number* counts cancelled writes too."""
         self._waiting -= number
+        self.ended += number
+        self._has_ended.set()
         for write, outcome in zip(batch, outcomes, strict=True):
             if write.future.done():
                 continue

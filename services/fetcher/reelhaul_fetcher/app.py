@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,12 @@ from reelhaul_fetcher.clients.storage import ArtifactUploader
 from reelhaul_fetcher.disk.cookies import CookieFolder
 from reelhaul_fetcher.disk.egress_usage_log import EgressUsageLog
 from reelhaul_fetcher.disk.workdir import WorkDirs
+from reelhaul_fetcher.gauges import (
+    FILES_MAX_AGE_SECONDS,
+    PROCESSES_MAX_AGE_SECONDS,
+    FileGauges,
+    ProcessGauges,
+)
 from reelhaul_fetcher.guard.supervisor import GuardConfig, running_guard
 from reelhaul_fetcher.media import tools
 from reelhaul_fetcher.model.egresses import Egresses
@@ -49,6 +55,8 @@ from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.doctor.check import Check
+from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.metrics.process import collecting_disks
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
@@ -107,7 +115,8 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         queue = await stack.enter_async_context(JetStreamQueue.open(client, settings.fetcher_pool))
 
         disk = DiskMonitor(scratch, settings.disk_thresholds)
-        access = SiteAccess(guard, egresses, SiteCookies(_cookie_store(settings)))
+        cookies = _cookie_store(settings)
+        access = SiteAccess(guard, egresses, SiteCookies(cookies))
         limits = Limits(
             settings.fetcher_max_duration_seconds,
             settings.fetcher_stall_seconds,
@@ -144,6 +153,12 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             PageTokens(token),
             site_rules("this server", settings.allowed_sites, settings.denied_sites),
         )
+        processes = ProcessGauges(worker, supervisor, engine)
+        files = FileGauges(scratch, cookies, settings.fetcher_cookies_file)
+        stack.enter_context(
+            collecting("processes", processes.read, max_age_seconds=PROCESSES_MAX_AGE_SECONDS)
+        )
+        stack.enter_context(collecting("files", files.read, max_age_seconds=FILES_MAX_AGE_SECONDS))
         heartbeat = WorkerHeartbeat(name, lambda: worker.slots, disk, egresses, _utc_now)
         beating = asyncio.create_task(heartbeat.run(queue))
         stack.push_async_callback(cancel_and_wait, beating)
@@ -153,7 +168,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             await cancel_and_wait(working)
             await worker.drain(settings.drain_seconds)
 
-        described = describe_components(engine, worker, disk, settings.work_dir, _cookie_store(settings))
+        described = describe_components(engine, worker, disk, settings.work_dir, cookies)
         process = ProcessReport("fetcher", settings, described)
         authenticator = await stack.enter_async_context(open_authenticator(settings, "fetcher"))
         audit_log = await stack.enter_async_context(open_audit_log(settings))
@@ -265,4 +280,10 @@ def _describe_data(data_dir: Path) -> ServiceData:
     return ServiceData(private={"cookies": Settings(data_dir=data_dir).cookies_dir})
 
 
-service = Service("fetcher", running=_running_from_environment, describe_data=_describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_fetcher import doctor
+
+    return doctor.checks()
+
+
+service = Service("fetcher", running=_running_from_environment, describe_data=_describe_data, checks=_checks)

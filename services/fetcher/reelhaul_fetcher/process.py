@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reelhaul.system.v1.system_service_pb2 import ReportHealthResponse, ServingStatus
 from reelhaul_fetcher.disk.cookies import CookieFolder
-from reelhaul_fetcher.model.cookies import parse
+from reelhaul_fetcher.model.cookies import login_expiry, parse
 from reelhaul_fetcher.service.disk_space import DiskMonitor
 from reelhaul_fetcher.service.worker import Worker
 from reelhaul_fetcher.ytdlp import version
@@ -66,9 +66,7 @@ def _describe_cookies(folder: CookieFolder, now: datetime) -> _Component:
         if stored.jar is None:
             broken.append(f"{stored.name} cannot be decrypted")
             continue
-        # Sites refresh most of them: what counts is when the last one expires.
-        times = [cookie.expires for cookie in parse(stored.jar.text) if cookie.expires]
-        expiry = max(times, default=None)
+        expiry = login_expiry(parse(stored.jar.text), stored.added or now)
         if stored.refused:
             broken.append(f"the site refused {stored.name}")
         elif expiry is not None and expiry - now < _EXPIRES_SOON:

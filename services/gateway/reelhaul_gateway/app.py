@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -39,6 +39,7 @@ from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.certificate import Certificate, CertificateError
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.metrics import instruments
 from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.rpc import channels
@@ -303,4 +304,10 @@ def _count_workers() -> int:
     return 1 if settings.gateway_worker_addresses else settings.gateway_workers
 
 
-service = Service("gateway", running=_running_from_env, count_workers=_count_workers)
+def _checks() -> Sequence[Check]:
+    from reelhaul_gateway import doctor
+
+    return doctor.checks()
+
+
+service = Service("gateway", running=_running_from_env, count_workers=_count_workers, checks=_checks)

@@ -10,7 +10,7 @@ from reelhaul.system.v1 import system_service_pb2, system_service_pb2_grpc
 from reelhaul_jobs.api.system import SystemServicer
 from reelhaul_jobs.backup import describe_data
 from reelhaul_jobs.composition.access import open_access
-from reelhaul_jobs.composition.backends import DATABASE_SETTING, open_backends, utc_now
+from reelhaul_jobs.composition.backends import DATABASE_SETTING, Backends, open_backends, utc_now
 from reelhaul_jobs.composition.jobs import open_jobs
 from reelhaul_jobs.composition.process import open_process_report
 from reelhaul_jobs.composition.webhooks import open_webhooks
@@ -18,12 +18,14 @@ from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.first_key import full_access_key, write_key_file
 from reelhaul_jobs.service.gauges import GAUGES_MAX_AGE_SECONDS, QueueGauges, WorkItemGauges
-from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner, SoleLeadership
+from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER
 from reelhaul_runtime.rpc.server import Servicer, serving
@@ -52,7 +54,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         for name, read in gauges.items():
             stack.enter_context(collecting(name, read, max_age_seconds=GAUGES_MAX_AGE_SECONDS))
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
-        await stack.enter_async_context(_running_loops(loops, queue, backends.replica))
+        await stack.enter_async_context(_running_loops(loops, queue, backends))
         targets = {
             "jobs": settings.jobs_target,
             "storage": settings.storage_target,
@@ -96,10 +98,18 @@ async def running_from_env() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _running_loops(loops: Sequence[Loop], queue: QueueStore, replica: str) -> AsyncIterator[None]:
-    """Run *loops*, each while *replica* leads it, until the block exits."""
-    runners = [LoopRunner(loop, Leadership(queue, loop.name, replica, utc_now)) for loop in loops]
-    tasks = [asyncio.create_task(runner.run()) for runner in runners]
+async def _running_loops(loops: Sequence[Loop], queue: QueueStore, backends: Backends) -> AsyncIterator[None]:
+    """Run *loops*, each while this replica leads it, until the block exits."""
+    tasks = []
+    if backends.alone:
+        signal = WorkSignal(queue, utc_now)
+        runners = [LoopRunner(loop, SoleLeadership(loop.name), signal) for loop in loops]
+        tasks.append(asyncio.create_task(signal.run()))
+    else:
+        runners = [
+            LoopRunner(loop, Leadership(queue, loop.name, backends.replica, utc_now)) for loop in loops
+        ]
+    tasks += [asyncio.create_task(runner.run()) for runner in runners]
     try:
         yield
     finally:
@@ -130,4 +140,12 @@ async def create_full_access_key(*, store: bool) -> str:
     return string.text
 
 
-service = Service("jobs", running=running_from_env, migrate=migrate, describe_data=describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_jobs import doctor
+
+    return doctor.checks()
+
+
+service = Service(
+    "jobs", running=running_from_env, migrate=migrate, describe_data=describe_data, checks=_checks
+)

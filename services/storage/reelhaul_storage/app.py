@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from reelhaul.storage.v1 import (
 from reelhaul_runtime.auth.audit_log import open_audit_log
 from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
+from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.collectors import collecting
 from reelhaul_runtime.metrics.process import collecting_disks
@@ -263,4 +264,12 @@ def _migrate() -> None:
     migrations.migrate(Settings().database_url, "reelhaul_storage", _DATABASE_SETTING)
 
 
-service = Service("storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data)
+def _checks() -> Sequence[Check]:
+    from reelhaul_storage import doctor
+
+    return doctor.checks()
+
+
+service = Service(
+    "storage", running=_running_from_env, migrate=_migrate, describe_data=describe_data, checks=_checks
+)

@@ -380,9 +380,7 @@ class EngineEvent(_message.Message):
     recording: _builtins.bool
     """A recording has started: the child obeys EngineCommand.stop_recording."""
     resumed_bytes: _builtins.int
-    """Bytes of an earlier attempt that need not be received again, beyond those of earlier
-    events.
-    """
+    """Bytes of an earlier attempt that this one continues from, beyond those of earlier events."""
     @_builtins.property
     def progress(self) -> _media_pb2.Progress:
         """The newest progress."""

@@ -89,6 +89,10 @@ class WorkDirs:
         kept = await asyncio.to_thread(self._kept)
         return [f"jobs/{each.path.name.partition('.')[0]}" for each in kept]
 
+    def kept_bytes(self) -> int:
+        """Return the disk usage of the media kept for later leases. Blocks on the disk."""
+        return sum(kept.size for kept in self._kept())
+
     def free_bytes(self) -> int:
         free = self._disk_free(self._root)
         return min(free, max(0, self._quota - _used_bytes(self._root))) if self._quota else free

@@ -13,7 +13,7 @@ def link(folder: Path) -> Path:
     Raises FileNotFoundError if no installed wheel has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source, temporary = _find_ffmpeg(), folder / f".ffmpeg.{os.getpid()}"
+    source, temporary = find_ffmpeg(), folder / f".ffmpeg.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(source)
     # Fetchers may share the folder: the link must exist at every moment.
@@ -23,7 +23,7 @@ def link(folder: Path) -> Path:
     return folder
 
 
-def _find_ffmpeg() -> Path:
+def find_ffmpeg() -> Path:
     """Return imageio's ffmpeg if installed, else Shaka's, which cannot decode AV1 or encode Vorbis."""
     folder = _package_folder("imageio_ffmpeg")
     binaries = sorted((folder / "binaries").glob("ffmpeg-linux-*")) if folder else []

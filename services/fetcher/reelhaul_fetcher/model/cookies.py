@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
@@ -21,6 +21,8 @@ _HEADER = "# Netscape HTTP Cookie File"
 _HTTP_ONLY = "#HttpOnly_"
 # The year 3000: some browsers write later years than datetime can hold.
 _MAX_TIMESTAMP = 32503680000
+# Protections against robots set cookies for minutes or hours that scripts cannot read either.
+_MIN_LOGIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Cookie:
 
     domain: str
     expires: datetime | None
+    #: Whether no script can read it, as is usual for those of a login.
+    http_only: bool = False
 
     def matches_host(self, host: str) -> bool:
         """Return whether it would be sent to *host*."""
@@ -78,6 +82,17 @@ def domains(cookies: Iterable[Cookie]) -> list[str]:
     return sorted({cookie.domain.removeprefix(".") for cookie in cookies})
 
 
+def login_expiry(cookies: Iterable[Cookie], added: datetime) -> datetime | None:
+    """Return when the first login among *cookies*, exported at *added*, expires; None if none does.
+
+    Logins last longer than a day, and scripts cannot read their cookies. Without any such cookie, e.g. from
+    a tool that does not export which these are, it is when the last cookie expires.
+    """
+    expiring = [(cookie.expires, cookie.http_only) for cookie in cookies if cookie.expires is not None]
+    logins = [expires for expires, http_only in expiring if http_only and expires - added > _MIN_LOGIN]
+    return min(logins) if logins else max((expires for expires, _ in expiring), default=None)
+
+
 def cookies_unknown(name: str) -> ReelhaulError:
     """Return COOKIES_UNKNOWN; it does not tell whether the name or the tenant's permission is missing."""
     text = f"there are no cookies named {name!r} for this tenant"
@@ -106,4 +121,4 @@ def _parse_line(number: int, line: str) -> Cookie:
         raise ValueError(f"line {number} is not a cookie in the Netscape format")
     timestamp = int(fields[4].partition(".")[0] or 0)
     expires = datetime.fromtimestamp(min(timestamp, _MAX_TIMESTAMP), UTC) if timestamp > 0 else None
-    return Cookie(fields[0].lower(), expires)
+    return Cookie(fields[0].lower(), expires, line.startswith(_HTTP_ONLY))

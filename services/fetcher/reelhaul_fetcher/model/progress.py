@@ -47,6 +47,11 @@ _DOWNLOAD_STAGES = frozenset({Stage.FETCHING_EXTRAS, Stage.DOWNLOADING})
 _MIN_BYTES_PER_SECOND = 1024
 
 
+def stage_name(stage: Stage.ValueType) -> str:
+    """Return the name of *stage*, which a child reports: its number if there is no such stage."""
+    return Progress.Stage.Name(stage) if stage in Progress.Stage.values() else str(stage)
+
+
 @dataclass(slots=True)
 class _Part:
     weight: float | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 _REFUSALS_KEPT = 64
@@ -30,8 +30,8 @@ class Usage:
     refusals: tuple[Refusal, ...] = ()
     #: All refusals, also those that are no longer kept.
     refusal_count: int = 0
-    #: Open connections when it was reported.
-    connections: int = 0
+    #: Open connections at that moment: no traffic.
+    connections: int = field(default=0, compare=False)
 
     @property
     def total_bytes(self) -> int:

@@ -22,7 +22,7 @@ from reelhaul_fetcher.model.engine_requests import (
     FetchResult,
     Product,
 )
-from reelhaul_fetcher.model.progress import PaceMonitor, Watchdog
+from reelhaul_fetcher.model.progress import PaceMonitor, Watchdog, stage_name
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import ArtifactMetadata, ArtifactStore, Engine, Scratch
 from reelhaul_fetcher.service.progress_reporter import ProgressReporter
@@ -246,5 +246,5 @@ def _stalled(url: str, text: str, stage: Progress.Stage.ValueType) -> ReelhaulEr
     return ReelhaulError(
         ErrorReason.UPSTREAM_STALLED,
         text,
-        metadata={"host": urlsplit(url).hostname or "", "stage": Progress.Stage.Name(stage)},
+        metadata={"host": urlsplit(url).hostname or "", "stage": stage_name(stage)},
     )

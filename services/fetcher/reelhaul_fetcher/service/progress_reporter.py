@@ -14,7 +14,7 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul.work.v1 import work_pb2
 from reelhaul_fetcher import metrics
 from reelhaul_fetcher.model.engine_requests import HttpStatusCounts, Product
-from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES
+from reelhaul_fetcher.model.progress import STAGE_PERCENTAGES, stage_name
 from reelhaul_fetcher.model.proxy_usage import Usage
 from reelhaul_fetcher.ports import WorkQueue
 from reelhaul_runtime import logs
@@ -103,9 +103,9 @@ class ProgressReporter:
         if self.latest.HasField("percent"):
             update.percent = max(update.percent, self.latest.percent)
         if update.stage != self.latest.stage:
-            log.debug("stage", extra={"job": self._job, "stage": Progress.Stage.Name(update.stage)})
+            log.debug("stage", extra={"job": self._job, "stage": stage_name(update.stage)})
             self._end_stage()
-            self._stage_span = spans.start(Progress.Stage.Name(update.stage).lower())
+            self._stage_span = spans.start(stage_name(update.stage).lower())
         self.latest = update
         self._updated.set()
 

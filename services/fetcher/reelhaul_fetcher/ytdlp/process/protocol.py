@@ -153,7 +153,7 @@ class FetcherChannel:
         self.send(engine_pb2.EngineEvent(recording=True))
 
     def on_resumed(self, count: int) -> None:
-        """Tell that *count* bytes of an earlier attempt need not be received again."""
+        """Tell that this attempt continues from *count* more bytes of an earlier one."""
         self.send(engine_pb2.EngineEvent(resumed_bytes=count))
 
     def on_entries(self, entries: Sequence[PlaylistEntry]) -> None:

@@ -1,0 +1,163 @@
+"""An alert of the shipped rules, from a real suite through Prometheus and Alertmanager to a receiver."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.observability.expressions import OBSERVABILITY
+from tests.servers import free_port, running_process
+from tests.suite.suite import Suite, running_suite
+from tests.webhook_receiver import Receiver, running_receiver
+
+SERVICES = ("gateway", "jobs", "fetcher", "storage")
+#: From the end of the last worker to the notification.
+_ALERT_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite whose fetcher a test stops."""
+    with running_suite(tmp_path_factory.mktemp("alert") / "data") as suite:
+        yield suite
+
+
+def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
+    """When the last fetcher stops, a critical alert reaches its receiver within 30 s.
+
+    The rules, routes and scrape jobs are those that are shipped; only addresses, and the durations that would
+    make the test wait, are replaced.
+    """
+    with (
+        running_receiver() as receiver,
+        running_alertmanager(programs, tmp_path, receiver) as alertmanager,
+        running_prometheus(programs, tmp_path, alertmanager, suite) as prometheus,
+    ):
+        wait_for(lambda: query(prometheus, 'up{job=~"reelhaul-.+"}') == ["1"] * len(SERVICES))
+        wait_for(lambda: query(prometheus, 'max(reelhaul_workers{state="live"})') == ["1"])
+        before = len(receiver.received)
+        with stopped_worker(suite):
+            notice = wait_for(lambda: find_notice(receiver, "ReelhaulNoLiveWorker", before), _ALERT_SECONDS)
+    assert notice["path"] == "/critical"
+    assert notice["labels"]["severity"] == "critical"
+    assert notice["annotations"]["summary"] == "No fetcher takes work"
+    assert notice["annotations"]["runbook_url"] == "docs/runbooks/ReelhaulNoLiveWorker.md"
+
+
+@contextmanager
+def stopped_worker(suite: Suite) -> Iterator[None]:
+    """Drain the only fetcher; its supervisor, which would start it again, is stopped during the block."""
+    supervisor = suite.supervisor_pid
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(suite.pid("fetcher"), signal.SIGTERM)
+        yield
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+
+
+@contextmanager
+def running_prometheus(programs: Path, folder: Path, alertmanager: str, suite: Suite) -> Iterator[str]:
+    """Run Prometheus with the shipped configuration; yields its URL."""
+    shipped = OBSERVABILITY / "prometheus"
+    rules = folder / "rules"
+    rules.mkdir()
+    for file in shipped.glob("rules/*.yml"):
+        (rules / file.name).write_text(re.sub(r"for: \d+m", "for: 1s", file.read_text()))
+    config = yaml.safe_load((shipped / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
+    for job in config["scrape_configs"]:
+        address = httpx.URL(suite.metrics_url(job["job_name"].removeprefix("reelhaul-"))).netloc.decode()
+        job["static_configs"][0]["targets"] = [address]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        str(programs / "prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/prometheus",
+        f"--web.listen-address={address}",
+    ]
+    with running_server(command, f"http://{address}/-/ready", folder / "prometheus.log"):
+        yield f"http://{address}"
+
+
+@contextmanager
+def running_alertmanager(programs: Path, folder: Path, receiver: Receiver) -> Iterator[str]:
+    """Run Alertmanager with the shipped routes, all to *receiver*; yields its address."""
+    shipped = (OBSERVABILITY / "alertmanager/alertmanager.yml").read_text()
+    text = re.sub(r"group_(wait|interval): \w+", r"group_\1: 1s", shipped)
+    text = text.replace("http://127.0.0.1:9095", receiver.url.removesuffix("/hook"))
+    (folder / "alertmanager.yml").write_text(text)
+    # Debian's reads a template below /usr/share, where nothing is installed. Relative to the folder of the
+    # unpacked package there is one.
+    program = folder / "alertmanager"
+    code = (programs / "prometheus-alertmanager").read_bytes()
+    program.write_bytes(
+        code.replace(b"/usr/share/prometheus/alertmanager", b"usr/share/prometheus//alertmanager")
+    )
+    program.chmod(0o700)
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        str(program),
+        f"--config.file={folder}/alertmanager.yml",
+        f"--storage.path={folder}/alerts",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    root = programs.parents[1]
+    with running_server(command, f"http://{address}/-/ready", folder / "alertmanager.log", cwd=root):
+        yield address
+
+
+@contextmanager
+def running_server(command: list[str], url: str, log: Path, cwd: Path | None = None) -> Iterator[None]:
+    """Run *command*, which is ready when *url* answers 200, until the end of the block."""
+    with log.open("wb") as output, running_process(command, stdout=output, stderr=output, cwd=cwd) as process:
+        wait_for(lambda: _is_ready(process, url, log))
+        yield
+
+
+def _is_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def query(prometheus: str, expression: str) -> list[str]:
+    """Return the values that *expression* has now."""
+    response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, trust_env=False)
+    return [sample["value"][1] for sample in response.json()["data"]["result"]]
+
+
+def find_notice(receiver: Receiver, name: str, skip: int) -> Mapping[str, Any] | None:
+    """Return the alert *name*, with its path, if it has arrived after the first *skip* requests."""
+    with receiver.lock:
+        received = receiver.received[skip:]
+    for request in received:
+        for alert in json.loads(request.body)["alerts"]:
+            if alert["labels"]["alertname"] == name and alert["status"] == "firing":
+                return {**alert, "path": request.path}
+    return None
+
+
+def wait_for(poll: Callable[[], Any], seconds: float = 30) -> Any:
+    """Call *poll* until its result is truthy; return it. Fails after *seconds*."""
+    end = time.monotonic() + seconds
+    while not (result := poll()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+    return result
