@@ -16,6 +16,8 @@ from tests.postgresql import migrated_database
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.jobs import SqlJobStore
@@ -92,6 +94,13 @@ def job(number: int, **fields: object) -> Job:
         update_time=create_time,
     )
     return queue_transitions.enqueue(replace(defaults, **fields))  # type: ignore[arg-type]
+
+
+async def put_in_stage(store: SqlStore, number: int, stage: QueueStage, due: datetime) -> None:
+    """Put the job of *number* into *stage*, due at *due*."""
+    await store.change(
+        job(number).id, lambda j: Transition(before=j, job=j.replace_fields(queue_stage=stage, due=due))
+    )
 
 
 def claim(attempt: int = 1, worker: str = "w1", request_id: str = "r1") -> leases.Claim:

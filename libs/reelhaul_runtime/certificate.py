@@ -34,12 +34,12 @@ class WatchedFiles:
         self._loaded = self._read_versions()
 
     async def watch(self) -> None:
-        """Load the files again whenever they change, until cancelled.
+        """Load the files again whenever they change, until cancelled; return at once if there are none.
 
         Files that cannot be used replace nothing, which is logged.
         """
         previous = self._loaded
-        while True:
+        while self._files:
             await asyncio.sleep(_POLL_SECONDS)
             versions = self._read_versions()
             # Files that still change are not complete: they are replaced one after the other.

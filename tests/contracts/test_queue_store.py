@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.job_stores import LEASE, NOW, claim, job, request
+import pytest
+from tests.job_stores import LEASE, NOW, claim, job, put_in_stage, request
 
 from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions
 from reelhaul_jobs.model.rate_limit import SiteRateLimit
@@ -181,3 +182,28 @@ async def test_delete_old_records(store):
     await store.delete_old_records(NOW + timedelta(days=1), NOW + timedelta(days=1))
     assert list(await store.list_events(job(1).id, after=0, limit=5)) == []
     assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
+
+
+@pytest.mark.parametrize("stage", [QueueStage.LATER, QueueStage.PUBLISHED, QueueStage.LEASED])
+async def test_next_due_time(store, stage):
+    """The next due time is the earliest of the rows that a loop waits for; jobs that are ready have none."""
+    await store.add([job(n) for n in range(1, 4)])
+    assert await store.get_next_due_time() is None
+    for number, seconds in [(1, 30), (2, 20)]:
+        await put_in_stage(store, number, stage, NOW + timedelta(seconds=seconds))
+    assert await store.get_next_due_time() == NOW + timedelta(seconds=20)
+    await store.mark_expiry_confirmed(job(3).id, NOW + timedelta(seconds=10))
+    assert await store.get_next_due_time() == NOW + timedelta(seconds=10)
+
+
+async def test_wait_for_write(store):
+    """A wait ends when a write does, at once if one has ended since, and after its time if none does."""
+    seen = store.count_writes()
+    await store.wait_for_write(seen, 0.01)
+    assert store.count_writes() == seen
+    async with asyncio.timeout(5):
+        waiting = asyncio.create_task(store.wait_for_write(seen, 60))
+        await store.add([job(1)])
+        await waiting
+        assert store.count_writes() > seen
+        await store.wait_for_write(seen, 60)

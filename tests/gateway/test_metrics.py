@@ -160,3 +160,27 @@ async def test_scrape_of_a_gateway(client: httpx.AsyncClient, harness: GatewayHa
         async with asyncio.timeout(SECONDS):
             while total(parse((await scraper.get(url)).text), "reelhaul_ready"):
                 pass
+
+
+async def test_authentication():
+    """Refused credentials are counted by reason, refused calls by limit, look-ups of keys by hit or miss."""
+    async with (
+        running_gateway(auth="keys", anonymous_requests_per_minute=40) as harness,
+        httpx.AsyncClient(base_url=harness.url, trust_env=False, timeout=SECONDS) as client,
+    ):
+        key = harness.keys.add()
+        harness.keys.keys[key].api_key.quota.requests_per_minute = 3
+        changes = Changes()
+        valid = {"x-api-key": key}
+        for headers in ({}, {"x-api-key": "wrong"}, valid, valid, valid, valid):
+            await client.get("/v1/jobs/1", headers=headers)
+        failures = "reelhaul_authentication_failures_total"
+        assert changes.of(failures, reason="CREDENTIAL_MISSING") == 1
+        assert changes.of(failures, reason="CREDENTIAL_INVALID") == 1
+        assert changes.of("reelhaul_rate_limited_total", level="key") == 1
+        # The gateway and jobs each look up the calls that are admitted, jobs not the fourth.
+        assert changes.of("reelhaul_credential_cache_total", result="miss") == 3
+        assert changes.of("reelhaul_credential_cache_total", result="hit") == 5
+        for _ in range(5):
+            await client.get("/v1/jobs/1", headers={"x-api-key": "wrong"})
+        assert changes.of("reelhaul_rate_limited_total", level="address") >= 1

@@ -16,7 +16,7 @@ from tests.observability.expressions import OBSERVABILITY, ROOT, documented_metr
 from tests.observability.rules import RULES, UNIT_TESTS, Alert, alerts, all_rules, records
 
 from reelhaul.cli.commands import reelhaul
-from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul.jobs.v1.job_pb2 import Job, Wait
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.ytdlp.version import OLD_DAYS
 from reelhaul_runtime.addresses import non_global_reason
@@ -121,6 +121,14 @@ def test_runbook_commands():
         assert set(re.findall(r"`(REELHAUL_\w+)`", text)) - {"REELHAUL_API_KEY"} <= settings, page.name
 
 
+def test_runbook_log_fields():
+    """The fields of log lines that runbooks select by are those of docs/logs.md."""
+    fields = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/logs.md").read_text(), re.MULTILINE))
+    for page in _RUNBOOKS.glob("*.md"):
+        for line in re.findall(r"^\$LOG.+", page.read_text(), re.MULTILINE):
+            assert set(re.findall(r"\.([a-z_]+)", line)) <= fields, page.name
+
+
 def test_label_values_exist():
     """The values that rules select are those of the protos, of the guard, and of histograms' buckets."""
     addresses = ("127.0.0.1", "10.0.0.1", "100.64.0.1", "169.254.0.1")
@@ -128,6 +136,7 @@ def test_label_values_exist():
         "reason": {*ErrorReason.keys(), "metadata", *map(non_global_reason, map(ip_address, addresses))},
         "state": {*Job.State.keys(), "live", "free", "in_use", "max", "total"},
         "priority": set(Job.Priority.keys()),
+        "wait_reason": set(Wait.Reason.keys()),
         "le": {str(bound) for bound in (*buckets.CALLS, *buckets.WORK)},
     }
     for rule in all_rules():

@@ -200,3 +200,31 @@ def test_a_disabled_key_is_refused_within_a_second(suite, first_key):
         disabled = time.monotonic()
         while statuses := [s for p in paths if (s := http.get(p, headers=headers).status_code) != 401]:
             assert time.monotonic() - disabled < _REVOCATION_SECONDS, statuses
+
+
+def test_log_level_at_run_time(suite: Suite, first_key: str):
+    """A key of full access changes the log level of every process for a time, which the audit log has."""
+    changed = cli(suite, "log-level", "all", "debug", "--for", "5m", key=first_key)
+    assert changed.exit_code == 0, changed.output
+    assert [line.split()[0] for line in changed.stdout.splitlines()] == [
+        "gateway",
+        "jobs",
+        "storage",
+        "fetcher",
+    ]
+    suite.http.get("/v1/jobs", headers={"x-api-key": first_key, "x-request-id": "at-debug"})
+
+    def request_is_logged() -> bool:
+        lines = [json.loads(line) for line in suite.log.read_text().splitlines() if line.startswith("{")]
+        own = {(line["service"], line["level"]) for line in lines if line.get("request_id") == "at-debug"}
+        return own >= {("jobs", "DEBUG"), ("gateway", "INFO")}
+
+    suite.wait_for("lines of the request", request_is_logged)
+    entries = suite.http.get("/v1/auditEntries", headers={"x-api-key": first_key}).json()["auditEntries"]
+    methods = [entry["method"] for entry in entries]
+    assert "reelhaul.system.v1.SystemService/SetLogLevel" in methods
+    reset = cli(suite, "log-level", "all", "reset", key=first_key)
+    assert reset.exit_code == 0, reset.output
+    refused = cli(suite, "log-level", "jobs", "debug", "--logger", "botocore", key=first_key)
+    assert refused.exit_code == 2
+    assert "logger: must be one of ours" in refused.output

@@ -15,6 +15,7 @@ _CLIENT_COMMANDS = {
     "download": "reelhaul.cli.download:download",
     "jobs": "reelhaul.cli.jobs:jobs",
     "keys": "reelhaul.cli.keys:keys",
+    "log-level": "reelhaul.cli.log_level:log_level",
     "probe": "reelhaul.cli.probe:probe",
     "webhooks": "reelhaul.cli.webhooks:webhooks",
 }

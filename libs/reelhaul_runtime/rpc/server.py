@@ -33,7 +33,7 @@ Servicer = tuple[Callable[[Any, aio.Server], None], object, str]
 Check = Callable[[], Awaitable[object]]
 
 _CHECK_TIMEOUT_SECONDS = 5
-_CHECK_INTERVAL_SECONDS = 1
+_CHECK_INTERVAL_SECONDS = 5
 _CHECK_INTERVAL_SECONDS_NOT_READY = 0.1
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -106,10 +106,10 @@ async def serving(
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
     Health v1: the empty name is liveness and looks inward only. *checks* look outward, by
-    component name (``jobs.database``), every second: each is served under its name, and the proto
-    services' names are readiness, SERVING while all checks pass. *informational_checks* are served
-    likewise, but readiness does not depend on them and they are not logged; *health* serves all of it if it
-    is given. At the end of the block
+    component name (``jobs.database``), every five seconds, or ten times a second until all pass: each is
+    served under its name, and the proto services' names are readiness, SERVING while all checks pass.
+    *informational_checks* are served likewise, but readiness does not depend on them and they are not
+    logged; *health* serves all of it if it is given. At the end of the block
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
     *drain_seconds* to end.
 

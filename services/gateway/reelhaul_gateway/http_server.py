@@ -21,6 +21,8 @@ from reelhaul_runtime import listeners
 from reelhaul_runtime.certificate import Certificate
 from reelhaul_runtime.tasks import cancel_and_wait
 
+# How old the Date field of a response may be, and the tick of uvicorn that updates it.
+_DATE_SECONDS, _UPDATE_HEADERS = 1.0, 0
 _MAX_WEBSOCKET_FRAME_BYTES = 64 * 1024
 
 
@@ -56,7 +58,7 @@ async def serve_http(
         port: int = listener.getsockname()[1]
         yield port
     finally:
-        server.should_exit = True
+        server.stop()
         await serving
         await cancel_and_wait(*background)
 
@@ -74,7 +76,7 @@ class _Server(uvicorn.Server):
         keep_alive: int,
         drain_seconds: float,
     ) -> None:
-        self.ready = asyncio.Event()
+        self.ready, self._stopping = asyncio.Event(), asyncio.Event()
         self._table, self._certificate, self._proxies = table, certificate, proxies
         # uvicorn calls these as classes, and uses nothing else of them.
         http: Any = partial(HttpConnection, table, self._create_http2)
@@ -97,6 +99,18 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
         super().__init__(config)
+
+    def stop(self) -> None:
+        """Have the server drain and end."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes ten times a second.
+        while not await self.on_tick(_UPDATE_HEADERS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_SECONDS):
+                    await self._stopping.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         uses_listener = self._certificate is not None or self._proxies is not None

@@ -23,7 +23,8 @@ from reelhaul_jobs.service.gauges import (
     QueueGauges,
     WorkItemGauges,
 )
-from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner
+from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner, SoleLeadership
+from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.queue import SqlQueueStore
@@ -53,7 +54,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         jobs = open_jobs(stack, backends, queue, access)
         _collect_gauges(stack, backends, queue)
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
-        await stack.enter_async_context(_running_loops(loops, queue, backends.replica))
+        await stack.enter_async_context(_running_loops(loops, queue, backends))
         targets = {
             "jobs": settings.jobs_target,
             "storage": settings.storage_target,
@@ -108,10 +109,18 @@ def _collect_gauges(stack: AsyncExitStack, backends: Backends, queue: QueueStore
 
 
 @asynccontextmanager
-async def _running_loops(loops: Sequence[Loop], queue: QueueStore, replica: str) -> AsyncIterator[None]:
-    """Run *loops*, each while *replica* leads it, until the block exits."""
-    runners = [LoopRunner(loop, Leadership(queue, loop.name, replica, utc_now)) for loop in loops]
-    tasks = [asyncio.create_task(runner.run()) for runner in runners]
+async def _running_loops(loops: Sequence[Loop], queue: QueueStore, backends: Backends) -> AsyncIterator[None]:
+    """Run *loops*, each while this replica leads it, until the block exits."""
+    tasks = []
+    if backends.alone:
+        signal = WorkSignal(queue, utc_now)
+        runners = [LoopRunner(loop, SoleLeadership(loop.name), signal) for loop in loops]
+        tasks.append(asyncio.create_task(signal.run()))
+    else:
+        runners = [
+            LoopRunner(loop, Leadership(queue, loop.name, backends.replica, utc_now)) for loop in loops
+        ]
+    tasks += [asyncio.create_task(runner.run()) for runner in runners]
     try:
         yield
     finally:

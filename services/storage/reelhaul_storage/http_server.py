@@ -21,6 +21,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import errors, listeners
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.file_responses import FileResponse, Header, build_response, file_headers
+from reelhaul_storage import metrics
 from reelhaul_storage.errors import EtagMismatch, RangeInvalid
 from reelhaul_storage.local_links import parse_path
 from reelhaul_storage.model import Artifact
@@ -131,6 +132,7 @@ class _Handler:
             response = await self._respond(request)
         except ReelhaulError as error:
             response = _build_error_response(error)
+        metrics.LINK_REQUESTS.labels(response.status).inc()
         # Neither the query, which has the signature, nor the file name.
         log.info(
             "request",

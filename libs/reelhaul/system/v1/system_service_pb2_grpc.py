@@ -47,6 +47,11 @@ class SystemServiceStub:
                 request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/reelhaul.system.v1.SystemService/SetLogLevel',
+                request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
         self.DescribeServer = channel.unary_unary(
                 '/reelhaul.system.v1.SystemService/DescribeServer',
                 request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.DescribeServerRequest.SerializeToString,
@@ -79,6 +84,17 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+        A process that starts later, or again, has the level of its settings. Jobs reaches
+        every process but the gateway's; the gateway all but its other processes. Processes
+        that do not answer are no error: the response names them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeServer(self, request, context):
         """Returns versions, limits and built-in capabilities, so that clients can adapt.
         """
@@ -98,6 +114,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.ReportHealth,
                     request_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.FromString,
                     response_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.SerializeToString,
             ),
             'DescribeServer': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeServer,
@@ -162,6 +183,33 @@ class SystemService:
             '/reelhaul.system.v1.SystemService/ReportHealth',
             reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.SerializeToString,
             reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.system.v1.SystemService/SetLogLevel',
+            reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.SerializeToString,
+            reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,13 @@ class SystemServiceStub:
     real write, read and delete; asks each replica for its state. Returns OK even if
     something is down. `reelhaul up --status` shows the same.
     """
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.SetLogLevelRequest, _system_service_pb2.SetLogLevelResponse]
+    """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+    A process that starts later, or again, has the level of its settings. Jobs reaches
+    every process but the gateway's; the gateway all but its other processes. Processes
+    that do not answer are no error: the response names them.
+    """
     DescribeServer: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
@@ -68,6 +75,13 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Checks every service and its dependencies now: database, NATS, and storage by a
     real write, read and delete; asks each replica for its state. Returns OK even if
     something is down. `reelhaul up --status` shows the same.
+    """
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_system_service_pb2.SetLogLevelRequest, _system_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+    A process that starts later, or again, has the level of its settings. Jobs reaches
+    every process but the gateway's; the gateway all but its other processes. Processes
+    that do not answer are no error: the response names them.
     """
     DescribeServer: _aio.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]  # type: ignore[assignment]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
@@ -99,6 +113,19 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks every service and its dependencies now: database, NATS, and storage by a
         real write, read and delete; asks each replica for its state. Returns OK even if
         something is down. `reelhaul up --status` shows the same.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _system_service_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.SetLogLevelResponse, _abc.Awaitable[_system_service_pb2.SetLogLevelResponse]]:
+        """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+        A process that starts later, or again, has the level of its settings. Jobs reaches
+        every process but the gateway's; the gateway all but its other processes. Processes
+        that do not answer are no error: the response names them.
         """
 
     @_abc_1.abstractmethod

@@ -42,12 +42,17 @@ class Proxy:
         self._limits = limits
         self._egresses = egresses
         self._sessions: dict[str, ProxySession] = {}
+        self._has_sessions = asyncio.Event()
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
     @property
     def sessions(self) -> Mapping[str, ProxySession]:
         """The open sessions by name."""
         return self._sessions
+
+    async def wait_for_session(self) -> None:
+        """Return when a session is open."""
+        await self._has_sessions.wait()
 
     def open_session(
         self,
@@ -70,12 +75,15 @@ class Proxy:
         if seconds:
             session.expiry = asyncio.get_running_loop().call_later(seconds, _expire, session)
         self._sessions[name] = session
+        self._has_sessions.set()
 
     def close_session(self, name: str) -> Usage | None:
         """Close the session *name* and cut its connections; return its usage, None if it is not open."""
         session = self._sessions.pop(name, None)
         if session is None:
             return None
+        if not self._sessions:
+            self._has_sessions.clear()
         if session.expiry:
             session.expiry.cancel()
         session.end("closed")

@@ -84,6 +84,7 @@ async def _report_usage(proxy: Proxy, writer: asyncio.StreamWriter) -> None:
     """Report each session's usage when it changes: if the guard dies, its successor continues from there."""
     reported: dict[ProxySession, Usage] = {}
     while True:
+        await proxy.wait_for_session()
         await asyncio.sleep(_REPORT_SECONDS)
         current = {session: _usage_of(session) for session in proxy.sessions.values()}
         for session, usage in current.items():

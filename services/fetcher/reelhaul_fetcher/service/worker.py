@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 5.0
 _NO_SPACE_DELAY = timedelta(seconds=5)
 _DISK_CHECK_SECONDS = 1.0
+_IDLE_DISK_CHECK_SECONDS = 10.0
 # Seconds between two sweeps of directories of dead workers and of kept media.
 _SWEEP_SECONDS = 15.0
 # The Retry-After of OVERLOADED.
@@ -193,8 +195,12 @@ class Worker:
         """Evict attempts so that the others find the disk space they need."""
         disk = self._context.disk
         while True:
-            await asyncio.sleep(_DISK_CHECK_SECONDS)
             # Also while idle: health reports it.
+            with suppress(TimeoutError):
+                if not self._running:
+                    async with asyncio.timeout(_IDLE_DISK_CHECK_SECONDS):
+                        await self._running_changed.wait()
+            await asyncio.sleep(_DISK_CHECK_SECONDS)
             await disk.measure()
             attempts = [attempt for attempt in self._running if attempt.epoch]
             # An attempt that is stopping frees its space first.

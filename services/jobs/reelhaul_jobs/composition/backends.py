@@ -60,6 +60,8 @@ class Backends:
     now: Clock
     #: Distinguishes this replica from others.
     replica: str
+    #: Whether there are no others: a SQLite file has one process.
+    alone: bool
     database: Database
     ledger: QuotaLedger
     store: SqlJobStore
@@ -93,6 +95,7 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
             settings=settings,
             now=utc_now,
             replica=_replica_id(settings),
+            alone=alone,
             database=database,
             ledger=ledger,
             store=store,

@@ -67,8 +67,16 @@ def open_jobs(stack: AsyncExitStack, backends: Backends, queue: SqlQueueStore, a
     leases = Leases(store, queue, notifier, now, lease, limits, access.admission)
     schedules = Schedules(schedule_store, notifier, now, check_job_url, access.admission)
     scheduler = Scheduler(schedule_store, notifier, now, check_job_url, access.admission)
+    leader = None if backends.alone else backends.replica
     dispatcher = Dispatcher(
-        queue, bus, now, lease, limits, settings.jobs_tenant_weights, leader=backends.replica, hub=hub
+        queue,
+        bus,
+        now,
+        lease,
+        limits,
+        settings.jobs_tenant_weights,
+        leader=leader,
+        hub=hub,
     )
     deliverer = Deliverer(store, queue, storage, notifier, now)
     stack.push_async_callback(deliverer.close)

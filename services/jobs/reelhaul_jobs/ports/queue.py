@@ -130,6 +130,18 @@ class QueueStore(Protocol):
     async def delete_idle_rate_limits(self, before: datetime) -> None:
         """Delete rate limits that admitted and blocked nothing since *before*."""
 
+    async def get_next_due_time(self) -> datetime | None:
+        """Return when a loop has something to do next if nothing is written until then; None: never.
+
+        It may be too early, but never too late.
+        """
+
+    def count_writes(self) -> int:
+        """Return how many writes of this process have ended."""
+
+    async def wait_for_write(self, seen: int, seconds: float) -> None:
+        """Return once more than *seen* writes of this process have ended, at the latest after *seconds*."""
+
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         """Let *holder* lead *loop* for *lasting* unless another one does. Return whether it leads."""
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from reelhaul_jobs import metrics
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
+from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.logs import Outage
 
@@ -78,12 +79,37 @@ class Leadership:
             await self._queue.release_leadership(self._loop, self._holder)
 
 
+class SoleLeadership:
+    """Leadership of the only replica that there is: nobody is asked."""
+
+    def __init__(self, loop: str) -> None:
+        self._gauge = metrics.LOOP_LEADER.labels(loop)
+        self._gauge.set(1)
+        self.newly_acquired = True
+
+    async def is_leader(self) -> bool:
+        """Return True."""
+        return True
+
+    async def release(self) -> None:
+        """Record that the loop has ended."""
+        self._gauge.set(0)
+
+
 class LoopRunner:
     """Repeats one loop's step while this replica leads it."""
 
-    def __init__(self, loop: Loop, leadership: Leadership) -> None:
+    def __init__(
+        self, loop: Loop, leadership: Leadership | SoleLeadership, signal: WorkSignal | None = None
+    ) -> None:
+        """*signal* knows when there is nothing to do; None: the step is repeated at the loop's interval."""
         self._loop = loop
         self._leadership = leadership
+        self._wakeup = loop.wakeup or asyncio.Event()
+        self._has_signal = signal is not None
+        if signal is not None:
+            signal.subscribe(self._wakeup)
+        self._failed = False
         self._outage = Outage()
         # When the next step is due, if steps came at the average rate.
         self._next_due = time.monotonic()
@@ -109,8 +135,8 @@ class LoopRunner:
 
     async def _step(self) -> bool:
         loop, leadership = self._loop, self._leadership
-        if loop.wakeup is not None:
-            loop.wakeup.clear()
+        self._wakeup.clear()
+        self._failed = False
         try:
             if not await leadership.is_leader():
                 return False
@@ -127,6 +153,7 @@ class LoopRunner:
             self._outage.end()
             metrics.LOOP_LAST_SUCCESS.labels(loop.name).set_to_current_time()
             return more
+        self._failed = True
         await asyncio.sleep(0.5)
         return False
 
@@ -139,9 +166,13 @@ class LoopRunner:
         return max(0.0, self._next_due - now)
 
     async def _rest(self) -> None:
+        """Wait while there is nothing to do, or for the interval if that is unknown."""
+        knows = self._has_signal and not self._failed
         if self._loop.wakeup is None:
             await asyncio.sleep(self._loop.interval)
+            if knows:
+                await self._wakeup.wait()
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._loop.interval):
-                await self._loop.wakeup.wait()
+            async with asyncio.timeout(None if knows else self._loop.interval):
+                await self._wakeup.wait()

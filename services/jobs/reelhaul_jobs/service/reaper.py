@@ -17,8 +17,7 @@ from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.ports.services import Clock
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import republish_delay
-from reelhaul_runtime.errors import NotFound, Unavailable
-from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.errors import NotFound
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +52,12 @@ class Reaper:
         self._expire_from = now() + self._renewal_time
         self._absence = max(lease / 3, _MIN_ABSENCE)
         self._last_step, self._was_absent = now(), False
-        self._broker_outage = Outage()
 
     async def step(self) -> bool:
-        """Check every queue stage once; return whether more may be due at once."""
+        """Check every queue stage once; return whether more may be due at once.
+
+        Raises Unavailable, with the rows checked, while the broker does not answer.
+        """
         now = self._now()
         self._detect_absence(now)
         changed = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.make_ready(job, now))
@@ -66,11 +67,8 @@ class Reaper:
             )
         try:
             changed += await self._requeue_lost_items(now)
-            self._broker_outage.end()
-        except Unavailable:
-            if (level := self._broker_outage.level()) is not None:
-                log.log(level, "the broker is unavailable; its items are checked later")
-        self._last_step = self._now()
+        finally:
+            self._last_step = self._now()
         return changed >= _BATCH
 
     def _detect_absence(self, now: datetime) -> None:

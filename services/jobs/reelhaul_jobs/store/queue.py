@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, literal, or_, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, literal, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reelhaul_jobs.model.fair_scheduling import ReadyJob
@@ -18,7 +18,17 @@ from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
 from reelhaul_jobs.store import dispatch_queries, queue_counts, quotas, rate_limits, rows
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
-from reelhaul_jobs.store.tables import HAS_PARENT, IN_FLIGHT, events, jobs, leaders, request_ids, workers
+from reelhaul_jobs.store.tables import (
+    HAS_PARENT,
+    IN_FLIGHT,
+    events,
+    jobs,
+    leaders,
+    request_ids,
+    schedules,
+    workers,
+)
+from reelhaul_jobs.store.webhook_tables import IS_PENDING, webhook_deliveries
 from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
@@ -84,6 +94,24 @@ _DELIVERIES_DUE = (
     .where(_DELIVERIES.c.number <= bindparam("per_tenant"))
     .order_by(_DELIVERIES.c.delivery_time)
     .limit(bindparam("most"))
+)
+# Of so many pending deliveries the index has no first one: they are due now.
+_MAX_PENDING = 1000
+_PENDING = (
+    select(webhook_deliveries.c.due, webhook_deliveries.c.tenant)
+    .where(IS_PENDING)
+    .limit(_MAX_PENDING)
+    .subquery()
+)
+_NEXT_DUE = select(
+    *(
+        select(func.min(jobs.c.due)).where(IN_FLIGHT, jobs.c.lane == int(stage)).scalar_subquery()
+        for stage in (QueueStage.LATER, QueueStage.PUBLISHED, QueueStage.LEASED)
+    ),
+    select(func.min(jobs.c.confirm_time)).where(jobs.c.confirm_time.is_not(None)).scalar_subquery(),
+    select(func.min(jobs.c.delivery_time)).where(jobs.c.delivery_time.is_not(None)).scalar_subquery(),
+    select(func.min(schedules.c.next_run_time)).where(text("schedules.state = 1")).scalar_subquery(),
+    select(case((func.count() == _MAX_PENDING, 0), else_=func.min(_PENDING.c.due))).scalar_subquery(),
 )
 _MARK_EXPIRY_CONFIRMED = Statement(
     update(jobs).where(jobs.c.id == bindparam("job")).values(confirm_time=bindparam("again"))
@@ -193,6 +221,17 @@ class SqlQueueStore:
 
     async def delete_idle_rate_limits(self, before: datetime) -> None:
         await self._database.write(lambda connection: rate_limits.delete_idle(connection, before))
+
+    async def get_next_due_time(self) -> datetime | None:
+        found = await self._database.read(lambda connection: connection.execute(_NEXT_DUE).one())
+        times: list[int] = [each for each in found if each is not None]
+        return rows.from_micros(min(times)) if times else None
+
+    def count_writes(self) -> int:
+        return self._database.writes
+
+    async def wait_for_write(self, seen: int, seconds: float) -> None:
+        await self._database.wait_for_write(seen, seconds)
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         values = {"loop": loop, "holder": holder, "until": rows.to_micros(now + lasting)}
