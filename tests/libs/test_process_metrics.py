@@ -14,7 +14,8 @@ import httpx
 import pytest
 from prometheus_client.samples import Sample
 from sqlalchemy import text
-from tests.metrics import Changes, parse, total
+from tests.metric_values import MetricChanges
+from tests.scrapes import parse, total
 from tests.servers import free_port, running_nats_server
 from tests.tls_files import Authority
 
@@ -92,7 +93,7 @@ async def test_log_messages(tmp_path: Path):
     """Lines are counted by their level, from WARNING on."""
     handler = logging.StreamHandler(io.StringIO())
     logging.getLogger().handlers.insert(0, handler)
-    changes = Changes()
+    changes = MetricChanges()
     try:
         async with process_metrics(["jobs"], tmp_path):
             for level in (logging.INFO, logging.WARNING, logging.WARNING, logging.ERROR):
@@ -100,9 +101,9 @@ async def test_log_messages(tmp_path: Path):
     finally:
         logging.getLogger().removeHandler(handler)
     name = "reelhaul_log_messages_total"
-    assert changes.of(name, level="WARNING") == 2
-    assert changes.of(name, level="ERROR") == 1
-    assert changes.of(name, level="INFO") == 0
+    assert changes.total(name, level="WARNING") == 2
+    assert changes.total(name, level="ERROR") == 1
+    assert changes.total(name, level="INFO") == 0
 
 
 async def test_address_in_use_is_refused_by_the_name_of_its_setting(tmp_path: Path):
@@ -117,7 +118,7 @@ async def test_address_in_use_is_refused_by_the_name_of_its_setting(tmp_path: Pa
 
 async def test_database(tmp_path: Path):
     """Connections of the pools are counted by their use, and waits for them by operation."""
-    changes = Changes()
+    changes = MetricChanges()
     release = threading.Event()
 
     def hold(connection) -> None:
@@ -139,15 +140,15 @@ async def test_database(tmp_path: Path):
         samples = await scrape(port)
         assert total(samples, "reelhaul_database_connections", **labels, state="in_use") == 0
         assert total(samples, "reelhaul_database_connections", **labels, state="max") == 7
-    assert changes.of("reelhaul_database_wait_seconds_count", operation="read") == 3
-    assert changes.of("reelhaul_database_wait_seconds_count", operation="write") == 1
+    assert changes.total("reelhaul_database_wait_seconds_count", operation="read") == 3
+    assert changes.total("reelhaul_database_wait_seconds_count", operation="write") == 1
     async with serving_metrics("127.0.0.1:0") as port:
         assert total(await scrape(port), "reelhaul_database_connections", **labels) == 0
 
 
 async def test_broker(tmp_path: Path):
     """The connection to the broker is exposed while there is one to have, and so is each reconnection."""
-    name, changes = "reelhaul_broker_connected", Changes()
+    name, changes = "reelhaul_broker_connected", MetricChanges()
     async with running_nats_server(tmp_path, free_port()) as server, serving_metrics("127.0.0.1:0") as port:
         async with nats_client.connect(server.url, "test"), asyncio.timeout(SECONDS):
             assert total(await scrape(port), name) == 1
@@ -157,5 +158,5 @@ async def test_broker(tmp_path: Path):
             await server.start()
             while not total(await scrape(port), name):
                 pass
-        assert changes.of("reelhaul_broker_reconnects_total") == 1
+        assert changes.total("reelhaul_broker_reconnects_total") == 1
         assert not [sample for sample in await scrape(port) if sample.name == name]
