@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from tests.observability.expressions import OBSERVABILITY
+from prometheus_client.parser import text_string_to_metric_families
+from tests.observability.dashboards import read_queries
+from tests.observability.expressions import OBSERVABILITY, Metrics, documented_metrics, find_mistakes
+from tests.observability.rules import all_rules, records
 from tests.servers import free_port, running_process
 from tests.suite.suite import Suite, running_suite
 from tests.webhook_receiver import Receiver, running_receiver
@@ -31,6 +34,17 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite whose fetcher a test stops."""
     with running_suite(tmp_path_factory.mktemp("alert") / "data") as suite:
         yield suite
+
+
+def test_metrics_are_served(suite: Suite):
+    """The metrics of all alerts and dashboards are in the output of the services, with these labels."""
+    job = suite.http.post("/api/v1/download", json={"url": "http://127.0.0.2:9/none"}).json()["job_id"]
+    suite.wait_for("end of the job", lambda: suite.http.get(f"/v1/jobs/{job}").json()["state"] == "FAILED")
+    expressions = [rule["expr"] for rule in all_rules()] + [expression for _, expression, _ in read_queries()]
+    served = served_metrics(suite)
+    mistakes = {each for expression in expressions for each in find_mistakes(expression, served, records())}
+    # This suite has no certificate.
+    assert mistakes == {"there is no metric reelhaul_certificate_expiry_timestamp_seconds"}
 
 
 def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
@@ -53,6 +67,19 @@ def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
     assert notice["labels"]["severity"] == "critical"
     assert notice["annotations"]["summary"] == "No fetcher takes work"
     assert notice["annotations"]["runbook_url"] == "docs/runbooks/ReelhaulNoLiveWorker.md"
+
+
+def served_metrics(suite: Suite) -> Metrics:
+    """Return what the services of *suite* serve; a metric without samples has its documented labels."""
+    found = {}
+    for service in SERVICES:
+        text = httpx.get(suite.metrics_url(service), trust_env=False).text
+        for family in text_string_to_metric_families(text):
+            name = family.name + "_total" * (family.type == "counter")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            documented = documented_metrics().get(name, frozenset())
+            found[name] = found.get(name, frozenset()) | (labels if family.samples else documented)
+    return found
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime import errors, listeners, logs
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.file_responses import FileResponse, Header, build_response, file_headers
+from reelhaul_storage import metrics
 from reelhaul_storage.errors import EtagMismatch, RangeInvalid
 from reelhaul_storage.local_links import parse_path
 from reelhaul_storage.model import Artifact
@@ -139,6 +140,7 @@ class _Handler:
         except ReelhaulError as error:
             response = _build_error_response(error)
             fields["reason"] = ErrorReason.Name(error.reason)
+        metrics.LINK_REQUESTS.labels(response.status).inc()
         fields["status"], fields["bytes"] = response.status, response.body_length
         fields["milliseconds"] = round((asyncio.get_running_loop().time() - start) * 1000, 1)
         access_log.log(logging.INFO, "request", fields)

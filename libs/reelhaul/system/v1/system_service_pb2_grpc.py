@@ -27,8 +27,9 @@ if _version_not_supported:
 
 class SystemServiceStub:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def __init__(self, channel):
@@ -61,8 +62,9 @@ class SystemServiceStub:
 
 class SystemServiceServicer:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def CheckHealth(self, request, context):
@@ -135,8 +137,9 @@ def add_SystemServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SystemService:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @staticmethod

@@ -28,8 +28,9 @@ GRPC_VERSION: str
 
 class SystemServiceStub:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @_typing.overload
@@ -60,8 +61,9 @@ class SystemServiceStub:
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,8 +90,9 @@ class SystemServiceAsyncStub(SystemServiceStub):
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @_abc_1.abstractmethod
