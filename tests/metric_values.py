@@ -25,7 +25,7 @@ class MetricChanges:
         return {
             tuple(value for _, value in labels): change
             for (sample, labels), value in now.items()
-            if sample == name and (change := value - self._before.get((sample, labels), 0.0))
+            if sample == name and (change := round(value - self._before.get((sample, labels), 0.0), 6))
         }
 
     def total(self, name: str, **labels: str) -> float:

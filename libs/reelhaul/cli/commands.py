@@ -17,6 +17,7 @@ _CLIENT_COMMANDS = {
     "keys": "reelhaul.cli.keys:keys",
     "log-level": "reelhaul.cli.log_level:log_level",
     "probe": "reelhaul.cli.probe:probe",
+    "tenants": "reelhaul.cli.tenants:tenants",
     "webhooks": "reelhaul.cli.webhooks:webhooks",
 }
 # Entry points of the commands of installed servers, which this package does not import.

@@ -22,6 +22,7 @@ from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.rest import _errors, _save, _watch
 from reelhaul.rest._keys import Keys
+from reelhaul.rest._tenants import Tenants
 from reelhaul.rest._webhooks import Webhooks
 from reelhaul.system.v1 import system_service_pb2
 
@@ -61,6 +62,7 @@ class Client:
         )
 
         self.keys = Keys(self._call)
+        self.tenants = Tenants(self._call)
         self.webhooks = Webhooks(self._call)
 
     def __enter__(self) -> Self:
