@@ -29,7 +29,7 @@ def refuse(status: HTTPStatus, client: str, *, with_body: bool = True) -> Refusa
     """Log that a request of *client*, an IP address, is refused with *status*; return the response."""
     body = _body(status) if with_body else b""
     metrics.count_request("", "", status.value, None)
-    metrics.RESPONSE_BYTES.inc(len(body))
+    metrics.TOTALS.response_bytes += len(body)
     request_id = logs.begin_request("", "", client)
     # What was requested is not known for certain: the head is incomplete or malformed.
     fields: dict[str, object] = {"status": status.value, "bytes": len(body), "reason": _reason(status)}
