@@ -25,12 +25,12 @@ class MetricChanges:
         return {
             tuple(value for _, value in labels): change
             for (sample, labels), value in now.items()
-            if sample == name and (change := value - self._before.get((sample, labels), 0.0))
+            if sample == name and (change := round(value - self._before.get((sample, labels), 0.0), 6))
         }
 
     def total(self, name: str, **labels: str) -> float:
         """Return how the sum of the samples *name* that have *labels* changed."""
-        return _sum(_samples(), name, labels) - _sum(self._before, name, labels)
+        return round(_sum(_samples(), name, labels) - _sum(self._before, name, labels), 6)
 
     def new(self) -> set[tuple[str, Labels]]:
         """Return the samples that are new: their names and labels."""

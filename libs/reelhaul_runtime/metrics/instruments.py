@@ -20,4 +20,7 @@ DATABASE_WAIT = Histogram(
     ["operation"],
     buckets=(0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
 )
+SPANS_DROPPED = Counter(
+    "reelhaul_spans_dropped_total", "spans that the collector did not take, or that were too many"
+)
 LOG_MESSAGES = Counter("reelhaul_log_messages_total", "lines logged, from WARNING on", ["level"])

@@ -11,6 +11,7 @@ from typing import cast
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.tracing import spans
 from reelhaul_storage import metrics
 from reelhaul_storage.digests import Digests
 from reelhaul_storage.model import DiskSpace, PartUrls, SentPart
@@ -110,10 +111,11 @@ class MeteredBlobStore:
 
     @contextmanager
     def _measuring(self, operation: str) -> Iterator[None]:
-        """Count the block as *operation*, with its outcome, and its duration if it succeeds."""
+        """Count the block as *operation*, with its outcome, its duration if it succeeds, and as a span."""
         start = self._clock()
         try:
-            yield
+            with spans.start(f"{self._inner.backend} {operation}"):
+                yield
         except BaseException as error:
             self._count(operation, error)
             raise
