@@ -56,6 +56,7 @@ _PROCESS_MODULES = frozenset(
         "test_job_states",
         "test_kills",
         "test_listing_cost",
+        "test_live_alert",
         "test_namespace",
         "test_operator_errors",
         "test_replicas",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,20 +56,20 @@ class Receiver:
     resources: list[Mapping[str, Any]] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def wait_for(self, *names: str, trace_id: str = "", seconds: float = 20) -> list[Span]:
-        """Wait until spans with all *names* of the trace, or of any, have arrived; return those of the trace.
+    def wait_for(self, trace_id: str, *names: str, seconds: float = 20) -> list[Span]:
+        """Wait until the trace has spans with all *names*, of a repeated one as many; return its spans.
 
         Raises AssertionError if one is missing after *seconds*.
         """
         end = time.monotonic() + seconds
         with self._changed:
             while True:
-                own = [span for span in self.spans if not trace_id or span.trace_id == trace_id]
-                missing = set(names) - {span.name for span in own}
+                own = [span for span in self.spans if span.trace_id == trace_id]
+                missing = Counter(names) - Counter(span.name for span in own)
                 if not missing:
                     return own
                 left = end - time.monotonic()
-                assert left > 0, f"no span {missing}; there are {sorted(span.name for span in own)}"
+                assert left > 0, f"no span {list(missing)}; there are {sorted(span.name for span in own)}"
                 self._changed.wait(left)
 
     def add(self, request: trace_service_pb2.ExportTraceServiceRequest, metadata: dict[str, str]) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
+from reelhaul_runtime import service_manager
+
 log = logging.getLogger(__name__)
 
 # Our own lines are shorter (logs.py).
@@ -21,8 +23,8 @@ _MAX_BURST_BYTES, _MAX_BURSTS_PER_MINUTE = 8 * 1024, 20
 # The event loop keeps no reference to its tasks.
 _reading: set[asyncio.Task[None]] = set()
 
-# Variables of the suite, and of boto3: the credentials of storage's bucket.
-_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_")
+# Variables of the suite, of boto3 (the credentials of storage's bucket), and of the service manager.
+_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_", service_manager.SOCKET_VARIABLE)
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from reelhaul_runtime import failpoints, logs, private_files, service
+from reelhaul_runtime import failpoints, logs, private_files, service, service_manager
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.process import serving_process_metrics
 from reelhaul_runtime.rpc.experiments import set_experiments
@@ -116,7 +116,9 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
             shutdown.starting = ""
             start_tracing()
             _tune_garbage_collector()
+            service_manager.notify(service_manager.READY)
             await shutdown.requested.wait()
+            service_manager.notify(service_manager.STOPPING)
             log.info("draining")
     except ERRORS:
         raise

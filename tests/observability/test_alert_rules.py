@@ -121,6 +121,14 @@ def test_runbook_commands():
         assert set(re.findall(r"`(REELHAUL_\w+)`", text)) - {"REELHAUL_API_KEY"} <= settings, page.name
 
 
+def test_runbook_log_fields():
+    """The fields of log lines that runbooks select by are those of docs/logs.md."""
+    fields = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/logs.md").read_text(), re.MULTILINE))
+    for page in _RUNBOOKS.glob("*.md"):
+        for line in re.findall(r"^\$LOG.+", page.read_text(), re.MULTILINE):
+            assert set(re.findall(r"\.([a-z_]+)", line)) <= fields, page.name
+
+
 def test_label_values_exist():
     """The values that rules select are those of the protos, of the guard, and of histograms' buckets."""
     addresses = ("127.0.0.1", "10.0.0.1", "100.64.0.1", "169.254.0.1")

@@ -31,6 +31,8 @@ MAX_QUEUE = 2048
 _BATCH, _BATCH_SECONDS = 512, 2.0
 # An export that fails is tried again for so long, then its spans are dropped.
 _EXPORT_SECONDS = 5.0
+# An export that is aborted ends within this time.
+_ABORT_SECONDS = 0.5
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _KINDS = {int(kind.value): kind for kind in SpanKind}
@@ -60,11 +62,6 @@ class SpanExport:
         )
         self._added, self._refused = 0, 0
 
-    @property
-    def dropped(self) -> int:
-        """Spans that never reached the collector: too many waited, or it did not answer."""
-        return self._refused + self._exporter.failed
-
     def add(self, span: RecordedSpan) -> None:
         """Export *span* soon; drop it if too many wait already. Never blocks."""
         if self._added - self._exporter.taken >= MAX_QUEUE:
@@ -81,8 +78,9 @@ class SpanExport:
         flushing.join(seconds)
         if flushing.is_alive():
             self._exporter.shutdown()
-        if self.dropped:
-            log.warning("spans were dropped", extra={"spans": self.dropped})
+            flushing.join(_ABORT_SECONDS)
+        if dropped := self._added + self._refused - self._exporter.exported:
+            log.warning("spans were dropped", extra={"spans": dropped})
 
     def _convert(self, span: RecordedSpan) -> ReadableSpan:
         trace_id = int(span.trace_id, 16)
@@ -120,8 +118,8 @@ class _ReportingExporter(SpanExporter):
             endpoint=settings.otlp_endpoint, headers=settings.otlp_metadata or None, timeout=_EXPORT_SECONDS
         )
         self._outage = Outage()
-        #: Spans that were given to it, and those of them that the collector did not take.
-        self.taken, self.failed = 0, 0
+        #: Spans that were given to it, and those of them that the collector has.
+        self.taken, self.exported = 0, 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
@@ -130,8 +128,8 @@ class _ReportingExporter(SpanExporter):
             if self._outage.logged:
                 log.info("spans are exported again", extra={"endpoint": self._endpoint})
             self._outage.end()
+            self.exported += len(spans)
             return result
-        self.failed += len(spans)
         if (level := self._outage.level()) is not None:
             fields = {"endpoint": self._endpoint, "cause": self._library_log.text}
             log.log(level, "spans cannot be exported and are dropped", extra=fields)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import click
 
-from reelhaul_runtime import listeners, logs, private_files, service
+from reelhaul_runtime import listeners, logs, private_files, service, service_manager
 from reelhaul_runtime.metrics.settings import METRICS_ADDRESSES
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
@@ -150,6 +150,7 @@ class Suite:
 
     def _on_signal(self) -> None:
         if not self._stop.is_set():
+            service_manager.notify(service_manager.STOPPING)
             log.info("draining; a second signal kills")
             self._stop.set()
             return
@@ -208,6 +209,7 @@ class Suite:
                 task.cancel()
         self._ready_seconds = round(procfs.age_seconds(os.getpid()), 2)
         self._write_state()
+        service_manager.notify(service_manager.READY)
         self._print_ready(self._ready_seconds)
 
     def _print_ready(self, seconds: float) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+from reelhaul_runtime import service_manager
 from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
@@ -107,7 +108,9 @@ class _Workers:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         supervising = [asyncio.create_task(supervisor.run()) for supervisor in self._supervisors]
+        service_manager.notify(service_manager.READY)
         await self._stop.wait()
+        service_manager.notify(service_manager.STOPPING)
         await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
         await asyncio.gather(*supervising)
         return self._exit_code

@@ -265,9 +265,13 @@ def _end_span(span: Span, scope: Scope, status: int) -> None:
 
     https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
     """
+    method, route = scope.get("method", "GET"), scope.get(ROUTE, "")
+    if route:
+        span.rename(f"{method} {route}")
+        span.set({"http.route": route})
     span.set(
         {
-            "http.request.method": scope.get("method", "GET"),
+            "http.request.method": method,
             "http.response.status_code": status,
             "url.scheme": scope.get("scheme", "http"),
             "network.protocol.version": scope.get("http_version", "1.1"),

@@ -16,6 +16,7 @@ from reelhaul_jobs.ports.services import Clock, Storage
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_runtime.errors import NotFound, ReelhaulError, to_status
 from reelhaul_runtime.tasks import cancel_and_wait
+from reelhaul_runtime.tracing import spans
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class Deliverer:
             if claimed is None or not claimed.changed:
                 return
             job = claimed.job
-            await self._deliver(job, next(each for each in job.deliveries if each.is_running))
+            with spans.continuing(job.traceparent):
+                await self._deliver(job, next(each for each in job.deliveries if each.is_running))
 
     async def _deliver(self, job: Job, running: Delivery) -> None:
         """Deliver one artifact and record the result; stop if somebody else has taken it over."""
