@@ -64,7 +64,8 @@ class Preloader:
             os.lseek(settings, 0, os.SEEK_SET)
             if not self._starting:
                 loop.add_reader(self._control, self._receive)
-            started = self._starting[service] = loop.create_future()
+            started: asyncio.Future[int] = loop.create_future()
+            self._starting[service] = started
             with suppress(OSError):  # it has ended: the reader finds out
                 socket.send_fds(self._control, [service.encode()], [settings, write_end])
             try:
@@ -93,9 +94,9 @@ class Preloader:
             asyncio.get_running_loop().remove_reader(self._control)
             return
         message = json.loads(packet)
-        started = self._starting.get(message["name"])
-        if started is not None and not started.done():
-            started.set_result(message["pid"])
+        waiting = self._starting.get(message["name"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message["pid"])
 
     def _remove(self, service: str) -> None:
         del self._starting[service]

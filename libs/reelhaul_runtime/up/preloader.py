@@ -67,7 +67,7 @@ def main() -> int:
     control, supervisor = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     os.set_inheritable(control.fileno(), False)
     request = _fork_all(control)
-    control.close()
+    control.detach()
     if request is None:
         return 0
     _become(request, supervisor)
@@ -78,15 +78,14 @@ def main() -> int:
 
 def _fork_all(control: socket.socket) -> _Request | None:
     """Fork each service that is requested; return None at the end, and in a fork what it is to become."""
-    _import(SHARED_BY_ALL)
-    _import_settings()
+    import_shared_by_all()
     later = []
     while _is_readable(control) and (request := _receive(control)):
         if request.name in _DATABASES:
             later.append(request)
         elif not _fork(control, request):
             return request
-    _import(SHARED_BY_DATABASES)
+    import_modules(SHARED_BY_DATABASES)
     while request := later.pop() if later else _receive(control):
         if not _fork(control, request):
             return request
@@ -103,15 +102,17 @@ def _is_readable(control: socket.socket) -> bool:
     return bool(select.select([control], [], [], 0)[0])
 
 
-def _import_settings() -> None:
+def import_shared_by_all() -> None:
+    """Import SHARED_BY_ALL, and the settings of all services, which every process knows."""
+    import_modules(SHARED_BY_ALL)
     from reelhaul_runtime import service
 
-    # Every process knows the settings of all services.
     with suppress(ImportError):
         service.settings_classes()
 
 
-def _import(modules: Sequence[str]) -> None:
+def import_modules(modules: Sequence[str]) -> None:
+    """Import *modules*, as far as they are installed."""
     for module in modules:
         # Without an optional package, the service that needs it says so itself.
         with suppress(ImportError):
@@ -127,15 +128,22 @@ def _fork(control: socket.socket, request: _Request) -> bool:
     # What is loaded is no garbage: a collection would write to its memory, and so copy it.
     gc.collect()
     gc.freeze()
+    read_end, write_end = os.pipe()
     if parent := os.fork():
-        os.close(request.environment)
-        os.close(request.output)
+        for descriptor in (write_end, request.environment, request.output):
+            os.close(descriptor)
+        with open(read_end) as pipe:
+            child = int(pipe.read())
+        # After its end the child is the supervisor's.
         os.waitpid(parent, 0)
-        return True
-    if child := os.fork():
         with suppress(OSError):
             control.send(json.dumps({"name": request.name, "pid": child}).encode())
+        return True
+    if child := os.fork():
+        os.write(write_end, b"%d" % child)
         os._exit(0)
+    os.close(read_end)
+    os.close(write_end)
     return False
 
 
@@ -148,9 +156,10 @@ def _become(request: _Request, supervisor: int) -> None:
     die_with_parent(signal.SIGTERM, parent=supervisor)
     for number in (1, 2):
         os.dup2(request.output, number)
-    os.close(request.output)
     with open(request.environment) as file:
         os.environ.update(json.load(file))
+    # Those of services that wait are among the others.
+    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
     _set_command_line(module_command("reelhaul_runtime", "serve", request.name))
 
 

@@ -15,7 +15,8 @@ from reelhaul_runtime.child_process import environment_without_settings, read_li
 from reelhaul_runtime.parent_death import die_with_parent
 from reelhaul_runtime.up import procfs
 
-_PR_SET_CHILD_SUBREAPER = 36
+#: An option of prctl(2).
+PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,7 +92,7 @@ class Process:
 
 def become_subreaper() -> None:
     """Adopt processes whose parent dies, in place of init, from now on."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_orphans(keep: Iterable[int]) -> None:
