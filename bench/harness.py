@@ -111,9 +111,11 @@ async def jobs_environment(
 
 
 @asynccontextmanager
-async def running_jobs(environment: JobsEnvironment) -> AsyncIterator[JobsService]:
-    """Run the jobs service until the block ends; it is ready when the block begins."""
-    command = python_command("-m", "reelhaul_runtime", "serve", "jobs")
+async def running_jobs(
+    environment: JobsEnvironment, module: str = "reelhaul_runtime"
+) -> AsyncIterator[JobsService]:
+    """Run the jobs service, by *module*, until the block ends; it is ready when the block begins."""
+    command = python_command("-m", module, "serve", "jobs")
     async with (
         running(command, environment.folder / "jobs.log", environment.variables) as process,
         grpc.aio.insecure_channel(environment.address) as client_channel,

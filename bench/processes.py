@@ -28,6 +28,15 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
     @property
+    def exact_cpu_seconds(self) -> float:
+        """Time on a CPU of the threads that it has now, in nanoseconds exactly, not in ticks of 10 ms.
+
+        https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
+        """
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+    @property
     def megabytes(self) -> float:
         """Resident memory."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -25,12 +25,16 @@ class MetricChanges:
         return {
             tuple(value for _, value in labels): change
             for (sample, labels), value in now.items()
-            if sample == name and (change := value - self._before.get((sample, labels), 0.0))
+            if sample == name and (change := round(value - self._before.get((sample, labels), 0.0), 6))
         }
 
-    def total(self, name: str) -> float:
-        """Return how the sum of the samples *name* changed."""
-        return sum(self.of(name).values())
+    def total(self, name: str, **labels: str) -> float:
+        """Return how the sum of the samples *name* that have *labels* changed."""
+        return round(_sum(_samples(), name, labels) - _sum(self._before, name, labels), 6)
+
+    def new(self) -> set[tuple[str, Labels]]:
+        """Return the samples that are new: their names and labels."""
+        return _samples().keys() - self._before.keys()
 
 
 async def scrape() -> Mapping[str, Mapping[tuple[str, ...], float]]:
@@ -55,3 +59,9 @@ def _samples() -> dict[tuple[str, Labels], float]:
         for family in REGISTRY.collect()
         for sample in family.samples
     }
+
+
+def _sum(samples: Mapping[tuple[str, Labels], float], name: str, labels: Mapping[str, str]) -> float:
+    return sum(
+        value for (sample, found), value in samples.items() if sample == name and labels.items() <= set(found)
+    )

@@ -174,9 +174,12 @@ async def running_targets() -> AsyncIterator[dict[str, Target]]:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, jobs_address: str, settings: Mapping[str, str] | None = None
+    folder: Path,
+    jobs_address: str,
+    settings: Mapping[str, str] | None = None,
+    module: str = "reelhaul_runtime",
 ) -> AsyncIterator[Target]:
-    """Run the gateway before the jobs service, with further *settings*.
+    """Run the gateway before the jobs service, by *module* and with further *settings*.
 
     Nothing listens at the addresses of storage and fetcher.
     """
@@ -192,7 +195,7 @@ async def running_gateway(
         "REELHAUL_AUTH": "none",
         **(settings or {}),
     }
-    command = python_command("-m", "reelhaul_runtime", "serve", "gateway")
+    command = python_command("-m", module, "serve", "gateway")
     async with running(command, folder / "gateway.log", environment) as process:
         await wait_until_listening(port, _START_SECONDS)
         yield Target("gateway", port, process)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,9 +18,13 @@ from urllib.parse import unquote, urlsplit
 import nats.errors
 from nats.aio.client import Client
 from nats.errors import StaleConnectionError
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from reelhaul_runtime.certificate import WatchedFiles, load_chain
 from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.metrics.instruments import BROKER_RECONNECTS
 from reelhaul_runtime.nats_security import NO_FILES, CredentialsError, NatsSecurity, read_credentials, sign
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.settings import InvalidSetting
@@ -76,6 +80,7 @@ async def connect(
 
     async def log_reconnect() -> None:
         outage.end()
+        BROKER_RECONNECTS.inc()
         if on_reconnect is not None:
             on_reconnect()
         log.info("reconnected to the broker", extra=broker)
@@ -106,12 +111,32 @@ async def connect(
             **client.options_of_connect,
         )
         outage.end()
+        _clients.add(client)
         yield client
     finally:
         closing = True
+        _clients.discard(client)
         await cancel_and_wait(watching)
         # Not drain(): it raises while the broker is down, and nothing is buffered here.
         await client.close()
+
+
+class _ConnectionMetrics:
+    """Whether all clients of this process are connected; nothing in a process without a client."""
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        if _clients:
+            is_connected = all(client.is_connected for client in _clients)
+            yield GaugeMetricFamily(
+                "reelhaul_broker_connected", "1 while the broker is connected", value=is_connected
+            )
+
+
+_clients: set[Client] = set()
+REGISTRY.register(_ConnectionMetrics())
 
 
 class _NoTls(nats.errors.Error):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,16 +72,19 @@ class Session:
 
     def run_script(self, script: str) -> tuple[int, str]:
         """Run *script*; return its exit code and its output, both streams as a terminal shows them."""
-        completed = subprocess.run(
-            ["bash", "-c", _SHELL + self._replace(script)],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        try:
+            completed = subprocess.run(
+                ["bash", "-c", _SHELL + self._replace(script)],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as expired:
+            return 124, (expired.stdout or b"").decode(errors="replace") + f"(no end in {_TIMEOUT:.0f} s)"
         return completed.returncode, completed.stdout.decode(errors="replace")
 
     def close(self) -> None:
@@ -123,6 +127,8 @@ class Session:
                 start_new_session=True,
             )
         self._background.append((process, log))
+        # Reaped at once when it ends: a shell that waits for it sees its process id as long as it is not.
+        threading.Thread(target=process.wait, daemon=True).start()
         end = time.monotonic() + _TIMEOUT
         while block.attributes.get("until", "") not in (text := log.read_text(errors="replace")):
             running = process.poll() is None and time.monotonic() < end

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.samples import Sample
 from tests.gateway.fake_services import SUITE_TOKEN, GatewayHarness
-from tests.metrics import scrape, total
+from tests.scrapes import scrape, total
 from tests.servers import WITHOUT_METRICS
 
 from reelhaul_runtime.up import ports, procfs

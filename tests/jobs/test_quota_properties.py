@@ -13,13 +13,14 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from tests.job_stores import LEASE, NOW, SqlStore, claim, job, postgresql_store, sqlite_store
 from tests.jobs.quota_ledgers import MB, add_tenant, check_sums
 
 from reelhaul.admin.v1.api_key_pb2 import Quota
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
+from reelhaul_jobs import metrics
 from reelhaul_jobs.model import leases, playlist_expansion, queue_transitions, user_actions
 from reelhaul_jobs.model.job import Expansion, Job
 from reelhaul_jobs.model.lists import Batch
@@ -28,6 +29,7 @@ from reelhaul_jobs.model.states import Kind
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.jobs import IdempotencyKey
 from reelhaul_jobs.store.quotas import QuotaLedger
+from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 
 
@@ -201,6 +203,20 @@ def _result(name: str, size: int) -> leases.Succeeded | leases.Failed | leases.R
     }[name]
 
 
+def _created_less_ended() -> float:
+    """Return the jobs that this process counted as created, less those that it counted as ended."""
+    created, ended = (
+        sum(sample.value for family in metric.collect() for sample in family.samples)
+        for metric in (metrics.JOBS_CREATED, metrics.JOBS_ENDED)
+    )
+    return created - ended
+
+
+async def _count_live(store: SqlStore, tenant: str) -> int:
+    live = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.end_time.is_(None))
+    return await store.database.read(lambda connection: connection.execute(live).scalar_one())
+
+
 _KEYS, _SIZES = st.integers(0, 2), st.sampled_from([0, 1, 40, 99, 100, 101, 250, 700])
 # Mostly the same few jobs, so that more happens to each.
 _JOBS = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 20])
@@ -256,7 +272,9 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 )
 def test_ledger_sums(opened, operations):
-    """Reserved - settled - released is what live jobs reserve, after each of any operations on jobs.
+    """Reserved - settled - released is what live jobs reserve, and created - ended their number.
+
+    After each of any operations on jobs.
 
     Among them are repeated calls, stale epochs, lost workers and crashes in the middle of a transaction; what
     is settled is what workers reported.
@@ -264,7 +282,7 @@ def test_ledger_sums(opened, operations):
     store, ledger, runner = opened
 
     async def run() -> None:
-        suite = Suite(store, ledger)
+        suite, before = Suite(store, ledger), _created_less_ended()
         await suite.start()
         await suite.create(1, 2, 0, 1)
         for (name, *arguments), crashes in operations:
@@ -279,6 +297,8 @@ def test_ledger_sums(opened, operations):
                 pass
             finally:
                 ledger.crashes[0] = False
+            # Whatever failed or was repeated: what was created and has not ended is in the rows.
+            assert _created_less_ended() - before == await _count_live(store, suite.tenant)
             settled = await check_sums(store, suite.tenant)
             assert settled.get(f"tenants/{suite.tenant}", 0) == suite.received
 

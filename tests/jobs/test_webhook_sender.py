@@ -19,6 +19,7 @@ import trustme
 from cryptography.fernet import Fernet
 from google.protobuf import json_format
 from tests.job_stores import SqlStore, job
+from tests.metric_values import MetricChanges
 from tests.webhook_receiver import Receiver, running_receiver
 
 from reelhaul.jobs.v1 import webhook_pb2
@@ -168,6 +169,7 @@ async def test_wrong_secrets_do_not_verify(harness, receiver):
 
 async def test_retry_schedule(harness, receiver):
     """A failing delivery is tried ten times, at the documented times with a little jitter, then it fails."""
+    changes = MetricChanges()
     receiver.respond = lambda received: (500, {})
     await harness.add(receiver.url)
     await harness.cancel(1)
@@ -189,6 +191,8 @@ async def test_retry_schedule(harness, receiver):
     assert (delivery.state, delivery.attempts, delivery.http_status) == (DeliveryState.FAILED, 10, 500)
     assert reason_of(delivery) == "DESTINATION_UNAVAILABLE"
     assert len({received.event_id for received in receiver.received}) == 1
+    assert changes.of("reelhaul_webhook_deliveries_total") == {("failed",): 9, ("given_up",): 1}
+    assert changes.total("reelhaul_webhook_delivery_seconds_count") == 10
 
 
 @pytest.mark.parametrize(
@@ -296,6 +300,7 @@ async def test_rotation_without_grace(harness, receiver):
 
 async def test_suspension(harness, receiver):
     """After five days without a success the webhook is suspended, and keeps nothing for later."""
+    changes = MetricChanges()
     receiver.respond = lambda received: (500, {})
     await harness.add(receiver.url)
     await harness.cancel(1)
@@ -308,7 +313,9 @@ async def test_suspension(harness, receiver):
     await harness.send()
     assert await harness.state() is WebhookState.SUSPENDED
     assert {each.state for each in await harness.deliveries()} == {DeliveryState.FAILED}
+    assert changes.total("reelhaul_webhooks_disabled_total") == 1
     tries = len(receiver.received)
+    assert changes.of("reelhaul_webhook_deliveries_total") == {("failed",): tries}
     await harness.cancel(3)
     harness.time += DAY
     await harness.send()

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from reelhaul.admin.v1.api_key_pb2 import ApiKey
 from reelhaul.jobs.v1.job_pb2 import Job
-from reelhaul.jobs.v1.job_service_pb2 import GetJobRequest, ListJobsResponse
+from reelhaul.jobs.v1.job_service_pb2 import GetJobRequest, ListJobsRequest, ListJobsResponse
 from reelhaul_runtime.rpc.bodies import describe_message, log_bodies
 
 GET_JOB = "/reelhaul.jobs.v1.JobService/GetJob"
@@ -32,6 +32,12 @@ def test_secrets_are_replaced():
         "key_string": "[secret]",
         "display_name": "of https://example.org/a",
     }
+
+
+def test_keys_are_replaced_wherever_they_are():
+    """A key that a caller put into a filter, or a part of one, is replaced, and tokens of pages are."""
+    request = ListJobsRequest(filter='tenant = "rh_live_abc123DEF"', page_token="rh_live_x")
+    assert describe_message(request) == {"filter": 'tenant = "[secret]"', "page_token": "[secret]"}
 
 
 def test_protos_mark_their_secrets():

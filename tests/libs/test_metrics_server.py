@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from random import Random
 
 import pytest
 from prometheus_client import REGISTRY
@@ -104,6 +105,22 @@ async def test_silent_clients_keep_no_others_out():
         while not (answer := await scrape(port))[0]:
             pass
         assert answer[0].startswith("HTTP/1.1 200 OK\r\n")
+
+
+async def test_random_requests():
+    """Whatever a client sends, it is refused or disconnected, and the next scrape is answered."""
+    random = Random(1)
+    async with running_server("a token") as port:
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(bytes(random.choices(b"GET /metrics HTTP/1.1:\r\n\0\xff", k=random.randrange(2000))))
+            writer.write(random.choice([b"", b"\r\n\r\n"]))
+            writer.write_eof()
+            with suppress(ConnectionResetError):
+                assert b" 200 " not in await reader.read()
+            writer.close()
+        head, _ = await scrape(port, GET, "Authorization: Bearer a token")
+    assert head.startswith("HTTP/1.1 200 OK")
 
 
 async def test_address_in_use():

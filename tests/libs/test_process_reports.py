@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,8 @@ from pathlib import Path
 import trustme
 from tests.servers import free_port
 
-from reelhaul.system.v1.system_service_pb2 import ReportHealthResponse, ServingStatus
+from reelhaul.system.v1.system_service_pb2 import LogLevel, ReportHealthResponse, ServingStatus
+from reelhaul.work.v1 import process_service_pb2
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import Check, serving
@@ -135,6 +137,23 @@ async def test_replicas_that_do_not_answer_are_named():
     assert (at, SERVING, dead, NOT_SERVING) == (alive.address, alive.status, down.address, down.status)
     assert "jobs does not answer" == down.message == down.components[0].message
     assert "does not resolve" in unknown.message
+
+
+async def test_log_levels_of_replicas_are_changed():
+    """Each replica changes its log level; one that does not answer is named."""
+    logger = logging.getLogger("reelhaul_jobs.of_a_test")
+    call = process_service_pb2.SetLogLevelRequest(level=LogLevel.LOG_LEVEL_DEBUG, logger=logger.name)
+    call.duration.seconds = 60
+    async with _running({}, {}) as at:
+        dead = f"127.0.0.1:{free_port()}"
+        reader = ProcessReader({"jobs": f"{at},{dead}"}, _TOKEN, None)
+        changed, silent = await reader.set_log_level(["jobs"], call)
+        assert logger.level == logging.DEBUG
+        call.level = LogLevel.LOG_LEVEL_UNSPECIFIED
+        await reader.set_log_level(["jobs"], call)
+    assert (changed.address, changed.error) == (at, "")
+    assert (silent.address, silent.error) == (dead, "jobs does not answer")
+    assert logger.level == logging.NOTSET
 
 
 async def test_a_process_without_report_degrades_nothing():

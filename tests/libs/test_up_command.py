@@ -57,6 +57,21 @@ def test_names_the_setting_of_a_port_in_use(tmp_path: Path):
     assert not (tmp_path / "run" / "suite.json").exists()
 
 
+def test_names_the_setting_of_a_metrics_port_in_use(tmp_path: Path):
+    """So is the port of a service's metrics, and one that two settings have."""
+    names = ("GATEWAY", "JOBS", "FETCHER", "STORAGE", "STORAGE_HTTP")
+    free = {f"REELHAUL_{name}_ADDRESS": "127.0.0.1:0" for name in names}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        refused = run_command(tmp_path, "up", **free, REELHAUL_JOBS_METRICS_ADDRESS=address)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"reelhaul: REELHAUL_JOBS_METRICS_ADDRESS: {address} is used by another")
+    same = {"REELHAUL_JOBS_METRICS_ADDRESS": address, "REELHAUL_STORAGE_METRICS_ADDRESS": address}
+    refused = run_command(tmp_path, "up", **free, **same)
+    assert refused.returncode == 2
+    assert "REELHAUL_STORAGE_METRICS_ADDRESS is also the address of REELHAUL_JOBS_METRICS" in refused.stderr
+
+
 def test_refuses_a_wrong_setting_by_name(tmp_path: Path):
     """A setting that does not parse is one line that names it; no traceback, exit code 2."""
     refused = run_command(tmp_path, "up", REELHAUL_LOG_LEVEL="LOUD")

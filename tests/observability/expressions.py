@@ -16,8 +16,10 @@ OBSERVABILITY = ROOT / "deploy/observability"
 #: The labels of each metric, by its name. A histogram has its name without a suffix.
 Metrics = Mapping[str, frozenset[str]]
 
-_ROW = re.compile(r"^\| `(?P<name>[a-z_]+)` \| (?P<type>\w+)[^|]*\|(?P<labels>[^|]*)\|", re.MULTILINE)
-_LABEL = re.compile(r"`(\w+)`")
+_ROW = re.compile(
+    r"^\| `(?P<name>[a-z_]+)` \| (?P<type>\w+)[^|]*\|(?P<labels>[^|]*)\|(?P<meaning>[^|]*)\|", re.MULTILINE
+)
+_CODE = re.compile(r"`(\w+)`")
 #: Labels that Prometheus adds.
 _TARGET_LABELS = frozenset({"job", "instance"})
 #: Metrics that are not Reelhaul's own: of Prometheus, and of the library's collectors for each process.
@@ -28,7 +30,14 @@ _FOREIGN = re.compile(r"ALERTS|up|(process|python)_\w+")
 def documented_metrics() -> Metrics:
     """Return the metrics that docs/metrics.md names."""
     text = (ROOT / "docs/metrics.md").read_text()
-    return {row["name"]: frozenset(_LABEL.findall(row["labels"])) for row in _ROW.finditer(text)}
+    return {row["name"]: frozenset(_CODE.findall(row["labels"])) for row in _ROW.finditer(text)}
+
+
+@cache
+def documented_values() -> Mapping[str, frozenset[str]]:
+    """Return the values of labels that docs/metrics.md names, by metric."""
+    text = (ROOT / "docs/metrics.md").read_text()
+    return {row["name"]: frozenset(_CODE.findall(row["meaning"])) for row in _ROW.finditer(text)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from tests.observability.expressions import OBSERVABILITY
+from prometheus_client.parser import text_string_to_metric_families
+from tests.observability.dashboards import read_queries
+from tests.observability.expressions import OBSERVABILITY, Metrics, documented_metrics, find_mistakes
+from tests.observability.rules import all_rules, records
 from tests.servers import free_port, running_process
 from tests.suite.suite import Suite, running_suite
 from tests.webhook_receiver import Receiver, running_receiver
@@ -24,6 +27,8 @@ from tests.webhook_receiver import Receiver, running_receiver
 SERVICES = ("gateway", "jobs", "fetcher", "storage")
 #: From the end of the last worker to the notification.
 _ALERT_SECONDS = 30
+#: Alerts that may be right on the machine of the tests.
+_OF_THE_MACHINE = {"ReelhaulEngineOld", "ReelhaulDiskFull", "ReelhaulDiskFillsUp", "ReelhaulEventLoopLag"}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +38,20 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield suite
 
 
+def test_metrics_are_served(suite: Suite):
+    """The metrics of all alerts and dashboards are in the output of the services, with these labels."""
+    request = {"url": "http://127.0.0.2:9/none", "retryPolicy": {"maxAttempts": 1}}
+    job = suite.http.post("/v1/jobs", json=request).json()["name"]
+    suite.wait_for("end of the job", lambda: suite.http.get(f"/v1/{job}").json()["state"] == "FAILED")
+    expressions = [rule["expr"] for rule in all_rules()] + [expression for _, expression, _ in read_queries()]
+    served = served_metrics(suite)
+    mistakes = {each for expression in expressions for each in find_mistakes(expression, served, records())}
+    # This suite has no certificate.
+    assert mistakes == {"there is no metric reelhaul_certificate_expiry_timestamp_seconds"}
+
+
 def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
-    """When the last fetcher stops, a critical alert reaches its receiver within 30 s.
+    """No alert fires for a suite that works; when its last fetcher stops, one arrives within 30 s.
 
     The rules, routes and scrape jobs are those that are shipped; only addresses, and the durations that would
     make the test wait, are replaced.
@@ -46,6 +63,7 @@ def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
     ):
         wait_for(lambda: query(prometheus, 'up{job=~"reelhaul-.+"}') == ["1"] * len(SERVICES))
         wait_for(lambda: query(prometheus, 'max(reelhaul_workers{state="live"})') == ["1"])
+        wait_for(lambda: firing_alerts(prometheus) - _OF_THE_MACHINE == {"ReelhaulWatchdog"})
         before = len(receiver.received)
         with stopped_worker(suite):
             notice = wait_for(lambda: find_notice(receiver, "ReelhaulNoLiveWorker", before), _ALERT_SECONDS)
@@ -53,6 +71,19 @@ def test_no_worker(suite: Suite, programs: Path, tmp_path: Path):
     assert notice["labels"]["severity"] == "critical"
     assert notice["annotations"]["summary"] == "No fetcher takes work"
     assert notice["annotations"]["runbook_url"] == "docs/runbooks/ReelhaulNoLiveWorker.md"
+
+
+def served_metrics(suite: Suite) -> Metrics:
+    """Return what the services of *suite* serve; a metric without samples has its documented labels."""
+    found = {}
+    for service in SERVICES:
+        text = httpx.get(suite.metrics_url(service), trust_env=False).text
+        for family in text_string_to_metric_families(text):
+            name = family.name + "_total" * (family.type == "counter")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            documented = documented_metrics().get(name, frozenset())
+            found[name] = found.get(name, frozenset()) | (labels if family.samples else documented)
+    return found
 
 
 @contextmanager
@@ -139,8 +170,18 @@ def _is_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> bool:
 
 def query(prometheus: str, expression: str) -> list[str]:
     """Return the values that *expression* has now."""
+    return [sample["value"][1] for sample in _query(prometheus, expression)]
+
+
+def firing_alerts(prometheus: str) -> set[str]:
+    """Return the names of the alerts that fire."""
+    return {alert["metric"]["alertname"] for alert in _query(prometheus, 'ALERTS{alertstate="firing"}')}
+
+
+def _query(prometheus: str, expression: str) -> list[dict[str, Any]]:
     response = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, trust_env=False)
-    return [sample["value"][1] for sample in response.json()["data"]["result"]]
+    result: list[dict[str, Any]] = response.json()["data"]["result"]
+    return result
 
 
 def find_notice(receiver: Receiver, name: str, skip: int) -> Mapping[str, Any] | None:

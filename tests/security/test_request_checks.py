@@ -217,3 +217,12 @@ async def test_valid_trace_context_is_forwarded(client, harness) -> None:
     await client.get("/v1/jobs/018f", headers={"traceparent": TRACE, "tracestate": "a=b"})
     assert harness.jobs.metadata[0]["traceparent"] == TRACE
     assert harness.jobs.metadata[0]["tracestate"] == "a=b"
+
+
+async def test_trace_context_is_bounded(client, harness) -> None:
+    """A long tracestate, baggage, and X-Ray's header, which is not enabled, go no further."""
+    hostile = {"tracestate": "a=" + "b" * 600, "baggage": "key=" + "v" * 4000, "x-amzn-trace-id": "Root=1-"}
+    response = await client.get("/v1/jobs/018f", headers={"traceparent": TRACE, **hostile})
+    assert response.status_code == 200
+    assert harness.jobs.metadata[0]["traceparent"] == TRACE
+    assert harness.jobs.metadata[0].keys().isdisjoint(hostile)

@@ -106,8 +106,13 @@ def test_log_has_no_secrets(tmp_path: Path, site: Site, s3_server: S3Server):
             _fail(suite, database)
         log = suite.log.read_text()
     assert _LOGGED in log
+    assert "[secret]" in log
     assert len(re.findall('"level": "DEBUG"', log)) > 100
-    assert list(used.find(log)) == []
+    bodies = "".join(line for line in log.splitlines() if '"message": "rpc bodies"' in line)
+    # What callers write into a filter or the path of a URL, nobody can know to be a secret.
+    assert {name for name, _ in used.find(bodies)} <= {"no key at all", "password in a URL"}
+    others = "".join(line for line in log.splitlines(keepends=True) if '"message": "rpc bodies"' not in line)
+    assert list(used.find(others)) == []
 
 
 def _settings(used: Secrets, database: str, folder: Path) -> dict[str, str]:
@@ -119,6 +124,7 @@ def _settings(used: Secrets, database: str, folder: Path) -> dict[str, str]:
         "auth": "keys",
         "log_level": "DEBUG",
         "log_format": "json",
+        "log_bodies": "true",
         "suite_token_file": str(token_file),
         "jobs_database_url": database.replace("postgres:@", f"postgres:{password}@"),
         "jobs_webhook_networks": "127.0.0.2/32",

@@ -200,3 +200,71 @@ def test_a_disabled_key_is_refused_within_a_second(suite, first_key):
         disabled = time.monotonic()
         while statuses := [s for p in paths if (s := http.get(p, headers=headers).status_code) != 401]:
             assert time.monotonic() - disabled < _REVOCATION_SECONDS, statuses
+
+
+def test_log_level_at_run_time(suite: Suite, first_key: str):
+    """A key of full access changes the log level of every process for a time, which the audit log has."""
+    changed = cli(suite, "log-level", "all", "debug", "--for", "5m", key=first_key)
+    assert changed.exit_code == 0, changed.output
+    assert [line.split()[0] for line in changed.stdout.splitlines()] == [
+        "gateway",
+        "jobs",
+        "storage",
+        "fetcher",
+    ]
+    suite.http.get("/v1/jobs", headers={"x-api-key": first_key, "x-request-id": "at-debug"})
+
+    def request_is_logged() -> bool:
+        lines = [json.loads(line) for line in suite.log.read_text().splitlines() if line.startswith("{")]
+        own = {(line["service"], line["level"]) for line in lines if line.get("request_id") == "at-debug"}
+        return own >= {("jobs", "DEBUG"), ("gateway", "INFO")}
+
+    suite.wait_for("lines of the request", request_is_logged)
+    entries = suite.http.get("/v1/auditEntries", headers={"x-api-key": first_key}).json()["auditEntries"]
+    methods = [entry["method"] for entry in entries]
+    assert "reelhaul.system.v1.SystemService/SetLogLevel" in methods
+    reset = cli(suite, "log-level", "all", "reset", key=first_key)
+    assert reset.exit_code == 0, reset.output
+    refused = cli(suite, "log-level", "jobs", "debug", "--logger", "botocore", key=first_key)
+    assert refused.exit_code == 2
+    assert "logger: must be one of ours" in refused.output
+
+
+def test_tenants_by_the_command_line(suite: Suite, first_key: str):
+    """A tenant is created, listed, changed, disabled and deleted; its keys stop while it is disabled."""
+    created = cli(suite, "tenants", "create", "acme", "--name", "Acme", "--limit", "jobs_per_day=5")
+    assert created.exit_code == 0, created.output
+    assert "limits:    jobs_per_day=5" in created.stdout.splitlines()
+    key = cli_json(suite, "keys", "create", "--tenant", "acme", "--level", "read-only")["keyString"]
+    assert cli_json(suite, "tenants", "show", key=key)["name"] == "tenants/acme"
+    assert "acme\tactive\t\tAcme" in cli(suite, "tenants", "list").stdout.splitlines()
+    changed = cli_json(
+        suite, "tenants", "update", "acme", "--deny-site", "videos.example", "--retention", "7d"
+    )
+    assert (changed["deniedSites"], changed["retention"]) == (["videos.example"], "604800s")
+    emptied = cli(suite, "tenants", "update", "tenants/acme", "--deny-site", "")
+    assert "sites:" not in emptied.stdout
+    assert "retention: 7 days" in emptied.stdout.splitlines()
+    usage = cli(suite, "tenants", "usage", "acme").stdout
+    assert re.search(r"^jobs_per_day: +0, of 5$", usage, re.MULTILINE)
+
+    assert cli_json(suite, "tenants", "disable", "acme")["state"] == "DISABLED"
+    suite.wait_for(
+        "end of the key", lambda: cli(suite, "keys", "show", key=key).exit_code, seconds=_REVOCATION_SECONDS
+    )
+    assert cli_json(suite, "tenants", "enable", "acme")["state"] == "ACTIVE"
+
+    refused = cli(suite, "tenants", "delete", "acme")
+    assert refused.exit_code == 1
+    assert "force" in refused.output
+    assert cli_json(suite, "tenants", "delete", "acme", "--force")["state"] == "DELETING"
+    missing = cli(suite, "tenants", "show", "nobody")
+    assert "`reelhaul tenants list` shows the existing tenants" in missing.output
+    assert cli(suite, "tenants", "update", "local").exit_code == 2
+
+
+def test_rotating_what_is_no_key(suite: Suite):
+    """The argument is named as the command calls it, with the command that lists what it may be."""
+    result = cli(suite, "keys", "rotate", "nonsense")
+    assert result.exit_code == 2
+    assert "'KEY': 'nonsense' is not the id of a key: `reelhaul keys list` shows them" in result.output

@@ -34,9 +34,13 @@ _TREE = [
     "        fetcher INTERNAL verifying",
     "        fetcher CLIENT reelhaul.storage.v1.StorageService/CreateUpload",
     "          storage SERVER reelhaul.storage.v1.StorageService/CreateUpload",
+    "            storage INTERNAL local open_parts",
     "        fetcher INTERNAL uploading",
     "          fetcher CLIENT reelhaul.storage.v1.StorageService/FinishUpload",
     "            storage SERVER reelhaul.storage.v1.StorageService/FinishUpload",
+    "              storage INTERNAL local adopt",
+    "              storage INTERNAL local hash_staged",
+    "              storage INTERNAL local publish",
     "      jobs CLIENT POST webhook",
 ]
 

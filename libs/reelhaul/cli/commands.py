@@ -15,7 +15,9 @@ _CLIENT_COMMANDS = {
     "download": "reelhaul.cli.download:download",
     "jobs": "reelhaul.cli.jobs:jobs",
     "keys": "reelhaul.cli.keys:keys",
+    "log-level": "reelhaul.cli.log_level:log_level",
     "probe": "reelhaul.cli.probe:probe",
+    "tenants": "reelhaul.cli.tenants:tenants",
     "webhooks": "reelhaul.cli.webhooks:webhooks",
 }
 # Entry points of the commands of installed servers, which this package does not import.

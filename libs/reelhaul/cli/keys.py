@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _LEVEL_PREFIX, _GRANT_PREFIX = "PERMISSION_LEVEL_", "GRANT_"
 _LEVELS = ("read-only", "download", "admin", "full-access")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _QUOTA_NAMES = tuple(field.name for field in Quota.DESCRIPTOR.fields)
 
 
@@ -37,14 +38,20 @@ class _Limit(click.ParamType[tuple[str, str]]):
         return name, number
 
 
-#: Options of create and update, with the fields that they set.
-_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("--name", "display_name"), {"help": "Name for people."}),
-    (("--expires", "ttl"), {"type": Seconds(), "help": "Time until it stops working, e.g. 90d."}),
-    (
-        ("--cidr", "allowed_cidrs"),
-        {"multiple": True, "help": "Network that it may be used from; may be repeated."},
-    ),
+class _KeyName(click.ParamType[str]):
+    """The id of a key, as ``reelhaul keys list`` shows it, or ``me``."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        key_id = str(value).strip().removeprefix("apiKeys/")
+        if key_id != "me" and not _UUID.fullmatch(key_id):
+            self.fail(f"{key_id!r} is not the id of a key: `reelhaul keys list` shows them", param, ctx)
+        return key_id
+
+
+#: Options that keys and tenants have, with the fields that they set.
+SITE_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (
         ("--site", "allowed_sites"),
         {"multiple": True, "help": "Site that jobs may be of, e.g. youtube.com; may be repeated."},
@@ -53,6 +60,21 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         ("--deny-site", "denied_sites"),
         {"multiple": True, "help": "Site that jobs may not be of; may be repeated."},
     ),
+]
+LIMIT_OPTION: tuple[tuple[str, ...], dict[str, Any]] = (
+    ("--limit", "limits"),
+    {"multiple": True, "type": _Limit(), "help": "Limit of its quota, e.g. jobs_per_day=100; -1: none."},
+)
+
+#: Options of create and update, with the fields that they set.
+_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (("--name", "display_name"), {"help": "Name for people."}),
+    (("--expires", "ttl"), {"type": Seconds(), "help": "Time until it stops working, e.g. 90d."}),
+    (
+        ("--cidr", "allowed_cidrs"),
+        {"multiple": True, "help": "Network that it may be used from; may be repeated."},
+    ),
+    *SITE_OPTIONS,
     (
         ("--grant", "grants"),
         {
@@ -61,10 +83,7 @@ _OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
             "help": "Privilege beside its level; may be repeated.",
         },
     ),
-    (
-        ("--limit", "limits"),
-        {"multiple": True, "type": _Limit(), "help": "Limit of its quota, e.g. jobs_per_day=100; -1: none."},
-    ),
+    LIMIT_OPTION,
 ]
 
 
@@ -114,7 +133,7 @@ def list_(show_deleted: bool, tenant: str, limit: int, connect: Connect, as_json
 
 
 @keys.command()
-@click.argument("key", default="me")
+@click.argument("key", default="me", type=_KeyName())
 @client_command
 def show(key: str, connect: Connect, as_json: bool) -> None:
     """Show a key, by default the one that this command uses."""
@@ -123,7 +142,7 @@ def show(key: str, connect: Connect, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @click.option("--level", type=click.Choice(_LEVELS), help="What the key may do.")
 @click.option("--never-expires", is_flag=True, help="Remove its expiry.")
 @_key_options
@@ -143,7 +162,7 @@ def update(
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @client_command
 def disable(key: str, connect: Connect, as_json: bool) -> None:
     """Let a key not work until it is enabled again."""
@@ -152,7 +171,7 @@ def disable(key: str, connect: Connect, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @client_command
 def enable(key: str, connect: Connect, as_json: bool) -> None:
     """Let a disabled key work again."""
@@ -161,7 +180,7 @@ def enable(key: str, connect: Connect, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @client_command
 def delete(key: str, connect: Connect, as_json: bool) -> None:
     """Delete a key. It stops working now, and can be undeleted for 30 days."""
@@ -170,7 +189,7 @@ def delete(key: str, connect: Connect, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @client_command
 def undelete(key: str, connect: Connect, as_json: bool) -> None:
     """Restore a deleted key."""
@@ -179,7 +198,7 @@ def undelete(key: str, connect: Connect, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", type=_KeyName())
 @click.option(
     "--grace",
     type=Seconds(),
@@ -215,11 +234,13 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
     if options["grants"]:
         key["grants"] = [_GRANT_PREFIX + name.upper() for name in options["grants"]]
     if options["limits"]:
-        quota = dict(options["limits"])
-        key["quota"] = {
-            Quota.DESCRIPTOR.fields_by_name[name].json_name: value for name, value in quota.items()
-        }
+        key["quota"] = quota_fields(options["limits"])
     return key
+
+
+def quota_fields(limits: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a Quota in JSON with *limits*, by the names of its fields."""
+    return {Quota.DESCRIPTOR.fields_by_name[name].json_name: value for name, value in limits}
 
 
 def _level_name(level: str) -> str:

@@ -58,6 +58,7 @@ _RESOURCE_ADVICE = {
     "RESOURCE_NOT_FOUND": {
         "jobs": "`reelhaul jobs list` shows the existing jobs",
         "apiKeys": "`reelhaul keys list` shows the existing keys",
+        "tenants": "`reelhaul tenants list` shows the existing tenants",
         "webhooks": "`reelhaul webhooks list` shows the existing webhooks",
     },
     "STATE_CONFLICT": {

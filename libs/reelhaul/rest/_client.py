@@ -22,7 +22,9 @@ from reelhaul._core.retries import Retries
 from reelhaul.downloads.v1 import download_pb2, download_service_pb2
 from reelhaul.rest import _errors, _save, _watch
 from reelhaul.rest._keys import Keys
+from reelhaul.rest._tenants import Tenants
 from reelhaul.rest._webhooks import Webhooks
+from reelhaul.system.v1 import system_service_pb2
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -60,6 +62,7 @@ class Client:
         )
 
         self.keys = Keys(self._call)
+        self.tenants = Tenants(self._call)
         self.webhooks = Webhooks(self._call)
 
     def __enter__(self) -> Self:
@@ -144,6 +147,14 @@ class Client:
         *on_progress* is called with the number of bytes so far. Raises SaveFailed too.
         """
         return _save.save(self._http, file, folder, overwrite, on_progress)
+
+    def set_log_level(
+        self, service: str, level: str, *, logger: str = "", seconds: float = 600
+    ) -> system_service_pb2.SetLogLevelResponse:
+        """Log from *level* (of LogLevel) on in all processes of *service* (empty: of all) for *seconds*."""
+        body = {"service": service, "level": level, "logger": logger, "duration": f"{seconds}s"}
+        response = system_service_pb2.SetLogLevelResponse()
+        return self._call(response, "POST", "/v1:setLogLevel", body=body)
 
     def _call(
         self,

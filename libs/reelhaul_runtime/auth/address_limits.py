@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from reelhaul_runtime.addresses import unmap
 from reelhaul_runtime.errors import RateLimitExceeded
+from reelhaul_runtime.metrics.instruments import RATE_LIMITED
 
 #: Units that one failed authentication takes; a call of a public method takes the cost of its policy.
 FAILURE_COST = 10
@@ -55,7 +56,8 @@ class AddressLimits:
         return self._used[slot] >= self._limit
 
     def exceeded(self, address: str) -> RateLimitExceeded:
-        """Return the error for a call from *address*, whose budget is used up."""
+        """Return the error for a call from *address*, whose budget is used up; count the refusal."""
+        RATE_LIMITED.labels("address").inc()
         seconds = math.ceil(_WINDOW_SECONDS - self._now() % _WINDOW_SECONDS)
         return RateLimitExceeded(
             f"addresses/{address}",

@@ -10,6 +10,7 @@ from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime import errors, identity
 from reelhaul_runtime.auth.calls import Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.auth.peers import Metadata
+from reelhaul_runtime.metrics.instruments import AUTHENTICATION_FAILURES
 
 # Failures that count as failed attempts to authenticate.
 _FAILED_AUTHENTICATION = (
@@ -41,6 +42,8 @@ async def authorize(
             call.caller = await authenticator.identify(metadata, call.peer)
         call.caller.check(call.policy)
     except errors.ReelhaulError as error:
+        if error.reason in _FAILED_AUTHENTICATION:
+            AUTHENTICATION_FAILURES.labels(ErrorReason.Name(error.reason)).inc()
         if rate_limiter is not None:
             if error.reason in _FAILED_AUTHENTICATION:
                 await rate_limiter.admit_failure(call, error)

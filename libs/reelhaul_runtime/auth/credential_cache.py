@@ -14,6 +14,7 @@ from typing import Any
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.auth.credentials import VerifiedCredential, rejection
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.metrics.instruments import CREDENTIAL_CACHE
 
 #: Verifies a key or token. Raises CREDENTIAL_INVALID, or SERVICE_UNAVAILABLE if that is impossible now.
 Verify = Callable[[str], Awaitable[VerifiedCredential]]
@@ -30,6 +31,9 @@ _PAST = float("-inf")
 
 # PERMISSION_INSUFFICIENT: of a token without a level.
 _KEPT_REASONS = (ErrorReason.CREDENTIAL_INVALID, ErrorReason.PERMISSION_INSUFFICIENT)
+
+
+_HITS, _MISSES = CREDENTIAL_CACHE.labels("hit"), CREDENTIAL_CACHE.labels("miss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,13 @@ class CredentialCache:
         digest = _digest(credential)
         entry = self._entries.get(digest)
         if entry is not None and self._clock() < entry.end and self._now() < entry.verified.expiry:
+            _HITS.inc()
             return entry.verified
         rejection = self._rejections.get(digest)
         if rejection is not None and self._clock() < rejection[1]:
+            _HITS.inc()
             raise _copy(rejection[0])
+        _MISSES.inc()
         task = self._running.get(digest)
         if task is None:
             task = self._running[digest] = asyncio.create_task(self._verify_and_keep(digest, credential))

@@ -17,6 +17,7 @@ from reelhaul_runtime.auth.counters import Counters, MemoryCounters
 from reelhaul_runtime.auth.level_quotas import LevelQuotas, level_quotas
 from reelhaul_runtime.errors import RateLimitExceeded, ReelhaulError
 from reelhaul_runtime.identity import Caller
+from reelhaul_runtime.metrics.instruments import RATE_LIMITED
 from reelhaul_runtime.settings import SuiteSettings
 
 #: Metadata of a response, and names of HTTP headers:
@@ -162,6 +163,7 @@ def _headers(
 def _exceeded(
     limit: Limit, left: int, cost: int, seconds: int, headers: Sequence[tuple[str, str]]
 ) -> RateLimitExceeded:
+    RATE_LIMITED.labels(limit.name).inc()
     whose = "this key" if limit.name == "key" else "all keys of this tenant together"
     return RateLimitExceeded(
         limit.subject,

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from prometheus_client import REGISTRY, Counter
 from prometheus_client.metrics_core import Metric
@@ -88,8 +89,12 @@ class _AllCollectors:
         return []
 
     def collect(self) -> Iterable[Metric]:
-        for collector in _COLLECTORS:
-            yield from collector.metrics
+        # Two collectors may have series of the same metric, for example of two disks or databases.
+        families: dict[str, Metric] = {}
+        for metric in chain.from_iterable(collector.metrics for collector in _COLLECTORS):
+            family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+            family.samples += metric.samples
+        return families.values()
 
 
 _COLLECTORS: list[_CachedCollector] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from reelhaul.api_keys import PREFIX
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.rpc.policy import method_descriptor
 
@@ -17,6 +19,8 @@ from reelhaul_runtime.rpc.policy import method_descriptor
 log = logging.getLogger("reelhaul_runtime.rpc.bodies")
 
 _SECRET = "[secret]"  # noqa: S105 - what is written in place of one
+# An API key, wherever a caller has put it, whole or not.
+_KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]*")
 _MAX_TEXT, _MAX_ITEMS, _MAX_DEPTH = 500, 50, 8
 # Fields of one body, nested ones included.
 _MAX_FIELDS = 500
@@ -60,7 +64,8 @@ class _Description:
 
     def _describe_field(self, field: FieldDescriptor, value: Any, depth: int) -> Any:
         self._fields_left -= 1
-        if field.GetOptions().debug_redact:
+        # Tokens of pages and streams tell nothing; callers have put keys there.
+        if field.GetOptions().debug_redact or field.name.endswith("_token"):
             return _SECRET
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             entry = field.message_type.fields_by_name["value"]
@@ -80,7 +85,7 @@ class _Description:
             return known.name if known is not None else value
         if isinstance(value, bytes):
             return f"[{len(value)} bytes]"
-        return redact_urls(value)[:_MAX_TEXT] if isinstance(value, str) else value
+        return _KEY.sub(_SECRET, redact_urls(value))[:_MAX_TEXT] if isinstance(value, str) else value
 
 
 def _parse_response(path: str, response: bytes) -> Message | None:

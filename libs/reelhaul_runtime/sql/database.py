@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from sqlalchemy import Connection, Engine, QueuePool, text
 
 from reelhaul_runtime.batches import Batches
 from reelhaul_runtime.errors import Unavailable
+from reelhaul_runtime.metrics.collectors import collecting
+from reelhaul_runtime.metrics.instruments import DATABASE_WAIT
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.writer import BatchFunction, Writer
 
@@ -31,6 +37,9 @@ _SCANNERS = 2
 _SCAN_SECONDS = 15.0
 # Each takes all writes that wait: with more threads fewer writes share a commit.
 _POSTGRESQL_WRITERS = 2
+
+
+_READ_WAIT, _SCAN_WAIT = DATABASE_WAIT.labels("read"), DATABASE_WAIT.labels("scan")
 
 
 class DatabaseFull(Unavailable):
@@ -76,7 +85,8 @@ class Database:
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-reader")
         scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="sql-scanner")
         try:
-            yield cls(name, writer, read_engine, readers, scanners)
+            with collecting(name, partial(_read_connections, name, (write_engine, read_engine))):
+                yield cls(name, writer, read_engine, readers, scanners)
         finally:
             await writer.close()
             for pool in (readers, scanners):
@@ -126,7 +136,8 @@ class Database:
     async def read(self, op: Callable[[Connection], T]) -> T:
         """Run *op* on one snapshot that contains every acknowledged write; return its result."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, op)
+            queued = time.perf_counter()
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, op, queued)
         except Exception as error:
             self._raise_if_unavailable(error)
             raise
@@ -148,11 +159,14 @@ class Database:
         Raises REQUEST_TIMED_OUT after *seconds*.
         """
 
+        queued = time.perf_counter()
+
         def limited() -> T:
             with (
                 self._read_engine.begin() as connection,
                 engines.limit_statement_time(seconds, connection),
             ):
+                _SCAN_WAIT.observe(time.perf_counter() - queued)
                 return op(connection)
 
         try:
@@ -181,8 +195,9 @@ class Database:
         """Return the kind, the version and the revision of the database."""
         return await self.read(migrations.describe)
 
-    def _read(self, op: Callable[[Connection], T]) -> T:
+    def _read(self, op: Callable[[Connection], T], queued: float) -> T:
         with self._read_engine.begin() as connection:
+            _READ_WAIT.observe(time.perf_counter() - queued)
             return op(connection)
 
     def _raise_if_unavailable(self, error: Exception) -> None:
@@ -192,3 +207,15 @@ class Database:
         if engines.is_unavailable(error):
             log.warning("database is unavailable", extra={"database": self._name, "cause": repr(error)})
             raise Unavailable(self._name, f"{self._name} does not answer") from error
+
+
+async def _read_connections(name: str, pools_of: Sequence[Engine]) -> list[Metric]:
+    """Return the metrics of the connections of the database *name*, which these engines have."""
+    family = GaugeMetricFamily(
+        "reelhaul_database_connections", "connections of the pools", labels=["database", "state"]
+    )
+    pools = [engine.pool for engine in pools_of if isinstance(engine.pool, QueuePool)]
+    family.add_metric([name, "in_use"], sum(pool.checkedout() for pool in pools))
+    family.add_metric([name, "idle"], sum(pool.checkedin() for pool in pools))
+    family.add_metric([name, "max"], sum(pool.size() for pool in pools))
+    return [family]

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine
 from reelhaul.backoff import Backoff
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import ReelhaulError
+from reelhaul_runtime.metrics.instruments import DATABASE_WAIT
 from reelhaul_runtime.sql import engines
 from reelhaul_runtime.sql.statements import execute_text
 
@@ -34,6 +35,9 @@ _MAX_WAITING = 10_000
 _MAX_TRIES = 6
 # Key of the actions in Connection.info.
 _AFTER_COMMIT = "after_commit"
+
+
+_WRITE_WAIT = DATABASE_WAIT.labels("write")
 
 
 def after_commit(connection: Connection, action: Callable[[], object]) -> None:
@@ -65,6 +69,7 @@ class QueuedWrite:
     #: which together do what *op* does alone.
     batch_function: BatchFunction | None = None
     argument: Any = None
+    queued: float = field(default_factory=time.perf_counter)
 
 
 class Writer:
@@ -145,6 +150,8 @@ class Writer:
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, closing = self._take_batch(first)
+            # The longest of the batch: to observe each would cost more than that tells.
+            _WRITE_WAIT.observe(time.perf_counter() - batch[0].queued)
             wanted = [write for write in batch if not write.future.cancelled()]
             outcomes = self._commit(wanted) if wanted else []
             # The loop may be closed before the last commit ends.

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 from reelhaul.work.v1 import process_service_pb2, process_service_pb2_grpc
+from reelhaul_runtime.log_levels import LogLevels
 from reelhaul_runtime.rpc.server import Servicer
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.system.process import (
@@ -56,6 +57,7 @@ class ProcessReport(process_service_pb2_grpc.ProcessServiceServicer):
     def __init__(self, service: str, settings: SuiteSettings, describe: Mapping[str, Describe]) -> None:
         """*describe*: by the names of components, those that are checked and others."""
         self._service, self._settings, self._describe = service, settings, describe
+        self._log_levels = LogLevels()
         #: The health servicer of the process.
         self.states = ComponentStates()
 
@@ -74,6 +76,13 @@ class ProcessReport(process_service_pb2_grpc.ProcessServiceServicer):
         response = process_service_pb2.GetProcessResponse(process=await self.read())
         response.time.FromDatetime(datetime.now(UTC))
         return response
+
+    async def SetLogLevel(
+        self, request: process_service_pb2.SetLogLevelRequest, context: object
+    ) -> process_service_pb2.SetLogLevelResponse:
+        seconds = request.duration.ToTimedelta().total_seconds()
+        self._log_levels.apply(request.logger, request.level, seconds)
+        return process_service_pb2.SetLogLevelResponse()
 
     async def read(self) -> Process:
         """Return the state of this process and of its components."""

@@ -1,4 +1,4 @@
-"""Processes: asks every replica of every service for its state."""
+"""Processes: asks every replica of every service for its state, or changes its log level."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 from grpc import aio
 
+from reelhaul.system.v1.system_service_pb2 import SetLogLevelResponse
 from reelhaul.work.v1 import process_service_pb2, process_service_pb2_grpc
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.rpc import channels
@@ -42,6 +43,44 @@ class ProcessReader:
         """
         asking = (self._read_service(name) for name in self._targets if not services or name in services)
         return [process for group in await asyncio.gather(*asking) for process in group]
+
+    @property
+    def services(self) -> Sequence[str]:
+        """The names of the services whose processes are known."""
+        return list(self._targets)
+
+    async def set_log_level(
+        self, services: Sequence[str], request: process_service_pb2.SetLogLevelRequest
+    ) -> list[SetLogLevelResponse.Process]:
+        """Change the log level of the processes of *services*; those that do not answer say why."""
+        groups = await asyncio.gather(*(self._set_log_levels(service, request) for service in services))
+        return [process for group in groups for process in group]
+
+    async def _set_log_levels(
+        self, service: str, request: process_service_pb2.SetLogLevelRequest
+    ) -> list[SetLogLevelResponse.Process]:
+        try:
+            addresses = await self._resolve(self._targets[service])
+        except OSError as error:
+            text = f"its name does not resolve: {error}"
+            return [SetLogLevelResponse.Process(service=service, address=self._targets[service], error=text)]
+        return await asyncio.gather(*(self._set_one_log_level(service, each, request) for each in addresses))
+
+    async def _set_one_log_level(
+        self, service: str, address: str, request: process_service_pb2.SetLogLevelRequest
+    ) -> SetLogLevelResponse.Process:
+        process = SetLogLevelResponse.Process(service=service, address=address)
+        try:
+            async with channels.open_channel(
+                address, [PROCESS_SERVICE], suite_token=self._suite_token, tls=self._tls
+            ) as channel:
+                stub = process_service_pb2_grpc.ProcessServiceStub(channel)
+                await stub.SetLogLevel(request, timeout=_TIMEOUT_SECONDS)
+        except aio.AioRpcError as error:
+            process.error = channels.error_from_rpc(error, service).text
+        except (OSError, ValueError) as error:
+            process.error = str(error)
+        return process
 
     async def _read_service(self, service: str) -> list[Process]:
         try:

@@ -17,7 +17,9 @@ from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1 import system_service_pb2 as pb
+from reelhaul.work.v1 import process_service_pb2
 from reelhaul_runtime import errors
+from reelhaul_runtime.log_levels import LogLevels, check_request
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.system.checks import GrpcHealthChecker, StorageHealthProbe
@@ -76,6 +78,7 @@ class SystemReports:
         """*own_service*: the service of this process if *processes* does not read it."""
         self._health, self._settings, self._processes = health, settings, processes
         self._own_service = own_service
+        self._log_levels = LogLevels()
         self._capabilities, self._capabilities_end = ("", 0), 0.0
         self._reading_capabilities = asyncio.Lock()
 
@@ -94,6 +97,25 @@ class SystemReports:
         if self._own_service:
             processes.insert(0, await asyncio.to_thread(describe_own, self._own_service, self._settings))
         return health_report(results, processes, self._health.uptime)
+
+    async def set_log_level(self, request: pb.SetLogLevelRequest) -> pb.SetLogLevelResponse:
+        """Change the log level of the processes that *request* names. Raises FIELD_INVALID."""
+        seconds = check_request(request)
+        own = [self._own_service] if self._own_service else []
+        known = [*own, *self._processes.services]
+        if request.service and request.service not in known:
+            raise errors.FieldInvalid("service", f"must be one of {', '.join(known)} here, or empty")
+        services = [request.service] if request.service else known
+        call = process_service_pb2.SetLogLevelRequest(level=request.level, logger=request.logger)
+        call.duration.FromTimedelta(timedelta(seconds=seconds))
+        others = [service for service in services if service not in own]
+        processes = await self._processes.set_log_level(others, call)
+        for service in own:
+            if service in services:
+                self._log_levels.apply(request.logger, request.level, seconds)
+                address = getattr(self._settings, f"{service}_address")
+                processes.insert(0, pb.SetLogLevelResponse.Process(service=service, address=address))
+        return pb.SetLogLevelResponse(processes=processes)
 
     async def describe_server(self) -> pb.DescribeServerResponse:
         """Return versions, limits and capabilities."""

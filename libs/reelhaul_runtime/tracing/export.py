@@ -21,6 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from reelhaul_runtime.logs import Outage
+from reelhaul_runtime.metrics.instruments import SPANS_DROPPED
 from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.tracing.spans import RecordedSpan
 
@@ -66,6 +67,7 @@ class SpanExport:
         """Export *span* soon; drop it if too many wait already. Never blocks."""
         if self._added - self._exporter.taken >= MAX_QUEUE:
             self._refused += 1
+            SPANS_DROPPED.inc()
             return
         self._added += 1
         self._processor.on_end(self._convert(span))
@@ -130,6 +132,7 @@ class _ReportingExporter(SpanExporter):
             self._outage.end()
             self.exported += len(spans)
             return result
+        SPANS_DROPPED.inc(len(spans))
         if (level := self._outage.level()) is not None:
             fields = {"endpoint": self._endpoint, "cause": self._library_log.text}
             log.log(level, "spans cannot be exported and are dropped", extra=fields)

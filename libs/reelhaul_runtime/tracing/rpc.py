@@ -5,8 +5,6 @@ https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Any
 
 import grpc
@@ -36,7 +34,6 @@ _SERVER_FAILURES = frozenset(
         grpc.StatusCode.DATA_LOSS,
     )
 )
-_ending: set[asyncio.Task[None]] = set()
 
 
 def start_server(path: str, *, begins_trace: bool) -> Span:
@@ -67,24 +64,23 @@ def start_client(path: str) -> Span:
     return spans.start(path[1:], Kind.CLIENT)
 
 
-def end_client(span: Span, path: str, code: int, time_ns: int = 0) -> None:
-    """End *span* of a call of *path* with the status *code*, at *time_ns*, 0: now."""
+def end_client(span: Span, path: str, code: int) -> None:
+    """End *span* of a call of *path* with the status *code*."""
     span.set(_attributes(path, code))
     if code:
         span.fail(grpc_code(code))
-    span.end(time_ns)
+    span.end()
 
 
 def end_with_call(span: Span, path: str, rpc: Any) -> None:
     """End *span* of *path* when *rpc*, a call of grpc.aio, ends."""
 
-    async def end(time_ns: int) -> None:
-        end_client(span, path, (await rpc.code()).value[0], time_ns)
-
-    def on_done(_: object) -> None:
-        task = asyncio.ensure_future(end(time.time_ns()))
-        _ending.add(task)
-        task.add_done_callback(_ending.discard)
+    def on_done(ended: Any) -> None:
+        try:
+            # The status is there: the coroutine ends at its first step.
+            ended.code().send(None)
+        except StopIteration as status:
+            end_client(span, path, status.value.value[0])
 
     rpc.add_done_callback(on_done)
 

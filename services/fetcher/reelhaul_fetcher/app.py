@@ -57,6 +57,7 @@ from reelhaul_runtime.auth.site_rules import site_rules
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.metrics.collectors import collecting
+from reelhaul_runtime.metrics.process import collecting_disks
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.channels import open_channel
 from reelhaul_runtime.rpc.server import serving
@@ -100,6 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             kept_bytes=settings.fetcher_kept_bytes,
         )
         await scratch.sweep()
+        stack.enter_context(collecting_disks({"work": settings.work_dir}))
 
         jobs = await stack.enter_async_context(
             open_channel(settings.jobs_target, [_LEASES], suite_token=token, tls=settings.tls)

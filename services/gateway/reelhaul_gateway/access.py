@@ -13,10 +13,12 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.rpc import status_pb2
 
 from reelhaul.admin.v1 import api_key_pb2, api_key_service_pb2, tenant_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime import errors, logs
+from reelhaul_runtime import errors, identity, logs
 from reelhaul_runtime.auth.authorization import authorize
 from reelhaul_runtime.auth.calls import AuditLog, Authenticator, IncomingCall, RateLimiter
 from reelhaul_runtime.auth.credentials import rejection
@@ -97,6 +99,13 @@ class RequestAuthorizer:
                 scope.setdefault(RESPONSE_HEADERS, []).extend(_to_headers(call.limits))
         reported = metadata.get(CALLER_KEY)
         _forwarded.set(self._proof if reported is None else (*self._proof, (CALLER_KEY, reported)))
+
+    async def record(self, path: str, request: Message, status: status_pb2.Status) -> None:
+        """Record a call that the gateway answers itself, and how it ended, in the audit log."""
+        if self._audit_log is not None:
+            peer, policy = Peer(logs.client.get()), method_policy(path)
+            call = IncomingCall(path, policy, request, peer, identity.caller())
+            await self._audit_log.record(call, status)
 
     def guard(self, app: ASGIApp, path: str, statuses: StatusWriter) -> ASGIApp:
         """Return *app* for those who may call the RPC at *path*."""

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+from google.protobuf.message import Message
+from google.rpc import status_pb2
 from grpc import aio
 from prometheus_client.metrics_core import Metric
 
@@ -86,8 +88,11 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             other_workers=other_workers,
         )
         processes = ProcessReader(_addresses(settings), settings.suite_token, settings.tls)
-        system = system_upstream(SystemReports(health, settings, processes, own_service="gateway"))
         authorizer = await _open_authorizer(stack, settings)
+        system = system_upstream(
+            SystemReports(health, settings, processes, own_service="gateway"),
+            authorizer.record if authorizer else _record_nothing,
+        )
         upstreams = _upstreams(
             raw_channels, system, forwards=authorizer is not None, traced=bool(settings.otlp_endpoint)
         )
@@ -253,6 +258,10 @@ def _load_certificate(settings: Settings) -> Certificate | None:
         return Certificate(settings.gateway_tls_certificate, settings.gateway_tls_key)
     except CertificateError as error:
         raise InvalidSetting(f"REELHAUL_GATEWAY_TLS_CERTIFICATE: {error}") from error
+
+
+async def _record_nothing(path: str, request: Message, status: status_pb2.Status) -> None:
+    """Record nothing: without authentication there is no audit log."""
 
 
 def _addresses(settings: Settings) -> dict[str, str]:

@@ -5,11 +5,12 @@ The names are those of OpenTelemetry's semantic conventions where it has one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from google.rpc import code_pb2
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.metrics import buckets, instruments
@@ -30,13 +31,30 @@ _SECONDS = Histogram(
     ["http_route", "http_request_method"],
     buckets=buckets.CALLS,
 )
-ACTIVE_REQUESTS = Gauge("http_server_active_requests", "requests in progress")
 CONNECTIONS = Gauge("http_server_connections", "open connections")
 REFUSED_CONNECTIONS = Counter(
     "http_server_refused_connections_total", "connections refused by a limit", ["limit"]
 )
 STREAMS = Gauge("http_server_streams", "open streams", ["kind"])
-RESPONSE_BYTES = Counter("http_server_response_bytes_total", "bytes of bodies sent")
+
+
+class RequestTotals:
+    """What each request changes twice or more: numbers, as only the event loop's thread changes them."""
+
+    def __init__(self) -> None:
+        self.active_requests = self.response_bytes = 0
+
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics, for the registry."""
+        yield GaugeMetricFamily("http_server_active_requests", "requests in progress", self.active_requests)
+        yield CounterMetricFamily("http_server_response_bytes", "bytes of bodies sent", self.response_bytes)
+
+
+TOTALS = RequestTotals()
+REGISTRY.register(TOTALS)
 
 
 def count_request(route: str, method: str, status: int, seconds: float | None, reason: str = "") -> None:

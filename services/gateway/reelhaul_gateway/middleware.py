@@ -46,7 +46,6 @@ _CLIENT_CLOSED_REQUEST, _FIRST_SERVER_ERROR = 499, 500
 _WEBSOCKET_FORBIDDEN = 4403
 _MAX_ACCEPTED_HOSTS = 256
 _MAX_LOGGED_PATH = 512
-_MAX_UNCOUNTED_BYTES = 1 << 20
 
 
 class RequestMiddleware:
@@ -80,7 +79,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; an unexpected failure becomes a 500."""
         start = time.perf_counter()
-        metrics.ACTIVE_REQUESTS.inc()
+        metrics.TOTALS.active_requests += 1
         head = read_head(scope, self._proxies, accept_xray=self._accept_xray)
         if self._allow_anyone:
             logs.tenant.set(LOCAL_TENANT)
@@ -205,8 +204,11 @@ class RecordingSend:
         kind = event["type"]
         if kind == "http.response.body":
             self.bytes_sent += len(event.get("body", b""))
-            if event.get("more_body"):
-                self._count_part()
+            if event.get("more_body") and not self._stream:
+                self._begin_stream(metrics.stream_kind(dict(self._headers).get(b"content-type", b"")))
+            if self._stream:
+                # A download may take hours.
+                self._count_bytes()
         elif kind == "http.response.start":
             self.status = event["status"]
             self._headers = event["headers"]
@@ -222,7 +224,7 @@ class RecordingSend:
 
     def count(self, seconds: float) -> None:
         """Count the request, whose response took *seconds*."""
-        metrics.ACTIVE_REQUESTS.dec()
+        metrics.TOTALS.active_requests -= 1
         if self._stream:
             metrics.STREAMS.labels(self._stream).dec()
         self._count_bytes()
@@ -234,18 +236,9 @@ class RecordingSend:
             self.reason,
         )
 
-    def _count_part(self) -> None:
-        """Count a part of a body that has more: the response is a stream."""
-        if not self._stream:
-            self._begin_stream(metrics.stream_kind(dict(self._headers).get(b"content-type", b"")))
-        # A download may take hours.
-        if self.bytes_sent - self._counted_bytes >= _MAX_UNCOUNTED_BYTES:
-            self._count_bytes()
-
     def _count_bytes(self) -> None:
-        if self.bytes_sent > self._counted_bytes:
-            metrics.RESPONSE_BYTES.inc(self.bytes_sent - self._counted_bytes)
-            self._counted_bytes = self.bytes_sent
+        metrics.TOTALS.response_bytes += self.bytes_sent - self._counted_bytes
+        self._counted_bytes = self.bytes_sent
 
     def _begin_stream(self, kind: str) -> None:
         self._stream = kind

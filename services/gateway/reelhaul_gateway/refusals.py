@@ -29,10 +29,11 @@ def refuse(status: HTTPStatus, client: str, *, with_body: bool = True) -> Refusa
     """Log that a request of *client*, an IP address, is refused with *status*; return the response."""
     body = _body(status) if with_body else b""
     metrics.count_request("", "", status.value, None)
-    metrics.RESPONSE_BYTES.inc(len(body))
+    metrics.TOTALS.response_bytes += len(body)
     request_id = logs.begin_request("", "", client)
     # What was requested is not known for certain: the head is incomplete or malformed.
-    access_log.log(logging.INFO, "request refused", {"status": status.value, "bytes": len(body)})
+    fields: dict[str, object] = {"status": status.value, "bytes": len(body), "reason": _reason(status)}
+    access_log.log(logging.INFO, "request refused", fields)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
@@ -46,6 +47,15 @@ def refuse(status: HTTPStatus, client: str, *, with_body: bool = True) -> Refusa
 @cache
 def _body(status: HTTPStatus) -> bytes:
     """Return the body of a refusal with *status*: a google.rpc.Status in JSON."""
+    return Encoder().encode(errors.to_status(_error(status)))
+
+
+@cache
+def _reason(status: HTTPStatus) -> str:
+    return ErrorReason.Name(_error(status).reason)
+
+
+def _error(status: HTTPStatus) -> errors.ReelhaulError:
     refusals: dict[HTTPStatus, errors.ReelhaulError] = {
         HTTPStatus.BAD_REQUEST: errors.FieldInvalid("request", "must be valid HTTP"),
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: errors.FieldInvalid(
@@ -61,4 +71,4 @@ def _body(status: HTTPStatus) -> bytes:
     overloaded = errors.ReelhaulError(
         ErrorReason.OVERLOADED, "too many requests are being received; try again"
     )
-    return Encoder().encode(errors.to_status(refusals.get(status, overloaded)))
+    return refusals.get(status, overloaded)

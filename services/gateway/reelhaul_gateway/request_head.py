@@ -42,6 +42,8 @@ _MAX_PROXIES = 16
 # 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1], [2001:db8::1]:80.
 _ENTRY = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15})|([0-9A-Fa-f:.]{2,45}))(?::[0-9]{1,5})?")
 _CACHED_PEERS = 1024
+# As long as tracestate must be passed on: https://www.w3.org/TR/trace-context/#tracestate-limits
+_MAX_STATE = 512
 
 
 class RequestHead:
@@ -185,12 +187,13 @@ def _begin_span(scope: Scope, xray_headers: Sequence[bytes]) -> Span:
 def _add_trace_context(values: dict[bytes, list[bytes]], headers: list[Header], *, keeps_state: bool) -> None:
     """Add the trace context of the request to *headers*.
 
-    tracestate has no meaning without the caller's traceparent. https://www.w3.org/TR/trace-context/
+    tracestate has no meaning without the caller's traceparent. One that is too long is dropped as a whole.
     """
     if traceparent := logs.traceparent.get():
         headers.append((b"traceparent", traceparent.encode()))
-    if keeps_state:
-        headers.extend((b"tracestate", state) for state in values.get(b"tracestate", ()))
+    states = values.get(b"tracestate", ()) if keeps_state else ()
+    if sum(map(len, states)) <= _MAX_STATE:
+        headers.extend((b"tracestate", state) for state in states)
 
 
 def _parse_address(entry: bytes) -> str | None:

@@ -17,7 +17,12 @@ from reelhaul_jobs.composition.webhooks import open_webhooks
 from reelhaul_jobs.model.api_key import KeyString
 from reelhaul_jobs.ports.queue import QueueStore
 from reelhaul_jobs.service.first_key import full_access_key, write_key_file
-from reelhaul_jobs.service.gauges import GAUGES_MAX_AGE_SECONDS, QueueGauges, WorkItemGauges
+from reelhaul_jobs.service.gauges import (
+    GAUGES_MAX_AGE_SECONDS,
+    GAUGES_TIMEOUT_SECONDS,
+    QueueGauges,
+    WorkItemGauges,
+)
 from reelhaul_jobs.service.loop_runner import Leadership, Loop, LoopRunner, SoleLeadership
 from reelhaul_jobs.service.work_signal import WorkSignal
 from reelhaul_jobs.settings import Settings
@@ -47,12 +52,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
         access = await open_access(stack, backends)
         webhooks = await open_webhooks(stack, backends)
         jobs = open_jobs(stack, backends, queue, access)
-        gauges = {
-            "queue": QueueGauges(queue, backends.hub.workers, settings.site_limits, utc_now).read,
-            "work_items": WorkItemGauges(backends.bus).read,
-        }
-        for name, read in gauges.items():
-            stack.enter_context(collecting(name, read, max_age_seconds=GAUGES_MAX_AGE_SECONDS))
+        _collect_gauges(stack, backends, queue)
         loops = [*jobs.loops, *webhooks.loops, *access.loops]
         await stack.enter_async_context(_running_loops(loops, queue, backends))
         targets = {
@@ -95,6 +95,17 @@ async def running_from_env() -> AsyncIterator[None]:
     settings = Settings()
     async with running(settings):
         yield
+
+
+def _collect_gauges(stack: AsyncExitStack, backends: Backends, queue: QueueStore) -> None:
+    """Let scrapes show the gauges of rows and of the broker, until *stack* closes."""
+    limits, workers = backends.settings.site_limits, backends.hub.workers
+    age, timeout = GAUGES_MAX_AGE_SECONDS, GAUGES_TIMEOUT_SECONDS
+    for name, read in {
+        "queue": QueueGauges(queue, workers, limits, backends.now).read,
+        "work_items": WorkItemGauges(backends.bus).read,
+    }.items():
+        stack.enter_context(collecting(name, read, max_age_seconds=age, timeout_seconds=timeout))
 
 
 @asynccontextmanager

@@ -7,8 +7,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from reelhaul.storage.v1 import (
     destination_service_pb2,
@@ -21,6 +25,8 @@ from reelhaul_runtime.auth.rate_limits import open_rate_limiter
 from reelhaul_runtime.auth.verification import open_authenticator
 from reelhaul_runtime.doctor.check import Check
 from reelhaul_runtime.listeners import AddressUnavailable
+from reelhaul_runtime.metrics.collectors import collecting
+from reelhaul_runtime.metrics.process import collecting_disks
 from reelhaul_runtime.page_tokens import PageTokens
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.service import Service
@@ -34,6 +40,7 @@ from reelhaul_storage.catalog.store import COMPONENT, SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.http_server import serving_links
 from reelhaul_storage.local_links import LinkKeys, LocalLinkSigner
+from reelhaul_storage.metered_blobs import MeteredBlobStore
 from reelhaul_storage.ports import BlobStore, LinkSigner
 from reelhaul_storage.process import open_process_report
 from reelhaul_storage.s3.destinations import S3DestinationBuckets
@@ -70,6 +77,9 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         catalog = await stack.enter_async_context(SqlCatalog.open(settings.database_url))
         blobs = await stack.enter_async_context(_open_blobs(settings, catalog))
         grace = timedelta(seconds=settings.storage_grace_seconds)
+        stack.enter_context(collecting("catalog", partial(_read_catalog, catalog), max_age_seconds=60))
+        if not settings.url.startswith("s3:"):
+            stack.enter_context(collecting_disks({"artifacts": _folder(settings.url)}))
         garbage_collector = GarbageCollector(catalog, blobs, now, grace)
         health = BackendHealth(catalog, blobs)
         process = open_process_report(settings, catalog, health)
@@ -104,8 +114,8 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
         destinations = DestinationServicer(
             Destinations(catalog.destinations, buckets, artifacts, now), page_tokens
         )
-        collecting = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
-        await stack.enter_async_context(_in_background(collecting))
+        collecting_garbage = collect_garbage_forever(garbage_collector, settings.storage_sweep_seconds)
+        await stack.enter_async_context(_in_background(collecting_garbage))
         await stack.enter_async_context(_in_background(blobs.refresh_forever()))
         if rate := settings.storage_scrub_bytes_per_second:
             scrubbing = scrub_forever(Scrubber(catalog, blobs, now, rate))
@@ -190,8 +200,11 @@ async def _open_blobs(settings: Settings, catalog: SqlCatalog) -> AsyncIterator[
     # A catalog with blobs and no folder of them: its disk is not mounted.
     has_blobs = await catalog.has_blobs()
 
-    def open_store(url: str) -> AbstractAsyncContextManager[BlobStore]:
-        return open_blob_store(url, settings, must_exist=has_blobs and url == settings.url)
+    @asynccontextmanager
+    async def open_store(url: str) -> AsyncIterator[BlobStore]:
+        must_exist = has_blobs and url == settings.url
+        async with open_blob_store(url, settings, must_exist=must_exist) as blobs:
+            yield MeteredBlobStore(blobs)
 
     async with MovableBlobStore.open(catalog.location, open_store, settings.url) as blobs:
         yield blobs
@@ -209,13 +222,27 @@ def open_blob_store(
         from reelhaul_storage.s3.blobs import S3BlobStore
 
         return S3BlobStore.open(parse_location(url), setting)
-    folder = Path(unquote(urlsplit(url).path))
     return DiskBlobStore.open(
-        folder,
+        _folder(url),
         adopt_from=settings.adopt_dir,
         reserve=settings.storage_reserve_bytes,
         must_exist=must_exist,
     )
+
+
+def _folder(url: str) -> Path:
+    """Return the folder of the blobs at *url*, a file URL."""
+    return Path(unquote(urlsplit(url).path))
+
+
+async def _read_catalog(catalog: SqlCatalog) -> list[Metric]:
+    """Return the metrics of rows. All replicas report the same."""
+    count, size, damaged = await catalog.count()
+    return [
+        GaugeMetricFamily("reelhaul_artifacts", "artifacts in the catalog", value=count),
+        GaugeMetricFamily("reelhaul_artifact_bytes", "bytes of the blobs in the catalog", value=size),
+        GaugeMetricFamily("reelhaul_damaged_blobs", "blobs whose bytes are damaged", value=damaged),
+    ]
 
 
 @asynccontextmanager

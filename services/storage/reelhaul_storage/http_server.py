@@ -18,15 +18,17 @@ from aiohttp import web
 from google.protobuf import json_format
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_runtime import errors, listeners
+from reelhaul_runtime import errors, listeners, logs
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.file_responses import FileResponse, Header, build_response, file_headers
+from reelhaul_storage import metrics
 from reelhaul_storage.errors import EtagMismatch, RangeInvalid
 from reelhaul_storage.local_links import parse_path
 from reelhaul_storage.model import Artifact
 from reelhaul_storage.service.links import LinkedArtifacts
 
 log = logging.getLogger(__name__)
+access_log = logs.AccessLog("reelhaul_storage")
 
 _ROUTE = r"/artifacts/{artifact}/{file_name:[^/]+}"
 _MAX_HEADERS = 64
@@ -127,22 +129,21 @@ class _Handler:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         start = asyncio.get_running_loop().time()
+        logs.begin_request(request.headers.get("x-request-id", ""), "", request.remote or "")
+        # Neither the query, which has the signature, nor the file name.
+        fields: dict[str, object] = {
+            "method": request.method,
+            "artifact": f"artifacts/{request.match_info['artifact'][:36]}",
+        }
         try:
             response = await self._respond(request)
         except ReelhaulError as error:
             response = _build_error_response(error)
-        # Neither the query, which has the signature, nor the file name.
-        log.info(
-            "request",
-            extra={
-                "method": request.method,
-                "artifact": request.match_info["artifact"][:36],
-                "status": response.status,
-                "bytes": response.body_length,
-                "milliseconds": round((asyncio.get_running_loop().time() - start) * 1000, 1),
-                "client": request.remote,
-            },
-        )
+            fields["reason"] = ErrorReason.Name(error.reason)
+        metrics.LINK_REQUESTS.labels(response.status).inc()
+        fields["status"], fields["bytes"] = response.status, response.body_length
+        fields["milliseconds"] = round((asyncio.get_running_loop().time() - start) * 1000, 1)
+        access_log.log(logging.INFO, "request", fields)
         return response
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
@@ -213,7 +214,7 @@ async def _send_content(
         except (ReelhaulError, TimeoutError) as error:
             log.warning(
                 "download aborted",
-                extra={"artifact": artifact.name, "client": request.remote, "cause": repr(error)},
+                extra={"artifact": artifact.name, "cause": repr(error)},
             )
             if request.transport is not None:
                 request.transport.abort()

@@ -23,42 +23,61 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reelhaul/system/v1/system_service.proto\x12\x12reelhaul.system.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x14\n\x12\x43heckHealthRequest\"Y\n\x13\x43heckHealthResponse\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x15\n\x13ReportHealthRequest\"\xb3\x08\n\x14ReportHealthResponse\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x46\n\ncomponents\x18\x02 \x03(\x0b\x32\x32.reelhaul.system.v1.ReportHealthResponse.Component\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x43\n\tprocesses\x18\x04 \x03(\x0b\x32\x30.reelhaul.system.v1.ReportHealthResponse.Process\x1a\xc7\x03\n\tComponent\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08\x63ritical\x18\x05 \x01(\x08\x12\x17\n\nfree_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x18\n\x0btotal_bytes\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12/\n\x0b\x63hange_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06remedy\x18\n \x01(\t\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nused_count\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0btotal_count\x18\r \x01(\x03H\x03\x88\x01\x01\x42\r\n\x0b_free_bytesB\x0e\n\x0c_total_bytesB\r\n\x0b_used_countB\x0e\n\x0c_total_count\x1a\xe5\x02\n\x07Process\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x0f\n\x07version\x18\x04 \x01(\t\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\x03\x12\x11\n\trss_bytes\x18\x08 \x01(\x03\x12\x11\n\tpss_bytes\x18\t \x01(\x03\x12/\n\x0c\x63lock_offset\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x46\n\ncomponents\x18\x0b \x03(\x0b\x32\x32.reelhaul.system.v1.ReportHealthResponse.Component\x12\x0f\n\x07message\x18\x0c \x01(\t\"\x17\n\x15\x44\x65scribeServerRequest\"\xa4\x02\n\x16\x44\x65scribeServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x02 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x03 \x03(\t\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12\x1a\n\x12max_artifact_bytes\x18\x05 \x01(\x03\x12\x12\n\ncontainers\x18\x06 \x03(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x05\x12\x1d\n\x15translation_languages\x18\x08 \x03(\t\x12\x1f\n\x17\x61uthentication_required\x18\t \x01(\x08\x12\x13\n\x0boidc_issuer\x18\n \x01(\t\x12\x15\n\roidc_audience\x18\x0b \x01(\t*\x88\x01\n\rServingStatus\x12\x1e\n\x1aSERVING_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVING_STATUS_SERVING\x10\x01\x12\x1b\n\x17SERVING_STATUS_DEGRADED\x10\x02\x12\x1e\n\x1aSERVING_STATUS_NOT_SERVING\x10\x03\x32\xb1\x03\n\rSystemService\x12~\n\x0b\x43heckHealth\x12&.reelhaul.system.v1.CheckHealthRequest\x1a\'.reelhaul.system.v1.CheckHealthResponse\"\x1e\x90\x02\x01\xaa\x86\x19\x08\x08\x05\x10\x01\x1a\x02\x08\x05\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12\x8a\x01\n\x0cReportHealth\x12\'.reelhaul.system.v1.ReportHealthRequest\x1a(.reelhaul.system.v1.ReportHealthResponse\"\'\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\n\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02\x12\x12\x10/health/detailed\x12\x92\x01\n\x0e\x44\x65scribeServer\x12).reelhaul.system.v1.DescribeServerRequest\x1a*.reelhaul.system.v1.DescribeServerResponse\")\x90\x02\x01\xaa\x86\x19\x08\x08\x05\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x14\x12\x12/v1:describeServerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reelhaul/system/v1/system_service.proto\x12\x12reelhaul.system.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x14\n\x12\x43heckHealthRequest\"Y\n\x13\x43heckHealthResponse\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x15\n\x13ReportHealthRequest\"\xb3\x08\n\x14ReportHealthResponse\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x46\n\ncomponents\x18\x02 \x03(\x0b\x32\x32.reelhaul.system.v1.ReportHealthResponse.Component\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x43\n\tprocesses\x18\x04 \x03(\x0b\x32\x30.reelhaul.system.v1.ReportHealthResponse.Process\x1a\xc7\x03\n\tComponent\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08\x63ritical\x18\x05 \x01(\x08\x12\x17\n\nfree_bytes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x18\n\x0btotal_bytes\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12/\n\x0b\x63hange_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06remedy\x18\n \x01(\t\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nused_count\x18\x0c \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0btotal_count\x18\r \x01(\x03H\x03\x88\x01\x01\x42\r\n\x0b_free_bytesB\x0e\n\x0c_total_bytesB\r\n\x0b_used_countB\x0e\n\x0c_total_count\x1a\xe5\x02\n\x07Process\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32!.reelhaul.system.v1.ServingStatus\x12\x0f\n\x07version\x18\x04 \x01(\t\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\x03\x12\x11\n\trss_bytes\x18\x08 \x01(\x03\x12\x11\n\tpss_bytes\x18\t \x01(\x03\x12/\n\x0c\x63lock_offset\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x46\n\ncomponents\x18\x0b \x03(\x0b\x32\x32.reelhaul.system.v1.ReportHealthResponse.Component\x12\x0f\n\x07message\x18\x0c \x01(\t\"\xa7\x01\n\x12SetLogLevelRequest\x12\x15\n\x07service\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x05level\x18\x02 \x01(\x0e\x32\x1c.reelhaul.system.v1.LogLevelB\x04\xe2\x41\x01\x01\x12\x14\n\x06logger\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"\x95\x01\n\x13SetLogLevelResponse\x12\x42\n\tprocesses\x18\x01 \x03(\x0b\x32/.reelhaul.system.v1.SetLogLevelResponse.Process\x1a:\n\x07Process\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x17\n\x15\x44\x65scribeServerRequest\"\xa4\x02\n\x16\x44\x65scribeServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x02 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x03 \x03(\t\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12\x1a\n\x12max_artifact_bytes\x18\x05 \x01(\x03\x12\x12\n\ncontainers\x18\x06 \x03(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\x05\x12\x1d\n\x15translation_languages\x18\x08 \x03(\t\x12\x1f\n\x17\x61uthentication_required\x18\t \x01(\x08\x12\x13\n\x0boidc_issuer\x18\n \x01(\t\x12\x15\n\roidc_audience\x18\x0b \x01(\t*\x88\x01\n\rServingStatus\x12\x1e\n\x1aSERVING_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVING_STATUS_SERVING\x10\x01\x12\x1b\n\x17SERVING_STATUS_DEGRADED\x10\x02\x12\x1e\n\x1aSERVING_STATUS_NOT_SERVING\x10\x03*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xbc\x04\n\rSystemService\x12~\n\x0b\x43heckHealth\x12&.reelhaul.system.v1.CheckHealthRequest\x1a\'.reelhaul.system.v1.CheckHealthResponse\"\x1e\x90\x02\x01\xaa\x86\x19\x08\x08\x05\x10\x01\x1a\x02\x08\x05\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12\x8a\x01\n\x0cReportHealth\x12\'.reelhaul.system.v1.ReportHealthRequest\x1a(.reelhaul.system.v1.ReportHealthResponse\"\'\x90\x02\x01\xaa\x86\x19\x08\x08\x1e\x10\n\x1a\x02\x08\x1e\x82\xd3\xe4\x93\x02\x12\x12\x10/health/detailed\x12\x88\x01\n\x0bSetLogLevel\x12&.reelhaul.system.v1.SetLogLevelRequest\x1a\'.reelhaul.system.v1.SetLogLevelResponse\"(\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\x0f(\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1:setLogLevel:\x01*\x12\x92\x01\n\x0e\x44\x65scribeServer\x12).reelhaul.system.v1.DescribeServerRequest\x1a*.reelhaul.system.v1.DescribeServerResponse\")\x90\x02\x01\xaa\x86\x19\x08\x08\x05\x10\x01\x1a\x02\x08\n\x82\xd3\xe4\x93\x02\x14\x12\x12/v1:describeServerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reelhaul.system.v1.system_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['service']._loaded_options = None
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['service']._serialized_options = b'\342A\001\001'
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['level']._loaded_options = None
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['level']._serialized_options = b'\342A\001\001'
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['logger']._loaded_options = None
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['logger']._serialized_options = b'\342A\001\001'
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_SETLOGLEVELREQUEST'].fields_by_name['duration']._serialized_options = b'\342A\001\001'
   _globals['_SYSTEMSERVICE'].methods_by_name['CheckHealth']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['CheckHealth']._serialized_options = b'\220\002\001\252\206\031\010\010\005\020\001\032\002\010\005\202\323\344\223\002\t\022\007/health'
   _globals['_SYSTEMSERVICE'].methods_by_name['ReportHealth']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['ReportHealth']._serialized_options = b'\220\002\001\252\206\031\010\010\036\020\n\032\002\010\036\202\323\344\223\002\022\022\020/health/detailed'
+  _globals['_SYSTEMSERVICE'].methods_by_name['SetLogLevel']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['SetLogLevel']._serialized_options = b'\252\206\031\n\010(\020\001\032\002\010\017(\001\202\323\344\223\002\024\"\017/v1:setLogLevel:\001*'
   _globals['_SYSTEMSERVICE'].methods_by_name['DescribeServer']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['DescribeServer']._serialized_options = b'\220\002\001\252\206\031\010\010\005\020\001\032\002\010\n\202\323\344\223\002\024\022\022/v1:describeServer'
-  _globals['_SERVINGSTATUS']._serialized_start=1731
-  _globals['_SERVINGSTATUS']._serialized_end=1867
-  _globals['_CHECKHEALTHREQUEST']._serialized_start=196
-  _globals['_CHECKHEALTHREQUEST']._serialized_end=216
-  _globals['_CHECKHEALTHRESPONSE']._serialized_start=218
-  _globals['_CHECKHEALTHRESPONSE']._serialized_end=307
-  _globals['_REPORTHEALTHREQUEST']._serialized_start=309
-  _globals['_REPORTHEALTHREQUEST']._serialized_end=330
-  _globals['_REPORTHEALTHRESPONSE']._serialized_start=333
-  _globals['_REPORTHEALTHRESPONSE']._serialized_end=1408
-  _globals['_REPORTHEALTHRESPONSE_COMPONENT']._serialized_start=593
-  _globals['_REPORTHEALTHRESPONSE_COMPONENT']._serialized_end=1048
-  _globals['_REPORTHEALTHRESPONSE_PROCESS']._serialized_start=1051
-  _globals['_REPORTHEALTHRESPONSE_PROCESS']._serialized_end=1408
-  _globals['_DESCRIBESERVERREQUEST']._serialized_start=1410
-  _globals['_DESCRIBESERVERREQUEST']._serialized_end=1433
-  _globals['_DESCRIBESERVERRESPONSE']._serialized_start=1436
-  _globals['_DESCRIBESERVERRESPONSE']._serialized_end=1728
-  _globals['_SYSTEMSERVICE']._serialized_start=1870
-  _globals['_SYSTEMSERVICE']._serialized_end=2303
+  _globals['_SERVINGSTATUS']._serialized_start=2086
+  _globals['_SERVINGSTATUS']._serialized_end=2222
+  _globals['_LOGLEVEL']._serialized_start=2224
+  _globals['_LOGLEVEL']._serialized_end=2346
+  _globals['_CHECKHEALTHREQUEST']._serialized_start=229
+  _globals['_CHECKHEALTHREQUEST']._serialized_end=249
+  _globals['_CHECKHEALTHRESPONSE']._serialized_start=251
+  _globals['_CHECKHEALTHRESPONSE']._serialized_end=340
+  _globals['_REPORTHEALTHREQUEST']._serialized_start=342
+  _globals['_REPORTHEALTHREQUEST']._serialized_end=363
+  _globals['_REPORTHEALTHRESPONSE']._serialized_start=366
+  _globals['_REPORTHEALTHRESPONSE']._serialized_end=1441
+  _globals['_REPORTHEALTHRESPONSE_COMPONENT']._serialized_start=626
+  _globals['_REPORTHEALTHRESPONSE_COMPONENT']._serialized_end=1081
+  _globals['_REPORTHEALTHRESPONSE_PROCESS']._serialized_start=1084
+  _globals['_REPORTHEALTHRESPONSE_PROCESS']._serialized_end=1441
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1444
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1611
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1614
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1763
+  _globals['_SETLOGLEVELRESPONSE_PROCESS']._serialized_start=1705
+  _globals['_SETLOGLEVELRESPONSE_PROCESS']._serialized_end=1763
+  _globals['_DESCRIBESERVERREQUEST']._serialized_start=1765
+  _globals['_DESCRIBESERVERREQUEST']._serialized_end=1788
+  _globals['_DESCRIBESERVERRESPONSE']._serialized_start=1791
+  _globals['_DESCRIBESERVERRESPONSE']._serialized_end=2083
+  _globals['_SYSTEMSERVICE']._serialized_start=2349
+  _globals['_SYSTEMSERVICE']._serialized_end=2921
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,38 @@ SERVING_STATUS_NOT_SERVING: ServingStatus.ValueType  # 3
 """Down."""
 Global___ServingStatus: _TypeAlias = ServingStatus  # noqa: Y015
 
+class _LogLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOG_LEVEL_UNSPECIFIED: _LogLevel.ValueType  # 0
+    """That of the settings."""
+    LOG_LEVEL_DEBUG: _LogLevel.ValueType  # 1
+    """What helps to find out why."""
+    LOG_LEVEL_INFO: _LogLevel.ValueType  # 2
+    """Changes of state, and one line per request."""
+    LOG_LEVEL_WARNING: _LogLevel.ValueType  # 3
+    """What is degraded and handled."""
+    LOG_LEVEL_ERROR: _LogLevel.ValueType  # 4
+    """What someone must act on."""
+
+class LogLevel(_LogLevel, metaclass=_LogLevelEnumTypeWrapper):
+    """LogLevel says which lines of a log are written: those of this level and above."""
+
+LOG_LEVEL_UNSPECIFIED: LogLevel.ValueType  # 0
+"""That of the settings."""
+LOG_LEVEL_DEBUG: LogLevel.ValueType  # 1
+"""What helps to find out why."""
+LOG_LEVEL_INFO: LogLevel.ValueType  # 2
+"""Changes of state, and one line per request."""
+LOG_LEVEL_WARNING: LogLevel.ValueType  # 3
+"""What is degraded and handled."""
+LOG_LEVEL_ERROR: LogLevel.ValueType  # 4
+"""What someone must act on."""
+Global___LogLevel: _TypeAlias = LogLevel  # noqa: Y015
+
 @_typing.final
 class CheckHealthRequest(_message.Message):
     """Request of CheckHealth."""
@@ -309,6 +341,97 @@ class ReportHealthResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportHealthResponse: _TypeAlias = ReportHealthResponse  # noqa: Y015
+
+@_typing.final
+class SetLogLevelRequest(_message.Message):
+    """Request of SetLogLevel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LOGGER_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """"gateway", "jobs", "fetcher" or "storage"; empty: all."""
+    level: Global___LogLevel.ValueType
+    """The lowest level that is logged; unset: that of the settings again, at once."""
+    logger: _builtins.str
+    """Logger whose level, and that of those below it, changes, for example
+    "reelhaul_jobs.service"; "reelhaul_runtime.rpc.bodies" logs requests and responses
+    at DEBUG. Empty: all loggers of ours.
+    """
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long, up to 24 hours; unset: 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        level: Global___LogLevel.ValueType = ...,
+        logger: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "level", b"level", "logger", b"logger", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLogLevelRequest: _TypeAlias = SetLogLevelRequest  # noqa: Y015
+
+@_typing.final
+class SetLogLevelResponse(_message.Message):
+    """Response of SetLogLevel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Process(_message.Message):
+        """One process whose level was to change."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SERVICE_FIELD_NUMBER: _builtins.int
+        ADDRESS_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        service: _builtins.str
+        """Its service."""
+        address: _builtins.str
+        """Where it was reached, host:port."""
+        error: _builtins.str
+        """Why its level did not change; empty if it did."""
+        def __init__(
+            self,
+            *,
+            service: _builtins.str = ...,
+            address: _builtins.str = ...,
+            error: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "service", b"service"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetLogLevelResponse.Process]:
+        """The processes."""
+
+    def __init__(
+        self,
+        *,
+        processes: _abc.Iterable[Global___SetLogLevelResponse.Process] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLogLevelResponse: _TypeAlias = SetLogLevelResponse  # noqa: Y015
 
 @_typing.final
 class DescribeServerRequest(_message.Message):

@@ -27,8 +27,9 @@ if _version_not_supported:
 
 class SystemServiceStub:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def __init__(self, channel):
@@ -47,6 +48,11 @@ class SystemServiceStub:
                 request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/reelhaul.system.v1.SystemService/SetLogLevel',
+                request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
         self.DescribeServer = channel.unary_unary(
                 '/reelhaul.system.v1.SystemService/DescribeServer',
                 request_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.DescribeServerRequest.SerializeToString,
@@ -56,8 +62,9 @@ class SystemServiceStub:
 
 class SystemServiceServicer:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def CheckHealth(self, request, context):
@@ -74,6 +81,17 @@ class SystemServiceServicer:
         """Checks every service and its dependencies now: database, NATS, and storage by a
         real write, read and delete; asks each replica for its state. Returns OK even if
         something is down. `reelhaul up --status` shows the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLogLevel(self, request, context):
+        """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+        A process that starts later, or again, has the level of its settings. Jobs reaches
+        every process but the gateway's; the gateway all but its other processes. Processes
+        that do not answer are no error: the response names them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +117,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     request_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.FromString,
                     response_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.SerializeToString,
             ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.SerializeToString,
+            ),
             'DescribeServer': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeServer,
                     request_deserializer=reelhaul_dot_system_dot_v1_dot_system__service__pb2.DescribeServerRequest.FromString,
@@ -114,8 +137,9 @@ def add_SystemServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SystemService:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @staticmethod
@@ -162,6 +186,33 @@ class SystemService:
             '/reelhaul.system.v1.SystemService/ReportHealth',
             reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthRequest.SerializeToString,
             reelhaul_dot_system_dot_v1_dot_system__service__pb2.ReportHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.system.v1.SystemService/SetLogLevel',
+            reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelRequest.SerializeToString,
+            reelhaul_dot_system_dot_v1_dot_system__service__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

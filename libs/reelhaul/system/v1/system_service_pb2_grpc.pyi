@@ -28,8 +28,9 @@ GRPC_VERSION: str
 
 class SystemServiceStub:
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @_typing.overload
@@ -47,14 +48,22 @@ class SystemServiceStub:
     real write, read and delete; asks each replica for its state. Returns OK even if
     something is down. `reelhaul up --status` shows the same.
     """
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.SetLogLevelRequest, _system_service_pb2.SetLogLevelResponse]
+    """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+    A process that starts later, or again, has the level of its settings. Jobs reaches
+    every process but the gateway's; the gateway all but its other processes. Processes
+    that do not answer are no error: the response names them.
+    """
     DescribeServer: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -69,13 +78,21 @@ class SystemServiceAsyncStub(SystemServiceStub):
     real write, read and delete; asks each replica for its state. Returns OK even if
     something is down. `reelhaul up --status` shows the same.
     """
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_system_service_pb2.SetLogLevelRequest, _system_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+    A process that starts later, or again, has the level of its settings. Jobs reaches
+    every process but the gateway's; the gateway all but its other processes. Processes
+    that do not answer are no error: the response names them.
+    """
     DescribeServer: _aio.UnaryUnaryMultiCallable[_system_service_pb2.DescribeServerRequest, _system_service_pb2.DescribeServerResponse]  # type: ignore[assignment]
     """Returns versions, limits and built-in capabilities, so that clients can adapt."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     """SystemService reports the health of the suite and what it can do. The gateway serves
-    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness), /readyz (readiness)
-    and /metrics at the gateway, grpc.health.v1 at every service.
+    it as JSON and jobs over gRPC; each from checks of its own. In addition, not in protos: /healthz (liveness)
+    and /readyz (readiness) at the gateway, grpc.health.v1 at every service, and at an address of its own of
+    each process GET /metrics for Prometheus.
     """
 
     @_abc_1.abstractmethod
@@ -99,6 +116,19 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks every service and its dependencies now: database, NATS, and storage by a
         real write, read and delete; asks each replica for its state. Returns OK even if
         something is down. `reelhaul up --status` shows the same.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _system_service_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.SetLogLevelResponse, _abc.Awaitable[_system_service_pb2.SetLogLevelResponse]]:
+        """Changes the log level of all processes of a service, or of the whole suite, for a time.
+
+        A process that starts later, or again, has the level of its settings. Jobs reaches
+        every process but the gateway's; the gateway all but its other processes. Processes
+        that do not answer are no error: the response names them.
         """
 
     @_abc_1.abstractmethod

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from reelhaul.system.v1 import system_service_pb2 as reelhaul_dot_system_dot_v1_dot_system__service__pb2
 from reelhaul.type.v1 import method_policy_pb2 as reelhaul_dot_type_dot_v1_dot_method__policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reelhaul/work/v1/process_service.proto\x12\x10reelhaul.work.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'reelhaul/system/v1/system_service.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x13\n\x11GetProcessRequest\"\x81\x01\n\x12GetProcessResponse\x12\x41\n\x07process\x18\x01 \x01(\x0b\x32\x30.reelhaul.system.v1.ReportHealthResponse.Process\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2|\n\x0eProcessService\x12j\n\nGetProcess\x12#.reelhaul.work.v1.GetProcessRequest\x1a$.reelhaul.work.v1.GetProcessResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reelhaul/work/v1/process_service.proto\x12\x10reelhaul.work.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'reelhaul/system/v1/system_service.proto\x1a$reelhaul/type/v1/method_policy.proto\"\x13\n\x11GetProcessRequest\"\x81\x01\n\x12GetProcessResponse\x12\x41\n\x07process\x18\x01 \x01(\x0b\x32\x30.reelhaul.system.v1.ReportHealthResponse.Process\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x12SetLogLevelRequest\x12+\n\x05level\x18\x01 \x01(\x0e\x32\x1c.reelhaul.system.v1.LogLevel\x12\x0e\n\x06logger\x18\x02 \x01(\t\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x15\n\x13SetLogLevelResponse2\xeb\x01\n\x0eProcessService\x12j\n\nGetProcess\x12#.reelhaul.work.v1.GetProcessRequest\x1a$.reelhaul.work.v1.GetProcessResponse\"\x11\x90\x02\x01\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x12m\n\x0bSetLogLevel\x12$.reelhaul.work.v1.SetLogLevelRequest\x1a%.reelhaul.work.v1.SetLogLevelResponse\"\x11\x90\x02\x02\xaa\x86\x19\n\x08(\x10\x01\x1a\x02\x08\n \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROCESSSERVICE'].methods_by_name['GetProcess']._loaded_options = None
   _globals['_PROCESSSERVICE'].methods_by_name['GetProcess']._serialized_options = b'\220\002\001\252\206\031\n\010(\020\001\032\002\010\n \001'
-  _globals['_GETPROCESSREQUEST']._serialized_start=172
-  _globals['_GETPROCESSREQUEST']._serialized_end=191
-  _globals['_GETPROCESSRESPONSE']._serialized_start=194
-  _globals['_GETPROCESSRESPONSE']._serialized_end=323
-  _globals['_PROCESSSERVICE']._serialized_start=325
-  _globals['_PROCESSSERVICE']._serialized_end=449
+  _globals['_PROCESSSERVICE'].methods_by_name['SetLogLevel']._loaded_options = None
+  _globals['_PROCESSSERVICE'].methods_by_name['SetLogLevel']._serialized_options = b'\220\002\002\252\206\031\n\010(\020\001\032\002\010\n \001'
+  _globals['_GETPROCESSREQUEST']._serialized_start=204
+  _globals['_GETPROCESSREQUEST']._serialized_end=223
+  _globals['_GETPROCESSRESPONSE']._serialized_start=226
+  _globals['_GETPROCESSRESPONSE']._serialized_end=355
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=357
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=483
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=485
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=506
+  _globals['_PROCESSSERVICE']._serialized_start=509
+  _globals['_PROCESSSERVICE']._serialized_end=744
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,11 @@ class ProcessServiceStub:
                 request_serializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessRequest.SerializeToString,
                 response_deserializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/reelhaul.work.v1.ProcessService/SetLogLevel',
+                request_serializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
 
 
 class ProcessServiceServicer:
@@ -55,6 +60,13 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """Changes the log level of this process for a time, as SystemService.SetLogLevel says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProcessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +74,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.GetProcess,
                     request_deserializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessRequest.FromString,
                     response_serializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessResponse.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +110,33 @@ class ProcessService:
             '/reelhaul.work.v1.ProcessService/GetProcess',
             reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessRequest.SerializeToString,
             reelhaul_dot_work_dot_v1_dot_process__service__pb2.GetProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reelhaul.work.v1.ProcessService/SetLogLevel',
+            reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelRequest.SerializeToString,
+            reelhaul_dot_work_dot_v1_dot_process__service__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

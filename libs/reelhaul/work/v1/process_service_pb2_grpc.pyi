@@ -37,6 +37,8 @@ class ProcessServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ProcessServiceAsyncStub: ...
     GetProcess: _grpc.UnaryUnaryMultiCallable[_process_service_pb2.GetProcessRequest, _process_service_pb2.GetProcessResponse]
     """Returns the state of this process, from its last checks."""
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_process_service_pb2.SetLogLevelRequest, _process_service_pb2.SetLogLevelResponse]
+    """Changes the log level of this process for a time, as SystemService.SetLogLevel says."""
 
 @_typing.type_check_only
 class ProcessServiceAsyncStub(ProcessServiceStub):
@@ -47,6 +49,8 @@ class ProcessServiceAsyncStub(ProcessServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetProcess: _aio.UnaryUnaryMultiCallable[_process_service_pb2.GetProcessRequest, _process_service_pb2.GetProcessResponse]  # type: ignore[assignment]
     """Returns the state of this process, from its last checks."""
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_process_service_pb2.SetLogLevelRequest, _process_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Changes the log level of this process for a time, as SystemService.SetLogLevel says."""
 
 class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
     """ProcessService reports the state of the process that answers. Every gRPC service
@@ -60,5 +64,13 @@ class ProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_process_service_pb2.GetProcessResponse, _abc.Awaitable[_process_service_pb2.GetProcessResponse]]:
         """Returns the state of this process, from its last checks."""
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _process_service_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_process_service_pb2.SetLogLevelResponse, _abc.Awaitable[_process_service_pb2.SetLogLevelResponse]]:
+        """Changes the log level of this process for a time, as SystemService.SetLogLevel says."""
 
 def add_ProcessServiceServicer_to_server(servicer: ProcessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

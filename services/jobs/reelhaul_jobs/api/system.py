@@ -22,6 +22,11 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     ) -> system_service_pb2.ReportHealthResponse:
         return await self._reports.report_health()
 
+    async def SetLogLevel(
+        self, request: system_service_pb2.SetLogLevelRequest, context: object
+    ) -> system_service_pb2.SetLogLevelResponse:
+        return await self._reports.set_log_level(request)
+
     async def DescribeServer(
         self, request: system_service_pb2.DescribeServerRequest, context: object
     ) -> system_service_pb2.DescribeServerResponse:

@@ -113,6 +113,9 @@ class LoopRunner:
         self._outage = Outage()
         # When the next step is due, if steps came at the average rate.
         self._next_due = time.monotonic()
+        self._last_success = metrics.LOOP_LAST_SUCCESS.labels(loop.name)
+        # So that a loop that never succeeds is noticed.
+        self._last_success.set_to_current_time()
 
     async def run(self) -> None:
         """Repeat the step until cancelled. Failures are logged, and the step is tried again."""
@@ -151,7 +154,7 @@ class LoopRunner:
             log.exception("step failed", extra={"loop": loop.name})
         else:
             self._outage.end()
-            metrics.LOOP_LAST_SUCCESS.labels(loop.name).set_to_current_time()
+            self._last_success.set_to_current_time()
             return more
         self._failed = True
         await asyncio.sleep(0.5)

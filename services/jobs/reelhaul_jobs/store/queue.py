@@ -33,7 +33,7 @@ from reelhaul_runtime.sql.database import Database
 from reelhaul_runtime.sql.statements import Statement
 
 # A scrape waits no longer.
-_COUNT_SECONDS = 2.0
+_COUNT_SECONDS = 5.0
 _WORKER_SLOTS = Statement(
     select(func.coalesce(func.sum(workers.c.slots), 0)).where(workers.c.seen_time > bindparam("since"))
 )

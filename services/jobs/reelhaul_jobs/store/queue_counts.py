@@ -113,6 +113,9 @@ def count_queue(
     connection: Connection, now: datetime, slots: int, limits: ConcurrencyLimits | None
 ) -> QueueCounts:
     """Return the counts of one snapshot; the live workers have *slots*. *limits*: of keys and tenants."""
+    if connection.dialect.name == "postgresql":
+        # Where it expects many rows, it would read all of them in order, and find none.
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
     most = {"most": MAX_ROWS}
     in_flight, by_site = dispatch_queries.count_in_flight(connection)
     full = limits.find_full(connection, in_flight) if limits is not None else frozenset[str]()

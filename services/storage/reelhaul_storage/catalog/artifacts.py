@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -24,10 +25,12 @@ from sqlalchemy import (
 from reelhaul_runtime.errors import NotFound
 from reelhaul_runtime.filters.ast import And, Node, Operator, Or, Pattern, Term, mentions_field
 from reelhaul_runtime.sql.filter_conditions import ToColumn, condition
+from reelhaul_runtime.sql.writer import after_commit
 from reelhaul_storage.catalog.blobs import has_content
 from reelhaul_storage.catalog.rows import artifact_from_row, artifact_values
 from reelhaul_storage.catalog.tables import artifacts, blobs, doomed, uploads
 from reelhaul_storage.digests import Digests
+from reelhaul_storage.metrics import DELETED_BYTES
 from reelhaul_storage.model import Artifact, Query, TenantUsage
 
 _JOINED = artifacts.join(blobs, blobs.c.key == artifacts.c.key)
@@ -105,6 +108,12 @@ def summarize_artifacts(connection: Connection, tenant: str | None, where: Node 
     rows = connection.execute(grouped.order_by(size.desc(), artifacts.c.tenant))
     # PostgreSQL returns a sum of integers as a decimal.
     return [TenantUsage(row.tenant, row.artifacts, int(row.size)) for row in rows]
+
+
+def count(connection: Connection) -> tuple[int, int, int]:
+    size, damage = func.coalesce(func.sum(blobs.c.size), 0), func.count(blobs.c.damage_time)
+    total, damaged = connection.execute(select(size, damage)).one()
+    return connection.execute(select(func.count()).select_from(artifacts)).scalar_one(), int(total), damaged
 
 
 def find_by_sha256(
@@ -217,9 +226,11 @@ def _doom(connection: Connection, keys: Iterable[str], now: datetime) -> None:
     for key in sorted(keys):
         # Lock before checking, so that a claim made in the meantime is visible.
         connection.execute(select(blobs.c.key).where(blobs.c.key == key).with_for_update())
-        unused = delete(blobs).where(blobs.c.key == key, *_unused(now))
-        if connection.execute(unused).rowcount:
+        unused = delete(blobs).where(blobs.c.key == key, *_unused(now)).returning(blobs.c.size)
+        size = connection.execute(unused).scalar()
+        if size is not None:
             connection.execute(insert(doomed).values(key=key, doom_time=now))
+            after_commit(connection, partial(DELETED_BYTES.inc, size))
 
 
 def _unused(now: datetime) -> tuple[Any, Any]:

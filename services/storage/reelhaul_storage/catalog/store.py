@@ -173,6 +173,10 @@ class SqlCatalog:
     async def get_blob_health(self) -> BlobHealth:
         return await self._database.read(blobs.get_blob_health)
 
+    async def count(self) -> tuple[int, int, int]:
+        """Return the number of artifacts, the bytes of all blobs, and the number of damaged blobs."""
+        return await self._database.scan(artifacts.count)
+
     async def find_known_keys(self, keys: Iterable[str]) -> set[str]:
         keys = list(keys)
         return await self._database.read(lambda c: artifacts.find_known_keys(c, keys))

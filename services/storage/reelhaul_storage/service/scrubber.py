@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from reelhaul_runtime.errors import Unavailable
+from reelhaul_storage import metrics
 from reelhaul_storage.digests import Hasher
 from reelhaul_storage.errors import BackendUnavailable
 from reelhaul_storage.model import Blob
@@ -56,15 +57,21 @@ class Scrubber:
         hasher, crc32, size = Hasher(), 0, blob.content.size
         try:
             # Published files may also be longer than they were.
-            if await self._blobs.size(blob.key) != size:
+            if (stored_size := await self._blobs.size(blob.key)) != size:
+                (metrics.MISSING if stored_size is None else metrics.CORRUPT).inc()
                 return None
             async for piece in self._blobs.read(blob.key, 0, size):
                 await asyncio.to_thread(hasher.update, piece)
+                metrics.SCRUBBED_BYTES.inc(len(piece))
                 crc32 = zlib.crc32(piece, crc32)
                 await asyncio.sleep(len(piece) / self._bytes_per_second)
-        except (EOFError, KeyError):
+        except (EOFError, KeyError) as error:
+            (metrics.MISSING if isinstance(error, KeyError) else metrics.CORRUPT).inc()
             return None
-        return crc32 if hasher.digests() == blob.content else None
+        if hasher.digests() != blob.content:
+            metrics.CORRUPT.inc()
+            return None
+        return crc32
 
 
 async def scrub_forever(scrubber: Scrubber) -> None:

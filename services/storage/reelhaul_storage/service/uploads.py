@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -12,6 +13,7 @@ from weakref import WeakValueDictionary
 from reelhaul_runtime import failpoints
 from reelhaul_runtime.errors import FieldInvalid, NotFound
 from reelhaul_runtime.identity import caller
+from reelhaul_storage import metrics
 from reelhaul_storage.digests import EMPTY_SHA256, Digests, crc32c
 from reelhaul_storage.errors import ChecksumMismatch, OffsetConflict, TooLarge
 from reelhaul_storage.model import (
@@ -119,7 +121,8 @@ class Uploads:
             artifact = await self._catalog.get_artifact(upload.artifact_id)
             raise OffsetConflict(f"{upload.name} is finished", artifact.content.size)
         await self._extend(upload)
-        persisted, finish = await self._stage(upload, chunks)
+        with _counting_refusal():
+            persisted, finish = await self._stage(upload, chunks)
         failpoints.hit("storage.write.after_persist")
         await self._extend(upload)
         return persisted if finish is None else await self.finish(id, finish)
@@ -129,8 +132,9 @@ class Uploads:
         now = self._now()
         upload, _ = await self._add(Upload("", draft, now, now))
         try:
-            _, expected = await self._stage(upload, chunks)
-            return await self._finish(upload, _require_finish(expected))
+            with _counting_refusal():
+                _, expected = await self._stage(upload, chunks)
+                return await self._finish(upload, _require_finish(expected))
         except BaseException:
             # Also when cancelled: nobody else knows the name, so nobody else could delete it.
             await asyncio.shield(self.delete(upload.id))
@@ -153,9 +157,10 @@ class Uploads:
             upload = await self._get_unexpired(id)
             if upload.artifact_id:
                 return await self._catalog.get_artifact(upload.artifact_id)
-            if parts:
-                return await self._finish_parts(upload, expected, parts)
-            return await self._finish(upload, expected, adopt_path)
+            with _counting_refusal():
+                if parts:
+                    return await self._finish_parts(upload, expected, parts)
+                return await self._finish(upload, expected, adopt_path)
 
     async def _finish_parts(
         self, upload: Upload, expected: ExpectedChecksums, parts: Sequence[SentPart]
@@ -220,6 +225,7 @@ class Uploads:
         verify_time = self._now() if is_verified else None
         artifact = self._build_artifact(upload, content, key, verify_time)
         artifact = await self._catalog.finish_upload(upload.id, artifact, upload.generation)
+        (metrics.DEDUPLICATED if is_intact else metrics.STORED).inc()
         failpoints.hit("storage.finish.after_commit")
         return artifact
 
@@ -244,7 +250,9 @@ class Uploads:
             # What a client has sent to the blob store was not verified.
             verify_time = None if upload.direct else self._now()
             finished = self._build_artifact(upload, claimed, upload.claimed_key, verify_time)
-            return await self._catalog.finish_upload(upload.id, finished, upload.generation)
+            artifact = await self._catalog.finish_upload(upload.id, finished, upload.generation)
+            metrics.STORED.inc()
+            return artifact
         stored = await self._find_stored(upload.draft.tenant, expected.sha256)
         if stored is None or not expected.match(stored.content):
             raise OffsetConflict("the content is not stored: write it", 0)
@@ -252,13 +260,14 @@ class Uploads:
         def make(content: Digests, key: str) -> Artifact:
             return self._build_artifact(upload, content, key, stored.verify_time)
 
-        artifact = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, upload.generation)
-        if artifact is None:
+        reused = await self._catalog.finish_from_stored(upload.id, expected.sha256, make, upload.generation)
+        if reused is None:
             raise OffsetConflict("the content has just been deleted: write it", 0)
+        metrics.DEDUPLICATED.inc()
         if upload.direct:
             # The client has URLs for parts, which it did not need.
             await self._blobs.discard(upload.id)
-        return artifact
+        return reused
 
     async def _is_published(self, upload: Upload, expected: ExpectedChecksums) -> bool:
         """Return whether an interrupted finish of *upload* has published its content."""
@@ -362,6 +371,16 @@ class Uploads:
         self, upload: Upload, content: Digests, key: str, verify_time: datetime | None
     ) -> Artifact:
         return build_artifact(upload, content, key, id=str(uuid4()), now=self._now(), verify_time=verify_time)
+
+
+@contextmanager
+def _counting_refusal() -> Iterator[None]:
+    """Count content that the block refuses; a client that must send more of it is not refused."""
+    try:
+        yield
+    except (ChecksumMismatch, TooLarge, FieldInvalid):
+        metrics.REFUSED.inc()
+        raise
 
 
 def _check_expected(upload: Upload, expected: ExpectedChecksums) -> None:

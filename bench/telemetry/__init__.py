@@ -1,0 +1,1 @@
+"""Benchmark ``telemetry``: what metrics and traces cost."""
