@@ -147,7 +147,7 @@ def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
 
 
 def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
-    """--status finds all processes serving and exits with 0."""
+    """--status finds all processes serving, and what does not work although they serve."""
     result = subprocess.run(
         [sys.executable, "-m", "reelhaul_runtime", "up", "--status", "--json"],
         env=environment,
@@ -156,11 +156,16 @@ def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[
         timeout=30,
         check=False,
     )
-    rows = json.loads(result.stdout)["services"]
+    status = json.loads(result.stdout)
+    rows = status["services"]
     assert [(row["service"], row["state"]) for row in rows] == [
         (name, "SERVING") for name in ("nats", "storage", "jobs", "fetcher", "gateway", "up")
     ]
-    assert result.returncode == 0
+    components = status["health"]["components"]
+    down = [each for each in components if each.get("status") == "SERVING_STATUS_NOT_SERVING"]
+    assert [each["component"] for each in down] == ["storage.write"], "these services store nothing"
+    assert "look at storage.backend" in down[0]["remedy"]
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize("name", ["nats", "jobs"])
