@@ -30,7 +30,7 @@ class MetricChanges:
 
     def total(self, name: str, **labels: str) -> float:
         """Return how the sum of the samples *name* that have *labels* changed."""
-        return _sum(_samples(), name, labels) - _sum(self._before, name, labels)
+        return round(_sum(_samples(), name, labels) - _sum(self._before, name, labels), 6)
 
     def new(self) -> set[tuple[str, Labels]]:
         """Return the samples that are new: their names and labels."""

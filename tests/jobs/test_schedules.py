@@ -41,6 +41,7 @@ from reelhaul_jobs.service.event_hub import EventHub
 from reelhaul_jobs.service.schedules import Scheduler, with_first_run
 from reelhaul_runtime.errors import ReelhaulError, StateConflict
 from reelhaul_runtime.rpc.channels import open_channel
+from reelhaul_runtime.tracing import spans
 
 SERVICES = [schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"]]
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -101,6 +102,26 @@ async def test_each_time_creates_one_job(harness):
     assert await harness.step_at(first + timedelta(seconds=1)) == [first]
     assert await harness.step_at(START + 2 * HOUR) == [first, START + 2 * HOUR]
     assert (await harness.schedule()).next_run_time == START + 3 * HOUR
+
+
+async def test_each_run_begins_a_trace(harness):
+    """The job of a run is in the trace of the run, which is no part of the one that created the schedule."""
+    recorded: list[spans.RecordedSpan] = []
+    spans.configure(recorded.append)
+    try:
+        created = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        template = (await harness.add()).template.replace_fields(traceparent=created)
+        await harness.schedules.change("acme", "hourly", lambda s: replace(s, template=template))
+        await harness.step_at(START + HOUR)
+        await harness.step_at(START + 2 * HOUR)
+    finally:
+        spans.configure(None)
+    page = await harness.jobs.list_page(Query(tenant="acme", limit=2, descending=False))
+    runs = [span for span in recorded if span.name == "run schedule"]
+    jobs = [await harness.jobs.get(job.id) for job in page.jobs]
+    assert [job.traceparent for job in jobs] == [run.traceparent for run in runs]
+    assert len({run.trace_id for run in runs} | {created[3:35]}) == 3
+    assert [run.attributes["reelhaul.job"] for run in runs] == [job.name for job in jobs]
 
 
 async def test_missed_times_are_skipped(harness):

@@ -148,6 +148,39 @@ def test_counters_equal_what_clients_did(suite: Suite):
         assert "018f0000" not in scrape(suite, service).text, service
 
 
+def test_a_download_in_the_counters_of_jobs_and_fetcher(suite: Suite, site: Site):
+    """One download is one job, one attempt, its bytes in each counter of bytes, and its stages."""
+    stages = ("PROBING", "DOWNLOADING", "VERIFYING", "UPLOADING")
+    stage_count = "reelhaul_fetch_stage_seconds_count"
+
+    def count() -> dict[str, float]:
+        jobs, fetcher = parse(scrape(suite, "jobs").text), parse(scrape(suite, "fetcher").text)
+        return {stage: total(fetcher, stage_count, stage=stage) for stage in stages} | {
+            "created": total(jobs, "reelhaul_jobs_created_total", source="api"),
+            "ended": total(jobs, "reelhaul_jobs_ended_total", state="SUCCEEDED", reason=""),
+            "attempts": total(jobs, "reelhaul_attempts_ended_total", outcome="SUCCEEDED", reason=""),
+            "started": total(jobs, "reelhaul_job_start_seconds_count", priority="NORMAL"),
+            "stored": total(jobs, "reelhaul_job_stored_bytes_total"),
+            "received": total(fetcher, "reelhaul_fetch_bytes_total"),
+            "in": total(fetcher, "reelhaul_egress_bytes_total", direction="in"),
+        }
+
+    before = count()
+    end = wait_for_end(suite, create_download(suite, site.url("/media/720.mp4")))
+    size = end["completed"]["files"][0]["size_bytes"]
+    # The service may tell of the end a moment before the attempt has ended.
+    suite.wait_for("the end of the attempt", lambda: count()["UPLOADING"] > before["UPLOADING"])
+    did = {name: after - before[name] for name, after in count().items()}
+    once = (*stages, "created", "ended", "attempts", "started")
+    assert {name: did[name] for name in once} == dict.fromkeys(once, 1)
+    assert did["stored"] == size
+    # The extractor's look at the URL may receive as much again before it is cut.
+    assert size <= did["received"] == did["in"] <= 2 * size + 100_000
+    samples = parse(scrape(suite, "fetcher").text)
+    assert total(samples, "reelhaul_engine_process_bytes", process="zygote") > 10_000_000
+    assert total(samples, "reelhaul_engine_release_timestamp_seconds") > 1_700_000_000
+
+
 def test_scrapes_during_load_take_bounded_time(suite: Suite):
     """A scrape of a service that is busy waits for its turn in the event loop, and no longer."""
     with ThreadPoolExecutor(8) as pool:

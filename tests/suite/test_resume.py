@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.scrapes import scrape, total
 from tests.sites.media import Media
 from tests.sites.site import Site, running_site
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
-from tests.suite.metrics import scrape
 from tests.suite.suite import Suite, running_suite
 
 _SIZE = 200_000_000
@@ -60,7 +60,8 @@ def test_crash_of_everything(site: Site, tmp_path: Path) -> None:
             starts = [int(value.removeprefix("bytes=").partition("-")[0]) for value in ranges]
             assert 0 < _SIZE - min(starts) < _SIZE / 3
             assert len(large.requests[before:]) == len(ranges) + 1
-            resumed = scrape(suite, "fetcher")["reelhaul_fetch_resumed_bytes_total"][()]
+            samples = scrape(suite.metrics_url("fetcher"))
+            resumed = total(samples, "reelhaul_fetch_resumed_bytes_total")
             # The last bytes before the gap are compared.
             assert 0 <= resumed - min(starts) <= 64 * 1024
             suite.wait_for("empty work folder", lambda: not any((suite.data_dir / "work").iterdir()))

@@ -19,6 +19,7 @@ from reelhaul_fetcher.ports import Engine
 from reelhaul_fetcher.service.site_access import SiteAccess
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.sites import site_of
+from reelhaul_runtime.tracing import spans
 
 _KEPT_SECONDS = 180
 # Results, and their bytes: one may have a megabyte.
@@ -170,7 +171,8 @@ class ProbeCache:
                 )
                 try:
                     async with asyncio.timeout(self._timeout_seconds):
-                        return await self._engine.probe(request)
+                        with spans.start("probe"):
+                            return await self._engine.probe(request)
                 except TimeoutError:
                     raise _stalled(query.url, self._timeout_seconds) from None
 

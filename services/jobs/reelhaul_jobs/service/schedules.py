@@ -81,10 +81,11 @@ class Schedules:
         """Create a job of the schedule now. STATE_CONFLICT where it would overlap."""
         schedule = await self._store.get(tenant, schedule_id)
         checks = [self._admit, *await _present_checks(self._admission, schedule)]
+        traceparent = logs.traceparent.get()
 
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            run = model.run_now(schedule, self._now(), live, _all([*checks, admit]))
-            return _with_trace(run, logs.traceparent.get())
+            traced = _in_trace(admit, traceparent)
+            return model.run_now(schedule, self._now(), live, _all([*checks, traced]))
 
         run = await self._store.run(tenant, schedule_id, rule, key)
         assert run.job is not None
@@ -123,8 +124,8 @@ class Scheduler:
         traceparent = logs.traceparent.get()
 
         def rule(schedule: Schedule, live: bool, admit: CheckJob) -> Run:
-            run = model.run_if_due(schedule, self._now(), live, _all([*checks, admit]))
-            return _with_trace(run, traceparent)
+            traced = _in_trace(admit, traceparent)
+            return model.run_if_due(schedule, self._now(), live, _all([*checks, traced]))
 
         span.set({"reelhaul.schedule": f"schedules/{schedule_id}"})
         try:
@@ -166,11 +167,9 @@ async def _present_checks(admission: JobAdmission | None, schedule: Schedule) ->
     return [await admission.check_of_schedule(schedule.tenant, schedule.api_key)]
 
 
-def _with_trace(run: Run, traceparent: str) -> Run:
-    """Return *run* with its job in the trace of the run, not in that of the schedule's creation."""
-    if run.job is None:
-        return run
-    return replace(run, job=run.job.replace_fields(traceparent=traceparent))
+def _in_trace(admit: CheckJob, traceparent: str) -> CheckJob:
+    """Return *admit* for jobs in the trace of the run, and not in that of the schedule's creation."""
+    return lambda job: admit(job.replace_fields(traceparent=traceparent))
 
 
 def _all(checks: Sequence[CheckJob]) -> CheckJob:
