@@ -141,13 +141,16 @@ async def test_what_changes_nothing_counts_nothing(store):
         *(store.add([job(number)]) for number in (3, 4, 0, 5)), return_exceptions=True
     )
     assert [isinstance(result, ReelhaulError) for result in results] == [False, False, True, False]
+    missing = store.change("00000000-0000-7000-8000-00000000ffff", lambda each: each)
+    results = await asyncio.gather(store.add([job(6)], request(6)), missing, return_exceptions=True)
+    assert isinstance(results[1], ReelhaulError)
     running = await start(store, job(0).id)
     for _ in range(2):
         await finish(store, running, succeeded(1), 2)
     await finish(store, replace(running, epoch=0), succeeded(1), 2)
     with pytest.raises(ReelhaulError):
         await store.change(job(0).id, lambda each: queue_transitions.cancel(each, NOW))
-    assert changes.total("reelhaul_jobs_created_total") == 6
+    assert changes.total("reelhaul_jobs_created_total") == 7
     assert changes.total("reelhaul_jobs_ended_total") == 1
 
 

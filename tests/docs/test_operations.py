@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from tests.docs.page import DOCS, inline_commands
+from tests.docs.page import DOCS, inline_commands, read_blocks
 from tests.docs.session import open_session, run_page
 from tests.sites.site import Site
 
@@ -25,7 +25,10 @@ def test_every_command_of_the_operations_page_runs(site: Site, tmp_path: Path) -
     }
     with open_session(tmp_path / "home", replacements) as session:
         run_page(_PAGE, session)
+        run_already = "".join(block.text for block in read_blocks(_PAGE) if block.is_run)
         for command in _first_commands():
+            if command in run_already:
+                continue
             code, output = session.run_script(command)
             assert code == 0, f"{command}: {output}"
 

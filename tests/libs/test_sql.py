@@ -19,7 +19,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
-from reelhaul_runtime.sql.writer import Outcome
+from reelhaul_runtime.sql.writer import Outcome, after_commit
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -61,6 +61,43 @@ async def test_concurrent_writes_share_commits(database: Database):
     assert results == [str(n) for n in range(100)]
     assert database.commits - before <= 25
     assert len(await database.read(_words)) == 100
+
+
+async def test_actions_after_a_commit(database: Database, url: str, caplog: pytest.LogCaptureFixture):
+    """What a write leaves to the commit is done once, when others see its rows, and only if it succeeds."""
+    done, seen = list[str](), list[bool]()
+    engine = engines.create_read_engine(url, connections=1)
+
+    def record(word: str) -> None:
+        done.append(word)
+        with engine.connect() as connection:
+            seen.append(word in _words(connection))
+
+    def write(word: str, error: Exception | None = None):
+        def op(connection: Connection) -> None:
+            _insert(word)(connection)
+            after_commit(connection, lambda: record(word))
+            if error is not None:
+                raise error
+
+        return database.write(op)
+
+    def fail(connection: Connection) -> None:
+        after_commit(connection, lambda: 1 / 0)
+
+    # One that fails makes all that share its transaction run again.
+    outcomes = await asyncio.gather(
+        write("before"), write("failed", NotFound("jobs/none")), write("after"), return_exceptions=True
+    )
+    assert [isinstance(outcome, NotFound) for outcome in outcomes] == [False, True, False]
+    assert done == ["before", "after"]
+    assert all(seen)
+    # The write of an action that fails is committed all the same.
+    await database.write(fail)
+    await write("last")
+    assert done == ["before", "after", "last"]
+    assert [record.message for record in caplog.records] == ["an action after a commit failed"]
+    engine.dispose()
 
 
 async def test_only_the_failed_write_is_rolled_back(database: Database):
