@@ -1,10 +1,10 @@
 """Benchmark ``telemetry``: CPU of the services a request and a job, with metrics and traces against none.
 
-Each mode has its own broker, jobs and gateway; all do the same work, in short turns. "none" is the same build,
-whose metrics count nothing and in which nothing asks for spans. Parts: hooks (what is called for metrics and
-spans, alone), requests (status of a job, and creation of a job, through gateway and jobs), jobs (creation,
-dispatch, claim and finish, no download). The traces are those of requests without a trace context, exported to
-a collector that drops them. On a busy machine only the hooks are measured well.
+Each mode has its own broker, jobs and gateway; all do the same work, in short turns. "none" is the same
+build, whose metrics count nothing and in which nothing asks for spans. Parts: hooks (what is called for
+metrics and spans, alone), requests (status of a job, and creation of a job, through gateway and jobs), jobs
+(creation, dispatch, claim and finish, no download). The traces are those of requests without a trace
+context, exported to a collector that drops them. On a busy machine only the hooks are measured well.
 """
 
 from __future__ import annotations
