@@ -33,9 +33,13 @@ def up(status: bool, as_json: bool) -> None:
         from reelhaul_runtime.up.status import main as print_status
 
         raise SystemExit(print_status(as_json=as_json))
-    from reelhaul_runtime.up.suite import main as run_suite
+    from reelhaul_runtime.up.preloaded import open_preloader
 
-    raise SystemExit(run_suite())
+    # First of all: it takes longest.
+    with open_preloader() as preloader:
+        from reelhaul_runtime.up.suite import main as run_suite
+
+        raise SystemExit(run_suite(preloader))
 
 
 @click.command()

@@ -23,6 +23,7 @@ import click
 from reelhaul_runtime import failpoints, logs, private_files, service, service_manager
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.process import serving_process_metrics
+from reelhaul_runtime.rpc.experiments import set_experiments
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 from reelhaul_runtime.tracing.process import tracing
@@ -45,11 +46,6 @@ _GC_THRESHOLD = 5_000
 _SWITCH_INTERVAL_SECONDS = 0.0001
 
 _MAX_DESCRIPTORS = 65_536
-
-# gRPC's newer I/O reads the sockets of channels in threads of its own and hands each message from thread to
-# thread: of the gateway's CPU, 18 % of an event of a stream and 8 to 10 % of a request. gRPC ignores, with a
-# line in the log, a name that it does not know.
-GATEWAY_GRPC_EXPERIMENTS = "-event_engine_client"
 
 # What a service may need beyond drain_seconds to close its connections.
 _EXTRA_DRAIN_SECONDS = 5
@@ -81,9 +77,7 @@ def _run(names: Sequence[str]) -> int:
             private_files.make_data_dir_private(settings.data_dir)
         except OSError as error:
             raise InvalidSetting(f"REELHAUL_DATA_DIR: {private_files.describe_data_dir(error)}") from error
-    if list(names) == ["gateway"]:
-        # gRPC reads it when it is imported.
-        os.environ.setdefault("GRPC_EXPERIMENTS", GATEWAY_GRPC_EXPERIMENTS)
+    set_experiments(os.environ)
     try:
         services = [service.load(name) for name in names]
     except KeyError as error:

@@ -7,7 +7,7 @@ import io
 import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.samples import Sample
 from sqlalchemy import text
 from tests.metric_values import MetricChanges
+from tests.postgresql import fresh_database
 from tests.scrapes import parse, total
 from tests.servers import free_port, running_nats_server
 from tests.tls_files import Authority
@@ -116,8 +117,16 @@ async def test_address_in_use_is_refused_by_the_name_of_its_setting(tmp_path: Pa
                 pass
 
 
-async def test_database(tmp_path: Path):
+@pytest.mark.parametrize(("backend", "limit"), [("sqlite", 7), ("postgresql", 8)])
+async def test_database(tmp_path: Path, backend: str, limit: int):
     """Connections of the pools are counted by their use, and waits for them by operation."""
+    with ExitStack() as stack:
+        is_sqlite = backend == "sqlite"
+        url = f"sqlite:///{tmp_path}/rows.db" if is_sqlite else stack.enter_context(fresh_database())
+        await _check_database(url, limit)
+
+
+async def _check_database(url: str, limit: int) -> None:
     changes = MetricChanges()
     release = threading.Event()
 
@@ -126,7 +135,7 @@ async def test_database(tmp_path: Path):
         release.wait(SECONDS)
 
     async with (
-        Database.open(f"sqlite:///{tmp_path}/rows.db", name="test.database") as database,
+        Database.open(url, name="test.database") as database,
         serving_metrics("127.0.0.1:0") as port,
     ):
         await database.write(lambda connection: connection.execute(text("CREATE TABLE rows (id INTEGER)")))
@@ -139,7 +148,7 @@ async def test_database(tmp_path: Path):
         await asyncio.gather(*reads)
         samples = await scrape(port)
         assert total(samples, "reelhaul_database_connections", **labels, state="in_use") == 0
-        assert total(samples, "reelhaul_database_connections", **labels, state="max") == 7
+        assert total(samples, "reelhaul_database_connections", **labels, state="max") == limit
     assert changes.total("reelhaul_database_wait_seconds_count", operation="read") == 3
     assert changes.total("reelhaul_database_wait_seconds_count", operation="write") == 1
     async with serving_metrics("127.0.0.1:0") as port:

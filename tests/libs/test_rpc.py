@@ -28,8 +28,8 @@ from reelhaul_runtime.auth.peers import FORWARDED_KEY, SUITE_TOKEN_KEY
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.rpc import channels
+from reelhaul_runtime.rpc.experiments import GRPC_EXPERIMENTS
 from reelhaul_runtime.rpc.server import serving
-from reelhaul_runtime.serve import GATEWAY_GRPC_EXPERIMENTS
 
 TOKEN = "the suite token"
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
@@ -482,7 +482,7 @@ def test_service_config():
 
 
 def test_experiment_of_grpc_is_known():
-    """gRPC still has the experiment that the gateway turns off; it says so at the start if it has not."""
+    """gRPC still has the experiment that services turn off; it says so at the start if it has not."""
 
     def connect(experiments: str) -> str:
         code = "import grpc; grpc.insecure_channel('127.0.0.1:9').close()"
@@ -490,5 +490,5 @@ def test_experiment_of_grpc_is_known():
         command = [sys.executable, "-c", code]
         return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stderr
 
-    assert "event_engine" not in connect(GATEWAY_GRPC_EXPERIMENTS)
+    assert "event_engine" not in connect(GRPC_EXPERIMENTS)
     assert "event_engine_of_old" in connect("-event_engine_of_old")

@@ -19,6 +19,7 @@ import grpc
 import pytest
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
+from reelhaul_runtime.up import procfs
 
 _SERVICES = """
 import asyncio, os, sys
@@ -144,6 +145,23 @@ def test_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):
     token = get_variable(jobs, "REELHAUL_SUITE_TOKEN")
     assert token == get_variable(storage, "REELHAUL_SUITE_TOKEN")
     assert token == (Path(environment["REELHAUL_DATA_DIR"]) / "run" / "suite-token").read_text().strip()
+
+
+def test_services_are_forks_with_settings_of_their_own(
+    up: subprocess.Popen[str], environment: dict[str, str]
+):
+    """Services share the memory of their imports, and none has the settings of another one."""
+    pids = {name: int(pid) for name, pid in read_state(environment)["processes"].items()}
+    assert sorted(procfs.children(up.pid)) == sorted(pids.values())
+    del pids["nats"]
+    for name, pid in pids.items():
+        folder = Path(f"/proc/{pid}")
+        command = folder.joinpath("cmdline").read_bytes().rstrip(b"\0")
+        assert command.endswith(f"\0serve\0{name}".encode())
+        # They read their settings after the fork.
+        assert b"REELHAUL_" not in folder.joinpath("environ").read_bytes()
+        descriptors = [os.readlink(each) for each in folder.joinpath("fd").iterdir()]
+        assert not [each for each in descriptors if "environment" in each]
 
 
 def test_status_of_the_whole_suite(up: subprocess.Popen[str], environment: dict[str, str]):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from tests.observability.dashboards import DASHBOARDS, GRAFANA, read_panels, read_queries
 from tests.observability.expressions import documented_metrics, find_mistakes, selectors
-from tests.observability.rules import records
+from tests.observability.rules import all_rules, records
 
 _QUERIES = [pytest.param(*query[1:], id=f"{query[0]} {query[2]}") for query in read_queries()]
 _PANELS = [pytest.param(panel, id=name) for name, panel in read_panels()]
@@ -67,6 +67,14 @@ def test_queries(expression: str, legend: str):
     for selector in selectors(expression):
         labels |= selector.labels | documented_metrics().get(selector.metric, frozenset())
     assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= labels
+
+
+def test_all_metrics_are_shown():
+    """Each metric that docs/metrics.md has is in a dashboard or in a rule."""
+    queries = [expression for _, expression, _ in read_queries()] + [rule["expr"] for rule in all_rules()]
+    used = {selector.metric for query in queries for selector in selectors(query)}
+    shown = used | {re.sub(r"_(bucket|sum|count)$", "", metric) for metric in used}
+    assert documented_metrics().keys() - shown == set()
 
 
 @pytest.mark.parametrize("panel", _PANELS)

@@ -84,6 +84,13 @@ JOBS = (
             "{{loop}}": "time() - max by (loop) (reelhaul_loop_last_success_timestamp_seconds)",
         },
     ),
+    Panel("Replicas that lead a loop", "short", {"{{loop}}": "sum by (loop) (reelhaul_loop_leader)"}),
+    Panel(
+        "Stored by site",
+        "Bps",
+        {"{{site}}": top(rate("reelhaul_job_stored_bytes_total", "site"))},
+        stacked=True,
+    ),
     Panel("Watchers", "short", {"{{kind}}": "sum by (kind) (reelhaul_watchers)"}, stacked=True),
     Panel(
         "Webhook deliveries",
@@ -202,9 +209,9 @@ STORAGE = (
     stat("Artifacts", "short", "max(reelhaul_artifacts)"),
     stat("Stored", "bytes", "max(reelhaul_artifact_bytes)"),
     stat(
-        "Damaged or missing blobs, 1 d",
+        "Damaged or missing blobs",
         "short",
-        "sum(increase(reelhaul_storage_scrub_errors_total[1d]))",
+        "max(reelhaul_damaged_blobs)",
         *low_is_good(1, 1),
     ),
     stat(
@@ -258,6 +265,7 @@ STORAGE = (
         "Bps",
         {"checked": "sum(rate(reelhaul_storage_scrubbed_bytes_total[$__rate_interval]))"},
     ),
+    Panel("Found damaged", "ops", {"{{kind}}": rate("reelhaul_storage_scrub_errors_total", "kind")}),
 )
 
 GATEWAY = (

@@ -138,6 +138,7 @@ SERVICES = (
         {"{{job}} {{level}}": rate("reelhaul_log_messages_total", "job, level")},
         stacked=True,
     ),
+    Panel("Dropped spans", "ops", {"{{job}}": rate("reelhaul_spans_dropped_total", "job")}),
     Panel("Ready", "short", {"{{job}} {{instance}}": "reelhaul_ready"}),
     Panel(
         "CPU",

@@ -15,25 +15,37 @@ from reelhaul_runtime.child_process import environment_without_settings, read_li
 from reelhaul_runtime.parent_death import die_with_parent
 from reelhaul_runtime.up import procfs
 
-_PR_SET_CHILD_SUBREAPER = 36
+#: An option of prctl(2).
+PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Process:
-    """A running command whose output (stdout and stderr) goes line by line to *on_line*.
+    """A running child process whose output (stdout and stderr) goes line by line to *on_line*."""
 
-    Its environment is *environment* beside what the supervisor's has, except settings of the suite.
-    If the supervisor dies, the kernel sends the process SIGTERM, so that it drains instead of
-    outliving the supervisor.
-    """
+    def __init__(self, pid: int, output: int, on_line: Callable[[bytes], None]) -> None:
+        """*pid*: a child of this process, the leader of its process group. *output*: the pipe to read."""
+        self.pid = pid
+        loop = asyncio.get_running_loop()
+        self._exit_code: asyncio.Future[int] = loop.create_future()
+        self._pidfd = os.pidfd_open(self.pid)
+        loop.add_reader(self._pidfd, self._reap)
+        self._output = loop.create_task(read_lines(output, on_line))
 
-    def __init__(
-        self, command: Iterable[str], environment: Mapping[str, str], on_line: Callable[[bytes], None]
-    ) -> None:
+    @classmethod
+    def execute(
+        cls, command: Iterable[str], environment: Mapping[str, str], on_line: Callable[[bytes], None]
+    ) -> Process:
+        """Start *command*. Raises OSError.
+
+        Its environment is *environment* beside what the supervisor's has, except settings of the suite.
+        If the supervisor dies, the kernel sends the process SIGTERM, so that it drains instead of
+        outliving the supervisor.
+        """
         read_end, write_end = os.pipe()
         try:
-            self._popen = subprocess.Popen(
+            popen = subprocess.Popen(
                 list(command),
                 env={**environment_without_settings(), **environment},
                 stdin=subprocess.DEVNULL,
@@ -47,12 +59,9 @@ class Process:
             raise
         finally:
             os.close(write_end)
-        self.pid = self._popen.pid
-        loop = asyncio.get_running_loop()
-        self._exit_code: asyncio.Future[int] = loop.create_future()
-        self._pidfd = os.pidfd_open(self.pid)
-        loop.add_reader(self._pidfd, self._reap)
-        self._output = loop.create_task(read_lines(read_end, on_line))
+        # Process waits for it.
+        popen.returncode = 0
+        return cls(popen.pid, read_end, on_line)
 
     async def wait(self) -> int:
         """Wait until the process and its group have ended; return the exit code, negative for a signal."""
@@ -77,12 +86,13 @@ class Process:
         self.kill()  # before the process id is freed: until then it names this group and no other
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._exit_code.set_result(self._popen.wait())
+        _, status = os.waitpid(self.pid, 0)
+        self._exit_code.set_result(os.waitstatus_to_exitcode(status))
 
 
 def become_subreaper() -> None:
     """Adopt processes whose parent dies, in place of init, from now on."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_orphans(keep: Iterable[int]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from reelhaul.backoff import Backoff
 from reelhaul_runtime.up import probes
+from reelhaul_runtime.up.preloaded import Preloader, PreloaderGone
 from reelhaul_runtime.up.process import Process
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
@@ -48,14 +49,19 @@ class ProcessSupervisor:
         policy: RestartPolicy,
         on_line: Callable[[str, bytes], None],
         on_change: Callable[[], None],
+        preloader: Preloader | None = None,
     ) -> None:
+        """*preloader* starts the process the first time, if it is a service."""
         self.spec = spec
         #: The process that runs now.
         self.process: Process | None = None
         #: The exit code of the last one, None before any has ended.
         self.last_exit_code: int | None = None
         self._policy = policy
+        self._preloader = preloader if spec.service else None
         self._on_line, self._on_change = on_line, on_change
+        #: Whether a process was started, or could not be.
+        self.was_started = False
         self._stopping = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
 
@@ -103,14 +109,14 @@ class ProcessSupervisor:
     async def _run_once(self) -> None:
         name = self.spec.name
         try:
-            process = Process(
-                self.spec.command, self.spec.environment, lambda line: self._on_line(name, line)
-            )
+            process = await self._start()
         except OSError as error:
             log.error("%s cannot be started: %s", name, error)
-            self.last_exit_code = 127
+            self.last_exit_code, self.was_started = 127, True
             return
-        self.process = process
+        self.process, self.was_started = process, True
+        if self._stopping.is_set():
+            process.terminate()
         self._on_change()
         self._probing = asyncio.create_task(self._kill_if_hanging(process))
         try:
@@ -119,6 +125,17 @@ class ProcessSupervisor:
             self._probing.cancel()
             self.process = None
             self._on_change()
+
+    async def _start(self) -> Process:
+        spec, preloader, self._preloader = self.spec, self._preloader, None
+
+        def on_line(line: bytes) -> None:
+            self._on_line(spec.name, line)
+
+        if preloader is not None:
+            with suppress(PreloaderGone):
+                return await preloader.start(spec.service, spec.environment, on_line)
+        return Process.execute(spec.command, spec.environment, on_line)
 
     async def _kill_if_hanging(self, process: Process) -> None:
         """Kill *process* when too many probes in a row fail; before the first success none counts."""

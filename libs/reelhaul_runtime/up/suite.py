@@ -31,6 +31,7 @@ from reelhaul_runtime.up import (
     suite_state,
 )
 from reelhaul_runtime.up.ports import ReservedPorts
+from reelhaul_runtime.up.preloaded import Preloader
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
@@ -48,12 +49,12 @@ _EXTRA_DRAIN_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
 
 
-def main() -> int:
+def main(preloader: Preloader) -> int:
     """Run the suite with the settings of REELHAUL_* until a signal; return the exit code."""
-    return service.check_settings(_main)
+    return service.check_settings(lambda: _main(preloader))
 
 
-def _main() -> int:
+def _main(preloader: Preloader) -> int:
     # Wrong settings of any service are refused before the first process starts.
     settings, *_ = [read() for read in service.settings_classes()]
     os.umask(private_files.UMASK)
@@ -62,13 +63,13 @@ def _main() -> int:
     with log_multiplexer.render_to_stderr(style, settings.log_level) as renderer:
         logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", renderer))
         try:
-            return _run(settings, renderer)
+            return _run(settings, renderer, preloader)
         except (data_dir.StartupConflict, OSError) as error:
             service.report_failure(str(error))
             return FAILED
 
 
-def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
+def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer, preloader: Preloader) -> int:
     folder = data_dir.create_run_folder(settings.data_dir)
     with data_dir.lock(folder):
         log_unhandled_errors()
@@ -87,6 +88,7 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer) -> int:
                     nats_url=nats_url,
                     key_file=suite_processes.key_file(settings.data_dir),
                     only_json="log_format" in settings.model_fields_set and settings.log_format == "json",
+                    preloader=preloader,
                 )
                 if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
                     return code
@@ -108,12 +110,16 @@ class Suite:
         nats_url: str = "",
         key_file: Path | None = None,
         only_json: bool = False,
+        preloader: Preloader | None = None,
     ) -> None:
-        """*key_file*: where the first key is left, if one is created. *only_json*: print no text."""
+        """*key_file*: where the first key is left, if one is created. *only_json*: print no text.
+
+        *preloader* starts the services the first time.
+        """
         self._supervisors = [
-            ProcessSupervisor(spec, policy, renderer.render, self._on_change) for spec in specs
+            ProcessSupervisor(spec, policy, renderer.render, self._on_change, preloader) for spec in specs
         ]
-        self._folder, self._policy = folder, policy
+        self._folder, self._policy, self._preloader = folder, policy, preloader
         self._addresses = {spec.name: spec.address for spec in specs}
         self._metrics = {spec.name: spec.metrics_address for spec in specs if spec.metrics_address}
         if nats_url:
@@ -154,6 +160,9 @@ class Suite:
 
     def _on_change(self) -> None:
         """Handle the start or end of a process."""
+        if self._preloader is not None and all(each.was_started for each in self._supervisors):
+            self._preloader.close()
+            self._preloader = None
         if self._ready_seconds is None and not self._stop.is_set():
             self._stop_if_unrecoverable()
         self._write_state()
@@ -229,7 +238,13 @@ class Suite:
         """Kill what a dead process has left behind in process groups of its own."""
         while True:
             await asyncio.sleep(self._policy.probe_interval)
-            process.kill_orphans(each.process.pid for each in self._supervisors if each.process)
+            kept = [each.process.pid for each in self._supervisors if each.process]
+            if self._preloader is not None:
+                # It may have forked a process whose id is not known yet.
+                if self._preloader.is_starting:
+                    continue
+                kept.append(self._preloader.pid)
+            process.kill_orphans(kept)
 
 
 def _read_key(file: Path | None) -> str:

@@ -72,6 +72,8 @@ class SuiteProcess:
     health: str = ""
     #: Whether ``up`` chose the port, and may choose another one.
     has_chosen_port: bool = False
+    #: The service that it runs, if it is one of ours.
+    service: str = ""
     #: The files of its TLS, if it serves gRPC with TLS.
     tls: TlsFiles | None = None
     #: Where it serves its metrics (host:port); empty: nowhere.
@@ -118,6 +120,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
             command,
             address,
             health,
+            service=name,
             tls=tls,
             metrics_address=metrics_address,
             environment=_settings_of(name) | environment | own,
