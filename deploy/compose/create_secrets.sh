@@ -21,6 +21,7 @@ create() {
 
 random 32 | create suite_token
 random 32 | create metrics_token
+random 16 | create grafana_password
 seal_key | create jobs_seal_key
 seal_key | create storage_seal_key
 

@@ -26,7 +26,7 @@ DOCKERFILE = "deploy/docker/Dockerfile"
 #: The base image: Debian with the Python of the tests.
 BASE = "reelhaul-ci/python"
 #: Targets of standins/Dockerfile, by the names of services in compose.yaml.
-STAND_INS = ("nats", "postgres", "s3", "valkey")
+STAND_INS = ("nats", "postgres", "s3", "valkey", "prometheus", "alertmanager")
 _SUITE = "bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates,wget"
 _BASE_SECONDS = 300

@@ -70,7 +70,7 @@ class SpanExport:
             SPANS_DROPPED.inc()
             return
         self._added += 1
-        self._processor.on_end(self._convert(span))
+        self._processor.on_end(self.convert(span))
 
     def close(self, seconds: float) -> None:
         """Export what waits, for *seconds* at most, and stop. Blocks."""
@@ -84,7 +84,8 @@ class SpanExport:
         if dropped := self._added + self._refused - self._exporter.exported:
             log.warning("spans were dropped", extra={"spans": dropped})
 
-    def _convert(self, span: RecordedSpan) -> ReadableSpan:
+    def convert(self, span: RecordedSpan) -> ReadableSpan:
+        """Return *span*, which has ended, as the SDK's."""
         trace_id = int(span.trace_id, 16)
         parent = _context(trace_id, span.parent_id, remote=True) if span.parent_id else None
         return ReadableSpan(
