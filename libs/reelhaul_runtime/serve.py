@@ -198,7 +198,10 @@ def _migrate(names: Sequence[str]) -> int:
         except Exception as error:
             log.error("%s could not migrate: %s", each.name, _describe(error), exc_info=True)
             return FAILED
-        click.echo(f"{each.name}: the schema is this build's")
+        if "log_format" in settings.model_fields_set and settings.log_format == "json":
+            log.info("the schema is this build's", extra={"package": each.name})
+        else:
+            click.echo(f"{each.name}: the schema is this build's")
     return OK
 
 
