@@ -124,10 +124,7 @@ def test_text_is_one_line_that_changes_no_terminal(out: io.StringIO):
     logging.getLogger("x").warning("title %s", hostile, extra={"path": hostile})
     assert out.getvalue().count("\n") == 1
     assert f"title {escaped} path={escaped}" in out.getvalue()
-    try:
-        raise ValueError(hostile)
-    except ValueError:
-        logging.getLogger("x").exception("failed")
+    logging.getLogger("x").error("failed", exc_info=ValueError(hostile))
     rows = out.getvalue().split("\n")[2:-1]
     assert r"  forged\x1b[2J\x9b31m\u202eb" in rows
     assert all(row.startswith("  ") for row in rows)
