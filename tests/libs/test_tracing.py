@@ -24,7 +24,7 @@ from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.tracing import spans, xray
-from reelhaul_runtime.tracing.export import MAX_QUEUE
+from reelhaul_runtime.tracing.export import MAX_QUEUE, SpanExport
 from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.tracing.spans import RecordedSpan
@@ -179,6 +179,35 @@ async def test_invalid_traceparent(recorded: list[RecordedSpan], header: str):
     assert server.trace_id != TRACE
 
 
+async def test_callers_record_few_traces(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
+    """Callers have 20 traces a second recorded beyond the ratio; further ones keep their id only."""
+    spans.configure(recorded.append, 0.0)
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9)
+    jobs = Jobs()
+    async with calling_jobs(jobs) as caller:
+        for _ in range(25):
+            metadata = [("traceparent", SAMPLED)]
+            await caller.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"), metadata=metadata)
+        assert len(await wait_for(recorded, 20)) == 20
+    assert jobs.traceparent == UNSAMPLED
+    assert spans.start_request("HTTP", trace_id=TRACE, sampled=True) is spans.NOT_RECORDED
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9 + 1)
+    assert spans.limit_caller(SAMPLED) == SAMPLED
+
+
+async def test_services_are_not_limited(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
+    """What a service passes on was limited where it entered the suite, and what the ratio samples is not."""
+    spans.configure(recorded.append, 0.0)
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 2e9)
+    async with serving_jobs(Jobs()) as stub:
+        for _ in range(25):
+            with spans.continuing(SAMPLED):
+                await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
+        await wait_for(recorded, 50)
+    spans.configure(recorded.append, 1.0)
+    assert all(spans.limit_caller(SAMPLED) == SAMPLED for _ in range(25))
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.5, 1.0])
 def test_ratio(ratio: float):
     """New traces are sampled exactly as OpenTelemetry's TraceIdRatioBased does it."""
@@ -295,7 +324,7 @@ class Records(logging.Handler):
         self.records.append(record)
 
 
-async def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
+def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
     """While no collector listens, one line says why spans are dropped; the library has none of its own."""
     log, root = Records(), logging.getLogger()
     caplog.set_level(logging.INFO)
@@ -304,13 +333,15 @@ async def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
             endpoint = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-            settings = TracingSettings(otlp_endpoint=endpoint, trace_sample_ratio=1)
-            async with tracing(settings, "jobs") as start:
-                start()
-                for _ in range(MAX_QUEUE):
-                    with spans.trace("span"):
-                        pass
+            export = SpanExport(TracingSettings(otlp_endpoint=endpoint), "jobs")
+            spans.configure(export.add)
+            for _ in range(MAX_QUEUE):
+                with spans.trace("span"):
+                    pass
+            # It ends the pauses between the tries.
+            export.close(0.1)
     finally:
+        spans.configure(None)
         root.removeHandler(log)
     (outage,) = [record for record in log.records if record.getMessage().startswith("spans cannot")]
     assert vars(outage)["endpoint"] == endpoint

@@ -77,7 +77,8 @@ class SpanExport:
         # The processor's own limit is half a minute.
         flushing = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
         flushing.start()
-        flushing.join(seconds)
+        # A collector that is away is not waited for: the services of a suite stop one after the other.
+        flushing.join(0 if self._exporter.is_away else seconds)
         if flushing.is_alive():
             self._exporter.shutdown()
             flushing.join(_ABORT_SECONDS)
@@ -123,6 +124,11 @@ class _ReportingExporter(SpanExporter):
         self._outage = Outage()
         #: Spans that were given to it, and those of them that the collector has.
         self.taken, self.exported = 0, 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last export failed."""
+        return self._outage.logged
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
