@@ -9,6 +9,7 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from tests.containers.images import ROOT
 
 LOCKS = ROOT / "requirements"
@@ -86,3 +87,32 @@ def test_the_image_runs_the_python_that_the_tests_run_with():
     (tag,) = re.findall(r"^ARG BASE=\S+/python:(\d+\.\d+)-slim-bookworm", dockerfile, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"Programming Language :: Python :: {tag}" in project["classifiers"]
+
+
+def test_only_s3_of_seaweedfs_is_reachable(tmp_path: Path):
+    """A fetcher shares a network with SeaweedFS, whose other servers would give it all files without a key."""
+    subprocess.run([ROOT / "deploy/compose/create_secrets.sh", tmp_path], check=True, capture_output=True)
+    s3 = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["s3"]
+    arguments = dict(argument.lstrip("-").partition("=")[::2] for argument in s3["command"])
+    assert (arguments["ip.bind"], arguments["s3.ip.bind"]) == ("127.0.0.1", "0.0.0.0")  # noqa: S104
+    assert (arguments["s3.port.iceberg"], arguments["s3.port.lance"], arguments["s3.iam"]) == (
+        "0",
+        "0",
+        "false",
+    )
+    certificates = {name: Path(file).name for name, file in s3["environment"].items()}
+    assert certificates == {
+        "WEED_GRPC_CA": "s3_grpc_certificate",
+        "WEED_GRPC_S3_CERT": "s3_grpc_certificate",
+        "WEED_GRPC_S3_KEY": "s3_grpc_key",
+    }
+    assert (tmp_path / "s3_grpc_certificate.pem").read_text().startswith("-----BEGIN CERTIFICATE-----")
+    assert "PRIVATE KEY" in (tmp_path / "s3_grpc_key.pem").read_text()
+
+
+def test_no_management_port_of_compose_is_published_beyond_this_machine():
+    """What asks for no key is published on loopback, whatever is set."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    ports = {name: port for name, service in services.items() for port in service.get("ports", ())}
+    assert {name for name, port in ports.items() if "${" in port} == {"gateway", "all-in-one", "s3"}
+    assert all("127.0.0.1:" in port for port in ports.values())
