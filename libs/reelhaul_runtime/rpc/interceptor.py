@@ -33,6 +33,7 @@ from reelhaul_runtime.rpc.metrics import MethodMetrics
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 from reelhaul_runtime.rpc.running_streams import RunningStreams
 from reelhaul_runtime.tracing import rpc as rpc_spans
+from reelhaul_runtime.tracing import spans
 
 log = logging.getLogger(__name__)
 access_log = logs.AccessLog("reelhaul_runtime.rpc")
@@ -167,6 +168,8 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
+        if not call.peer.service and (trace := logs.traceparent.get()):
+            logs.traceparent.set(spans.limit_caller(trace))
         # Without a trace context services do what nobody asked for, such as housekeeping.
         begins_trace = not call.peer.service or call.peer.forwarded
         call.span = rpc_spans.start_server(call.path, begins_trace=begins_trace)
