@@ -258,8 +258,8 @@ class AbortWithStatus:
         seconds = time.monotonic() - self._started
         self._metrics.end(code, seconds)
         call = self._call
-        # Health checks, reflection, what services ask each other, and what the gateway's line is about: all but
-        # creations, whose job only this side knows.
+        # Health checks, reflection, what services ask each other, and what the gateway's line is about, but
+        # not creations, whose job only this side knows.
         is_routine = (
             call is None
             or (call.peer.forwarded and not call.is_creation)
