@@ -9,7 +9,6 @@ import math
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from reelhaul.backoff import Backoff
+from reelhaul_runtime.pipe_stream import standard_error
 from reelhaul_runtime.redaction import redact_urls
 
 if TYPE_CHECKING:
@@ -176,8 +176,14 @@ def configure(
 
     Libraries log from WARNING on. *bodies*: whether requests and responses of RPCs are logged.
     """
-    handler = _BatchHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
+    formatter = _JsonFormatter(service) if style == "json" else _TextFormatter(service)
+
+    def describe_loss(lines: int) -> str:
+        text = f"{lines} lines were dropped: the output was not read"
+        return formatter.format(logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None))
+
+    handler = _BatchHandler(stream or standard_error(describe_loss))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from pydantic import ValidationError
+from tests.metric_values import MetricChanges
 from tests.otlp_receiver import format_tree, running_receiver
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -220,6 +223,34 @@ def test_ratio(ratio: float):
             assert spans.decide(f"{trace_id:032x}") is expected
     finally:
         spans.configure(None)
+
+
+async def test_answers_that_cannot_be_read(caplog: pytest.LogCaptureFixture):
+    """A collector whose answer is garbage costs its spans, which are counted, and nothing else."""
+
+    def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata([("google.rpc.retryinfo-bin", b"\xff\xff")])
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no\nforged")
+        return b""
+
+    changes = MetricChanges()
+    caplog.set_level(logging.INFO)
+    server = grpc.server(ThreadPoolExecutor(1))
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    name = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        settings = TracingSettings(otlp_endpoint=f"http://127.0.0.1:{port}", trace_sample_ratio=1)
+        async with tracing(settings, "jobs") as start:
+            start()
+            with spans.trace("lost"):
+                pass
+    finally:
+        server.stop(None).wait()
+    assert changes.of("reelhaul_spans_dropped_total") == {(): 1}
+    assert "spans cannot be exported and are dropped" in [record.message for record in caplog.records]
 
 
 @pytest.mark.parametrize(
