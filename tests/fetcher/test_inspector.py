@@ -17,7 +17,7 @@ from tests.sites.site import Site
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Progress
 from reelhaul_fetcher.media import ffmpeg
-from reelhaul_fetcher.media.inspect import NotMedia, Unplayable
+from reelhaul_fetcher.media.inspection import NotMedia, Unplayable
 from reelhaul_fetcher.media.inspector_client import InspectorProcess
 from reelhaul_runtime.errors import ReelhaulError
 

@@ -31,7 +31,7 @@ from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.guard.supervisor import GuardConfig
 from reelhaul_fetcher.media import confinement, ffmpeg, inspector_client, landlock, tools
 from reelhaul_fetcher.media.confinement import Mechanism
-from reelhaul_fetcher.media.inspect import NotMedia
+from reelhaul_fetcher.media.inspection import NotMedia
 from reelhaul_fetcher.media.verify import Expected, verify
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -19,18 +18,13 @@ from av.subtitles import codeccontext, stream, subtitle
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from reelhaul_fetcher.model.timing.clocks import MPEG_TS_PERIOD, Clock
+from reelhaul_fetcher.media.inspection import DEMUXERS, Inspection, NotMedia, Unplayable, demuxer_of
 from reelhaul_fetcher.model.tracks import audio_tracks
 from reelhaul_fetcher.model.tracks.audio_tracks import AudioTrack
 
 #: av imports these late, when a sandboxed process can open no file any more.
 PRELOADED = (codeccontext, stream, subtitle)
 
-#: Demuxers of media. None that refers to other files or addresses: playlists, concatenations, captures.
-DEMUXERS = (
-    *("aac", "ac3", "aiff", "asf", "avi", "caf", "eac3", "flac", "flv", "matroska", "mov", "mp3", "mpeg"),
-    *("mpegts", "ogg", "w64", "wav"),
-)
 # Demuxers whose duration is an estimate: from the bitrate of the beginning, or from metadata that was written
 # before the end was known.
 _ESTIMATING_DEMUXERS = frozenset({"aac", "ac3", "eac3", "mp3", "flv"})
@@ -65,61 +59,6 @@ _TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 _COMMON_DECODERS = ("h264", "hevc", "vp9", "libdav1d", "aac", "opus", "mp3float")
 
 
-class NotMedia(Exception):
-    """libav cannot open the file."""
-
-
-class Unplayable(Exception):
-    """The file can be opened but not decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What libav reports about a file. *duration* is in seconds; 0 means unknown in every number."""
-
-    containers: frozenset[str] = frozenset()
-    #: From the header, or measured from the packets if the header has none.
-    duration: float = 0.0
-    #: Whether players can read the duration without reading all packets.
-    has_duration: bool = False
-    #: libav's codec names; empty: there is no such stream.
-    video_codec: str = ""
-    audio_codec: str = ""
-    width: int = 0
-    height: int = 0
-    frame_rate: float = 0.0
-    #: The video's transfer function if it is HDR.
-    transfer: str = ""
-    audio_bitrate: int = 0
-    #: Samples per second.
-    audio_rate: int = 0
-    audio_channels: int = 0
-    #: The first timestamp, in seconds; 0 if the file has none.
-    start: float = 0.0
-    has_timestamps: bool = False
-    #: When video and audio begin and end, in seconds after the first timestamp.
-    video_start: float = 0.0
-    video_end: float = 0.0
-    audio_start: float = 0.0
-    audio_end: float = 0.0
-    audio_tracks: tuple[AudioTrack, ...] = ()
-
-    @property
-    def clock(self) -> Clock:
-        """The clock of the file."""
-        has_period = self.demuxer not in ("mov", "matroska", "flv")
-        return Clock(
-            self.start if self.has_timestamps else None,
-            self.duration,
-            MPEG_TS_PERIOD if has_period else 0.0,
-        )
-
-    @property
-    def demuxer(self) -> str:
-        """The demuxer that read the file; empty if there was none."""
-        return _demuxer_of(self.containers)
-
-
 class MediaFile:
     """An opened file; *descriptor* may be closed afterwards. Raises NotMedia.
 
@@ -136,7 +75,7 @@ class MediaFile:
             self._container.close()
             os.lseek(descriptor, 0, os.SEEK_SET)
             # With the same demuxer: it is not detected a second time.
-            self._open(descriptor, _demuxer_of(containers))
+            self._open(descriptor, demuxer_of(containers))
         video, audio = self._video, self._audio
         measured = max((end for _, end in spans.values()), default=0.0) - min(
             (start for start, _ in spans.values()), default=0.0
@@ -363,11 +302,6 @@ def _write_black_video(file: object) -> None:
         frame.pts, frame.time_base = 0, Fraction(1, 10)
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-
-
-def _demuxer_of(names: Collection[str]) -> str:
-    """Return which of DEMUXERS has one of *names*; empty if none has."""
-    return next((name for name in DEMUXERS if name in names), "")
 
 
 def _to_track(stream: AudioStream) -> AudioTrack:

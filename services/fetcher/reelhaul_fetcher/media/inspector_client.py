@@ -19,10 +19,10 @@ import socket
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from reelhaul_fetcher.media import ffmpeg, inspector_process
-from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
+from reelhaul_fetcher.media import ffmpeg
+from reelhaul_fetcher.media.inspection import MAX_MESSAGE, Inspection, NotMedia, Unplayable
 from reelhaul_fetcher.model import site_limits
 from reelhaul_fetcher.model.tracks import audio_tracks
 from reelhaul_fetcher.model.tracks.audio_tracks import AudioTrack
@@ -87,6 +87,16 @@ def _started() -> InspectorProcess:
     return _inspector
 
 
+def _become_inspector(channel: socket.socket) -> NoReturn:
+    try:
+        # It loads libav, which takes 16 MB: the zygote has it once it is used.
+        from reelhaul_fetcher.media import inspector_process
+
+        inspector_process.run(channel)
+    finally:
+        os._exit(1)
+
+
 class InspectorProcess:
     """The inspector's process, from the side of its parent."""
 
@@ -94,7 +104,7 @@ class InspectorProcess:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            inspector_process.run(theirs)
+            _become_inspector(theirs)
         theirs.close()
         # The file that is open, and its demuxer.
         self._opened: tuple[Path, str] | None = None
@@ -155,7 +165,7 @@ class InspectorProcess:
         try:
             socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
             self._wait_for_response()
-            message = self._channel.recv(inspector_process.MAX_MESSAGE)
+            message = self._channel.recv(MAX_MESSAGE)
         except OSError:
             message = b""
         except ffmpeg.FfmpegFailed as error:

@@ -10,11 +10,9 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from reelhaul_fetcher.media import landlock, seccomp
-from reelhaul_fetcher.media.inspect import MediaFile, NotMedia, Unplayable
+from reelhaul_fetcher.media.inspect import MediaFile
+from reelhaul_fetcher.media.inspection import MAX_MESSAGE, NotMedia, Unplayable
 from reelhaul_runtime.parent_death import die_with_parent
-
-#: The largest request or response, in bytes.
-MAX_MESSAGE = 16 * 1024
 
 # CPU time for all files of one fetch: a second of the largest pictures takes seconds.
 _CPU_SECONDS = 600

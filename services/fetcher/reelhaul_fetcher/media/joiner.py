@@ -14,7 +14,7 @@ from pathlib import Path
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import ffmpeg, inspector_client, muxer
 from reelhaul_fetcher.media.ffmpeg import Input
-from reelhaul_fetcher.media.inspect import Inspection, NotMedia
+from reelhaul_fetcher.media.inspection import Inspection, NotMedia
 from reelhaul_fetcher.model.packaging import Package
 from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.model.timing.clocks import Clock, Timeline, plan_timeline

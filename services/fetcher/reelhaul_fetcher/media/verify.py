@@ -11,7 +11,7 @@ from reelhaul import qualities
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import DeliveredMedia
 from reelhaul_fetcher.media import inspector_client, muxer
-from reelhaul_fetcher.media.inspect import Inspection, NotMedia, Unplayable
+from reelhaul_fetcher.media.inspection import Inspection, NotMedia, Unplayable
 from reelhaul_runtime.errors import ReelhaulError
 
 # Seconds by which the start of the audio may differ, because of packet boundaries and encoder priming.

@@ -18,7 +18,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import verify
-from reelhaul_fetcher.media.inspect import Inspection
+from reelhaul_fetcher.media.inspection import Inspection
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.progress import ProgressTracker
 from reelhaul_fetcher.model.selection import Choice, with_measured

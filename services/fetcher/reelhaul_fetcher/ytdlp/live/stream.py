@@ -18,7 +18,7 @@ from reelhaul.backoff import LONGEST_SECONDS, exponential_delay
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client
-from reelhaul_fetcher.media.inspect import NotMedia
+from reelhaul_fetcher.media.inspection import NotMedia
 from reelhaul_fetcher.model import hls_playlist
 from reelhaul_fetcher.model.engine_requests import FetchRequest
 from reelhaul_fetcher.model.hls_playlist import Playlist, Segment

@@ -10,7 +10,7 @@ from pathlib import Path
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_fetcher.media import inspector_client, joiner
 from reelhaul_fetcher.media.ffmpeg import Input
-from reelhaul_fetcher.media.inspect import Inspection, NotMedia
+from reelhaul_fetcher.media.inspection import Inspection, NotMedia
 from reelhaul_fetcher.model.timing.clocks import Clock, Timeline, plan_recorded_timeline, plan_timeline
 from reelhaul_fetcher.model.timing.play_time import ReceivedStream
 from reelhaul_fetcher.ytdlp.live.recorder import Recording

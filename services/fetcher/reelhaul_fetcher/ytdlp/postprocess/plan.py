@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reelhaul.type.v1.media_pb2 import DeliveredMedia, Format, FormatSpec, MediaInfo
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
-from reelhaul_fetcher.media.inspect import Inspection
+from reelhaul_fetcher.media.inspection import Inspection
 from reelhaul_fetcher.model.engine_requests import FetchRequest, Product
 from reelhaul_fetcher.model.timing.chapters import Chapter
 from reelhaul_fetcher.model.timing.cuts import Cut

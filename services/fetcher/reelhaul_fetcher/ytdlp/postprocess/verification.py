@@ -7,7 +7,7 @@ import functools
 from reelhaul.type.v1.media_pb2 import ArtifactInfo, DeliveredMedia, FormatSpec
 from reelhaul.type.v1.media_pb2 import Warning as MediaWarning
 from reelhaul_fetcher.media import inspector_client, verify
-from reelhaul_fetcher.media.inspect import Inspection
+from reelhaul_fetcher.media.inspection import Inspection
 from reelhaul_fetcher.model.timing import play_time
 from reelhaul_fetcher.ytdlp.edit_plan import media_too_long
 from reelhaul_fetcher.ytdlp.postprocess.joined_media import JoinedMedia

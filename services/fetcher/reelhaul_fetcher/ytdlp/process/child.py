@@ -18,7 +18,7 @@ from yt_dlp.utils import YoutubeDLError
 
 from reelhaul.fetcher.v1.extractor_pb2 import Extractor
 from reelhaul.work.v1.engine_pb2 import EngineCommand, EngineEvent, EngineResult
-from reelhaul_fetcher.media import ffmpeg, inspect, inspector_client
+from reelhaul_fetcher.media import ffmpeg, inspector_client
 from reelhaul_fetcher.model.engine_options import EngineOptions
 from reelhaul_fetcher.model.engine_requests import (
     EngineRequest,
@@ -82,6 +82,8 @@ def prepare() -> Iterator[None]:
     """
     share_ssl_contexts()
     yield
+    from reelhaul_fetcher.media import inspect
+
     inspect.warm_decoders()
     yield
     for extractor in Downloader.extractors.values():
