@@ -146,9 +146,9 @@ audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilitie
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
 	$(BIN)/python -m tests.audit $(ARGS)
 
-bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway bench-codec bench-auth bench-telemetry  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
+bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway bench-codec bench-auth bench-idle bench-telemetry  ## Run all benchmarks against named rivals (ARGS=--short: a quick look)
 
-bench-%: $(VENV)/bench.stamp  ## Run one benchmark: auth, codec, fetch, gateway, jobs, storage, telemetry, watch
+bench-%: $(VENV)/bench.stamp  ## Run one benchmark: auth, codec, fetch, gateway, idle, jobs, storage, telemetry, watch
 	$(BIN)/python -m bench $* $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

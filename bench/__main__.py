@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "name",
-        choices=("auth", "codec", "fetch", "gateway", "jobs", "storage", "telemetry", "watch"),
+        choices=("auth", "codec", "fetch", "gateway", "idle", "jobs", "storage", "telemetry", "watch"),
         help="what to measure",
     )
     parser.add_argument(

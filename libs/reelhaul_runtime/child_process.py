@@ -23,8 +23,9 @@ _MAX_BURST_BYTES, _MAX_BURSTS_PER_MINUTE = 8 * 1024, 20
 # The event loop keeps no reference to its tasks.
 _reading: set[asyncio.Task[None]] = set()
 
-# Variables of the suite, of boto3 (the credentials of storage's bucket), and of the service manager.
-_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_", service_manager.SOCKET_VARIABLE)
+# Variables of the suite, of boto3 (the credentials of storage's bucket), of OpenTelemetry (those of the
+# collector), and of the service manager.
+_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_", "OTEL_", service_manager.SOCKET_VARIABLE)
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:

@@ -20,12 +20,14 @@ _DAMAGED = 3
 
 
 @click.command()
-@click.option("--status", is_flag=True, help="Show the suite that runs on this data folder, and its memory.")
+@click.option(
+    "--status", is_flag=True, help="Show the suite that runs on this data folder: state, memory, what to do."
+)
 @click.option("--json", "as_json", is_flag=True, help="With --status: print one JSON object.")
 def up(status: bool, as_json: bool) -> None:
     """Run the whole suite on this machine; Ctrl-C drains it, a second Ctrl-C kills it.
 
-    --status exits with 0 if everything serves, 1 if something does not, 3 if no suite runs.
+    --status exits with 0 if everything serves, 1 if something does not or is degraded, 3 if no suite runs.
     """
     if as_json and not status:
         raise click.UsageError("--json requires --status")

@@ -49,7 +49,7 @@ _CONTEXT: dict[str, ContextVar[str] | ContextVar[int]] = {
 }
 
 # Fields that every line has.
-_FIXED = ("time", "level", "service", "pid", "logger", "message")
+_FIXED = frozenset({"time", "level", "service", "pid", "logger", "message"})
 
 # Attributes that logging itself sets on a record; all others came by `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -282,9 +282,11 @@ class _JsonFormatter(logging.Formatter):
                 fields[name] = value
         if trace := traceparent.get():
             fields["trace_id"], fields["span_id"] = trace[3:35], trace[36:52]
-        for key, field in extra.items():
-            # The fields above are the same in every line.
-            fields[key if key not in _FIXED else f"{key}_"] = field
+        if _FIXED.isdisjoint(extra):
+            fields |= extra
+        else:
+            # They are the same in every line.
+            fields |= {f"{key}_" if key in _FIXED else key: field for key, field in extra.items()}
         for key, field in fields.items():
             if type(field) is str:
                 if "//" in field or "?" in field or len(field) > _MAX_FIELD:

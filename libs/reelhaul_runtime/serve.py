@@ -78,12 +78,16 @@ def _run(names: Sequence[str]) -> int:
         except OSError as error:
             raise InvalidSetting(f"REELHAUL_DATA_DIR: {private_files.describe_data_dir(error)}") from error
     set_experiments(os.environ)
+    # It would look for garbage dozens of times in what is being loaded.
+    gc.disable()
     try:
         services = [service.load(name) for name in names]
     except KeyError as error:
         return _report_unknown_service(error)
     except ImportError as error:
         return _report_missing_package(", ".join(names), error)
+    finally:
+        gc.enable()
     if (count := _count_workers(services)) > 1:
         return workers.run(services[0].name, count, settings)
     _raise_descriptor_limit()
@@ -198,7 +202,10 @@ def _migrate(names: Sequence[str]) -> int:
         except Exception as error:
             log.error("%s could not migrate: %s", each.name, _describe(error), exc_info=True)
             return FAILED
-        click.echo(f"{each.name}: the schema is this build's")
+        if "log_format" in settings.model_fields_set and settings.log_format == "json":
+            log.info("the schema is this build's", extra={"package": each.name})
+        else:
+            click.echo(f"{each.name}: the schema is this build's")
     return OK
 
 

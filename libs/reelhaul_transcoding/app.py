@@ -25,7 +25,7 @@ from reelhaul_transcoding.http.asgi import (
 )
 from reelhaul_transcoding.http.cancellation import CancelScope, OpenStreams
 from reelhaul_transcoding.http.headers import accepts_trailers, combine_headers, http_status_from_metadata
-from reelhaul_transcoding.http.status import StatusWriter
+from reelhaul_transcoding.http.status import StatusWriter, reason_of
 from reelhaul_transcoding.options import Options
 from reelhaul_transcoding.routing.router import Match
 from reelhaul_transcoding.routing.rules import HttpRule
@@ -194,7 +194,7 @@ class Transcoder:
         if status.code and not writer.started:
             await self.statuses.send_status(send, status, [])
         elif not await writer.finish(status if status.code else None):
-            log.warning("aborted a stream", extra={"rpc": call.path, "code": status.code})
+            log.warning("aborted a stream", extra={"rpc": call.path, "reason": reason_of(status)})
 
     async def _respond_to_options(self, scope: Scope, send: Send) -> bool:
         """Send 204 with Allow; return False if the path has no route, or one for OPTIONS."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, event, text
 from tests.contracts.test_job_metrics import counted_store  # noqa: F401 - a fixture
-from tests.job_stores import LEASE, NOW, SqlStore, claim, job, sqlite_store
+from tests.job_stores import LEASE, NOW, SqlStore, claim, job, open_store, sqlite_store
 from tests.jobs.quota_ledgers import add_tenant
+from tests.metric_values import MetricChanges, scrape
+from tests.postgresql import migrated_database
 
 from reelhaul.admin.v1.api_key_pb2 import Quota
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -30,6 +33,7 @@ from reelhaul_jobs.store.queue import SqlQueueStore
 from reelhaul_jobs.store.queue_counts import count_queue
 from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.tables import jobs
+from reelhaul_runtime.metrics.collectors import collecting
 
 HOUR = timedelta(hours=1)
 LATER = error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "later")
@@ -221,6 +225,35 @@ def count_steps(connection: Connection) -> int:
         return steps
     finally:
         raw.set_progress_handler(None, 0)  # type: ignore[union-attr]
+
+
+async def test_replicas_show_the_same(tmp_path):
+    """Two replicas of one database show the same values of its rows."""
+    async with sqlite_store(tmp_path) as store, open_store(f"sqlite:///{tmp_path}/jobs.db") as other:
+        await create_waiting_jobs(store)
+        shown = []
+        for each in (store, other):
+            gauges = await QueueGauges(each, EventHub().workers, LIMITS, lambda: NOW).read()
+            # Workers report to each replica, not to the rows.
+            shown.append([gauge.samples for gauge in gauges if gauge.name != "reelhaul_workers"])
+        assert shown[0] == shown[1]
+        assert any(sample.value for samples in shown[0] for sample in samples)
+
+
+async def test_a_scrape_without_a_database():
+    """While the database is away a scrape shows none of its rows, and counts that it could not be read."""
+    clock = [0.0]
+    with ExitStack() as stack:
+        url = stack.enter_context(migrated_database("reelhaul_jobs"))
+        async with open_store(url) as store:
+            gauges = QueueGauges(store, EventHub().workers, LIMITS, lambda: NOW, lambda: clock[0])
+            with collecting("queue", gauges.read, timeout_seconds=20):
+                assert (await scrape())["reelhaul_jobs"]["QUEUED",] == 0
+                stack.close()
+                clock[0] += 100
+                changes = MetricChanges()
+                assert "reelhaul_jobs" not in await scrape()
+                assert changes.of("reelhaul_collector_failures_total") == {("queue",): 1}
 
 
 class SlowStore:

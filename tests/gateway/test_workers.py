@@ -74,11 +74,13 @@ async def running_workers(
     settings |= {**harness.addresses, "data_dir": data, "drain_seconds": 5}
     environment = {f"REELHAUL_{name.upper()}": str(value) for name, value in settings.items()}
     command = (sys.executable, "-P", "-m", "reelhaul_runtime", "serve", "gateway")
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env={"PATH": os.environ["PATH"], "REELHAUL_AUTH": "none", **WITHOUT_METRICS, **environment},
-        start_new_session=True,
-    )
+    environment = {"PATH": os.environ["PATH"], "REELHAUL_AUTH": "none", **WITHOUT_METRICS, **environment}
+    # gRPC's C core of the workers writes lines of its own, in its own form.
+    environment |= {"GRPC_VERBOSITY": "DEBUG"}
+    with (data / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stderr=log, start_new_session=True
+        )
     try:
         yield Workers(process, f"http://{address}", count)
     finally:
@@ -88,7 +90,10 @@ async def running_workers(
 
 
 async def test_killed_worker_is_replaced_while_others_serve(harness: GatewayHarness, tmp_path: Path):
-    """After `kill -9` of a worker only its own connections fail; it comes back, and all drain at the end."""
+    """After `kill -9` of a worker only its own connections fail; it comes back, and all drain at the end.
+
+    Each line that they write is JSON, also those of gRPC's C core.
+    """
     async with running_workers(harness, tmp_path) as workers:
         await workers.wait_until_ready(COUNT)
         first, second = procfs.children(workers.process.pid)
@@ -113,6 +118,10 @@ async def test_killed_worker_is_replaced_while_others_serve(harness: GatewayHarn
             workers.process.terminate()
             assert "error" in json.loads([line async for line in lines][-1])
             assert await workers.process.wait() == 0
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {"grpc", "reelhaul_gateway.app", "reelhaul_runtime.up.workers"} <= {
+        record["logger"] for record in records
+    }
 
 
 async def test_scrape_has_the_requests_of_all_workers(harness: GatewayHarness, tmp_path: Path):

@@ -23,6 +23,7 @@ from reelhaul_fetcher.clients.jobs import BatchingLeaseClient
 from reelhaul_jobs.api.leases.servicer import LeaseServicer
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status
 from reelhaul_runtime.rpc.channels import open_channel
+from reelhaul_runtime.tracing import spans
 
 Call = ExchangeRequest.Call
 
@@ -103,6 +104,33 @@ async def test_fetcher_batches_its_calls(settings, monkeypatch):
     assert [isinstance(each, ReelhaulError) for each in receipts] == [n % 2 == 0 for n in range(50)]
     assert sum(batch_sizes) == 100
     assert len(batch_sizes) <= 8
+
+
+async def test_batch_is_in_the_first_recorded_trace(settings):
+    """A call with the claims of several traces is a span of the first of them that is recorded."""
+    traces = [
+        f"00-{number:032x}-00f067aa0ba902b7-{flag}" for number, flag in enumerate(("00", "01", "01"), 1)
+    ]
+    recorded: list[spans.RecordedSpan] = []
+    try:
+        async with run_service(settings) as service, lease_client(service.port) as leases:
+            items = await create_items(service, 4)
+            spans.configure(recorded.append)
+            # It is under way while the others are batched.
+            first = asyncio.create_task(leases.claim(claim_request(items[0], "w1")))
+            await asyncio.sleep(0)
+            claims = []
+            for item, trace in zip(items[1:], traces, strict=True):
+                with spans.continuing(trace):
+                    claims.append(asyncio.create_task(leases.claim(claim_request(item, "w1"))))
+            await asyncio.gather(first, *claims)
+    finally:
+        spans.configure(None)
+    calls = [span for span in recorded if span.name.endswith("LeaseService/Exchange")]
+    assert {(span.kind.name, span.trace_id) for span in calls} == {
+        ("CLIENT", traces[1][3:35]),
+        ("SERVER", traces[1][3:35]),
+    }
 
 
 async def test_jobs_unavailable_fails_each_call(service):

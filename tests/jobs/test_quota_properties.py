@@ -206,7 +206,12 @@ def _result(name: str, size: int) -> leases.Succeeded | leases.Failed | leases.R
 def _created_less_ended() -> float:
     """Return the jobs that this process counted as created, less those that it counted as ended."""
     created, ended = (
-        sum(sample.value for family in metric.collect() for sample in family.samples)
+        sum(
+            sample.value
+            for family in metric.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
         for metric in (metrics.JOBS_CREATED, metrics.JOBS_ENDED)
     )
     return created - ended

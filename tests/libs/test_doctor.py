@@ -175,6 +175,22 @@ def test_secrets_that_others_can_read_are_named(folder: Path, monkeypatch: pytes
     assert _levels(_find("settings.files")) == ["warning"]
 
 
+def test_a_certificate_that_lacks_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The names that clients use must be in the gateway's certificate, whose key is for its owner only."""
+    pair = trustme.CA().issue_cert("media.example.org")
+    for name, blob in (("certificate", pair.cert_chain_pems[0]), ("key", pair.private_key_pem)):
+        blob.write_to_path(folder / f"{name}.pem")
+        monkeypatch.setenv(f"REELHAUL_GATEWAY_TLS_{name.upper()}", str(folder / f"{name}.pem"))
+    monkeypatch.setenv("REELHAUL_GATEWAY_ALLOWED_HOSTS", "media.example.org")
+    assert _levels(_find("gateway.certificate")) == ["ok"]
+    monkeypatch.setenv("REELHAUL_GATEWAY_ALLOWED_HOSTS", "media.example.org,videos.example.org")
+    (found,) = _find("gateway.certificate")
+    assert (found.level, "is not for videos.example.org" in found.fact) == ("warning", True)
+    (folder / "key.pem").chmod(0o644)
+    (key,) = _find("settings.files")
+    assert key.fact.startswith("REELHAUL_GATEWAY_TLS_KEY: ")
+
+
 # --- addresses
 
 

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trustme
 from tests.servers import free_port
 
@@ -154,6 +156,22 @@ async def test_log_levels_of_replicas_are_changed():
     assert (changed.address, changed.error) == (at, "")
     assert (silent.address, silent.error) == (dead, "jobs does not answer")
     assert logger.level == logging.NOTSET
+
+
+async def test_a_name_of_several_replicas_is_resolved(monkeypatch: pytest.MonkeyPatch):
+    """Behind one DNS name, each address is a process of its own."""
+
+    async def resolve(host: str, port: int, **_: object) -> list[Any]:
+        assert host == "jobs.control"
+        return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.3", "127.0.0.1", "127.0.0.1")]
+
+    async with _running({}, {}) as at:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        port = at.rpartition(":")[2]
+        alive, down = await ProcessReader({"jobs": f"jobs.control:{port}"}, _TOKEN, None).read()
+        monkeypatch.undo()
+    assert (at, SERVING) == (alive.address, alive.status)
+    assert (f"127.0.0.3:{port}", NOT_SERVING) == (down.address, down.status)
 
 
 async def test_a_process_without_report_degrades_nothing():

@@ -24,7 +24,7 @@ from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc import channels
 from reelhaul_runtime.rpc.server import serving
 from reelhaul_runtime.tracing import spans, xray
-from reelhaul_runtime.tracing.export import MAX_QUEUE
+from reelhaul_runtime.tracing.export import MAX_QUEUE, SpanExport
 from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.tracing.settings import TracingSettings
 from reelhaul_runtime.tracing.spans import RecordedSpan
@@ -295,7 +295,7 @@ class Records(logging.Handler):
         self.records.append(record)
 
 
-async def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
+def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
     """While no collector listens, one line says why spans are dropped; the library has none of its own."""
     log, root = Records(), logging.getLogger()
     caplog.set_level(logging.INFO)
@@ -304,13 +304,15 @@ async def test_outage_is_logged_once(caplog: pytest.LogCaptureFixture):
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
             endpoint = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-            settings = TracingSettings(otlp_endpoint=endpoint, trace_sample_ratio=1)
-            async with tracing(settings, "jobs") as start:
-                start()
-                for _ in range(MAX_QUEUE):
-                    with spans.trace("span"):
-                        pass
+            export = SpanExport(TracingSettings(otlp_endpoint=endpoint), "jobs")
+            spans.configure(export.add)
+            for _ in range(MAX_QUEUE):
+                with spans.trace("span"):
+                    pass
+            # It ends the pauses between the tries.
+            export.close(0.1)
     finally:
+        spans.configure(None)
         root.removeHandler(log)
     (outage,) = [record for record in log.records if record.getMessage().startswith("spans cannot")]
     assert vars(outage)["endpoint"] == endpoint

@@ -10,6 +10,8 @@ import httpx
 import pytest
 from tests.gateway.fake_services import CONTENT, GatewayHarness, running_gateway
 
+from reelhaul_runtime.tracing import spans
+
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -226,3 +228,16 @@ async def test_trace_context_is_bounded(client, harness) -> None:
     assert response.status_code == 200
     assert harness.jobs.metadata[0]["traceparent"] == TRACE
     assert harness.jobs.metadata[0].keys().isdisjoint(hostile)
+
+
+async def test_spans_have_nothing_of_the_caller(client, harness) -> None:
+    """A span has the route, and no path, query, header or method that the caller has made up."""
+    recorded: list[spans.RecordedSpan] = []
+    spans.configure(recorded.append)
+    try:
+        await client.get("/v1/jobs/018f?secret=hunter2", headers={"user-agent": "hunter2"})
+        await client.request("PROPFIND", "/hunter2/hunter2")
+    finally:
+        spans.configure(None)
+    assert [span.name for span in recorded] == ["GET /v1/{name=jobs/*}", "_OTHER"]
+    assert "hunter2" not in repr([(span.name, span.attributes, span.error) for span in recorded]).lower()

@@ -43,6 +43,7 @@ def test_clean_start_and_drain(tmp_path: Path):
     assert {record["service"] for record in of_job} >= {"jobs", "gateway", "fetcher"}
     of_attempt = [record for record in of_job if record["service"] == "fetcher"]
     assert {record.get("attempt") for record in of_attempt} == {1}
+    assert {record["trace_id"] for record in of_attempt} == {trace[3:35]}
     assert any(record["logger"] == "reelhaul_fetcher.ytdlp" for record in of_attempt)
     check_fields(records)
 

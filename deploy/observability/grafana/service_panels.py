@@ -265,6 +265,7 @@ STORAGE = (
         "Bps",
         {"checked": "sum(rate(reelhaul_storage_scrubbed_bytes_total[$__rate_interval]))"},
     ),
+    Panel("Found damaged", "ops", {"{{kind}}": rate("reelhaul_storage_scrub_errors_total", "kind")}),
 )
 
 GATEWAY = (

@@ -19,7 +19,7 @@ from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
 from reelhaul_runtime.up.suite_processes import find_nats_server
 from reelhaul_runtime.up.suite_state import SuiteState
 
-_SECONDS = 5.0
+_SECONDS = 10.0
 _STREAM = "WORK"
 
 

@@ -12,7 +12,7 @@ from reelhaul_runtime.redaction import redact_urls
 
 Level = Literal["ok", "warning", "problem"]
 
-_SECONDS = 10.0
+_SECONDS = 30.0
 _MAX_TEXT = 500
 
 

@@ -23,7 +23,9 @@ async def _check(settings: SuiteSettings, suite: SuiteState | None) -> list[Find
 
     token = settings.suite_token
     if suite is not None:
-        targets = {name: suite.addresses[name] for name in _SERVICES}
+        targets = {
+            name: getattr(settings, f"{name}_addresses") or suite.addresses[name] for name in _SERVICES
+        }
         token = token or data_dir.load_suite_token(settings.data_dir.absolute() / "run")
     elif any(getattr(settings, f"{name}_addresses") for name in _SERVICES):
         targets = {name: getattr(settings, f"{name}_target") for name in _SERVICES}

@@ -15,6 +15,8 @@ from reelhaul_runtime.server_addresses import is_loopback, may_be_several, split
 from reelhaul_runtime.setting_names import variable_names
 from reelhaul_runtime.settings import ENV_FILE, ERRORS, PREFIX, REPLICAS, InvalidSetting, describe_errors
 
+#: How the names of settings end whose files are secrets.
+_SECRET_PATHS = ("_key", "_key_file", "_credentials", "_cookies_file")
 _REFERENCE = "docs/configuration.md and .env.example list all settings"
 
 
@@ -117,20 +119,31 @@ def _check_public(s: SimpleNamespace) -> Iterator[Finding]:
 
 def _check_files() -> Iterator[Finding]:
     """Yield a finding for each file of secrets that other users can read."""
-    files = {
-        name: Path(value)
-        for name, value in os.environ.items()
-        if name.startswith(PREFIX) and name.endswith((SUFFIX, "_KEY", "_CREDENTIALS")) and value[:1] in "/."
-    }
-    if Path(ENV_FILE).exists():
-        files[ENV_FILE] = Path(ENV_FILE)
+    files = dict(_secret_files())
     open_files = {name: file for name, file in files.items() if file.is_file() and _is_open(file)}
     for name, file in open_files.items():
         mode = stat.S_IMODE(file.stat().st_mode)
         what = str(file) if name == ENV_FILE else f"{name}: {file}"
         yield warning(f"{what} can be read by other users (mode {mode:04o})", f"chmod 600 {file}")
     if not open_files:
-        yield ok(f"{len(files)} files with secrets, none of which other users can read")
+        count = sum(file.is_file() for file in files.values())
+        yield ok(f"{count} files with secrets, none of which other users can read")
+
+
+def _secret_files() -> Iterator[tuple[str, Path]]:
+    """Yield the files with secrets that settings name, by the variable, and .env."""
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX) and name.endswith(SUFFIX) and value:
+            yield name, Path(value)
+    for settings in service.settings_classes():
+        try:
+            values = dict(settings())
+        except ERRORS:
+            continue
+        for name, value in values.items():
+            if isinstance(value, Path) and name.endswith(_SECRET_PATHS):
+                yield f"{PREFIX}{name.upper()}", value
+    yield ENV_FILE, Path(ENV_FILE)
 
 
 def _is_open(file: Path) -> bool:

@@ -30,7 +30,7 @@ from reelhaul_runtime.system.remedies import REMEDIES
 #: Returns what is known of a component; its name and its status are added.
 Describe = Callable[[], Awaitable[Component]]
 
-_DESCRIBE_SECONDS = 1.5
+_DESCRIBE_SECONDS = 3.0
 
 
 class ComponentStates(health_aio.HealthServicer):  # type: ignore[misc]

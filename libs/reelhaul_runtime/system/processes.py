@@ -18,7 +18,7 @@ from reelhaul_runtime.server_addresses import may_be_several, split_addresses
 from reelhaul_runtime.system.process import DEGRADED, NOT_SERVING, PROCESS_SERVICE, Component, Process
 from reelhaul_runtime.system.remedies import CLOCKS, REMEDIES
 
-_TIMEOUT_SECONDS = 3.0
+_TIMEOUT_SECONDS = 5.0
 # Of a process that answers: one of an earlier build, or one that does not know the suite's credential.
 _SILENT_CODES = (
     grpc.StatusCode.UNIMPLEMENTED,

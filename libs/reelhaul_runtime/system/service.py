@@ -60,7 +60,7 @@ _MAX_CHUNK_BYTES = 1 << 20
 
 # The engine and the limit change with a restart of a service; one that does not answer is asked again sooner.
 _CAPABILITIES_SECONDS, _INCOMPLETE_SECONDS = 60.0, 5.0
-_CAPABILITIES_TIMEOUT_SECONDS = 4.0
+_CAPABILITIES_TIMEOUT_SECONDS = 6.0
 _SERVICES = {
     "jobs": job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
     "storage": storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"],

@@ -70,21 +70,23 @@ class SpanExport:
             SPANS_DROPPED.inc()
             return
         self._added += 1
-        self._processor.on_end(self._convert(span))
+        self._processor.on_end(self.convert(span))
 
     def close(self, seconds: float) -> None:
         """Export what waits, for *seconds* at most, and stop. Blocks."""
         # The processor's own limit is half a minute.
         flushing = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
         flushing.start()
-        flushing.join(seconds)
+        # A collector that is away is not waited for: the services of a suite stop one after the other.
+        flushing.join(0 if self._exporter.is_away else seconds)
         if flushing.is_alive():
             self._exporter.shutdown()
             flushing.join(_ABORT_SECONDS)
         if dropped := self._added + self._refused - self._exporter.exported:
             log.warning("spans were dropped", extra={"spans": dropped})
 
-    def _convert(self, span: RecordedSpan) -> ReadableSpan:
+    def convert(self, span: RecordedSpan) -> ReadableSpan:
+        """Return *span*, which has ended, as the SDK's."""
         trace_id = int(span.trace_id, 16)
         parent = _context(trace_id, span.parent_id, remote=True) if span.parent_id else None
         return ReadableSpan(
@@ -122,6 +124,11 @@ class _ReportingExporter(SpanExporter):
         self._outage = Outage()
         #: Spans that were given to it, and those of them that the collector has.
         self.taken, self.exported = 0, 0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last export failed."""
+        return self._outage.logged
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)

@@ -64,6 +64,8 @@ class _Request:
 
 def main() -> int:
     """Fork services until the supervisor closes the socket; in a fork, run the service."""
+    # Garbage that is freed leaves gaps, which the forks would fill: so they would copy the pages around them.
+    gc.disable()
     control, supervisor = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     os.set_inheritable(control.fileno(), False)
     request = _fork_all(control)
@@ -126,7 +128,6 @@ def _fork(control: socket.socket, request: _Request) -> bool:
     the subreaper (prctl(2)), and which alone can then wait for it.
     """
     # What is loaded is no garbage: a collection would write to its memory, and so copy it.
-    gc.collect()
     gc.freeze()
     read_end, write_end = os.pipe()
     if parent := os.fork():

@@ -30,7 +30,11 @@ def age_seconds(pid: int) -> float:
 
 def children(pid: int) -> list[int]:
     """Return the processes whose parent is now *pid*."""
-    return _children_by_parent().get(pid, [])
+    try:
+        lists = [(task / "children").read_text() for task in (_PROC / str(pid) / "task").iterdir()]
+    except OSError:  # it has ended, or the kernel has no such lists
+        return _children_by_parent().get(pid, [])
+    return [int(child) for each in lists for child in each.split()]
 
 
 def descendants(pid: int) -> list[int]:

@@ -97,7 +97,10 @@ async def _report_health(suite: SuiteState, settings: SuiteSettings, token: str)
     """Return what /health/detailed of the gateway reports; this works while the gateway is down, too."""
     from reelhaul_runtime.system.service import describe_own, open_reports
 
-    async with open_reports(suite.addresses, settings, token) as reports:
+    # As the gateway of the suite asks them: replicas of a service may be on other machines, too.
+    replicas = {name: getattr(settings, f"{name}_addresses") for name in ("jobs", "fetcher", "storage")}
+    addresses = {**suite.addresses, **{name: value for name, value in replicas.items() if value}}
+    async with open_reports(addresses, settings, token) as reports:
         report = await reports.report_health()
     if (pid := suite.processes.get("gateway")) is not None:
         address = suite.addresses["gateway"].rpartition("/")[2]

@@ -105,7 +105,7 @@ class StatusWriter:
         if status.code == code_pb2.UNAUTHENTICATED and self._challenge:
             extra.append((b"www-authenticate", self._challenge.encode()))
         http_status = http_status or self.http_status_of(status)
-        await send_response(send, http_status, extra, self.to_json(status), reason=_reason(status))
+        await send_response(send, http_status, extra, self.to_json(status), reason=reason_of(status))
 
     def http_status_of(self, status: status_pb2.Status) -> int:
         """Return the HTTP status that the host selects for *status*, or else that of its code."""
@@ -113,7 +113,7 @@ class StatusWriter:
         return selected or http_status_of(status.code)
 
 
-def _reason(status: status_pb2.Status) -> str:
+def reason_of(status: status_pb2.Status) -> str:
     """Return the reason in the ErrorInfo of *status*; the name of its code without one."""
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):

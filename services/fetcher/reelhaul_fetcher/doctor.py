@@ -21,7 +21,7 @@ from reelhaul_runtime.doctor.machine import check_disk
 
 _INSTALL = "pip install --upgrade 'reelhaul[fetcher]'"
 _ENGINE = "pip install --upgrade yt-dlp yt-dlp-ejs, and restart the fetchers: docs/operations.md"
-_SECONDS = 8
+_SECONDS = 20
 
 #: What conversions need. The encoders are those of model.packaging.
 _ENCODERS = ("libx264", "aac", "libmp3lame", "libopus", "flac", "libvorbis", "pcm_s16le")

@@ -16,7 +16,8 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.metrics import buckets, instruments
 from reelhaul_runtime.metrics.labels import OTHER
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: The methods that have labels and spans of their own.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REASONS = frozenset({*ErrorReason.keys(), *code_pb2.Code.keys()})
 _STREAM_KINDS = {b"text/event-stream": "sse", b"application/x-ndjson": "ndjson", b"application/json": "json"}
 
@@ -62,7 +63,7 @@ def count_request(route: str, method: str, status: int, seconds: float | None, r
 
     *route* is the template of its route, empty if it has none; *reason* that of an error.
     """
-    method = method if method in _METHODS else OTHER
+    method = method if method in METHODS else OTHER
     _requests(route or OTHER, method, status).inc()
     if seconds is not None:
         _durations(route or OTHER, method).observe(seconds)

@@ -42,6 +42,8 @@ _HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 _TLS_SECURITY_HEADERS = (*_SECURITY_HEADERS, _HSTS)
 _SECURITY_NAMES = frozenset(name for name, _ in _TLS_SECURITY_HEADERS)
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What the conventions of OpenTelemetry call all methods that are not standard.
+_OTHER_METHOD = "_OTHER"
 _CLIENT_CLOSED_REQUEST, _FIRST_SERVER_ERROR = 499, 500
 _WEBSOCKET_FORBIDDEN = 4403
 _MAX_ACCEPTED_HOSTS = 256
@@ -259,21 +261,24 @@ def _end_span(span: Span, scope: Scope, status: int) -> None:
     https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
     """
     method, route = scope.get("method", "GET"), scope.get(ROUTE, "")
+    if method not in metrics.METHODS:
+        method = _OTHER_METHOD
+    span.rename(f"{method} {route}" if route else method)
     if route:
-        span.rename(f"{method} {route}")
         span.set({"http.route": route})
     span.set(
         {
             "http.request.method": method,
-            "http.response.status_code": status,
             "url.scheme": scope.get("scheme", "http"),
             "network.protocol.version": scope.get("http_version", "1.1"),
         }
     )
     if job := logs.job.get():
         span.set({"reelhaul.job": job})
-    if status >= _FIRST_SERVER_ERROR and scope["type"] == "http":
-        span.fail(str(status))
+    if scope["type"] == "http":
+        span.set({"http.response.status_code": status})
+        if status >= _FIRST_SERVER_ERROR:
+            span.fail(str(status))
     span.end()
 
 

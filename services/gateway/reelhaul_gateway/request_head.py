@@ -173,7 +173,8 @@ def _begin_span(scope: Scope, xray_headers: Sequence[bytes]) -> Span:
     """Begin the span of the request, unless it is a probe."""
     if not spans.is_on() or scope["path"] in PROBE_PATHS:
         return NOT_RECORDED
-    name = scope.get("method", "WEBSOCKET")
+    # Its name is that of the route, which is not known yet.
+    name = "HTTP"
     header = xray.parse(xray_headers[0].decode("latin-1")) if len(xray_headers) == 1 else None
     if header is None:
         return spans.start_request(name)

@@ -19,7 +19,7 @@ from reelhaul_jobs.api.api_keys.servicer import ApiKeyServicer
 from reelhaul_jobs.api.audit.servicer import AuditServicer
 from reelhaul_jobs.api.tenants.servicer import TenantServicer
 from reelhaul_jobs.composition.backends import Backends, Part
-from reelhaul_jobs.oidc.tokens import OidcTokens
+from reelhaul_jobs.ports.tokens import TokenVerifier
 from reelhaul_jobs.service.access_changes import AccessChanges
 from reelhaul_jobs.service.api_keys import ApiKeys, DeletedKeyPurger
 from reelhaul_jobs.service.credentials import Credentials
@@ -29,6 +29,7 @@ from reelhaul_jobs.service.job_admission import JobAdmission
 from reelhaul_jobs.service.loop_runner import Loop
 from reelhaul_jobs.service.quotas import Quotas
 from reelhaul_jobs.service.tenants import TenantDeleter, Tenants
+from reelhaul_jobs.settings import Settings
 from reelhaul_jobs.store.api_keys import SqlApiKeyStore
 from reelhaul_jobs.store.audit import SqlAuditStore
 from reelhaul_jobs.store.quotas import SqlQuotaStore
@@ -57,7 +58,7 @@ class Access(Part):
 async def open_access(stack: AsyncExitStack, backends: Backends) -> Access:
     """Open what identifies and limits callers; create the first key if it is due. *stack* closes it."""
     settings, database, now = backends.settings, backends.database, backends.now
-    tokens = await stack.enter_async_context(OidcTokens.open(settings))
+    tokens = await _open_tokens(stack, settings)
     key_store, access_changes = SqlApiKeyStore(database), AccessChanges(backends.bus)
     api_keys, credentials = ApiKeys(key_store, access_changes, now), Credentials(key_store, now, tokens)
     await stack.enter_async_context(credentials.writing_uses())
@@ -108,3 +109,13 @@ async def open_access(stack: AsyncExitStack, backends: Backends) -> Access:
         quota_store=quota_store,
         server_sites=server_sites,
     )
+
+
+async def _open_tokens(stack: AsyncExitStack, settings: Settings) -> TokenVerifier | None:
+    """Open what verifies the tokens of an identity provider; None without one."""
+    if not settings.oidc_issuer:
+        return None
+    # 10 MB, of cryptography.
+    from reelhaul_jobs.oidc.tokens import OidcTokens
+
+    return await stack.enter_async_context(OidcTokens.open(settings))

@@ -38,11 +38,8 @@ class OidcTokens:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: OidcSettings) -> AsyncIterator[OidcTokens | None]:
-        """Open a verifier until the block exits; None if no issuer is set."""
-        if not settings.oidc_issuer:
-            yield None
-            return
+    async def open(cls, settings: OidcSettings) -> AsyncIterator[OidcTokens]:
+        """Open a verifier until the block exits."""
         # A redirect could lead away from what the operator trusts.
         async with httpx.AsyncClient(
             timeout=REQUEST_SECONDS, trust_env=False, follow_redirects=False

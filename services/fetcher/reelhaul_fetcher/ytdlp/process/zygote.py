@@ -161,10 +161,13 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The fetcher decides when to end; Ctrl-C in its terminal reaches this process too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It would look for garbage a hundred times in what is being loaded.
+    gc.disable()
     from reelhaul_fetcher.ytdlp.process import child
 
     version = child.warm_up()
     _freeze()
+    gc.enable()
     control.send(json.dumps({"warm": version}).encode())
     Zygote(control, child.prepare()).serve()
 

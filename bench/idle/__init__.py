@@ -1,0 +1,1 @@
+"""Benchmark of the idle suite: memory, CPU and start."""
