@@ -22,6 +22,7 @@ from tests.suite.suite import SuiteError
 
 #: Everything is over after this time, on the slowest machine.
 _LIMIT_SECONDS = 25 * 60
+_FAILURES = (DeploymentError, EngineError, SuiteError, OSError, subprocess.SubprocessError, AssertionError)
 _IMAGE_CHECKS: tuple[Callable[[Engine], str], ...] = (
     image_checks.check_sizes,
     image_checks.check_licenses,
@@ -54,7 +55,7 @@ def main() -> int:
     except Missing as error:
         print(f"SKIP containers: {error}")
         return 0
-    except (DeploymentError, EngineError, SuiteError, OSError, subprocess.SubprocessError) as error:
+    except _FAILURES as error:
         print(f"containers FAILED: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
