@@ -8,6 +8,7 @@ folder=${1:-secrets}
 mkdir -p "$folder"
 chmod 700 "$folder"
 cd "$folder"
+command -v openssl > /dev/null || { echo "create_secrets.sh needs openssl: install it" >&2; exit 1; }
 
 random() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 # 32 bytes in the URL-safe alphabet of base64, as `reelhaul fetcher cookies key` prints them.
@@ -41,4 +42,12 @@ if [ ! -e s3_identities.json ]; then
   printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$id" "$key" | create aws_credentials
   printf '{"identities": [{"name": "reelhaul", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": ["Admin"]}]}\n' \
     "$id" "$key" | create s3_identities.json
+fi
+if [ ! -e s3_grpc_key.pem ]; then
+  umask 077
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN=s3 \
+    -keyout grpc_key.tmp -out grpc_certificate.tmp 2> /dev/null
+  create s3_grpc_certificate.pem < grpc_certificate.tmp
+  create s3_grpc_key.pem < grpc_key.tmp
+  rm grpc_key.tmp grpc_certificate.tmp
 fi

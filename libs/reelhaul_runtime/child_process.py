@@ -23,9 +23,11 @@ _MAX_BURST_BYTES, _MAX_BURSTS_PER_MINUTE = 8 * 1024, 20
 # The event loop keeps no reference to its tasks.
 _reading: set[asyncio.Task[None]] = set()
 
+#: Variables of OpenTelemetry, which services need beside their settings.
+OPEN_TELEMETRY_PREFIX = "OTEL_"
 # Variables of the suite, of boto3 (the credentials of storage's bucket), of OpenTelemetry (those of the
 # collector), and of the service manager.
-_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_", "OTEL_", service_manager.SOCKET_VARIABLE)
+_SETTINGS_PREFIXES = ("REELHAUL_", "AWS_", OPEN_TELEMETRY_PREFIX, service_manager.SOCKET_VARIABLE)
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ _LEVELS = {
 # Loggers whose level may change: those of libraries log headers, signatures and statements with secrets.
 _LOGGER = re.compile(r"reelhaul\w*(\.\w+)*", re.ASCII)
 _MAX_LOGGER_LENGTH = 200
+# Loggers changed at a time. Python keeps each logger whose name was ever used, ours or made up, for good.
+_MAX_CHANGED = 100
 _DEFAULT_SECONDS, _MAX_DURATION = 600.0, timedelta(hours=24)
 
 
@@ -50,7 +52,10 @@ class LogLevels:
         self._changed: dict[str, tuple[int, asyncio.TimerHandle]] = {}
 
     def apply(self, logger: str, level: LogLevel.ValueType, seconds: float) -> None:
-        """Change the level of *logger* for *seconds*, or restore it if *level* is unspecified."""
+        """Change the level of *logger* for *seconds*, or restore it if *level* is unspecified.
+
+        Raises FIELD_INVALID if too many are changed.
+        """
         if level == LogLevel.LOG_LEVEL_UNSPECIFIED:
             self.restore(logger)
         else:
@@ -59,8 +64,11 @@ class LogLevels:
     def change(self, logger: str, level: int, seconds: float) -> None:
         """Log *logger* (empty: all of ours that have no level of their own) from *level* on for *seconds*.
 
-        What is below it logs so too. A second change replaces the first one.
+        What is below it logs so too. A second change replaces the first one. Raises FIELD_INVALID.
         """
+        if logger not in self._changed and len(self._changed) >= _MAX_CHANGED:
+            text = f"is one too many: {_MAX_CHANGED} are changed; reset some, or change one above them"
+            raise FieldInvalid("logger", text)
         before, timer = self._changed.get(logger, (logging.getLogger(logger).level, None))
         if timer is not None:
             timer.cancel()

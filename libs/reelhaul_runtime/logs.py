@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from reelhaul.backoff import Backoff
+from reelhaul_runtime.pipe_stream import standard_error
 from reelhaul_runtime.redaction import redact_urls
 
 if TYPE_CHECKING:
@@ -79,10 +80,13 @@ _LIBRARIES = (
 _BODIES = "reelhaul_runtime.rpc.bodies"
 
 # CloudWatch rejects events of more than 256 KiB, Loki lines of more than 256 KB. Characters of a field, of
-# the stack of an exception (its end), and of a line.
+# the stack of an exception (its end), and bytes of a line.
 _MAX_FIELD, _MAX_STACK, _MAX_LINE = 8 << 10, 32 << 10, 200 << 10
 _MAX_ITEMS, _MAX_DEPTH = 100, 4
 _CUT = "…"
+# Of text: control characters could forge lines and change the terminal, those of direction what a line shows.
+_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
+_ESCAPES |= {code: f"\\u{code:04x}" for code in [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]}
 
 # Anything else could inflate the log or break its lines.
 _REQUEST_ID = re.compile(r"[\w.:/+=@~-]{1,128}", re.ASCII)
@@ -172,8 +176,14 @@ def configure(
 
     Libraries log from WARNING on. *bodies*: whether requests and responses of RPCs are logged.
     """
-    handler = _BatchHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter(service) if style == "json" else _TextFormatter(service))
+    formatter = _JsonFormatter(service) if style == "json" else _TextFormatter(service)
+
+    def describe_loss(lines: int) -> str:
+        text = f"{lines} lines were dropped: the output was not read"
+        return formatter.format(logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None))
+
+    handler = _BatchHandler(stream or standard_error(describe_loss))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -294,7 +304,7 @@ class _JsonFormatter(logging.Formatter):
             elif type(field) is not int and type(field) is not float:
                 fields[key] = _redact(field, _MAX_STACK if key == "exception" else _MAX_FIELD)
         line = _dump(fields)
-        if len(line) > _MAX_LINE:
+        if len(line) > _MAX_LINE or (not line.isascii() and len(line.encode()) > _MAX_LINE):
             fixed = {key: field for key, field in fields.items() if key in _FIXED or key in _CONTEXT}
             line = _dump(fixed | {"omitted": sorted(fields.keys() - fixed.keys())[:_MAX_ITEMS]})
         return line
@@ -305,17 +315,38 @@ def _dump(fields: dict[str, object]) -> str:
         return orjson.dumps(fields, default=_to_text, option=_JSON_OPTIONS).decode()
     except TypeError:
         # Names of files that are no UTF-8, integers of more than 64 bits, keys that are no strings.
-        return json.dumps(fields, default=_to_text)
+        return json.dumps(_to_json_value(fields), default=_to_text)
+
+
+def _to_json_value(value: object) -> object:
+    """Return *value*, of a record, with what JSON has no form for as orjson writes it, or as text."""
+    match value:
+        case dict():
+            return {str(key): _to_json_value(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_to_json_value(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def escape_control_characters(text: str) -> str:
+    """Return *text*, which may be a site's or a caller's, as one line that changes no terminal."""
+    return text.translate(_ESCAPES)
 
 
 class _TextFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__(f"%(asctime)s {service:<8} %(levelname)-7s %(message)s")
 
-    def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{key}={value}" for key, value in (_request_fields() | _extra(record)).items())
-        text = super().format(record)
-        return redact_urls(f"{text} {extra}" if extra else text)
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = (_request_fields() | _extra(record)).items()
+        text = "".join([super().formatMessage(record), *(f" {key}={value}" for key, value in fields)])
+        return escape_control_characters(redact_urls(text))
+
+    def formatException(self, ei: Any) -> str:
+        rows = redact_urls(super().formatException(ei)).splitlines()
+        return "\n".join(f"  {escape_control_characters(row)}" for row in rows)
 
 
 def _to_text(value: object) -> str:

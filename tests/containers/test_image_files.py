@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+import yaml
 from tests.containers.images import ROOT
 
 LOCKS = ROOT / "requirements"
@@ -86,3 +89,40 @@ def test_the_image_runs_the_python_that_the_tests_run_with():
     (tag,) = re.findall(r"^ARG BASE=\S+/python:(\d+\.\d+)-slim-bookworm", dockerfile, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"Programming Language :: Python :: {tag}" in project["classifiers"]
+
+
+def test_only_s3_of_seaweedfs_is_reachable():
+    """A fetcher shares a network with SeaweedFS, whose other servers would give it all files."""
+    s3 = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["s3"]
+    arguments = dict(argument.lstrip("-").partition("=")[::2] for argument in s3["command"])
+    assert (arguments["ip.bind"], arguments["s3.ip.bind"]) == ("127.0.0.1", "0.0.0.0")
+    assert [arguments[f"s3.{name}"] for name in ("port.iceberg", "port.lance", "iam")] == ["0", "0", "false"]
+    certificates = {name: Path(file).name for name, file in s3["environment"].items()}
+    assert certificates == {
+        "WEED_GRPC_CA": "s3_grpc_certificate",
+        "WEED_GRPC_S3_CERT": "s3_grpc_certificate",
+        "WEED_GRPC_S3_KEY": "s3_grpc_key",
+    }
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing")
+def test_secrets_of_compose(tmp_path: Path):
+    """Each secret of compose.yaml is created once, in a folder that only its owner can enter."""
+    folder = tmp_path / "secrets"
+    script = [ROOT / "deploy/compose/create_secrets.sh", folder]
+    subprocess.run(script, check=True, capture_output=True)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    secrets = yaml.safe_load((ROOT / "compose.yaml").read_text())["secrets"].values()
+    assert set(files) == {Path(secret["file"]).name for secret in secrets}
+    assert all(files.values())
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert subprocess.run(script, check=True, capture_output=True).stdout == b""
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+
+
+def test_no_management_port_of_compose_is_published_beyond_this_machine():
+    """What asks for no key is published on loopback, whatever is set."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    ports = {name: port for name, service in services.items() for port in service.get("ports", ())}
+    assert {name for name, port in ports.items() if "${" in port} == {"gateway", "all-in-one", "s3"}
+    assert all("127.0.0.1:" in port for port in ports.values())

@@ -12,14 +12,15 @@ import sys
 import textwrap
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from tests.fetcher.guard_harness import PUBLIC, Response, Site, proxy_client, running_site
+from tests.metric_values import MetricChanges
 
-from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, running_guard
+from reelhaul_fetcher.guard.supervisor import GuardConfig, GuardSupervisor, _Session, running_guard
 from reelhaul_fetcher.model.proxy_usage import Refusal, Usage
 
 
@@ -213,6 +214,18 @@ async def test_refusals_are_logged(harness, caplog):
         ("job-1", "127.0.0.1", "loopback"),
         ("job-1", "[::1]", "loopback"),
     ]
+
+
+async def test_logged_refusals_are_limited(caplog):
+    """A session that is refused without end has a hundred lines; all refusals are counted."""
+    caplog.set_level(logging.INFO)
+    changes = MetricChanges()
+    session, usage = _Session("job-1", byte_limit=0, egress="", deadline=0), Usage()
+    for _ in range(150):
+        usage.add_refusal("127.0.0.1", "loopback")
+        session.update_usage(replace(usage))
+    assert [record.message for record in caplog.records] == ["the guard refused"] * 100
+    assert changes.of("reelhaul_guard_refused_total") == {("loopback",): 150}
 
 
 @pytest.mark.parametrize(

@@ -581,12 +581,19 @@ async def test_two_replicas(settings):
         shared = settings.model_copy(update={"jobs_database_url": url})
         async with run_service(shared) as one, run_service(shared) as two:
             job = await create_job(one)
-            watch = asyncio.create_task(watch_to_end(two, job.name))
+            watching, states = asyncio.Event(), []
+
+            async def watch():
+                async for message in two.jobs.WatchJob(WatchJobRequest(name=job.name)):
+                    # The first message is a snapshot.
+                    watching.set()
+                    states.extend(state_changes([message]))
 
             async def handle(held_job):
+                await watching.wait()
                 await held_job.succeed()
 
-            async with run_worker(two, handle):
-                messages = await watch
-            assert state_changes(messages)[-1] == Job.SUCCEEDED
+            async with run_worker(two, handle), asyncio.timeout(TIMEOUT):
+                await watch()
+            assert states[-1] == Job.SUCCEEDED
             assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED

@@ -122,7 +122,21 @@ def test_a_check_that_hangs_or_breaks_is_a_problem_of_its_own():
     assert _SECRET not in results[1].finding.fact
 
 
+def test_an_engine_without_its_package_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The metadata of yt-dlp is not enough: without the package the fetcher cannot start its engine."""
+    monkeypatch.setitem(sys.modules, "yt_dlp", None)
+    (finding,) = _find("fetcher.engine")
+    assert (finding.level, finding.fact) == ("problem", "yt-dlp is not installed")
+
+
 # --- settings
+
+
+def test_settings_are_counted_where_they_are(folder: Path):
+    """The names of the environment and the lines of .env are counted, each for itself."""
+    Path(".env").write_text("REELHAUL_FETCHER_SLOTS=3\nREELHAUL_LOG_LEVEL=INFO\n")
+    (finding,) = _find("settings.names")
+    assert finding.fact.endswith("9 are set in the environment and 2 in .env")
 
 
 def test_wrong_settings_are_problems_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tests.log_fields import documented_fields
+
+from reelhaul_runtime import logs
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Fields that are not given with a record: the formatter, the multiplexer and the access logs write them.
@@ -76,3 +81,28 @@ def test_documentation_names_every_field():
     }
     assert "uri" in written
     assert written | _WRITTEN_ELSEWHERE == documented_fields().keys()
+
+
+_JOB = "jobs/01a229d4-ae23-7c2d-bb11-8768a370183d"
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is missing: install the Debian package jq")
+def test_queries_of_jq_find_lines(tmp_path: Path):
+    """Each command for jq in docs/logs.md runs, and finds something in a log that has it."""
+    error: dict[str, object] = {"type": "ValueError", "stack": "…"}
+    (tmp_path / "reelhaul.log").write_text(
+        "\n".join(
+            [
+                logs.to_json("gateway", 20, "reelhaul_gateway.access", "request", status=200, job=_JOB),
+                logs.to_json("jobs", 40, "reelhaul_jobs", "unexpected error", exception=error),
+            ]
+        )
+    )
+    document = (_ROOT / "docs/logs.md").read_text()
+    commands = [line for line in document.splitlines() if line.startswith("jq ")]
+    assert len(commands) == 3
+    for command in commands:
+        found = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert found.stdout.strip(), command

@@ -63,6 +63,23 @@ async def test_level_is_restored_at_once(logger: logging.Logger):
     assert logger.level == logging.INFO
 
 
+async def test_changed_loggers_are_limited(logger: logging.Logger):
+    """Names of loggers are made up at will: a hundred are changed at a time, and those may change again."""
+    levels = LogLevels()
+    levels.change(NAME, logging.DEBUG, 3600)
+    for number in range(99):
+        levels.change(f"{NAME}.{number}", logging.DEBUG, 3600)
+    with pytest.raises(FieldInvalid, match="100 are changed"):
+        levels.change(f"{NAME}.more", logging.DEBUG, 3600)
+    levels.change(NAME, logging.ERROR, 3600)
+    for number in range(99):
+        levels.restore(f"{NAME}.{number}")
+    levels.change(f"{NAME}.more", logging.DEBUG, 3600)
+    levels.restore(f"{NAME}.more")
+    levels.restore(NAME)
+    assert logger.level == logging.INFO
+
+
 @pytest.mark.parametrize(
     ("field", "request_"),
     [

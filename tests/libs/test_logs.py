@@ -116,6 +116,43 @@ def test_text(out: io.StringIO):
     assert out.getvalue().split()[2:] == ["jobs", "WARNING", "careful", "job=jobs/1"]
 
 
+def test_text_is_one_line_that_changes_no_terminal(out: io.StringIO):
+    """Control characters of sites and callers are escaped, in messages, fields and exceptions."""
+    logs.configure("jobs", "text", "INFO", stream=out)
+    hostile = "a\nforged\x1b[2J\x9b31m\u202eb\u2028c"
+    escaped = r"a\x0aforged\x1b[2J\x9b31m\u202eb\u2028c"
+    logging.getLogger("x").warning("title %s", hostile, extra={"path": hostile})
+    assert out.getvalue().count("\n") == 1
+    assert f"title {escaped} path={escaped}" in out.getvalue()
+    logging.getLogger("x").error("failed", exc_info=ValueError(hostile))
+    rows = out.getvalue().split("\n")[2:-1]
+    assert r"  forged\x1b[2J\x9b31m\u202eb" in rows
+    assert all(row.startswith("  ") for row in rows)
+
+
+def test_json_of_any_field(out: io.StringIO):
+    """A line is JSON and not lost, whatever is in a field; numbers that JSON lacks are null."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    extra = {
+        "file": "\udc80",
+        "ratio": float("nan"),
+        "sizes": [float("inf"), 1 << 70],
+        "request": {("a",): 1},
+    }
+    logging.getLogger("x").info("odd", extra=extra)
+    (line,) = (json.loads(row, parse_constant=pytest.fail) for row in out.getvalue().splitlines())
+    assert (line["ratio"], line["sizes"], line["request"]) == (None, [None, 1 << 70], {"('a',)": 1})
+
+
+def test_line_is_bounded_in_bytes(out: io.StringIO):
+    """A line has at most 200 KiB in UTF-8, of which a character may take four bytes."""
+    logs.configure("jobs", "json", "INFO", stream=out)
+    logging.getLogger("x").info("long", extra={f"field{number}": ["界" * 500] * 50 for number in range(4)})
+    assert len(out.getvalue().encode()) <= 200 << 10
+    (line,) = lines(out)
+    assert line["omitted"] == ["field0", "field1", "field2", "field3"]
+
+
 class Jobs(job_service_pb2_grpc.JobServiceServicer):
     """Logs each call."""
 

@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from reelhaul_runtime.listeners import AddressUnavailable
@@ -93,18 +94,39 @@ async def test_token():
 
 
 async def test_silent_clients_keep_no_others_out():
-    """Connections that send nothing are limited: further ones are closed, and a free place serves again."""
-    async with running_server() as port, AsyncExitStack() as stack:
+    """Of too many connections that send no whole request the oldest are closed: a scrape is answered."""
+    async with running_server("a token") as port, AsyncExitStack() as stack:
         silent = []
-        for _ in range(16):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
-            silent.append(writer)
-        assert await scrape(port) == ("", "")
-        silent[0].close()
-        while not (answer := await scrape(port))[0]:
-            pass
-        assert answer[0].startswith("HTTP/1.1 200 OK\r\n")
+            writer.write(f"{GET}\r\n".encode() * (number % 2))
+            silent.append(reader)
+        head, _ = await scrape(port, GET, "Authorization: Bearer a token")
+        assert head.startswith("HTTP/1.1 200 OK\r\n")
+        # They are reset.
+        for reader in silent[:20]:
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+
+
+async def test_clients_that_take_no_response_are_limited():
+    """Scrapes beyond sixteen at a time are refused with 503."""
+    reading, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def read() -> Collector:
+        reading.release()
+        await go_on.wait()
+        return REGISTRY
+
+    async with serving_metrics("127.0.0.1:0", source=read) as port, asyncio.TaskGroup() as group:
+        scrapes = [group.create_task(scrape(port)) for _ in range(16)]
+        for _ in scrapes:
+            await reading.acquire()
+        assert (await scrape(port))[0].startswith("HTTP/1.1 503 Service Unavailable\r\n")
+        go_on.set()
+        heads = [(await each)[0] for each in scrapes]
+    assert all(head.startswith("HTTP/1.1 200 OK\r\n") for head in heads)
 
 
 async def test_random_requests():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,10 @@ from reelhaul_runtime.system.process import DEGRADED, NOT_SERVING, SERVING, cert
 from reelhaul_runtime.system.process_report import ComponentStates, Describe, ProcessReport
 from reelhaul_runtime.system.processes import ProcessReader
 from reelhaul_runtime.system.remedies import REMEDIES
+from reelhaul_runtime.up import status_table
 from reelhaul_runtime.up.procfs import age_seconds
+from reelhaul_runtime.up.status import Row, Status
+from reelhaul_runtime.up.suite_state import SuiteState
 
 _TOKEN = "the suite's own"
 _Component = ReportHealthResponse.Component
@@ -198,3 +202,33 @@ async def test_certificates_report_their_expiry(tmp_path: Path):
         assert ("gateway.https_certificate", status) == (certificate.component, certificate.status)
         assert end == certificate.expire_time.ToDatetime(UTC)
     assert certificates("jobs", settings) == []
+
+
+def test_the_table_says_what_to_do():
+    """For people: each component with its details, what is down since when, and below it the remedy."""
+    down = _Component(
+        component="storage.backend",
+        status=NOT_SERVING,
+        message="the disk is full",
+        remedy="free space",
+        free_bytes=1_500_000_000,
+        total_bytes=20_000_000_000,
+    )
+    down.change_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=90))
+    slots = _Component(component="fetcher.slots", status=SERVING, used_count=1, total_count=2)
+    certificate = _Component(component="gateway.https_certificate", status=SERVING)
+    certificate.expire_time.FromDatetime(datetime(2030, 1, 31, tzinfo=UTC))
+    fetcher = ReportHealthResponse.Process(
+        service="fetcher", version="1.2.3", components=[slots, certificate]
+    )
+    report = ReportHealthResponse(status=NOT_SERVING, components=[down], processes=[fetcher])
+    suite = SuiteState(1, 2.5, {}, {}, {})
+    row = Row("jobs", None, "NOT_SERVING", "127.0.0.1:50051", None, 2_000_000, 1_000_000)
+    lines = status_table.format_status(Status(suite, [row], report)).splitlines()
+    assert "jobs            - NOT_SERVING 127.0.0.1:50051                      -      2.0      1.0" in lines
+    (line,) = [line for line in lines if line.startswith("storage.backend")]
+    assert re.search(r"NOT_SERVING 1\.5 GB free of 20\.0 GB, the disk is full, since .* UTC \(\d+ s\)$", line)
+    assert lines[lines.index(line) + 1].strip() == "-> free space"
+    assert "fetcher.slots              SERVING     1 of 2 in use" in lines
+    assert "gateway.https_certificate  SERVING     expires 2030-01-31" in lines
+    assert lines[-2:] == ["reelhaul 1.2.3: NOT_SERVING", "ready in 2.50 s"]

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from pydantic import ValidationError
+from tests.metric_values import MetricChanges
 from tests.otlp_receiver import format_tree, running_receiver
 
 from reelhaul.jobs.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -179,6 +182,35 @@ async def test_invalid_traceparent(recorded: list[RecordedSpan], header: str):
     assert server.trace_id != TRACE
 
 
+async def test_callers_record_few_traces(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
+    """Callers have 20 traces a second recorded beyond the ratio; further ones keep their id only."""
+    spans.configure(recorded.append, 0.0)
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9)
+    jobs = Jobs()
+    async with calling_jobs(jobs) as caller:
+        for _ in range(25):
+            metadata = [("traceparent", SAMPLED)]
+            await caller.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"), metadata=metadata)
+        assert len(await wait_for(recorded, 20)) == 20
+    assert jobs.traceparent == UNSAMPLED
+    assert spans.start_request("HTTP", trace_id=TRACE, sampled=True) is spans.NOT_RECORDED
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9 + 1)
+    assert spans.limit_caller(SAMPLED) == SAMPLED
+
+
+async def test_services_are_not_limited(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
+    """What a service passes on was limited where it entered the suite, and what the ratio samples is not."""
+    spans.configure(recorded.append, 0.0)
+    monkeypatch.setattr(spans.time, "monotonic", lambda: 2e9)
+    async with serving_jobs(Jobs()) as stub:
+        for _ in range(25):
+            with spans.continuing(SAMPLED):
+                await stub.GetJob(job_service_pb2.GetJobRequest(name="jobs/1"))
+        await wait_for(recorded, 50)
+    spans.configure(recorded.append, 1.0)
+    assert all(spans.limit_caller(SAMPLED) == SAMPLED for _ in range(25))
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.5, 1.0])
 def test_ratio(ratio: float):
     """New traces are sampled exactly as OpenTelemetry's TraceIdRatioBased does it."""
@@ -191,6 +223,34 @@ def test_ratio(ratio: float):
             assert spans.decide(f"{trace_id:032x}") is expected
     finally:
         spans.configure(None)
+
+
+async def test_answers_that_cannot_be_read(caplog: pytest.LogCaptureFixture):
+    """A collector whose answer is garbage costs its spans, which are counted, and nothing else."""
+
+    def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata([("google.rpc.retryinfo-bin", b"\xff\xff")])
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no\nforged")
+        return b""
+
+    changes = MetricChanges()
+    caplog.set_level(logging.INFO)
+    server = grpc.server(ThreadPoolExecutor(1))
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    name = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        settings = TracingSettings(otlp_endpoint=f"http://127.0.0.1:{port}", trace_sample_ratio=1)
+        async with tracing(settings, "jobs") as start:
+            start()
+            with spans.trace("lost"):
+                pass
+    finally:
+        server.stop(None).wait()
+    assert changes.of("reelhaul_spans_dropped_total") == {(): 1}
+    assert "spans cannot be exported and are dropped" in [record.message for record in caplog.records]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from reelhaul.client import Client
 from reelhaul_runtime.up import procfs
 
 # Bytes per second of the download; slower where it must outlast the drain.
-_RATE, _SLOW_RATE = 1_500_000, 900_000
+_RATE, _SLOW_RATE = 1_500_000, 500_000
 _DRAIN_SECONDS = 1
 
 

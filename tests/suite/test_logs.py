@@ -40,6 +40,8 @@ def test_clean_start_and_drain(tmp_path: Path):
         trace[3:35]
     }
     of_job = [record for record in records if record.get("job") == f"jobs/{job}"]
+    first = min((record for record in of_job if record["level"] == "INFO"), key=lambda record: record["time"])
+    assert (first["service"], first["message"], first["request_id"]) == ("jobs", "rpc", request_id)
     assert {record["service"] for record in of_job} >= {"jobs", "gateway", "fetcher"}
     of_attempt = [record for record in of_job if record["service"] == "fetcher"]
     assert {record.get("attempt") for record in of_attempt} == {1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,33 +17,9 @@ from tests.suite.test_logs import read_log
 # Bytes per second: the download lasts until it is killed or cancelled.
 _RATE = 500_000
 _CALLER = "00f067aa0ba902b7"
-#: The trace of a download.
-_TREE = [
-    "gateway SERVER POST /api/v1/download",
-    "  gateway CLIENT reelhaul.downloads.v1.DownloadService/CreateDownload",
-    "    jobs SERVER reelhaul.downloads.v1.DownloadService/CreateDownload",
-    "      jobs PRODUCER send WORK",
-    "        fetcher CONSUMER process WORK",
-    "          fetcher CLIENT reelhaul.work.v1.LeaseService/Claim",
-    "            jobs SERVER reelhaul.work.v1.LeaseService/Claim",
-    "          fetcher CLIENT reelhaul.work.v1.LeaseService/Finish",
-    "            jobs SERVER reelhaul.work.v1.LeaseService/Finish",
-    "      jobs INTERNAL attempt",
-    "        fetcher INTERNAL probing",
-    "        fetcher INTERNAL downloading",
-    "        fetcher INTERNAL postprocessing",
-    "        fetcher INTERNAL verifying",
-    "        fetcher CLIENT reelhaul.storage.v1.StorageService/CreateUpload",
-    "          storage SERVER reelhaul.storage.v1.StorageService/CreateUpload",
-    "            storage INTERNAL local open_parts",
-    "        fetcher INTERNAL uploading",
-    "          fetcher CLIENT reelhaul.storage.v1.StorageService/FinishUpload",
-    "            storage SERVER reelhaul.storage.v1.StorageService/FinishUpload",
-    "              storage INTERNAL local adopt",
-    "              storage INTERNAL local hash_staged",
-    "              storage INTERNAL local publish",
-    "      jobs CLIENT POST webhook",
-]
+_PAGE = Path(__file__).parents[2] / "docs/tracing.md"
+#: The trace of a download, as the documentation shows it.
+_TREE = _PAGE.read_text().partition("```text\n")[2].partition("\n```")[0].splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +31,20 @@ def collector() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def suite(collector: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite that records the traces that its callers record, and begins none that are recorded."""
-    with running_suite(
-        tmp_path_factory.mktemp("traces") / "data",
-        otlp_endpoint=collector.endpoint,
-        otlp_headers="x-collector-key=secret",
-        trace_sample_ratio="0",
-        trace_xray="true",
-        jobs_lease_seconds="3",
-        jobs_webhook_networks="127.0.0.1/32",
-        log_level="DEBUG",
-        log_format="json",
-    ) as running:
-        yield running
+    settings = {
+        "otlp_endpoint": collector.endpoint,
+        "otlp_headers": "x-collector-key=secret",
+        "trace_sample_ratio": "0",
+        "trace_xray": "true",
+        "jobs_lease_seconds": "3",
+        "jobs_webhook_networks": "127.0.0.1/32",
+        "log_level": "DEBUG",
+        "log_format": "json",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
+        with running_suite(tmp_path_factory.mktemp("traces") / "data", **settings) as running:
+            yield running
 
 
 def _create(suite: Suite, url: str, headers: dict[str, str]) -> str:
@@ -126,6 +105,7 @@ def test_download(suite: Suite, collector: Receiver, site: Site) -> None:
     assert "hunter2" not in text
     assert "://" not in text
     assert {call["x-collector-key"] for call in collector.metadata} == {"secret"}
+    assert {resource["deployment.environment"] for resource in collector.resources} == {"test"}
     _check_log(suite, job, trace)
 
 

@@ -6,7 +6,7 @@ from builder import Panel, high_is_good, low_is_good, stat
 from queries import quantile, quantiles, rate, top
 
 #: The routes that the latency of the API is measured on; rules/slo.yml has the same.
-_FAST_ROUTES = 'http_route!~".*(:probeMedia|/info|:test|:download|:archive)"'
+_FAST_ROUTES = 'http_route!~"/health.*|/readyz|.*(:probeMedia|/info|:test|:download|:archive)"'
 _BURN_WINDOWS = ("5 m", "1 h", "6 h", "3 d")
 
 OVERVIEW = (

@@ -75,7 +75,10 @@ class _Listener:
         if self._suite is not None and pid in _family(self._suite):
             return ok(f"the suite listens at {self._address} (pid {pid})")
         if "reelhaul" in command:
-            return ok(f"a service of Reelhaul listens at {self._address} (pid {pid})")
+            return ok(
+                f"a service of Reelhaul listens at {self._address} (pid {pid})",
+                f"if it belongs to another suite, set {self._variable} to another port",
+            )
         return problem(
             f"{command[:60]} (pid {pid}) listens at {self._address}",
             f"end it, or set {self._variable} to another port",

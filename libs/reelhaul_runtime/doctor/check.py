@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -74,23 +75,14 @@ def run_checks(checks: Sequence[Check], seconds: float = _SECONDS) -> list[Resul
         threading.Thread(target=run, args=(number, check), daemon=True).start()
     late = problem(f"the check did not end in {seconds:.0f} s", "look at what it asks: it hangs")
     found = {number: [late] for number in range(len(checks))}
-    timer = threading.Event()
-    threading.Thread(target=_set_later, args=(timer, seconds, results), daemon=True).start()
+    deadline = time.monotonic() + seconds
     for _ in checks:
-        number, findings = results.get()
-        if timer.is_set():
+        try:
+            number, findings = results.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
             break
         found[number] = findings
     return [Result(checks[number].name, each) for number in sorted(found) for each in found[number]]
-
-
-def _set_later(
-    timer: threading.Event, seconds: float, results: queue.SimpleQueue[tuple[int, list[Finding]]]
-) -> None:
-    """Set *timer* after *seconds*, and wake who waits for *results*."""
-    threading.Event().wait(seconds)
-    timer.set()
-    results.put((-1, []))
 
 
 def _findings(check: Check) -> list[Finding]:

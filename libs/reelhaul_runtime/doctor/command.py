@@ -19,7 +19,7 @@ from reelhaul_runtime.up.suite_state import SuiteState
 #: Exit codes: 0 without problems, whatever the warnings; 1 with at least one.
 OK, PROBLEMS = 0, 1
 
-_LINE = "{:<8} {:<22} {}"
+_LINE = "{:<8} {:<24} {}"
 
 
 def main(*, as_json: bool) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+from dotenv import dotenv_values
+
 from reelhaul_runtime import service
 from reelhaul_runtime.doctor.check import Check, Finding, ok, problem, warning
 from reelhaul_runtime.secret_files import SUFFIX
@@ -37,9 +39,9 @@ def _check_names() -> Iterator[Finding]:
         yield from (problem(line, _REFERENCE) for line in str(error).splitlines())
         return
     known = {name for each in service.settings_classes() for name in variable_names(each)}
-    count = sum(name.upper() in known for name in os.environ)
-    source = f" and {ENV_FILE}" if Path(ENV_FILE).exists() else ""
-    yield ok(f"all names are known; {count} are set in the environment{source}")
+    in_environment = sum(name.upper() in known for name in os.environ)
+    in_file = sum(name.upper() in known for name in dotenv_values(ENV_FILE))
+    yield ok(f"all names are known; {in_environment} are set in the environment and {in_file} in {ENV_FILE}")
 
 
 def _check_values() -> Iterator[Finding]:

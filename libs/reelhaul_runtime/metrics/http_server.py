@@ -62,38 +62,46 @@ async def serving_metrics(
 
 
 class _Handler:
-    """Answers connections, of which *_MAX_CONNECTIONS* are served at a time."""
+    """Answers connections: *_MAX_CONNECTIONS* scrapes at a time, and as many whose request is not there yet.
+
+    A scrape sends its request at once. Of too many connections without one, the oldest is closed, so that
+    whoever opens connections and sends nothing keeps no scrape out.
+    """
 
     def __init__(self, token: str, source: Source) -> None:
         self._authorization = f"Bearer {token}".encode() if token else b""
         self._source = source
-        self._running: set[asyncio.Task[None]] = set()
+        # The connections without an accepted request, the oldest first, and those of scrapes.
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._scraping: set[asyncio.Task[None]] = set()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the request of a connection, and close it."""
         task = asyncio.current_task()
         assert task is not None
-        if len(self._running) >= _MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._running.add(task)
+        if len(self._waiting) >= _MAX_CONNECTIONS:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        self._waiting[task] = None
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                writer.write(await self._respond(reader))
+                writer.write(await self._respond(reader, task))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # only `close` cancels; before Python 3.12 asyncio logs tasks of streams that were cancelled
+            pass  # only we cancel; before Python 3.12 asyncio logs tasks of streams that were cancelled
         finally:
             writer.transport.abort()
-            self._running.discard(task)
+            self._waiting.pop(task, None)
+            self._scraping.discard(task)
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(cancel_and_wait(task) for task in list(self._running)))
+        await asyncio.gather(*(cancel_and_wait(task) for task in [*self._waiting, *self._scraping]))
 
-    async def _respond(self, reader: asyncio.StreamReader) -> bytes:
+    async def _respond(self, reader: asyncio.StreamReader, task: asyncio.Task[None]) -> bytes:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -111,6 +119,10 @@ class _Handler:
             self._authorization, headers.get(b"authorization", b"")
         ):
             return _refuse(HTTPStatus.UNAUTHORIZED, b"WWW-Authenticate: Bearer\r\n")
+        if len(self._scraping) >= _MAX_CONNECTIONS:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._waiting.pop(task, None)
+        self._scraping.add(task)
         accepts_open_metrics = _OPEN_METRICS.encode() in headers.get(b"accept", b"")
         encode, content_type = choose_encoder(_OPEN_METRICS if accepts_open_metrics else _TEXT)
         try:

@@ -33,6 +33,7 @@ from reelhaul_runtime.rpc.metrics import MethodMetrics
 from reelhaul_runtime.rpc.policy import max_deadline_seconds, method_descriptor, method_policy
 from reelhaul_runtime.rpc.running_streams import RunningStreams
 from reelhaul_runtime.tracing import rpc as rpc_spans
+from reelhaul_runtime.tracing import spans
 
 log = logging.getLogger(__name__)
 access_log = logs.AccessLog("reelhaul_runtime.rpc")
@@ -114,8 +115,10 @@ class PolicyInterceptor(aio.ServerInterceptor):
                     await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
+                    requested = logs.job.get()
                     response = incoming.response = await _await_if_awaitable(method(request, context))
                     _set_job(response, response_field)
+                    incoming.is_creation = not requested and bool(logs.job.get())
                     return response
 
         return call
@@ -167,6 +170,8 @@ class PolicyInterceptor(aio.ServerInterceptor):
         logs.begin_request(
             str(metadata.get("x-request-id", "")), str(metadata.get("traceparent", "")), call.peer.address
         )
+        if not call.peer.service and (trace := logs.traceparent.get()):
+            logs.traceparent.set(spans.limit_caller(trace))
         # Without a trace context services do what nobody asked for, such as housekeeping.
         begins_trace = not call.peer.service or call.peer.forwarded
         call.span = rpc_spans.start_server(call.path, begins_trace=begins_trace)
@@ -253,8 +258,13 @@ class AbortWithStatus:
         seconds = time.monotonic() - self._started
         self._metrics.end(code, seconds)
         call = self._call
-        # Health checks, reflection, and what services ask each other, which the gateway's line is about.
-        is_routine = call is None or call.peer.forwarded or (bool(call.peer.service) and not reason)
+        # Health checks, reflection, what services ask each other, and what the gateway's line is about, but
+        # not creations, whose job only this side knows.
+        is_routine = (
+            call is None
+            or (call.peer.forwarded and not call.is_creation)
+            or (bool(call.peer.service) and not call.peer.forwarded and not reason)
+        )
         fields: dict[str, object] = {"rpc": self._path, "code": code}
         if reason:
             fields["reason"] = reason

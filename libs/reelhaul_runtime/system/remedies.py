@@ -20,7 +20,7 @@ REMEDIES: Mapping[str, str] = {
     "storage.backend": "make REELHAUL_STORAGE_URL writable, and free space; `reelhaul doctor` checks both",
     "storage.write": "look at storage.backend and storage.database",
     "storage.integrity": "store the damaged artifacts again or delete them; then check the disk",
-    "fetcher.engine": "look into the log of fetcher for what ends the engine's processes",
+    "fetcher.engine": "`reelhaul doctor` and the log of fetcher say why the engine does not start",
     "fetcher.disk": "free space in REELHAUL_FETCHER_WORK_DIR, or lower REELHAUL_FETCHER_KEPT_BYTES",
     "fetcher.work": "restart the fetcher: it was drained, and takes work after a restart",
     "gateway.workers": "look into the log of gateway for the worker that ended",

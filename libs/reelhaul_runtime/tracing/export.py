@@ -132,7 +132,11 @@ class _ReportingExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
-        result = self._inner.export(spans)
+        try:
+            result = self._inner.export(spans)
+        except Exception as error:
+            # It fails to read some answers, such as RetryInfo that is none. The batch is lost.
+            result, self._library_log.text = SpanExportResult.FAILURE, repr(error)
         if result is SpanExportResult.SUCCESS:
             if self._outage.logged:
                 log.info("spans are exported again", extra={"endpoint": self._endpoint})

@@ -28,6 +28,8 @@ Attribute = str | int | float | bool | Sequence[str]
 
 _TRACEPARENT_LENGTH = 55
 _ODD_DIGITS = frozenset("13579bdf")
+# A span of a request costs 40 µs, and a job's trace has 25: so many a second load no process.
+_MAX_CALLERS_TRACES_PER_SECOND = 20
 # TraceIdRatioBased compares the lower 64 bits of the trace id.
 _RATIO_BITS = 64
 
@@ -159,6 +161,8 @@ class RecordedSpan(Span):
 _export: Callable[[RecordedSpan], None] | None = None
 # Traces are sampled whose id, in its lower 64 bits, is below this.
 _sample_below = 0
+# The second of the monotonic clock in which callers asked last, and how many traces they got in it.
+_callers_second, _callers_traces = 0, 0
 
 
 def configure(export: Callable[[RecordedSpan], None] | None, ratio: float = 1.0) -> None:
@@ -207,7 +211,7 @@ def start_request(
     """Start and activate the span of a request, below its trace context (of ``logs.begin_request``).
 
     Without one a trace begins, with *trace_id* (32 hexadecimal digits) or a new id; *sampled* says whether it
-    is recorded, None: the ratio decides.
+    is recorded, which callers may ask for (see `limit_caller`); None: the ratio decides.
     """
     if _export is None:
         return NOT_RECORDED
@@ -216,7 +220,7 @@ def start_request(
         span = start(name, kind)
     else:
         trace_id = trace_id or _random_id(128)
-        if not (decide(trace_id) if sampled is None else sampled):
+        if not (decide(trace_id) if sampled is None else sampled and _admit_caller(trace_id)):
             logs.traceparent.set(f"00-{trace_id}-{_random_id(64)}-00")
             return NOT_RECORDED
         span = RecordedSpan(name, kind, trace_id, "")
@@ -234,6 +238,27 @@ def trace(name: str) -> Iterator[Span]:
 def decide(trace_id: str) -> bool:
     """Return whether a new trace with *trace_id* is sampled. All processes with one ratio decide alike."""
     return int(trace_id[16:], 16) < _sample_below
+
+
+def limit_caller(traceparent: str) -> str:
+    """Return *traceparent*, of a caller outside of the suite, unsampled if callers have too many recorded.
+
+    Otherwise anybody, also without a key, could have all requests recorded, whatever the ratio is.
+    """
+    if _export is None or not is_sampled(traceparent) or _admit_caller(traceparent[3:35]):
+        return traceparent
+    return f"{traceparent[:53]}00"
+
+
+def _admit_caller(trace_id: str) -> bool:
+    """Return whether a trace that a caller wants to be recorded is: by the ratio, or within the limit."""
+    global _callers_second, _callers_traces
+    if decide(trace_id):
+        return True
+    if (second := int(time.monotonic())) != _callers_second:
+        _callers_second, _callers_traces = second, 0
+    _callers_traces += 1
+    return _callers_traces <= _MAX_CALLERS_TRACES_PER_SECOND
 
 
 def attempt_id(job: str, epoch: int) -> str:

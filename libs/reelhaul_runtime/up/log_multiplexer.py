@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from reelhaul_runtime.logs import escape_control_characters
 from reelhaul_runtime.redaction import redact_urls
 
 Record = dict[str, Any]
@@ -45,8 +46,6 @@ _CRASH = "Fatal Python error: "
 
 _COLOURS = {"gateway": 36, "jobs": 32, "fetcher": 35, "storage": 34, "nats": 33}
 _LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31, "CRITICAL": 31}
-# Logs contain titles of videos: their control characters must not reach the terminal.
-_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 # Fields that text shows in their own place, or not at all.
 _NOT_EXTRA = frozenset({"time", "level", "service", "pid", "logger", "message", "exception"})
 
@@ -119,7 +118,7 @@ class LogRenderer:
         return self._out.write(text.encode(errors="replace") + b"\n")
 
     def _text(self, name: str, record: Record) -> str:
-        level = str(record["level"])
+        level = _escape(record["level"])
         extra = "".join(f" {key}={value}" for key, value in record.items() if key not in _NOT_EXTRA)
         head = self._paint(f"{name:<8}", _COLOURS.get(name))
         level = self._paint(f"{level:<7}", _LEVEL_COLOURS.get(level))
@@ -190,7 +189,7 @@ def _record(name: str, level: str, text: str, logger: str) -> Record:
 
 
 def _escape(text: object) -> str:
-    return str(text).translate(_ESCAPES)
+    return escape_control_characters(str(text))
 
 
 def _clock(time: str) -> str:
@@ -198,4 +197,4 @@ def _clock(time: str) -> str:
     try:
         return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S.%f")[:-3]
     except ValueError:
-        return time
+        return _escape(time)

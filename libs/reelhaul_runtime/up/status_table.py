@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _MB, _GB = 1_000_000, 1_000_000_000
 _PROCESS = "{:<8} {:>8} {:<11} {:<28} {:>9} {:>8} {:>8}"
-_COMPONENT = "{:<22} {:<11} {}"
+_COMPONENT = "{:<26} {:<11} {}"
 _PREFIX = "SERVING_STATUS_"
 
 

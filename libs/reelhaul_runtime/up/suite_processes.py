@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelhaul_runtime.certificate import TlsFiles
-from reelhaul_runtime.child_process import module_command
+from reelhaul_runtime.child_process import OPEN_TELEMETRY_PREFIX, module_command
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER, open_private
 from reelhaul_runtime.settings import SuiteSettings
 
@@ -123,7 +123,7 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
             service=name,
             tls=tls,
             metrics_address=metrics_address,
-            environment=_settings_of(name) | environment | own,
+            environment=_settings_of(name) | _open_telemetry_variables() | environment | own,
         )
 
     return [
@@ -135,6 +135,10 @@ def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[S
             f"{'https' if settings.gateway_tls_certificate else 'http'}://{settings.gateway_address}",
         ),
     ]
+
+
+def _open_telemetry_variables() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key.startswith(OPEN_TELEMETRY_PREFIX)}
 
 
 def key_file(data_dir: Path) -> Path:

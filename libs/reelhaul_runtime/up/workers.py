@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from reelhaul_runtime import service_manager
-from reelhaul_runtime.child_process import module_command
+from reelhaul_runtime.child_process import OPEN_TELEMETRY_PREFIX, module_command
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import PREFIX, InvalidSetting, SuiteSettings
@@ -78,7 +78,8 @@ async def _run(name: str, workers: _Workers, settings: SuiteSettings, metrics: S
 
 
 def _specify(name: str, number: int, address: str, probes: list[str], metrics: str) -> SuiteProcess:
-    environment = {key: value for key, value in os.environ.items() if key.upper().startswith(PREFIX)}
+    prefixes = (PREFIX, OPEN_TELEMETRY_PREFIX)
+    environment = {key: value for key, value in os.environ.items() if key.upper().startswith(prefixes)}
     environment |= {
         f"{PREFIX}{name.upper()}_ADDRESS": address,
         f"{PREFIX}{name.upper()}_METRICS_ADDRESS": metrics,

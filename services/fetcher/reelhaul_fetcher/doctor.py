@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -49,7 +50,8 @@ def _check_engine() -> Finding:
     age = version.engine_age()
     days = "of unknown age" if age.days is None else f"{age.days} days old"
     text = f"{age.engine} is {days}; this build needs {age.floor or 'any'} or newer"
-    if age.days is None and age.engine.startswith("no "):
+    # Its metadata may be there without it.
+    if importlib.util.find_spec("yt_dlp") is None:
         return problem("yt-dlp is not installed", _INSTALL)
     if age.state == "below the floor":
         return problem(text, _ENGINE)

@@ -162,11 +162,11 @@ def _last_element(values: Sequence[bytes]) -> bytes:
 
 
 def _read_traceparent(values: dict[bytes, list[bytes]]) -> str:
-    """Return the traceparent of the request if it is valid, else an empty string."""
+    """Return the traceparent of the request, as far as its caller may decide it; empty if it is invalid."""
     traces = values.get(b"traceparent")
     if traces is None or len(traces) > 1 or not logs.is_traceparent(trace := traces[0].decode("latin-1")):
         return ""
-    return trace
+    return spans.limit_caller(trace)
 
 
 def _begin_span(scope: Scope, xray_headers: Sequence[bytes]) -> Span:
@@ -181,7 +181,7 @@ def _begin_span(scope: Scope, xray_headers: Sequence[bytes]) -> Span:
     if not header.parent_id:
         return spans.start_request(name, trace_id=header.trace_id, sampled=header.sampled)
     sampled = spans.decide(header.trace_id) if header.sampled is None else header.sampled
-    logs.traceparent.set(f"00-{header.trace_id}-{header.parent_id}-{sampled:02x}")
+    logs.traceparent.set(spans.limit_caller(f"00-{header.trace_id}-{header.parent_id}-{sampled:02x}"))
     return spans.start_request(name)
 
 

@@ -127,9 +127,11 @@ def _record_end(job: Job) -> None:
     site = SITES.bound(job.site)
     JOBS_ENDED.labels(job.state.name, reason, site).inc()
     assert job.end_time is not None
-    JOB_DURATION_SECONDS.labels(job.state.name).observe((job.end_time - job.create_time).total_seconds())
+    # Clocks of replicas differ, and a worker reports any size.
+    seconds = max(0.0, (job.end_time - job.create_time).total_seconds())
+    JOB_DURATION_SECONDS.labels(job.state.name).observe(seconds)
     if job.state is State.SUCCEEDED:
-        JOB_STORED_BYTES.labels(site).inc(sum(artifact.size_bytes for artifact in job.artifacts))
+        JOB_STORED_BYTES.labels(site).inc(sum(max(0, artifact.size_bytes) for artifact in job.artifacts))
     elif job.error is not None:
         record_quota_refusal(from_status(job.error))
 

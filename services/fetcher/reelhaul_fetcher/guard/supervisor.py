@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_SECONDS = 15.0
 _NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+# Of one session: a site or a compromised child can cause hundreds a second.
+_MAX_LOGGED_REFUSALS = 100
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ class _Session:
     deadline: float
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     usage: Usage = field(default_factory=Usage)
+    #: How many refusals were logged.
+    logged_refusals: int = 0
 
     def open_params(self) -> dict[str, Any]:
         """Return the parameters that open it, with its remaining time and its usage so far."""
@@ -215,7 +219,9 @@ class _Session:
         new = usage.refusal_count - self.usage.refusal_count
         kept = min(new, len(usage.refusals))
         for host, reason in usage.refusals[len(usage.refusals) - kept :]:
-            log.info("the guard refused", extra={"session": self.name, "host": host, "cause": reason})
+            self.logged_refusals += 1
+            if self.logged_refusals <= _MAX_LOGGED_REFUSALS:
+                log.info("the guard refused", extra={"session": self.name, "host": host, "cause": reason})
             metrics.record_refusal(reason)
         if new > kept:
             # The guard keeps only the latest.

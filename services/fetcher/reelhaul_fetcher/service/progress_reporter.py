@@ -25,6 +25,8 @@ from reelhaul_runtime.tracing.spans import NOT_RECORDED
 log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
+# Of an attempt: a child may report any number of stages.
+_MAX_STAGE_SPANS = 100
 
 
 class ProgressReporter:
@@ -70,6 +72,7 @@ class ProgressReporter:
         self._entries_sent = asyncio.Event()
         self._sequence = 0
         self._stage_span = NOT_RECORDED
+        self._stages = 0
         self._updated = asyncio.Event()
 
     def on_usage(self, usage: Usage) -> None:
@@ -105,7 +108,9 @@ class ProgressReporter:
         if update.stage != self.latest.stage:
             log.debug("stage", extra={"job": self._job, "stage": stage_name(update.stage)})
             self._end_stage()
-            self._stage_span = spans.start(stage_name(update.stage).lower())
+            self._stages += 1
+            if self._stages <= _MAX_STAGE_SPANS:
+                self._stage_span = spans.start(stage_name(update.stage).lower())
         self.latest = update
         self._updated.set()
 

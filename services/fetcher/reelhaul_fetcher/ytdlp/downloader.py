@@ -97,8 +97,8 @@ class ResponseLog:
         self.on_line(logging.DEBUG, self._without_secret(text))
 
     def _without_secret(self, text: str) -> str:
-        text = text[:_MAX_LINE]
-        return text.replace(self.proxy_secret, "…") if self.proxy_secret else text
+        # Not the other way round: a secret that is cut is not found.
+        return (text.replace(self.proxy_secret, "…") if self.proxy_secret else text)[:_MAX_LINE]
 
 
 class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc,name-defined,unused-ignore]

@@ -33,7 +33,7 @@ def open_process_report(backends: Backends, queue: QueueStore) -> ProcessReport:
         if not slots:
             text, remedy = "no live fetcher: jobs wait", "start a fetcher, or end the drain of one"
             return _Component(total_count=0, message=text, remedy=remedy)
-        return _Component(used_count=running, total_count=slots, message=f"{len(workers)} fetchers report")
+        return _Component(used_count=running, total_count=slots, message=f"live fetchers: {len(workers)}")
 
     return ProcessReport(
         "jobs",
