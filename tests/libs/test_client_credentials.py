@@ -147,15 +147,19 @@ def test_refusals_say_what_to_do(folder, gateway, code, reason, advice):
     assert advice in result.stderr
 
 
+_KEY_ID = "01990000-0000-7000-8000-000000000001"
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["create", "--level", "root"], "read-only"),
         (["create", "--expires", "soon"], "90d"),
         (["create", "--limit", "jobs=1"], "jobs_per_day"),
-        (["update", "x"], "nothing to change"),
-        (["update", "x", "--never-expires", "--expires", "1d"], "cannot be combined"),
-        (["rotate", "x", "--grace", "1y"], "90d"),
+        (["update", "x"], "not the id of a key"),
+        (["update", _KEY_ID], "nothing to change"),
+        (["update", _KEY_ID, "--never-expires", "--expires", "1d"], "cannot be combined"),
+        (["rotate", _KEY_ID, "--grace", "1y"], "90d"),
     ],
 )
 def test_invalid_options_of_keys(gateway, arguments, problem):

@@ -70,6 +70,7 @@ async def test_guard_that_does_not_answer_after_a_restart(monkeypatch: pytest.Mo
 _TAKE_PORT_OF_BROKER = """
 import socket
 from reelhaul_runtime.up import ports, suite
+from reelhaul_runtime.up.preloaded import open_preloader
 
 reserve, taken = ports.ReservedPorts.reserve, []
 
@@ -80,7 +81,8 @@ def take(self, address, **options):
     return reserved
 
 ports.ReservedPorts.reserve = take
-raise SystemExit(suite.main())
+with open_preloader() as preloader:
+    raise SystemExit(suite.main(preloader))
 """
 
 

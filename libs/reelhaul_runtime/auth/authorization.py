@@ -18,6 +18,9 @@ _FAILED_AUTHENTICATION = (
     ErrorReason.CREDENTIAL_INVALID,
     ErrorReason.ADDRESS_FORBIDDEN,
 )
+# A first burst raises an alert only if the series is there before it.
+for _reason in _FAILED_AUTHENTICATION:
+    AUTHENTICATION_FAILURES.labels(ErrorReason.Name(_reason))
 
 
 async def authorize(

@@ -24,3 +24,7 @@ SPANS_DROPPED = Counter(
     "reelhaul_spans_dropped_total", "spans that the collector did not take, or that were too many"
 )
 LOG_MESSAGES = Counter("reelhaul_log_messages_total", "lines logged, from WARNING on", ["level"])
+
+# A first burst raises an alert only if the series is there before it.
+for _level in ("key", "tenant", "address"):
+    RATE_LIMITED.labels(_level)

@@ -78,7 +78,7 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer, preload
         policy = RestartPolicy(drain_timeout=drain_timeout)
         with ReservedPorts() as ports:
             settings = _with_reserved_addresses(settings, ports)
-            for _ in range(_MAX_STARTS):
+            for number in range(_MAX_STARTS):
                 processes, nats_url = _processes(settings, folder, ports)
                 suite = Suite(
                     processes,
@@ -88,7 +88,8 @@ def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer, preload
                     nats_url=nats_url,
                     key_file=suite_processes.key_file(settings.data_dir),
                     only_json="log_format" in settings.model_fields_set and settings.log_format == "json",
-                    preloader=preloader,
+                    # It may have ended with the processes of the first start.
+                    preloader=None if number else preloader,
                 )
                 if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
                     return code

@@ -30,6 +30,8 @@ for _process in ("guard", "zygote"):
 
 # More than the guard has.
 _REASONS = BoundedLabel(64)
+for _refused in ("loopback", "private", "shared", "link-local", "metadata"):
+    GUARD_REFUSED.labels(_REASONS.bound(_refused))
 _STAGES = frozenset(Progress.Stage.values()) - {Progress.STAGE_UNSPECIFIED}
 
 
