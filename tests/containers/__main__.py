@@ -97,7 +97,7 @@ def _verify(engine: Engine) -> int:
 def _expect_nothing_left(engine: Engine) -> None:
     """Check that ``docker compose down --volumes`` has removed all of the project."""
     for kind, command in {
-        "containers": ("ps", "--all", "--quiet"),
+        "containers": ("ps", "--all", "--format={{.Names}} {{.Status}}"),
         "networks": ("network", "ls", "--quiet", "--filter=name=reelhaul"),
         "volumes": ("volume", "ls", "--quiet", "--filter=name=reelhaul"),
     }.items():

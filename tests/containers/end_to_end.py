@@ -146,7 +146,7 @@ def check_one_container(deployment: Deployment) -> str:
     """The container that runs everything downloads as well; it stands in the network of the site."""
     engine, address = deployment.engine, f"127.0.0.1:{free_port()}"
     settings = (f"--env=REELHAUL_FETCHER_ALLOW_NETWORKS={NETWORK}", f"--publish={address}:8080")
-    container = engine.run("run", "--detach", "--rm", *settings, "reelhaul")
+    container = engine.run("run", "--detach", *settings, "reelhaul")
     try:
         engine.run("network", "connect", "reelhaul_test", container)
         with httpx.Client(base_url=f"http://{address}", timeout=30, trust_env=False) as http:
@@ -162,6 +162,7 @@ def check_one_container(deployment: Deployment) -> str:
             _expect("the digest from its gateway", _digest(http.get(file["url"]).content), _digest_of("1080"))
     finally:
         engine.run("stop", "--time=40", container, seconds=60)
+        engine.run("rm", "--force", "--volumes", container)
     return "one container downloads a video"
 
 
