@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api verify-containers audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api sbom verify-containers audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -131,7 +131,15 @@ attack: $(VENV)/dev.stamp  ## Fuzz the parsers of untrusted input and attack a r
 fuzz-api: $(VENV)/dev.stamp  ## Send random requests by the OpenAPI document to a running suite (ARGS="--examples 1000")
 	$(BIN)/python -m tests.suite.api_fuzz $(ARGS)
 
-verify-containers: $(VENV)/dev.stamp  ## Build the images and run compose.yaml in a Docker engine of its own (needs root and Debian)
+$(VENV)/sbom.stamp: requirements/sbom.txt $(VENV)/dev.stamp
+	$(BIN)/pip install -q --require-hashes -r requirements/sbom.txt
+	touch $@
+
+sbom: $(VENV)/sbom.stamp  ## Write the bill of materials of the image IMAGE=reelhaul of this machine's Docker engine to dist/
+	@mkdir -p dist
+	$(BIN)/syft scan -q docker:$(or $(IMAGE),reelhaul) --output spdx-json=dist/$(or $(IMAGE),reelhaul).spdx.json
+
+verify-containers: $(VENV)/sbom.stamp  ## Build the images and run compose.yaml in a Docker engine of its own (needs root and Debian)
 	$(BIN)/python -m tests.containers $(ARGS)
 
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
@@ -152,6 +160,7 @@ lock:  ## Update requirements/*.txt (needs uv)
 	echo dumb-init | $(LOCK) --upgrade - -o requirements/image.txt
 	echo pip | $(LOCK) --upgrade - -o requirements/pip.txt
 	$(LOCK) --upgrade --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
+	$(LOCK) --upgrade --group sbom -o requirements/sbom.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
 clean:  ## Remove environments and build results; keep data and downloads

@@ -35,7 +35,7 @@ def up(status: bool, as_json: bool) -> None:
         from reelhaul_runtime.up.status import main as print_status
 
         raise SystemExit(print_status(as_json=as_json))
-    from reelhaul_runtime.up.preloaded import open_preloader
+    from reelhaul_runtime.up.preloader_process import open_preloader
 
     # First of all: it takes longest.
     with open_preloader() as preloader:

@@ -7,6 +7,7 @@ if something does not hold. Everything runs in a Docker engine of its own, of wh
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +22,11 @@ from tests.suite.suite import SuiteError
 
 #: Everything is over after this time, on the slowest machine.
 _LIMIT_SECONDS = 25 * 60
+_FAILURES = (DeploymentError, EngineError, SuiteError, OSError, subprocess.SubprocessError, AssertionError)
 _IMAGE_CHECKS: tuple[Callable[[Engine], str], ...] = (
     image_checks.check_sizes,
     image_checks.check_licenses,
+    image_checks.check_bill_of_materials,
     image_checks.check_engine_layer,
     image_checks.check_all_in_one,
 )
@@ -33,6 +36,7 @@ _DEPLOYMENT_CHECKS: tuple[Callable[[Deployment], str], ...] = (
     end_to_end.check_isolation,
     end_to_end.check_logs,
     end_to_end.check_monitoring,
+    end_to_end.check_one_container,
     end_to_end.check_drains,
     end_to_end.check_kills,
 )
@@ -51,7 +55,7 @@ def main() -> int:
     except Missing as error:
         print(f"SKIP containers: {error}")
         return 0
-    except (DeploymentError, EngineError, SuiteError, OSError) as error:
+    except _FAILURES as error:
         print(f"containers FAILED: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -93,7 +97,7 @@ def _verify(engine: Engine) -> int:
 def _expect_nothing_left(engine: Engine) -> None:
     """Check that ``docker compose down --volumes`` has removed all of the project."""
     for kind, command in {
-        "containers": ("ps", "--all", "--quiet"),
+        "containers": ("ps", "--all", "--format={{.Names}} {{.Status}}"),
         "networks": ("network", "ls", "--quiet", "--filter=name=reelhaul"),
         "volumes": ("volume", "ls", "--quiet", "--filter=name=reelhaul"),
     }.items():

@@ -120,4 +120,13 @@ def running_deployment(engine: Engine, secrets: Path) -> Iterator[Deployment]:
             print("\n".join(line[:400] for line in logs.splitlines() if '"INFO"' not in line))
             raise
         finally:
-            deployment.compose("down", "--volumes", "--remove-orphans", "--timeout=10", check=False)
+            # Containers of a profile are left unless it is named.
+            deployment.compose(
+                "--profile",
+                "monitoring",
+                "down",
+                "--volumes",
+                "--remove-orphans",
+                "--timeout=10",
+                check=False,
+            )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import standardwebhooks
-from tests.containers.deployment import RECEIVER, SITE, Deployment, DeploymentError
+from tests.containers.deployment import NETWORK, RECEIVER, SITE, Deployment, DeploymentError
+from tests.servers import free_port
 from tests.sites import media
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
 
@@ -85,11 +87,13 @@ def check_isolation(deployment: Deployment) -> str:
     _expect("a fetcher at the database", connect("fetcher", "postgres", 5432), "gaierror")
     _expect("the gateway at the database", connect("gateway", "postgres", 5432), "gaierror")
     _expect("the site at the broker", connect("site", "nats", 4222), "gaierror")
+    jobs = []
     for url in ("http://jobs.control:50051/", "http://s3.localhost:8333/"):
-        refused = deployment.http.post("/api/v1/download", json={"url": url})
-        if refused.status_code == 200:
-            ended = wait_for_end(deployment, refused.json()["job_id"])
-            _expect(f"the download of {url} failed", "failed" in ended, True)
+        created = deployment.http.post("/api/v1/download", json={"url": url})
+        if created.status_code != 403:
+            jobs.append(_json(created)["job_id"])
+    for job in jobs:
+        _expect("a download from a service fails", "failed" in wait_for_end(deployment, job), True)
     return "fetchers reach no database, and jobs no address of the suite"
 
 
@@ -136,6 +140,30 @@ def check_monitoring(deployment: Deployment) -> str:
         raise DeploymentError(f"rules that fail: {broken}")
     _expect("Alertmanager", bool(query("alertmanagers")["activeAlertmanagers"]), True)
     return f"Prometheus scrapes {len(expected)} replicas and has {len(rules)} rules"
+
+
+def check_one_container(deployment: Deployment) -> str:
+    """The container that runs everything downloads as well; it stands in the network of the site."""
+    engine, address = deployment.engine, f"127.0.0.1:{free_port()}"
+    settings = (f"--env=REELHAUL_FETCHER_ALLOW_NETWORKS={NETWORK}", f"--publish={address}:8080")
+    container = engine.run("run", "--detach", *settings, "reelhaul")
+    try:
+        engine.run("network", "connect", "reelhaul_test", container)
+        with httpx.Client(base_url=f"http://{address}", timeout=30, trust_env=False) as http:
+            deployment.wait_for(
+                "one container is ready", lambda: http.get("/readyz").status_code == 200 or None, 90
+            )
+            key = engine.run("exec", container, "cat", "/data/run/api-key")
+            http.headers["Authorization"] = f"Bearer {key}"
+            one = replace(deployment, http=http)
+            job = create_download(one, f"{SITE}/watch/demo", quality="1080p", format="mp4")
+            _expect_success(one, job, "in one container")
+            file = _json(http.get(f"/api/v1/status/{job}"))["files"][0]
+            _expect("the digest from its gateway", _digest(http.get(file["url"]).content), _digest_of("1080"))
+    finally:
+        engine.run("stop", "--time=40", container, seconds=60)
+        engine.run("rm", "--force", "--volumes", container)
+    return "one container downloads a video"
 
 
 def check_drains(deployment: Deployment) -> str:

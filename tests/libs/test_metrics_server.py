@@ -93,6 +93,34 @@ async def test_token():
         assert head.startswith("HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9180", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:9180", 200),
+        ("192.0.2.7", 200),
+        ("evil.example:9180", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("[evil", 421),
+        ("", 421),
+    ],
+)
+async def test_pages_do_not_read_metrics_by_dns_rebinding(host: str, status: int):
+    """Without a token the Host of a request must be this machine's: pages of others send their own name."""
+    async with running_server() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{GET}\r\nHost: {host}\r\n\r\n".encode())
+        assert (await reader.read()).startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
+    async with running_server("a token") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{GET}\r\nHost: {host}\r\nAuthorization: Bearer a token\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 async def test_silent_clients_keep_no_others_out():
     """Of too many connections that send no whole request the oldest are closed: a scrape is answered."""
     async with running_server("a token") as port, AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reelhaul_runtime.up import preloader, process, procfs
-from reelhaul_runtime.up.preloaded import PreloaderGone, open_preloader
+from reelhaul_runtime.up.preloader_process import PreloaderGone, open_preloader
 
 _SERVICES = ("fetcher", "gateway", "jobs", "storage")
 _TIMEOUT = 60.0

@@ -469,6 +469,23 @@ def test_calls_are_logged(caplog: pytest.LogCaptureFixture):
     assert vars(line)["milliseconds"] >= 0
 
 
+class _CreatingJobs(Jobs):
+    async def CreateJob(self, request, context):
+        return job_pb2.Job(name="jobs/01a229d4-ae23-7c2d-bb11-8768a370183d")
+
+
+async def test_of_calls_of_a_gateway_creations_are_logged(caplog: pytest.LogCaptureFixture):
+    """The gateway's own line is about the same request, but it does not know the job that one creates."""
+    metadata = ((SUITE_TOKEN_KEY, TOKEN), (FORWARDED_KEY, "1"))
+    with caplog.at_level(logging.INFO, logger="reelhaul_runtime.rpc.access"):
+        async with serve(_CreatingJobs()) as address, aio.insecure_channel(address) as channel:
+            stub = job_service_pb2_grpc.JobServiceStub(channel)
+            created = await stub.CreateJob(job_service_pb2.CreateJobRequest(), metadata=metadata)
+            await stub.GetJob(job_service_pb2.GetJobRequest(name=created.name), metadata=metadata)
+    lines = [record for record in caplog.records if record.getMessage() == "rpc"]
+    assert [vars(line)["rpc"] for line in lines] == ["/reelhaul.jobs.v1.JobService/CreateJob"]
+
+
 def test_service_config():
     """The retry policy names the idempotent methods and no other."""
     config = json.loads(json.dumps(channels.service_config([JOBS])))

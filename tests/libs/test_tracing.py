@@ -185,7 +185,7 @@ async def test_invalid_traceparent(recorded: list[RecordedSpan], header: str):
 async def test_callers_record_few_traces(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
     """Callers have 20 traces a second recorded beyond the ratio; further ones keep their id only."""
     spans.configure(recorded.append, 0.0)
-    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9)
+    monkeypatch.setattr(spans, "_clock", lambda: 1e9)
     jobs = Jobs()
     async with calling_jobs(jobs) as caller:
         for _ in range(25):
@@ -194,14 +194,14 @@ async def test_callers_record_few_traces(monkeypatch: pytest.MonkeyPatch, record
         assert len(await wait_for(recorded, 20)) == 20
     assert jobs.traceparent == UNSAMPLED
     assert spans.start_request("HTTP", trace_id=TRACE, sampled=True) is spans.NOT_RECORDED
-    monkeypatch.setattr(spans.time, "monotonic", lambda: 1e9 + 1)
+    monkeypatch.setattr(spans, "_clock", lambda: 1e9 + 1)
     assert spans.limit_caller(SAMPLED) == SAMPLED
 
 
 async def test_services_are_not_limited(monkeypatch: pytest.MonkeyPatch, recorded: list[RecordedSpan]):
     """What a service passes on was limited where it entered the suite, and what the ratio samples is not."""
     spans.configure(recorded.append, 0.0)
-    monkeypatch.setattr(spans.time, "monotonic", lambda: 2e9)
+    monkeypatch.setattr(spans, "_clock", lambda: 2e9)
     async with serving_jobs(Jobs()) as stub:
         for _ in range(25):
             with spans.continuing(SAMPLED):

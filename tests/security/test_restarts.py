@@ -70,7 +70,7 @@ async def test_guard_that_does_not_answer_after_a_restart(monkeypatch: pytest.Mo
 _TAKE_PORT_OF_BROKER = """
 import socket
 from reelhaul_runtime.up import ports, suite
-from reelhaul_runtime.up.preloaded import open_preloader
+from reelhaul_runtime.up.preloader_process import open_preloader
 
 reserve, taken = ports.ReservedPorts.reserve, []
 

@@ -32,8 +32,8 @@ class IncomingCall:
     limits: Sequence[tuple[str, str]] = ()
     #: The response of a unary call that succeeded, a message or its bytes; None otherwise.
     response: Any = None
-    #: The response names a job, and the request none.
-    is_creation: bool = False
+    #: Whether it created a job, or returned the one of an earlier call with the same request id.
+    creates_job: bool = False
     #: Its span, once its trace context is read.
     span: Span = NOT_RECORDED
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -45,7 +46,8 @@ async def serving_metrics(
     """Serve the metrics of *source*, by default of this process, at *address* until the end of the block.
 
     Yields the port; port 0 takes a free one. With *token* scrapes must present it as bearer token
-    (RFC 6750). With *reuse_port* a process of the same user may hold the port. Raises AddressUnavailable.
+    (RFC 6750); without, they must name this machine by an address or as localhost. With *reuse_port* a
+    process of the same user may hold the port. Raises AddressUnavailable.
     """
     # Each counter and histogram would have a second series, with the time of its creation.
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -115,6 +117,8 @@ class _Handler:
             return _refuse(HTTPStatus.NOT_FOUND)
         if method != b"GET":
             return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, b"Allow: GET\r\n")
+        if not self._authorization and not _is_local(headers.get(b"host", b"localhost")):
+            return _refuse(HTTPStatus.MISDIRECTED_REQUEST)
         if self._authorization and not hmac.compare_digest(
             self._authorization, headers.get(b"authorization", b"")
         ):
@@ -131,6 +135,20 @@ class _Handler:
             log.exception("metrics cannot be written")
             return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
         return _response(HTTPStatus.OK, content_type, body)
+
+
+def _is_local(host: bytes) -> bool:
+    """Return whether the header Host is an IP address or localhost.
+
+    A page whose name is made to resolve to this machine (DNS rebinding) sends that name.
+    """
+    text = host.decode("latin-1").lower()
+    name = text[1 : text.find("]")] if text.startswith("[") else text.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
 
 
 def _refuse(status: HTTPStatus, headers: bytes = b"") -> bytes:

@@ -107,6 +107,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
         descriptor = method_descriptor(path)
         policy, audit_log = method_policy(path), self._audit_log_of(path)
         request_field, response_field = _job_field(descriptor.input_type), _job_field(descriptor.output_type)
+        is_create = descriptor.name.startswith("Create")  # AIP-133
 
         async def call(request: Any, context: ServicerContext) -> Any:
             incoming = IncomingCall(path, policy, request)
@@ -115,10 +116,9 @@ class PolicyInterceptor(aio.ServerInterceptor):
                     await self._authorize(incoming, context)
                     request = _check_request(request)
                     _set_job(request, request_field)
-                    requested = logs.job.get()
                     response = incoming.response = await _await_if_awaitable(method(request, context))
                     _set_job(response, response_field)
-                    incoming.is_creation = not requested and bool(logs.job.get())
+                    incoming.creates_job = is_create and bool(logs.job.get())
                     return response
 
         return call
@@ -262,7 +262,7 @@ class AbortWithStatus:
         # not creations, whose job only this side knows.
         is_routine = (
             call is None
-            or (call.peer.forwarded and not call.is_creation)
+            or (call.peer.forwarded and not call.creates_job)
             or (bool(call.peer.service) and not call.peer.forwarded and not reason)
         )
         fields: dict[str, object] = {"rpc": self._path, "code": code}

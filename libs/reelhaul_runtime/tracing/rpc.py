@@ -67,7 +67,8 @@ def start_client(path: str) -> Span:
 def end_client(span: Span, path: str, code: int) -> None:
     """End *span* of a call of *path* with the status *code*."""
     span.set(_attributes(path, code))
-    if code:
+    # What is cancelled is no longer wanted, for example a stream of which enough was read.
+    if code and code != grpc.StatusCode.CANCELLED.value[0]:
         span.fail(grpc_code(code))
     span.end()
 

@@ -161,7 +161,8 @@ class RecordedSpan(Span):
 _export: Callable[[RecordedSpan], None] | None = None
 # Traces are sampled whose id, in its lower 64 bits, is below this.
 _sample_below = 0
-# The second of the monotonic clock in which callers asked last, and how many traces they got in it.
+_clock = time.monotonic
+# The second of this clock in which callers asked last, and how many traces they got in it.
 _callers_second, _callers_traces = 0, 0
 
 
@@ -255,7 +256,7 @@ def _admit_caller(trace_id: str) -> bool:
     global _callers_second, _callers_traces
     if decide(trace_id):
         return True
-    if (second := int(time.monotonic())) != _callers_second:
+    if (second := int(_clock())) != _callers_second:
         _callers_second, _callers_traces = second, 0
     _callers_traces += 1
     return _callers_traces <= _MAX_CALLERS_TRACES_PER_SECOND

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reelhaul.backoff import Backoff
 from reelhaul_runtime.up import probes
-from reelhaul_runtime.up.preloaded import Preloader, PreloaderGone
+from reelhaul_runtime.up.preloader_process import Preloader, PreloaderGone
 from reelhaul_runtime.up.process import Process
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 

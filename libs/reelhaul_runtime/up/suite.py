@@ -31,7 +31,7 @@ from reelhaul_runtime.up import (
     suite_state,
 )
 from reelhaul_runtime.up.ports import ReservedPorts
-from reelhaul_runtime.up.preloaded import Preloader
+from reelhaul_runtime.up.preloader_process import Preloader
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 

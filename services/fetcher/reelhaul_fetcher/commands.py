@@ -127,8 +127,7 @@ def version(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(age) | {"state": age.state}))
     else:
-        days = "of unknown age" if age.days is None else f"{age.days} days old"
-        click.echo(f"{age.engine}, {days}, floor {age.floor or 'unknown'}: {age.state}")
+        click.echo(f"{age.engine}, {age.days_text}, floor {age.floor or 'unknown'}: {age.state}")
     raise SystemExit(age.state == "below the floor")
 
 

@@ -48,8 +48,7 @@ def checks() -> Sequence[Check]:
 
 def _check_engine() -> Finding:
     age = version.engine_age()
-    days = "of unknown age" if age.days is None else f"{age.days} days old"
-    text = f"{age.engine} is {days}; this build needs {age.floor or 'any'} or newer"
+    text = f"{age.engine} is {age.days_text}; this build needs {age.floor or 'any'} or newer"
     # Its metadata may be there without it.
     if importlib.util.find_spec("yt_dlp") is None:
         return problem("yt-dlp is not installed", _INSTALL)

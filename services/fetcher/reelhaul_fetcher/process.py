@@ -31,9 +31,9 @@ def describe_components(
 
     async def describe_engine() -> _Component:
         age = version.engine_age(engine.version)
-        days = "of unknown age" if age.days is None else f"{age.days} days old"
-        remedy = "" if age.state == "ok" else ENGINE
-        return _Component(version=age.engine, message=f"{days}: {age.state}", remedy=remedy)
+        if age.state == "ok":
+            return _Component(version=age.engine, message=age.days_text)
+        return _Component(version=age.engine, message=f"{age.days_text}: {age.state}", remedy=ENGINE)
 
     async def describe_slots() -> _Component:
         return _Component(used_count=worker.busy, total_count=worker.slots)

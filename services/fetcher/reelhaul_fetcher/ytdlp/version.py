@@ -32,6 +32,11 @@ class EngineAge:
             return "below the floor"
         return "old" if self.days is not None and self.days > OLD_DAYS else "ok"
 
+    @property
+    def days_text(self) -> str:
+        """The age for people, e.g. "35 days old"."""
+        return "of unknown age" if self.days is None else f"{self.days} days old"
+
 
 def engine_age(engine: str = "") -> EngineAge:
     """Return the age of *engine*, e.g. "yt-dlp 2026.10.26"; empty means the installed one."""

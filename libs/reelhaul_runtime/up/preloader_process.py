@@ -1,4 +1,4 @@
-"""Preloaded processes: services that are forked from the preloader when the suite starts."""
+"""The preloader as the supervisor sees it: starts its process, and services by forks of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PreloaderGone(Exception):
 
 
 class Preloader:
-    """The preloader's process, which becomes each service once. Created by ``open_preloader``."""
+    """The process of the preloader, of which each service is a fork once. Created by ``open_preloader``."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process, self._control = process, control
