@@ -232,3 +232,18 @@ def test_the_table_says_what_to_do():
     assert "fetcher.slots              SERVING     1 of 2 in use" in lines
     assert "gateway.https_certificate  SERVING     expires 2030-01-31" in lines
     assert lines[-2:] == ["reelhaul 1.2.3: NOT_SERVING", "ready in 2.50 s"]
+
+
+@pytest.mark.parametrize(
+    ("status", "process", "expected"),
+    [
+        (SERVING, SERVING, SERVING),
+        (SERVING, DEGRADED, DEGRADED),
+        (SERVING, NOT_SERVING, DEGRADED),
+        (NOT_SERVING, DEGRADED, NOT_SERVING),
+    ],
+)
+def test_a_process_that_is_not_well_degrades_the_suite(status: Any, process: Any, expected: Any):
+    """Whatever asks for the report: also of the gateway, for example for its certificate."""
+    processes = [ReportHealthResponse.Process(status=each) for each in (SERVING, process)]
+    assert service.degrade(status, processes) == expected

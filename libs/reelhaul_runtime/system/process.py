@@ -1,4 +1,4 @@
-"""Process: what /proc and the settings tell of a process of a service."""
+"""Process: what /proc and the settings say of a process of a service."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ def _certificate(name: str, file: Path) -> Component:
     except CertificateError as error:
         return Component(component=name, status=DEGRADED, message=str(error), remedy=CERTIFICATE)
     component.expire_time.FromDatetime(expiry)
-    if expiry - datetime.now(UTC) < _EXPIRES_SOON:
+    now = datetime.now(UTC)
+    if expiry - now < _EXPIRES_SOON:
         component.status, component.remedy = DEGRADED, CERTIFICATE
-        component.message = f"{file} expires at {expiry:%Y-%m-%d %H:%M} UTC"
+        verb = "has expired" if expiry <= now else "expires"
+        component.message = f"{file} {verb} at {expiry:%Y-%m-%d %H:%M} UTC"
     return component
 
 

@@ -17,6 +17,7 @@ from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
 from reelhaul.storage.v1.storage_service_pb2 import StorageStatus
 from reelhaul.system.v1 import system_service_pb2 as pb
+from reelhaul.system.v1.system_service_pb2 import ServingStatus
 from reelhaul.work.v1 import process_service_pb2
 from reelhaul_runtime import errors
 from reelhaul_runtime.log_levels import LogLevels, check_request
@@ -179,15 +180,18 @@ def health_report(
     results: Sequence[CheckResult], processes: Sequence[Process], uptime: float
 ) -> pb.ReportHealthResponse:
     """Return the report of checks with *results* and of *processes*."""
-    status = overall_status(results)
-    if status == SERVING and any(process.status in (DEGRADED, NOT_SERVING) for process in processes):
-        status = DEGRADED
     return pb.ReportHealthResponse(
-        status=status,
+        status=degrade(overall_status(results), processes),
         components=[_to_component(result, processes) for result in results],
         uptime=_to_duration(uptime),
         processes=processes,
     )
+
+
+def degrade(status: ServingStatus.ValueType, processes: Sequence[Process]) -> ServingStatus.ValueType:
+    """Return *status*, but DEGRADED for SERVING if one of *processes* is not well."""
+    is_degraded = any(process.status in (DEGRADED, NOT_SERVING) for process in processes)
+    return DEGRADED if status == SERVING and is_degraded else status
 
 
 def _to_component(result: CheckResult, processes: Sequence[Process]) -> Component:

@@ -95,7 +95,7 @@ async def _read_status(suite: SuiteState, settings: SuiteSettings, token: str) -
 
 async def _report_health(suite: SuiteState, settings: SuiteSettings, token: str) -> ReportHealthResponse:
     """Return what /health/detailed of the gateway reports; this works while the gateway is down, too."""
-    from reelhaul_runtime.system.service import describe_own, open_reports
+    from reelhaul_runtime.system.service import degrade, describe_own, open_reports
 
     # As the gateway of the suite asks them: replicas of a service may be on other machines, too.
     replicas = {name: getattr(settings, f"{name}_addresses") for name in ("jobs", "fetcher", "storage")}
@@ -113,6 +113,7 @@ async def _report_health(suite: SuiteState, settings: SuiteSettings, token: str)
         processes = [gateway, *report.processes]
         del report.processes[:]
         report.processes.extend(processes)
+        report.status = degrade(report.status, [gateway])
     return report
 
 
