@@ -522,8 +522,8 @@ async def test_large_bodies_do_not_stop_other_requests() -> None:
         await asyncio.sleep(0)
         turns += 1
     assert (await large).status == 200
-    # Where the body is parsed on the event loop, there are five.
-    assert turns > 30
+    # Where the body is parsed on the event loop, there are five; on a busy machine there were 30.
+    assert turns > 10
 
 
 @pytest.mark.parametrize("path", ["/v1/none", "/foo"])
