@@ -31,6 +31,7 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 #: A health response takes four or five frames; their default maximum size is 16 KiB.
 _MAX_FRAMES, _MAX_FRAME_BYTES = 32, 16_384
+_HEAD_BYTES = 9
 _SERVING = b"\x08\x01"
 
 
@@ -92,30 +93,56 @@ def _check_http(connection: socket.socket) -> None:
 
 
 def _check_grpc(connection: socket.socket, proto_service: str) -> None:
-    name = proto_service.encode()
-    message = b"\x0a" + bytes([len(name)]) + name
-    connection.sendall(
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-        + _frame(_SETTINGS, 0, 0, b"")
-        + _frame(_HEADERS, _END_HEADERS, 1, _request_headers())
-        + _frame(_DATA, _END_STREAM, 1, b"\x00" + len(message).to_bytes(4, "big") + message)
-    )
-    body = b""
-    with connection.makefile("rb") as stream:
-        for _ in range(_MAX_FRAMES):
-            head = stream.read(9)
-            size = int.from_bytes(head[:3], "big")
-            if len(head) < 9 or size > _MAX_FRAME_BYTES or head[3] in (_RST_STREAM, _GOAWAY):
-                raise NotReady("the connection was closed")
-            payload = stream.read(size)
-            if head[3] == _SETTINGS and not head[4] & _ACK:
-                connection.sendall(_frame(_SETTINGS, _ACK, 0, b""))
-            elif head[3] == _DATA:
-                body += payload
-            if head[3] in (_DATA, _HEADERS) and (body or head[4] & _END_STREAM):
-                break
-    if body[5:] != _SERVING:
+    call = HealthCall(proto_service)
+    connection.sendall(call.request)
+    while call.is_serving is None:
+        if reply := call.receive(connection.recv(_MAX_FRAME_BYTES)):
+            connection.sendall(reply)
+    if not call.is_serving:
         raise NotReady("not serving")
+
+
+class HealthCall:
+    """A call of grpc.health.v1.Health/Check for *proto_service* on a new connection of HTTP/2, without I/O.
+
+    Send ``request``, then pass what arrives to ``receive`` until ``is_serving`` is known.
+    """
+
+    def __init__(self, proto_service: str) -> None:
+        name = proto_service.encode()
+        message = b"\x0a" + bytes([len(name)]) + name
+        #: What to send first.
+        self.request = (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + _frame(_SETTINGS, 0, 0, b"")
+            + _frame(_HEADERS, _END_HEADERS, 1, _request_headers())
+            + _frame(_DATA, _END_STREAM, 1, b"\x00" + len(message).to_bytes(4, "big") + message)
+        )
+        #: Whether the service is SERVING; None until the server has answered.
+        self.is_serving: bool | None = None
+        self._received, self._body, self._frames = b"", b"", 0
+
+    def receive(self, data: bytes) -> bytes:
+        """Take the next bytes of the server; return what to send. Raises NotReady if there is no answer."""
+        self._received += data
+        reply = b""
+        while self.is_serving is None and len(self._received) >= _HEAD_BYTES:
+            size, kind, flags = int.from_bytes(self._received[:3], "big"), *self._received[3:5]
+            if size > _MAX_FRAME_BYTES or self._frames == _MAX_FRAMES or kind in (_RST_STREAM, _GOAWAY):
+                raise NotReady("the connection was closed")
+            if len(self._received) < _HEAD_BYTES + size:
+                break
+            payload = self._received[_HEAD_BYTES : _HEAD_BYTES + size]
+            self._received, self._frames = self._received[_HEAD_BYTES + size :], self._frames + 1
+            if kind == _SETTINGS and not flags & _ACK:
+                reply += _frame(_SETTINGS, _ACK, 0, b"")
+            elif kind == _DATA:
+                self._body += payload
+            if kind in (_DATA, _HEADERS) and (self._body or flags & _END_STREAM):
+                self.is_serving = self._body[5:] == _SERVING
+        if not data and self.is_serving is None:
+            raise NotReady("the connection was closed")
+        return reply
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -20,6 +20,7 @@ from reelhaul_runtime.commands import health
 from reelhaul_runtime.errors import Unavailable
 from reelhaul_runtime.identity import NoAuthentication
 from reelhaul_runtime.rpc.server import serving
+from reelhaul_runtime.up import probes
 
 JOBS = "reelhaul.jobs.v1.JobService"
 
@@ -131,3 +132,24 @@ async def _wait_for(expected: str) -> str:
         while (answer := await check("jobs")) != expected:  # noqa: ASYNC110 - it asks as an engine does
             await asyncio.sleep(0.05)
     return answer
+
+
+@pytest.mark.parametrize(("works", "answer"), [(True, True), (False, False)])
+async def test_probes_of_the_supervisor(works: bool, answer: bool):
+    """The supervisor's probes distinguish a service that is ready, one that is not, and none."""
+    async with running_jobs(works=works) as address:
+        async with asyncio.timeout(10):
+            while await probes.is_ready(address, JOBS) is not answer:  # noqa: ASYNC110 - a server has no Event
+                await asyncio.sleep(0.02)
+        assert await probes.is_alive(address)
+    assert not await probes.is_alive(address)
+
+
+def test_an_answer_may_arrive_byte_by_byte():
+    """The answer may be divided by TCP in any way."""
+    call = health_check.HealthCall(JOBS)
+    settings, headers = bytes.fromhex("000000040000000000"), bytes.fromhex("000000010400000001")
+    body = bytes.fromhex("00000700000000000100000000020801")
+    sent = b"".join(call.receive(bytes([byte])) for byte in settings + headers + body)
+    assert call.is_serving
+    assert sent == bytes.fromhex("000000040100000000")
