@@ -62,7 +62,7 @@ PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 5 --dist loadfile --no
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
 	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
 
-test-fast: $(VENV)/dev.stamp  ## Run the tests that start no processes of the suite, in under a minute
+test-fast: $(VENV)/dev.stamp  ## Run the tests that start no processes of the suite, in three minutes
 	$(BIN)/pytest $(PARALLEL) -m 'not processes' $(ARGS)
 
 check: lint types imports buf protos-fresh  ## Lint, types, layers, protos
