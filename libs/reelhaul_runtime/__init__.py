@@ -7,6 +7,6 @@ import os
 # it is imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# gRPC's C core writes to standard error by itself, in a form of its own. What it tells is in the status of a
+# gRPC's C core writes to standard error by itself, in a form of its own. What it writes is in the status of a
 # call; GRPC_VERBOSITY=ERROR (or INFO, DEBUG) shows it nevertheless.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -67,6 +67,8 @@ def _setting(name: str) -> str:
 def _connecting(service: str, address: str, seconds: float) -> Iterator[socket.socket]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
+    if not port.isdecimal():
+        raise NotReady(f"REELHAUL_{service.upper()}_ADDRESS must be host:port")
     with socket.create_connection((_ANY.get(host, host), int(port)), timeout=seconds) as connection:
         prefix = "REELHAUL_GATEWAY_TLS" if service == "gateway" else "REELHAUL_TLS"
         if not (certificate := _setting(f"{prefix}_CERTIFICATE")):

@@ -50,7 +50,7 @@ async def test_reasons(harness: Harness, site: Site, path: str, reason: ErrorRea
 
 
 async def test_engine_logs(harness: Harness, site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """What yt-dlp tells is logged, and of a failure its type and stack, without the guard's secret."""
+    """Messages of yt-dlp are logged, and of a failure its type and stack, without the guard's secret."""
     with caplog.at_level(logging.DEBUG, logger="reelhaul_fetcher.ytdlp"):
         await _failure(harness, site.url("/watch/jsonld?fail=503"))
     lines = [vars(record) for record in caplog.records if record.name == "reelhaul_fetcher.ytdlp"]

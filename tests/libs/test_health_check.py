@@ -89,6 +89,12 @@ async def test_a_service_that_is_not_there_is_named_with_its_address(monkeypatch
     assert result.output == f"fetcher: no answer at {address}: Connection refused\n"
 
 
+async def test_an_address_without_a_port_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch):
+    """A wrong address is no crash: the check names the setting and its form."""
+    monkeypatch.setenv("REELHAUL_JOBS_ADDRESS", "127.0.0.1:http")
+    assert await check("jobs") == "REELHAUL_JOBS_ADDRESS must be host:port"
+
+
 @pytest.mark.parametrize(
     ("service", "response"),
     [

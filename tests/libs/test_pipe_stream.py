@@ -77,7 +77,7 @@ def test_a_line_that_is_cut_spoils_no_other(pipe: Pipe):
 
 
 def test_a_reader_that_is_gone(pipe: Pipe):
-    """The caller is told by OSError, which logging ignores."""
+    """The caller gets an OSError, which logging ignores."""
     os.close(pipe.read_end)
     pipe.read_end = os.open(os.devnull, os.O_RDONLY)
     with pytest.raises(BrokenPipeError):

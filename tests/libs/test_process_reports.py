@@ -135,7 +135,7 @@ async def test_a_clock_that_is_wrong_is_named():
 
 
 async def test_replicas_that_do_not_answer_are_named():
-    """Each address of a list is asked: one that does not answer is down, the other is reported."""
+    """Each address of a list is called: one that does not answer is down, the other is reported."""
     async with _running({}, {}) as at:
         dead = f"127.0.0.1:{free_port()}"
         alive, down = await ProcessReader({"jobs": f"{at},{dead}"}, _TOKEN, None).read()

@@ -172,7 +172,7 @@ class PolicyInterceptor(aio.ServerInterceptor):
         )
         if not call.peer.service and (trace := logs.traceparent.get()):
             logs.traceparent.set(spans.limit_caller(trace))
-        # Without a trace context services do what nobody asked for, such as housekeeping.
+        # Without a trace context services do background work, such as housekeeping.
         begins_trace = not call.peer.service or call.peer.forwarded
         call.span = rpc_spans.start_server(call.path, begins_trace=begins_trace)
         await authorize(call, metadata, self._authenticator, self._rate_limiter)

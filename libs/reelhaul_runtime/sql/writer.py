@@ -150,7 +150,7 @@ class Writer:
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, closing = self._take_batch(first)
-            # The longest of the batch: to observe each would cost more than that tells.
+            # The longest of the batch: observing each one costs more than it is worth.
             _WRITE_WAIT.observe(time.perf_counter() - batch[0].queued)
             wanted = [write for write in batch if not write.future.cancelled()]
             outcomes = self._commit(wanted) if wanted else []

@@ -162,7 +162,7 @@ _export: Callable[[RecordedSpan], None] | None = None
 # Traces are sampled whose id, in its lower 64 bits, is below this.
 _sample_below = 0
 _clock = time.monotonic
-# The second of this clock in which callers asked last, and how many traces they got in it.
+# The second of this clock of the last caller's trace, and how many traces callers began in it.
 _callers_second, _callers_traces = 0, 0
 
 
@@ -193,7 +193,7 @@ def start(
 ) -> Span:
     """Start a span below *parent*, a trace context, or below the current span; without either there is none.
 
-    Work that nobody asked for, such as that of background loops, has no trace. *start_ns* is in nanoseconds
+    Background work, such as that of loops, has no trace. *start_ns* is in nanoseconds
     since 1970, 0: now.
     """
     if _export is None:
@@ -231,7 +231,7 @@ def start_request(
 
 @contextmanager
 def trace(name: str) -> Iterator[Span]:
-    """Begin a trace of work that no request asked for; its first span, with *name*, is the block's."""
+    """Begin a trace of work without a request; its first span, with *name*, is the block's."""
     with continuing(""), start_request(name, Kind.INTERNAL) as span:
         yield span
 

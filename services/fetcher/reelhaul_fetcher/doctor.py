@@ -149,7 +149,7 @@ def _check_egresses(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_direct() -> Finding:
-    """Return whether this machine has a route and a name server; no site is asked."""
+    """Return whether this machine has a route and a name server; no site is contacted."""
     routes = [*_lines("/proc/net/route")[1:], *_lines("/proc/net/ipv6_route")]
     has_route = any(
         line.split()[1] == "00000000" or (line.startswith("0" * 32 + " 00") and not line.endswith(" lo"))

@@ -149,7 +149,7 @@ def _could_start(job: Job) -> datetime:
     """Return since when *job*, which waits for a claim, could be started."""
     if job.attempt == 1:
         return max(job.create_time, job.schedule_time or job.create_time)
-    # Its last change made it ready: the end of a back-off, a lost lease, or what a user asked for.
+    # Its last change made it ready: the end of a back-off, a lost lease, or a request of a user.
     return job.update_time
 
 

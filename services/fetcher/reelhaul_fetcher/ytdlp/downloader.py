@@ -63,7 +63,7 @@ class ResponseLog:
     guard_verdict: Verdict | None = None
     #: Some causes yt-dlp tells as warnings only.
     warnings: list[str] = field(default_factory=list)
-    #: Logs what yt-dlp tells, at a level.
+    #: Logs a message of yt-dlp, at a level.
     on_line: Callable[[int, str], None] = field(default=lambda level, text: None, repr=False)
 
     def record(self, url: str, error: RequestError) -> None:

@@ -80,7 +80,7 @@ class Leadership:
 
 
 class SoleLeadership:
-    """Leadership of the only replica that there is: nobody is asked."""
+    """Leadership of the only replica that there is: no row is read."""
 
     def __init__(self, loop: str) -> None:
         self._gauge = metrics.LOOP_LEADER.labels(loop)

@@ -151,7 +151,7 @@ class Scheduler:
 
 
 def _record_run(run: Run) -> None:
-    """Count *run*, unless it was made by an earlier call, or not due."""
+    """Count *run*, unless an earlier call created it, or it is not due."""
     if run.after is run.before:
         return
     outcome = "created" if run.job is not None else "failed" if run.failed else "skipped"

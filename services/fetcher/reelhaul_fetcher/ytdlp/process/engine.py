@@ -49,7 +49,7 @@ from reelhaul_runtime.child_process import logged_stderr, module_command
 from reelhaul_runtime.errors import ReelhaulError, Unavailable, from_status, to_status
 
 log = logging.getLogger(__name__)
-# What yt-dlp tells, in the context of the request or attempt that it works for.
+# Messages of yt-dlp, in the context of the request or attempt that it works for.
 child_log = logging.getLogger("reelhaul_fetcher.ytdlp")
 
 OnEntries = Callable[[Sequence[PlaylistEntry]], None]

@@ -155,7 +155,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         # Before anything else is loaded: only a process with one thread can enter a user namespace.
         setns.enter(*map(int, sys.argv[2:4]))
-    # A crash of a library in a child is the last that it tells.
+    # A crash of a library in a child is the last that it writes.
     faulthandler.enable()
     os.set_inheritable(control.fileno(), False)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
