@@ -59,7 +59,7 @@ _CONTAINERS = ("mp4", "webm", "mkv", "mp3", "m4a", "opus", "flac", "wav", "ogg")
 _MAX_CHUNK_BYTES = 1 << 20
 
 
-# The engine and the limit change with a restart of a service; one that does not answer is called again sooner.
+# The engine and the limit change with a restart of a service; one that does not answer is called sooner.
 _CAPABILITIES_SECONDS, _INCOMPLETE_SECONDS = 60.0, 5.0
 _CAPABILITIES_TIMEOUT_SECONDS = 6.0
 _SERVICES = {
