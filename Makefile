@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api sbom verify-containers audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,17 @@ $(VENV)/bench.stamp: requirements/bench.txt pyproject.toml | $(VENV)/bin/python
 	$(call install,bench)
 	touch $(VENV)/run.stamp $(VENV)/dev.stamp
 
+$(VENV)/deploy.stamp: requirements/deploy.txt pyproject.toml $(VENV)/dev.stamp | $(VENV)/bin/python
+	@echo "setting up $(VENV) with the tools that check deploy/ (once)"
+	$(call install,deploy)
+
+# An environment of its own: checkov pins other versions of packages.
+$(VENV)/policies/stamp: requirements/policies.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/policies
+	$(VENV)/policies/bin/pip install -q --require-hashes -r requirements/pip.txt
+	$(VENV)/policies/bin/pip install -q --require-hashes -r requirements/policies.txt
+	touch $@
+
 setup: $(VENV)/dev.stamp third_party  ## Create the development environment in .venv, and nothing else
 
 fmt: $(VENV)/dev.stamp  ## Format the code and fix what ruff can fix
@@ -60,10 +71,10 @@ download: $(VENV)/run.stamp  ## Download URL=... through a running suite
 # the long files first.
 PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; YTDLP=latest or floor: the fetcher's)
-	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL)) $(ARGS)
+	$(if $(YTDLP),$(BIN)/python -m tests.engine $(YTDLP),$(BIN)/pytest $(PARALLEL) -m 'not deployment') $(ARGS)
 
 test-fast: $(VENV)/dev.stamp  ## Run the tests that start no processes of the suite, in three minutes
-	$(BIN)/pytest $(PARALLEL) -m 'not processes' $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m 'not processes and not deployment' $(ARGS)
 
 check: lint types imports buf protos-fresh  ## Lint, types, layers, protos
 
@@ -142,6 +153,10 @@ sbom: $(VENV)/sbom.stamp  ## Write the bill of materials of the image IMAGE=reel
 verify-containers: $(VENV)/sbom.stamp  ## Build the images and run compose.yaml in a Docker engine of its own (needs root and Debian)
 	$(BIN)/python -m tests.containers $(ARGS)
 
+# Two workers: the tools take all cores themselves.
+verify-deploy: $(VENV)/deploy.stamp $(VENV)/policies/stamp  ## Check deploy/k8s, deploy/terraform and .github (ARGS="-m 'not root'": what needs no root)
+	$(BIN)/pytest -n 2 --dist loadfile -m deployment -rs tests/deploy $(ARGS)
+
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt
 	$(BIN)/python -m tests.audit $(ARGS)
@@ -160,6 +175,8 @@ lock:  ## Update requirements/*.txt (needs uv)
 	echo dumb-init | $(LOCK) --upgrade - -o requirements/image.txt
 	echo pip | $(LOCK) --upgrade - -o requirements/pip.txt
 	$(LOCK) --upgrade --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
+	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group deploy -c requirements/dev.txt -o requirements/deploy.txt
+	$(LOCK) --upgrade --group policies -o requirements/policies.txt
 	$(LOCK) --upgrade --group sbom -o requirements/sbom.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 

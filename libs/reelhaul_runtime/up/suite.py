@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -296,20 +296,28 @@ def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> S
     Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
     """
     configured = {name: getattr(settings, name) for name in (*LISTENERS, *METRICS_ADDRESSES)}
+    configured = {name: address for name, address in configured.items() if address}
+    _refuse_shared(configured)
     reserved: dict[str, str] = {}
     for name, address in configured.items():
-        if not address:
-            continue
-        same = [other for other in reserved if configured[other] == address]
-        if same and not address.endswith(":0"):
-            raise InvalidSetting(
-                f"REELHAUL_{name.upper()} is also the address of REELHAUL_{same[0].upper()}: set another port"
-            )
         try:
             reserved[name] = ports.reserve(address)
         except listeners.AddressUnavailable as error:
             raise InvalidSetting(f"REELHAUL_{name.upper()}: {error}") from error
     return settings.model_copy(update=reserved)
+
+
+def _refuse_shared(configured: Mapping[str, str]) -> None:
+    """Raise InvalidSetting if two settings of *configured* (name: address) have one address."""
+    owners: dict[str, str] = {}
+    for name, address in configured.items():
+        if address.endswith(":0"):
+            continue
+        owner = owners.setdefault(address, name)
+        if owner != name:
+            raise InvalidSetting(
+                f"REELHAUL_{name.upper()} is also the address of REELHAUL_{owner.upper()}: set another port"
+            )
 
 
 def _wants_text(settings: SuiteSettings) -> bool:

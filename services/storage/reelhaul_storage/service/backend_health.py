@@ -42,32 +42,34 @@ class BackendHealth:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._check_time = float("-inf")
-        self._latency: float | None = None
+        self._latency = 0.0
         self._failure: ReelhaulError | None = None
 
-    async def check(self) -> None:
-        """Return if the last check passed. Raises STORAGE_UNAVAILABLE."""
+    async def check(self) -> float:
+        """Return how many seconds the last check took, if it passed. Raises STORAGE_UNAVAILABLE."""
         async with self._lock:
             if self._clock() - self._check_time >= _KEEP_SECONDS[self._blobs.backend]:
                 await self._check_now()
-        if self._failure is not None:
-            raise self._failure
+            if self._failure is not None:
+                raise self._failure
+            return self._latency
 
     async def get_status(self) -> BackendStatus:
         """Return the state of the backend, with the result of the last check."""
+        latency: float | None
         try:
-            await self.check()
+            latency = await self.check()
             space = await self._blobs.measure_space()
         except ReelhaulError as error:
-            space, problem = None, error.text
+            latency, space, problem = None, None, error.text
         else:
             problem = ""
         return BackendStatus(
-            self._blobs.backend, self._latency, problem, space, await self._catalog.get_blob_health()
+            self._blobs.backend, latency, problem, space, await self._catalog.get_blob_health()
         )
 
     async def _check_now(self) -> None:
-        start, self._latency = self._clock(), None
+        start = self._clock()
         try:
             await self._blobs.check()
         except ReelhaulError as error:
