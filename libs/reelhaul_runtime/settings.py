@@ -49,6 +49,8 @@ ENV_FILE = ".env"
 ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
 #: All settings that are host:port of a listener.
 LISTENERS = (*ADDRESSES, "storage_http_address")
+#: The settings that are addresses of health; each may be empty.
+HEALTH_ADDRESSES = ("jobs_health_address", "fetcher_health_address", "storage_health_address")
 #: All settings that are addresses of replicas.
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
@@ -73,6 +75,11 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     storage_address: str = "127.0.0.1:50053"
     #: host:port where storage serves signed links over HTTP. It may be reachable from everywhere.
     storage_http_address: str = "127.0.0.1:50055"
+    #: host:port where each service serves its gRPC health alone, without TLS and to everyone, for probes that
+    #: cannot use the address above. Empty: nowhere.
+    jobs_health_address: str = ""
+    fetcher_health_address: str = ""
+    storage_health_address: str = ""
     #: host:port of each replica of a service, comma separated, where its clients connect to; a DNS name may
     #: resolve to several. Empty: the one at the address above.
     jobs_addresses: str = ""
@@ -170,6 +177,11 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     @classmethod
     def _check_address(cls, value: str) -> str:
         return check_address(value)
+
+    @field_validator(*HEALTH_ADDRESSES)
+    @classmethod
+    def _check_health_address(cls, value: str) -> str:
+        return check_address(value) if value else value
 
     @field_validator(*REPLICAS)
     @classmethod
