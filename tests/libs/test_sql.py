@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 import threading
@@ -388,6 +389,16 @@ def test_migrates_postgresql(package: str):
     with fresh_database() as url:
         assert migrations.migrate_if_behind(url, package)
         assert not migrations.migrate_if_behind(url, package)
+
+
+def test_says_what_it_migrated(package: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The log says that a database was migrated, and the second time that it was current."""
+    url = f"sqlite:///{tmp_path}/rows.db"
+    with caplog.at_level(logging.INFO, "reelhaul_runtime.sql.migrations"):
+        migrations.migrate(url, package)
+        migrations.migrate(url, package)
+    messages = [record.message for record in caplog.records if record.name.endswith("migrations")]
+    assert messages == ["migrated", "the schema is current already"]
 
 
 def test_migrates_only_what_is_behind(package: str, tmp_path: Path):
