@@ -106,7 +106,12 @@ class Callers:
             if (coroutine := call(number % 2 == 0)) is not None:
                 task = asyncio.create_task(coroutine)
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(self._end_call)
+
+    def _end_call(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.wrong_responses.append(repr(error))
 
     async def _follow(self) -> None:
         """Learn of the end of jobs by WatchJobs."""
@@ -145,10 +150,10 @@ class Callers:
             headers = {"Idempotency-Key": job.request_id}
             body = {"url": job.video.url}
             created = await self._rest("create (REST)", "POST", "/v1/jobs", json=body, headers=headers)
-            return created and str(created.json()["name"])
+            return str(created.json()["name"]) if created is not None else None
         call = self._grpc.create(job.video.url, request_id=job.request_id)
         response = await self._measure("create (gRPC)", call)
-        return response and response.name
+        return response.name if response is not None else None
 
     def _get(self, over_rest: bool) -> Coroutine[Any, Any, None] | None:
         name = self.select_job()
@@ -157,11 +162,11 @@ class Callers:
     async def _get_job(self, name: str, over_rest: bool) -> None:
         if over_rest:
             response = await self._rest("get (REST)", "GET", f"/v1/{name}")
-            received = response and response.json()["name"]
+            received = response.json()["name"] if response is not None else name
         else:
             job = await self._measure("get (gRPC)", self._grpc.get(name))
-            received = job and job.name
-        if received not in (name, None):
+            received = job.name if job is not None else name
+        if received != name:
             self.wrong_responses.append(f"{name}: the response to a get is {received}")
 
     async def _list(self, _over_rest: bool) -> None:

@@ -54,7 +54,7 @@ def measure(topology: Topology, others: Mapping[str, int]) -> Costs:
         tree_megabytes,
         _count_rows(topology.jobs_database),
         _read_database(topology),
-        {},
+        _count_messages(topology),
         _count_s3_requests(topology),
     )
 
@@ -87,7 +87,7 @@ def _servers(topology: Topology) -> dict[str, int]:
     with psycopg.connect(topology.jobs_database) as connection:
         backend = int(_one(connection, "SELECT pg_backend_pid()")[0])
         server = psutil.Process(backend).ppid()
-    brokers = {f"nats-{number}": broker.process.pid for number, broker in enumerate(topology.brokers)}
+    brokers = {f"nats-{name}": pid for name, pid in topology.nats.pids.items()}
     return {"postgresql": server, "s3": topology.s3.process.pid, **brokers}
 
 
@@ -120,6 +120,19 @@ def _read_database(topology: Topology) -> dict[str, float]:
             )
             figures |= {f"{name} {column}": float(value) for column, value in zip(columns, row, strict=True)}
     return figures
+
+
+def _count_messages(topology: Topology) -> dict[str, float]:
+    """Return the messages between the brokers and their clients, and within the cluster."""
+    messages = Counter[str]()
+    for port in topology.nats.monitoring.values():
+        address = f"http://127.0.0.1:{port}"
+        for path, name in (("connz", "clients"), ("routez", "cluster")):
+            figures = httpx.get(f"{address}/{path}", trust_env=False).json()
+            for connection in figures["connections" if path == "connz" else "routes"]:
+                messages[f"messages from {name}"] += connection["in_msgs"]
+                messages[f"messages to {name}"] += connection["out_msgs"]
+    return dict(messages)
 
 
 def _count_s3_requests(topology: Topology) -> dict[str, float]:

@@ -6,8 +6,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+import httpx
 from tests.chaos.audit import JobsDatabase
 from tests.load.topology import Replica, Topology, wait_until
+from tests.nats_cluster import NatsCluster
 
 # Seconds that a new replica runs before the next one is drained (minReadySeconds of Kubernetes): clients
 # connect to it again within two.
@@ -27,13 +29,13 @@ class Restart:
     #: Seconds until the process had ended, and from then until the new one was ready.
     drain_seconds: float
     start_seconds: float
-    #: Seconds after which the jobs of a killed fetcher were taken from it.
+    #: Seconds after which the jobs of a killed fetcher were taken from it, or a stream had another leader.
     recovery_seconds: float = 0.0
 
 
 async def restart_all(topology: Topology) -> list[Restart]:
     """Restart every replica in turn, as a rolling upgrade does."""
-    restarts = []
+    restarts = [await _restart_broker(topology.nats, name) for name in topology.nats.ports]
     for service in ORDER:
         for replica in topology.of(service):
             begin = time.monotonic()
@@ -48,14 +50,46 @@ async def restart_all(topology: Topology) -> list[Restart]:
 
 
 async def kill_each(topology: Topology, database: JobsDatabase) -> list[Restart]:
-    """Kill one replica of each service in turn; each is started again at once."""
-    restarts = []
+    """Kill the leader of the work stream, then one replica of each service; each starts again at once."""
+    restarts = [await _kill_leader(topology.nats)]
     for service in ORDER:
         replica = topology.of(service)[0]
         restarts.append(await _kill(replica, database))
         _print(restarts[-1])
         await asyncio.sleep(_SETTLE_SECONDS)
     return restarts
+
+
+async def _restart_broker(nats: NatsCluster, name: str) -> Restart:
+    begin = time.monotonic()
+    exit_code = await nats.stop(name)
+    stopped = time.monotonic()
+    await nats.start(name)
+    # Its streams have caught up: with fewer than two servers that have, the cluster would stand still.
+    await wait_until(lambda: _is_healthy(nats.monitoring[name]), _RECOVERY_TIMEOUT)
+    restart = Restart(f"nats-{name}", exit_code, stopped - begin, time.monotonic() - stopped)
+    _print(restart)
+    return restart
+
+
+async def _kill_leader(nats: NatsCluster) -> Restart:
+    name = await nats.find_leader()
+    begin = time.monotonic()
+    nats.kill(name)
+    await nats.find_leader()
+    elected = time.monotonic()
+    await nats.start(name)
+    await wait_until(lambda: _is_healthy(nats.monitoring[name]), _RECOVERY_TIMEOUT)
+    restart = Restart(f"nats-{name}", -9, 0.0, time.monotonic() - begin, elected - begin)
+    _print(restart)
+    return restart
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 async def _kill(replica: Replica, database: JobsDatabase) -> Restart:
@@ -66,7 +100,8 @@ async def _kill(replica: Replica, database: JobsDatabase) -> Restart:
     ready = time.monotonic()
     if replica.service == "fetcher":
         await wait_until(lambda: not _has_leases(database, pid), _RECOVERY_TIMEOUT)
-    return Restart(replica.name, -9, 0.0, ready - begin, time.monotonic() - begin)
+    recovered = time.monotonic() if replica.service == "fetcher" else begin
+    return Restart(replica.name, -9, 0.0, ready - begin, recovered - begin)
 
 
 def _has_leases(database: JobsDatabase, pid: int) -> bool:

@@ -45,8 +45,6 @@ class LoadOptions:
     minutes: float = 5.0
     fetchers: int = 4
     slots: int = 4
-    #: Servers of the broker's cluster.
-    brokers: int = 1
 
     @property
     def site_limit(self) -> int:
@@ -99,7 +97,6 @@ async def run(options: LoadOptions, folder: Path) -> LoadResult:
                 folder,
                 fetchers=options.fetchers,
                 slots=options.slots,
-                brokers=options.brokers,
                 site_limit=options.site_limit,
             )
         )
@@ -126,9 +123,20 @@ class _Run:
         self._violations = list[Violation]()
 
     async def run(self) -> LoadResult:
-        options, result = self._options, self._result
         await self._measure_memory("idle")
         calling = asyncio.create_task(self._callers.run())
+        try:
+            await self._run_phases()
+        finally:
+            calling.cancel()
+            await asyncio.wait([calling])
+        if not calling.cancelled():
+            calling.result()
+        await self._check()
+        return self._result
+
+    async def _run_phases(self) -> None:
+        options, result = self._options, self._result
         self._set_phase("ramp")
         await self._callers.wait_for_open(options.jobs, _OPEN_TIMEOUT)
         await self._measure_memory(f"{options.jobs} jobs")
@@ -150,10 +158,6 @@ class _Run:
         print("kills")
         result.kills = await restarts.kill_each(self._topology, self._database)
         await self._end()
-        calling.cancel()
-        await asyncio.wait([calling])
-        await self._check()
-        return result
 
     def _set_phase(self, name: str) -> None:
         self._callers.phase = name

@@ -1,7 +1,8 @@
 """The services in several replicas on one machine, each a process as a container would run it.
 
-Two jobs, two storages and two gateways, the fetchers, PostgreSQL, an S3 server and a NATS cluster. A client
-of the gateways selects one that is ready (``balancer``); gRPC clients know the addresses of both jobs.
+Two jobs, two storages and two gateways, the fetchers, PostgreSQL, an S3 server, and a NATS cluster of three
+servers. A client of the gateways selects one that is ready (``balancer``); gRPC clients know the addresses of
+both jobs.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.nats_cluster import NatsCluster, running_nats_cluster
 from tests.postgresql import fresh_database
 from tests.s3_server import S3Server, running_s3_server
-from tests.servers import NatsServer, free_port, kill_group, running_nats_server
+from tests.servers import free_port, kill_group
 from tests.suite.suite import SITE_NETWORK
 
 from reelhaul.fetcher.v1 import fetcher_service_pb2
@@ -114,7 +116,7 @@ class Topology:
 
     folder: Path
     replicas: Sequence[Replica]
-    brokers: Sequence[NatsServer]
+    nats: NatsCluster
     s3: S3Server
     jobs_database: str
     storage_database: str
@@ -136,17 +138,14 @@ class Topology:
 
 @asynccontextmanager
 async def running_topology(
-    folder: Path, *, fetchers: int, slots: int, brokers: int, site_limit: int
+    folder: Path, *, fetchers: int, slots: int, site_limit: int
 ) -> AsyncIterator[Topology]:
     """Run everything in *folder* until the block ends; every service is ready when it begins."""
     async with AsyncExitStack() as stack:
         jobs_database = stack.enter_context(fresh_database())
         storage_database = stack.enter_context(fresh_database())
         s3 = stack.enter_context(running_s3_server(folder / "s3", metrics_port=free_port()))
-        cluster = [
-            await stack.enter_async_context(running_nats_server(folder / f"nats-{number}"))
-            for number in range(1, brokers + 1)
-        ]
+        cluster = await stack.enter_async_context(running_nats_cluster(folder / "nats"))
         topology = Topology(
             folder,
             _plan_replicas(folder, {"storage": 2, "jobs": 2, "fetcher": fetchers, "gateway": 2}),
@@ -211,7 +210,7 @@ def _configure(topology: Topology, slots: int, site_limit: int) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
     common = inherited | {
         "REELHAUL_SUITE_TOKEN": SUITE_TOKEN,
-        "REELHAUL_NATS_URL": ",".join(broker.url for broker in topology.brokers),
+        "REELHAUL_NATS_URL": topology.nats.url,
         "REELHAUL_LEVEL_QUOTAS": json.dumps({"FULL_ACCESS": {"requests_per_minute": _UNLIMITED}}),
         "REELHAUL_FETCHER_ALLOW_NETWORKS": SITE_NETWORK,
     }
@@ -222,6 +221,7 @@ def _configure(topology: Topology, slots: int, site_limit: int) -> None:
             "REELHAUL_JOBS_DATABASE_URL": topology.jobs_database,
             "REELHAUL_JOBS_FIRST_KEY_FILE": str(topology.key_file),
             "REELHAUL_JOBS_SITE_LIMIT": str(site_limit),
+            "REELHAUL_JOBS_STREAM_REPLICAS": "3",
         },
         "fetcher": {"REELHAUL_FETCHER_SLOTS": str(slots)},
         "storage": {

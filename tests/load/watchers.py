@@ -1,9 +1,10 @@
 """Watcher process: thousands of streams of one kind, resumed where they end.
 
 Run as ``python -m tests.load.watchers KIND OPTIONS``. Each line of standard input is a JSON array:
-``["watch", job]`` starts a watcher, ``["phase", name]`` names the phase of the events that follow. A line of standard output is written when a watcher has its first message (``["open", job]``) and when it ends
-(``["end", job, state]``, or ``["failed", job, error]``). At the end of the input the remaining watchers are
-cancelled and the last line is the summary.
+``["watch", job]`` starts a watcher, ``["phase", name]`` names the phase of the events that follow. A line of
+standard output is written when a watcher has its first message (``["open", job]``) and when it ends:
+``["end", job, state]``, or ``["failed", job, error]``. At the end of the input the remaining watchers are
+cancelled, and the last line is the summary.
 """
 
 from __future__ import annotations
