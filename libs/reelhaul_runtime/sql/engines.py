@@ -1,7 +1,7 @@
 """Engines: SQLite and PostgreSQL, configured so that committed transactions survive a power loss.
 
-URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``. The last may name several
-servers, of which ``target_session_attrs=read-write`` finds the primary.
+URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``. The last may name
+several servers, of which ``target_session_attrs=read-write`` finds the primary.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from reelhaul_runtime.private_files import make_database_private
 
 _BUSY_SECONDS = 30
 
-# Parameters of libpq, unless the URL has others: how fast a server that is silent is noticed, while data is sent
-# and while an answer is awaited. https://www.postgresql.org/docs/current/libpq-connect.html
+# Parameters of libpq, unless the URL has others: how fast a server that is silent is noticed, while data is
+# sent and while an answer is awaited. https://www.postgresql.org/docs/current/libpq-connect.html
 _LIBPQ_PARAMETERS = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
