@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -87,7 +88,8 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     #: Networks that fetches may reach in addition to public addresses, comma separated. The guard of each
     #: fetcher enforces it; jobs rejects URLs with other addresses when they are created.
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
-    #: The broker; ``reelhaul up`` starts one if this is empty.
+    #: The broker, or the servers of a cluster, comma separated, which have the same credentials;
+    #: ``reelhaul up`` starts one if this is empty.
     nats_url: str = Field(default="", repr=False)
     #: PEM files for a broker at ``tls://…``: the authorities of its certificate (unset: the well-known ones),
     #: and the certificate of its clients with its key, if it asks for one.
@@ -214,11 +216,21 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     @field_validator("nats_url")
     @classmethod
     def _check_nats_url(cls, value: str) -> str:
-        scheme, _, rest = value.partition("://")
-        port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
-        if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not is_port(port[2]))):
-            raise ValueError("must be nats://host:port or tls://host:port")
-        return value
+        servers = split_addresses(value)
+        for server in servers:
+            scheme, _, rest = server.partition("://")
+            port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
+            if scheme not in ("nats", "tls") or not rest or (port[1] and not is_port(port[2])):
+                raise ValueError(
+                    "must be nats://host:port or tls://host:port; several servers, comma separated:"
+                    " nats://host1:4222,nats://host2:4222"
+                )
+        parts = [urlsplit(server) for server in servers]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("must begin with tls:// for each server or for none")
+        if len({part.netloc.rpartition("@")[0] for part in parts}) > 1:
+            raise ValueError("must have the same user and password, or token, for each server")
+        return ",".join(servers)
 
     @field_validator("rate_limit_url")
     @classmethod
