@@ -232,7 +232,7 @@ def test_secrets_are_those_that_a_pod_needs(resources: list[Resource]):
 
 
 def test_production_scales_what_exists(rendered: dict[str, list[Resource]]):
-    """Gateway, jobs and storage scale by CPU from two replicas, fetchers by KEDA; no Deployment has replicas."""
+    """Gateway, jobs and storage scale by CPU from two replicas, fetchers by KEDA."""
     resources = rendered["production"]
     scaled = {
         each["spec"]["scaleTargetRef"]["name"]: each["spec"]
