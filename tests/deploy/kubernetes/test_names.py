@@ -19,7 +19,7 @@ _PRIORITIES = ("high", "normal", "bulk")
 
 
 def test_scaler_reads_the_consumers_of_jobs():
-    """KEDA scales fetchers by the lag of the consumers that jobs creates, a fetcher for as many as its slots."""
+    """KEDA scales fetchers by the lag of the consumers that jobs creates, one for as many as its slots."""
     scaled = only(read_files("components/keda"), "ScaledObject", "fetcher")["spec"]
     triggers = {each["name"]: each["metadata"] for each in scaled["triggers"]}
     assert {each["stream"] for each in triggers.values()} == {WORK}
