@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from reelhaul_jobs import metrics
 from reelhaul_jobs.model import fair_scheduling, rate_limit
+from reelhaul_jobs.model.fair_scheduling import ServiceHistory
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery, QueueStore
@@ -70,6 +71,7 @@ class Dispatcher:
         # continues after these.
         self._after_tenant = ""
         self._after_sites: Mapping[str, str] = {}
+        self._history = ServiceHistory()
 
     async def step(self) -> bool:
         """Publish what fits into the window; return whether more may fit soon."""
@@ -89,7 +91,10 @@ class Dispatcher:
             in_flight=backlog.in_flight,
             free_slots=site_capacity,
             weights=self._weights,
+            history=self._history,
         )
+        ends_round = backlog.last_tenant <= self._after_tenant
+        self._history.record(backlog.ready, selected, self._weights, ends_round=ends_round)
         if not selected:
             self._wake_when_site_opens(backlog, now)
             self._hub.dispatch_blocked = bool(backlog.sites) or backlog.at_limit
