@@ -46,7 +46,8 @@ def _copy(connection: Connection, batch: Sequence[Mapping[str, object]]) -> None
     with cursor.copy(f"COPY jobs ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
         copy.write(
             "".join(
-                "\t".join(constants[name] if name in _CONSTANT else str(row[name]) for name in _COLUMNS) + "\n"
+                "\t".join(constants[name] if name in _CONSTANT else str(row[name]) for name in _COLUMNS)
+                + "\n"
                 for row in batch
             )
         )

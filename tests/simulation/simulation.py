@@ -7,8 +7,6 @@ import itertools
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -75,9 +73,7 @@ class Simulation:
         self._fleet = Fleet(workload.size.fetchers, workload.size.slots_per_fetcher)
         notifier = ChangeNotifier(hub, self.broker)
         limits = workload.limits
-        self.dispatcher = Dispatcher(
-            store, self.broker, self.now, LEASE, limits, workload.weights, hub=hub
-        )
+        self.dispatcher = Dispatcher(store, self.broker, self.now, LEASE, limits, workload.weights, hub=hub)
         self._leases = Leases(store, store, notifier, self.now, LEASE, limits)
         self._in_flight: Counter[str] = Counter()
         # Tenant and site -> rank of its last job of the backlog that was published.
@@ -148,7 +144,7 @@ class Simulation:
                 self.seen.exceeded.append((site, count))
 
     def _check_order(self, item: ReadyJob) -> None:
-        """Count *item* if it overtook a job of its tenant and site; only those of the backlog are comparable."""
+        """Count *item*, if it is of the backlog, if it overtook a job of its tenant and site."""
         if item.id in self._new or item.attempt > 1:
             return
         assert item.due is not None

@@ -116,7 +116,7 @@ def draw_workload(size: Size, seed: int) -> Workload:
         shares={tenant: 1 / (rank + len(tenants) / 4) for tenant, rank in zip(tenants, order, strict=True)},
         limits=SiteLimits(
             max_running=_SITE_LIMIT,
-            max_running_by_site={LARGE_SITE: size.slots // 8, **{site: 2 for site in sites[::3]}},
+            max_running_by_site={LARGE_SITE: size.slots // 8, **dict.fromkeys(sites[::3], 2)},
         ),
         seed=seed,
     )

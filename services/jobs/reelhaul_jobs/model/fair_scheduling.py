@@ -13,6 +13,7 @@ from itertools import islice
 from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
+_MIN_JOBS_PER_TENANT = 8
 # Sites whose virtual times are kept.
 _MAX_SITES = 1_000
 
@@ -100,8 +101,9 @@ class ServiceHistory:
         for job in selected:
             weight = weights.get(job.tenant, 1.0)
             self.overall.advance(job.tenant, weight)
-            at_site = self._sites[job.site] = self._sites.pop(job.site, None) or VirtualTime()
+            at_site = self._sites.pop(job.site, VirtualTime())
             at_site.advance(job.tenant, weight)
+            self._sites[job.site] = at_site
         while len(self._sites) > _MAX_SITES:
             del self._sites[next(iter(self._sites))]
         self.overall.observe(ready)
@@ -141,8 +143,8 @@ def _merge_fairly(
 ) -> Iterator[ReadyJob]:
     """Yield the jobs of *queues*, which belong to one tenant each, in the order in which they are due.
 
-    Tenants are compared by the jobs *in_flight* for their weights, in whole jobs of the lowest weight: what a
-    fraction of a job is due to, the virtual *times* tell. Then the tenant whose next job is older comes first.
+    Tenants are compared by their jobs *in_flight* for their weights, in whole jobs of the lowest weight, then
+    by their virtual *times*, then by the age of their next jobs.
     """
     lowest = min((weights.get(tenant, 1.0) for tenant in queues), default=1.0)
 
@@ -170,6 +172,14 @@ def window_size(slots: int, drain_rate: float, ceiling: int = 4096) -> int:
     """
     waiting = max(1, slots // 2) if slots else 4
     return min(ceiling, max(waiting, int(drain_rate / 2)))
+
+
+def jobs_per_tenant(room: int, tenants: int) -> int:
+    """Return how many ready jobs of each of *tenants* are read, where *room* more may be published.
+
+    Enough for a tenant that has four times its share; if that was too few, the next step reads more.
+    """
+    return min(room, max(_MIN_JOBS_PER_TENANT, 4 * room // max(1, tenants)))
 
 
 def site_share(slots: int) -> int:
