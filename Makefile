@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -133,6 +133,9 @@ oracle: $(VENV)/dev.stamp  ## Compare the JSON codec with json_format in a milli
 
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+load: $(VENV)/dev.stamp  ## Load several replicas of everything, restart and kill each in turn (ARGS="--jobs 400 --watchers 3000 --minutes 5", or --short)
+	$(BIN)/python -m tests.load $(ARGS)
 
 kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (ARGS="--backend s3")
 	$(BIN)/python -m tests.storage.kills $(ARGS)
