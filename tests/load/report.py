@@ -101,9 +101,8 @@ def print_report(figures: Mapping[str, Any], result: LoadResult) -> None:
                 figures_of_row = "".join(f"{row[share]:>9.1f}" for share in _SHARES)
                 print(f"  {phase:<12}{name:<30}{row['number']:>8}{figures_of_row}")
     for name, phase in figures["phases"].items():
-        print(
-            f"\nphase {name}: {phase['seconds']:.0f} s, {phase['jobs']} jobs ended, {phase['calls']} calls, {phase['events']} events"
-        )
+        counts = f"{phase['jobs']} jobs ended, {phase['calls']} calls, {phase['events']} events"
+        print(f"\nphase {name}: {phase['seconds']:.0f} s, {counts}")
         of_jobs = ("cpu_milliseconds_per_job", "rows_per_job", "per_job") if phase["jobs"] else ()
         for title in ("cpu_percent", "per_second", *of_jobs):
             print(f"  {title.replace('_', ' '):<26}" + _join(phase[title]))
