@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.sites.site import Site
 from tests.suite.suite import Suite, running_suite
 
@@ -35,12 +37,14 @@ if applied:
     if rendered.returncode:
         sys.exit(rendered.stderr)
     (folder / "rendered.yaml").write_text(rendered.stdout)
+if " kustomize " in f" {{command}} ":
+    sys.exit(subprocess.run([{kubectl!r}, "kustomize", sys.argv[-1]]).returncode)
 if plan["fails"] and plan["fails"] in command:
     sys.exit("error: " + plan["fails"])
 if " get deployment " in command:
     service = command.split()[3]
     revision = plan["revisions"].get(service, "")
-    replaced = f"component={{service}}" in (folder / "commands").read_text()
+    replaced = f"/name={{service}}" in (folder / "commands").read_text()
     print(int(revision) + replaced if revision else "")
 """
 
@@ -71,7 +75,7 @@ class Cluster:
         (self.overlay / "kustomization.yaml").write_text("resources: [pod.yaml]\n")
         (self.overlay / "pod.yaml").write_text(
             "{apiVersion: v1, kind: Pod, metadata: {name: a}, "
-            "spec: {containers: [{name: a, image: reelhaul}]}}\n"
+            "spec: {containers: [{name: a, image: 'registry.example:5000/old/reelhaul:1.0'}]}}\n"
         )
         self.plan()
 
@@ -96,7 +100,11 @@ class Cluster:
         prefix = "--namespace=reelhaul "
         commands = (self._folder / "commands").read_text().splitlines()
         assert all(command.startswith(prefix) for command in commands)
-        return [command.removeprefix(prefix) for command in commands if " get deployment " not in command]
+        return [
+            command.removeprefix(prefix)
+            for command in commands
+            if not re.search(" get deployment | kustomize ", command)
+        ]
 
 
 @pytest.fixture
@@ -104,11 +112,11 @@ def cluster(tmp_path: Path) -> Cluster:
     return Cluster(tmp_path)
 
 
-_COMPONENT = "app.kubernetes.io/component"
+_NAME, _JOBS = "app.kubernetes.io/name", "app.kubernetes.io/part-of=reelhaul"
 _PREPARED = [
-    f"delete job --selector={_COMPONENT}=migrate --ignore-not-found",
-    f"apply --selector={_COMPONENT} notin (storage,jobs,fetcher,gateway)",
-    f"wait job --selector={_COMPONENT}=migrate --for=condition=complete",
+    f"delete job --selector={_JOBS} --ignore-not-found",
+    f"apply --selector={_NAME} notin (storage,jobs,fetcher,gateway)",
+    f"wait job --selector={_JOBS} --for=condition=complete",
 ]
 
 
@@ -116,7 +124,7 @@ def replaced(*services: str) -> list[str]:
     return [
         command
         for service in services
-        for command in (f"apply --selector={_COMPONENT}={service}", f"rollout status deployment/{service}")
+        for command in (f"apply --selector={_NAME}={service}", f"rollout status deployment/{service}")
     ]
 
 
@@ -151,13 +159,13 @@ def test_broken_version_is_rolled_back(cluster: Cluster, suite: Suite, site: Sit
 
 def test_service_that_does_not_start_is_rolled_back(cluster: Cluster, suite: Suite, site: Site):
     """If a service does not become ready, it and those before it go back; later ones are not touched."""
-    cluster.plan(fails="apply --selector=app.kubernetes.io/component=fetcher")
+    cluster.plan(fails="apply --selector=app.kubernetes.io/name=fetcher")
     done = cluster.roll_out(suite.address("gateway"), site.url("/watch/demo"))
     assert done.returncode == 1
     assert cluster.changes() == [
         *_PREPARED,
         *replaced("storage", "jobs"),
-        f"apply --selector={_COMPONENT}=fetcher",
+        f"apply --selector={_NAME}=fetcher",
         *restored("fetcher", "jobs", "storage"),
     ]
 
@@ -178,6 +186,42 @@ def test_first_deployment_has_nothing_to_restore(cluster: Cluster, suite: Suite,
     assert done.returncode == 1
     assert "gateway was not restored: it had no version before" in done.stderr
     assert cluster.changes() == [*_PREPARED, *replaced(*_SERVICES)]
+
+
+def test_unknown_image_is_rejected(cluster: Cluster):
+    """An image that the overlay does not have would leave the version as it is: nothing is applied."""
+    done = cluster.roll_out(
+        "http://127.0.0.1:1", "http://127.0.0.2/", f"--image=relhaul=registry.example/a@{_DIGEST}"
+    )
+    assert done.returncode == 1
+    assert "has no image relhaul" in done.stderr
+    assert cluster.changes() == []
+
+
+def test_production_overlay_can_be_rolled_out(cluster: Cluster):
+    """The overlay has a Deployment of each service and the Job of the migration, and gets the new images."""
+    cluster.plan(fails="wait job")
+    cluster.overlay = _SCRIPT.parents[1] / "k8s/overlays/production"
+    cluster.roll_out(
+        "http://127.0.0.1:1",
+        "http://127.0.0.2/",
+        f"--image=reelhaul-server=registry.example/server@{_DIGEST}",
+    )
+    objects = list(yaml.safe_load_all(cluster.rendered()))
+    labels = {
+        (each["kind"], each["metadata"]["labels"]["app.kubernetes.io/name"])
+        for each in objects
+        if {"app.kubernetes.io/name", "app.kubernetes.io/part-of"}
+        <= each["metadata"].get("labels", {}).keys()
+    }
+    assert {("Job", "migrate"), *(("Deployment", service) for service in _SERVICES)} <= labels
+    images = {
+        container["image"]
+        for each in objects
+        if each["kind"] in ("Deployment", "Job")
+        for container in each["spec"]["template"]["spec"]["containers"]
+    }
+    assert images == {f"registry.example/media/reelhaul@{_DIGEST}", f"registry.example/server@{_DIGEST}"}
 
 
 def test_image_without_digest_is_rejected(cluster: Cluster):
