@@ -23,7 +23,18 @@ from tests.containers.engine import EngineError
 from tests.debian_packages import Missing
 
 _SECONDS = 600.0
-#: The log of the machine, which conmon writes to; without it Podman 4.3 cannot remove an ended init container.
+_PACKAGES = (
+    "podman",
+    "runc",
+    "netavark",
+    "aardvark-dns",
+    "conmon",
+    "catatonit",
+    "iptables",
+    "nftables",
+    "iproute2",
+)
+#: The log of the machine, which conmon writes to; without it Podman cannot remove an ended container.
 _LOG_SOCKET = Path("/dev/log")
 _CONFIG = """\
 [containers]
@@ -84,6 +95,20 @@ class Podman:
             raise EngineError(f"`podman {' '.join(words)}` ended with {done.returncode}:\n{output}")
         return done.stdout.strip()
 
+    def read_log(self, container: str) -> str:
+        """Return the end of the log of *container*."""
+        command = [
+            "podman",
+            f"--root={self.folder}/storage",
+            f"--runroot={self.folder}/run",
+            "logs",
+            container,
+        ]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return (done.stdout + done.stderr)[-4000:]
+
     def inspect(self, container: str) -> dict[str, Any]:
         """Return what Podman says of *container*."""
         (found,) = json.loads(self.run("inspect", "--type=container", container))
@@ -101,9 +126,7 @@ def running_podman() -> Iterator[Podman]:
         raise Missing("Podman needs root")
     if "overlay" not in Path("/proc/filesystems").read_text():
         raise Missing("this kernel has no overlay file system, which Podman needs")
-    programs = debian_packages.unpack(
-        "podman", "runc", "netavark", "aardvark-dns", "conmon", "catatonit", "iptables", "nftables", "iproute2"
-    )  # fmt: skip
+    programs = debian_packages.unpack(*_PACKAGES)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="reelhaul-podman-"))
         stack.callback(_delete, folder)
