@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import debian_packages
-from tests.containers.engine import EngineError
+from tests.containers.engine import EngineError, only_engine, restored_network
 from tests.debian_packages import Missing
 
 _SECONDS = 600.0
@@ -76,7 +76,7 @@ class Podman:
         """
         words = [str(each) for each in arguments]
         if words[:2] == ["buildx", "build"]:
-            words = ["build", "--format=docker", *words[2:]]
+            words = ["build", "--format=docker", "--layers=false", *words[2:]]
         command = ["podman", f"--root={self.folder}/storage", f"--runroot={self.folder}/run", *words]
         try:
             done = subprocess.run(
@@ -128,9 +128,11 @@ def running_podman() -> Iterator[Podman]:
         raise Missing("this kernel has no overlay file system, which Podman needs")
     programs = debian_packages.unpack(*_PACKAGES)
     with ExitStack() as stack:
+        stack.enter_context(only_engine())
         folder = Path(tempfile.mkdtemp(prefix="reelhaul-podman-"))
         stack.callback(_delete, folder)
         podman = Podman(folder, _environment(folder, programs))
+        stack.enter_context(restored_network(podman.environment))
         stack.enter_context(_log_socket())
         try:
             podman.run("info", seconds=60)

@@ -10,7 +10,7 @@ import pytest
 from tests.containers import images
 from tests.debian_packages import Missing
 from tests.deploy.kubernetes.podman import Podman, running_podman
-from tests.deploy.kubernetes.pods import ORDER, SITE, Pods, running_pods
+from tests.deploy.kubernetes.pods import SITE, Pods, running_pods
 from tests.deploy.kubernetes.rendering import Resource
 from tests.sites import media
 from tests.suite.downloads import create_download, wait_for_end
@@ -80,7 +80,7 @@ def test_pods_run_confined(pods: Pods, name: str):
 
 def test_pods_drain(pods: Pods):
     """Services end with exit code 0 on the signal that kubelet sends, the last test of these pods."""
-    for name in reversed([each for each in ORDER if each in ("storage", "jobs", "fetcher", "gateway")]):
+    for name in ("gateway", "fetcher", "jobs", "storage"):
         grace = pods.workloads[name].pod["terminationGracePeriodSeconds"]
         pods.podman.run("stop", f"--time={grace}", f"{name}-{name}", seconds=grace + 30)
         assert pods.container(name)["State"]["ExitCode"] == 0, pods.podman.read_log(f"{name}-{name}")
