@@ -17,6 +17,7 @@ from reelhaul_runtime.up import suite_processes
 _CONFIG = """\
 server_name: {name}
 listen: 127.0.0.1:{port}
+http: 127.0.0.1:{monitoring}
 cluster {{ name: reelhaul, listen: "127.0.0.1:{route}", routes: [{routes}] }}
 jetstream {{ store_dir: "{store}", sync_interval: always }}
 """
@@ -29,12 +30,19 @@ class NatsCluster:
     def __init__(self, folder: Path, size: int = 3) -> None:
         names = [f"n{number}" for number in range(1, size + 1)]
         self.ports: Mapping[str, int] = {name: free_port() for name in names}
+        #: Ports of the monitoring endpoints: /healthz, /varz …
+        self.monitoring: Mapping[str, int] = {name: free_port() for name in names}
         self._configs = {name: folder / f"{name}.conf" for name in names}
         routes = {name: free_port() for name in names}
         urls = ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes.values())
         for name, config in self._configs.items():
             text = _CONFIG.format(
-                name=name, port=self.ports[name], route=routes[name], routes=urls, store=folder / name
+                name=name,
+                port=self.ports[name],
+                monitoring=self.monitoring[name],
+                route=routes[name],
+                routes=urls,
+                store=folder / name,
             )
             folder.mkdir(parents=True, exist_ok=True)
             config.write_text(text)
@@ -57,6 +65,17 @@ class NatsCluster:
         for name in names or self.ports:
             await wait_until_listening(self.ports[name], _READY_SECONDS)
             await self._wait_for_jetstream(name)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The pids of the servers that run, by name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    async def stop(self, name: str) -> int:
+        """Stop the server *name* with SIGTERM and return its exit code."""
+        process = self._processes.pop(name)
+        process.terminate()
+        return await asyncio.to_thread(process.wait, _READY_SECONDS)
 
     def kill(self, name: str) -> None:
         """Kill the server *name* if it runs."""

@@ -24,7 +24,11 @@ import smoke
 #: The order in which services are replaced.
 SERVICES = ("storage", "jobs", "fetcher", "gateway")
 _IMAGE = re.compile(r"(?P<name>[a-z0-9./_-]+)=(?P<repository>[a-z0-9.:/_-]+)@(?P<digest>sha256:[0-9a-f]{64})")
-_COMPONENT = "app.kubernetes.io/component"
+#: An image in rendered manifests: its name, without tag and digest.
+_RENDERED_IMAGE = re.compile(
+    r"^\s*(?:- )?image: [\"']?([^\s\"'@]+?)(?::[^\s\"'@/]+)?(?:@\S+?)?[\"']?$", re.MULTILINE
+)
+_NAME, _JOBS = "app.kubernetes.io/name", "app.kubernetes.io/part-of=reelhaul"
 #: How long a command may take, the migration, and the replacement of a service: a fetcher drains for minutes.
 _COMMAND_SECONDS, _MIGRATION_SECONDS, _SERVICE_SECONDS = 120, 900, 1200
 
@@ -82,17 +86,22 @@ def _restore(target: Target, service: str, revision: str) -> None:
 class Kubernetes:
     """The cluster of kubectl's context; *overlay* is a folder of deploy/k8s.
 
-    *images*: the images of the version, for those that the overlay names. *folder*: an empty one.
+    *images*: the images of the version, by the last part of their names. *folder*: an empty one.
+
+    Raises RolloutError if the overlay has none of that name.
     """
 
     def __init__(self, overlay: Path, namespace: str, images: list[re.Match[str]], folder: Path) -> None:
         self._namespace = namespace
         self._folder = folder
+        rendered = set(_RENDERED_IMAGE.findall(self._kubectl("kustomize", str(overlay))))
         lines = [f"resources: [{_relative(overlay.resolve(strict=True), folder)}]", "images:"]
         for image in images:
-            lines.append(
-                f"  - {{name: {image['name']}, newName: {image['repository']}, digest: {image['digest']}}}"
-            )
+            names = [name for name in rendered if name.rpartition("/")[2] == image["name"]]
+            if not names:
+                raise RolloutError(f"{overlay} has no image {image['name']}")
+            value = f"newName: {image['repository']}, digest: {image['digest']}"
+            lines += [f"  - {{name: {name}, {value}}}" for name in names]
         (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n")
 
     def revision(self, service: str) -> str:
@@ -102,16 +111,16 @@ class Kubernetes:
         )  # fmt: skip
 
     def prepare(self) -> None:
-        # The template of a Job cannot be changed.
-        self._kubectl("delete", "job", f"--selector={_COMPONENT}=migrate", "--ignore-not-found", "--wait")
-        self._apply(f"{_COMPONENT} notin ({','.join(SERVICES)})")
+        # Jobs run once, and their templates cannot be changed.
+        self._kubectl("delete", "job", f"--selector={_JOBS}", "--ignore-not-found", "--wait")
+        self._apply(f"{_NAME} notin ({','.join(SERVICES)})")
         self._kubectl(
-            "wait", "job", f"--selector={_COMPONENT}=migrate", "--for=condition=complete",
+            "wait", "job", f"--selector={_JOBS}", "--for=condition=complete",
             f"--timeout={_MIGRATION_SECONDS}s", seconds=_MIGRATION_SECONDS + 60,
         )  # fmt: skip
 
     def replace(self, service: str) -> None:
-        self._apply(f"{_COMPONENT}={service}")
+        self._apply(f"{_NAME}={service}")
         self._wait_for(service)
 
     def restore(self, service: str, revision: str) -> None:

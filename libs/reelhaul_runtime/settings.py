@@ -54,7 +54,10 @@ HEALTH_ADDRESSES = ("jobs_health_address", "fetcher_health_address", "storage_he
 #: All settings that are addresses of replicas.
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
-_DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
+_DATABASE_URL = (
+    "must be sqlite:///FILE or postgresql://user:password@host:port/name; of several servers:"
+    " postgresql://user:password@host1:port,host2:port/name?target_session_attrs=read-write"
+)
 
 
 class InvalidSetting(Exception):
@@ -347,10 +350,11 @@ def check_database_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
-        host = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
-        _, colon, port = host.rpartition("]")[2].partition(":")
-        if colon and not is_port(port):
-            raise ValueError(_DATABASE_URL)
+        hosts = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
+        for host in hosts.split(","):
+            _, colon, port = host.rpartition("]")[2].partition(":")
+            if colon and not is_port(port):
+                raise ValueError(_DATABASE_URL)
     elif scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
         file = Path(rest[1:].partition("?")[0])
         check_folder(file.parent)

@@ -437,3 +437,22 @@ async def test_scans_end_and_delay_no_reads(database: Database):
             await scan
         assert failure.value.reason == ErrorReason.REQUEST_TIMED_OUT
     assert await database.scan(_words) == {"one"}
+
+
+def test_first_of_several_servers_is_down(tmp_path: Path):
+    """A URL may name several servers: one that is down, or is no primary, is passed over."""
+    with fresh_database() as url:
+        several = url.replace("host=", f"target_session_attrs=read-write&host={tmp_path},")
+        engine = engines.create_write_engine(several)
+        try:
+            with engine.connect() as connection:
+                assert not connection.execute(text("SELECT pg_is_in_recovery()")).scalar()
+        finally:
+            engine.dispose()
+
+
+def test_wrong_url_is_refused_without_its_password():
+    """A URL that libpq does not accept is refused, and the refusal does not show it."""
+    with pytest.raises(ValueError, match="is neither sqlite:///FILE nor a valid postgresql://") as refused:
+        engines.create_write_engine("postgresql://user:hunter2@host/name?no_such_parameter=1")
+    assert "hunter2" not in str(refused.value)
