@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-_PROBE_SECONDS = 0.25
+_PROBE_SECONDS, _PROBE_TIMEOUT = 0.25, 10.0
 
 
 class Balancer:
@@ -30,7 +30,7 @@ class Balancer:
 
     async def probe(self) -> None:
         """Probe all gateways four times a second, until cancelled."""
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_TIMEOUT) as http:
             while True:
                 ready = await asyncio.gather(*(_is_ready(http, address) for address in self._addresses))
                 self._ready = [

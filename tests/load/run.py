@@ -19,7 +19,7 @@ from tests.load import costs, restarts
 from tests.load.callers import Callers, open_callers
 from tests.load.costs import Costs
 from tests.load.restarts import Restart
-from tests.load.topology import Topology, running_topology, wait_until
+from tests.load.topology import Topology, TopologyError, running_topology, wait_until
 from tests.load.watcher_pool import WatcherPool, running_watchers
 from tests.load.watchers import KINDS
 
@@ -129,6 +129,9 @@ class _Run:
         calling = asyncio.create_task(self._callers.run())
         try:
             await self._run_phases()
+        except (TopologyError, TimeoutError) as error:
+            # What was measured until then is reported all the same.
+            self._violations.append(Violation("topology", "", repr(error)))
         finally:
             calling.cancel()
             await asyncio.wait([calling])
