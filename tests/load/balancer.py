@@ -30,7 +30,7 @@ class Balancer:
     async def probe(self) -> None:
         """Probe all gateways four times a second, until cancelled."""
         async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_TIMEOUT) as http:
-            # A gateway that is slow to answer must not delay the news of another one.
+            # A gateway that is slow to answer must not delay that another one is noticed.
             await asyncio.gather(*(self._probe(http, address) for address in self._ready))
 
     async def _probe(self, http: httpx.AsyncClient, address: str) -> None:
