@@ -3,12 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
-VENV := .venv
+# An interpreter that is named, as in PYTHON=python3.13, has an environment of its own: .venv-python3.13.
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -133,6 +134,9 @@ oracle: $(VENV)/dev.stamp  ## Compare the JSON codec with json_format in a milli
 chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that nothing is lost
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+load: $(VENV)/dev.stamp  ## Load several replicas of everything, restart and kill each in turn (ARGS="--jobs 400 --watchers 3000 --minutes 5", or --short)
+	$(BIN)/python -m tests.load $(ARGS)
+
 kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (ARGS="--backend s3")
 	$(BIN)/python -m tests.storage.kills $(ARGS)
 
@@ -166,19 +170,33 @@ bench: bench-jobs bench-watch bench-fetch bench-storage bench-gateway bench-code
 bench-%: $(VENV)/bench.stamp  ## Run one benchmark: auth, codec, fetch, gateway, idle, jobs, storage, telemetry, watch
 	$(BIN)/python -m bench $* $(ARGS)
 
-LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
+# The locks that have yt-dlp.
+define lock_suite
+	$(LOCK) pyproject.toml --extra all -o requirements/run.txt
+	$(LOCK) pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
+	$(LOCK) pyproject.toml --extra all --group dev --group deploy -c requirements/dev.txt -o requirements/deploy.txt
+endef
+
+lock: UPGRADE := --upgrade
 lock:  ## Update requirements/*.txt (needs uv)
-	$(LOCK) --upgrade pyproject.toml --extra all -o requirements/run.txt
-	$(LOCK) --upgrade pyproject.toml --extra all --group dev -c requirements/run.txt -o requirements/dev.txt
-	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
-	$(LOCK) --upgrade pyproject.toml --extra gateway --extra jobs --extra storage -c requirements/run.txt -o requirements/server.txt
-	echo dumb-init | $(LOCK) --upgrade - -o requirements/image.txt
-	echo pip | $(LOCK) --upgrade - -o requirements/pip.txt
-	$(LOCK) --upgrade --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
-	$(LOCK) --upgrade pyproject.toml --extra all --group dev --group deploy -c requirements/dev.txt -o requirements/deploy.txt
-	$(LOCK) --upgrade --group policies -o requirements/policies.txt
-	$(LOCK) --upgrade --group sbom -o requirements/sbom.txt
+	$(lock_suite)
+	$(LOCK) pyproject.toml --extra gateway --extra jobs --extra storage -c requirements/run.txt -o requirements/server.txt
+	echo dumb-init | $(LOCK) - -o requirements/image.txt
+	echo pip | $(LOCK) - -o requirements/pip.txt
+	$(LOCK) --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
+	$(LOCK) --group policies -o requirements/policies.txt
+	$(LOCK) --group sbom -o requirements/sbom.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
+lock-engine: UPGRADE := --upgrade-package yt-dlp --upgrade-package yt-dlp-ejs
+lock-engine:  ## Update yt-dlp in requirements/*.txt, and nothing else (needs uv)
+	$(lock_suite)
+
+dist: $(VENV)/dev.stamp  ## Build the wheel and the source distribution of Reelhaul in dist/
+	rm -f dist/*.whl dist/*.tar.gz
+	$(BIN)/hatchling build
+
 clean:  ## Remove environments and build results; keep data and downloads
-	rm -rf $(VENV) .yt-dlp third_party dist
+	rm -rf .venv .venv-* .yt-dlp third_party dist

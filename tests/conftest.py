@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ os.environ["REELHAUL_AUTH"] = "none"
 
 # Every storage of a test has an HTTP port of its own.
 os.environ["REELHAUL_STORAGE_HTTP_ADDRESS"] = "127.0.0.1:0"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without collecting garbage; later, look only for garbage of the tests themselves.
+
+    Modules and collected tests stay until the end. A quarter of the processor's time went into visiting them.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        gc.enable()
 
 
 #: Fixtures that start servers, the engine's processes or services of the suite.

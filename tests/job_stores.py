@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 
 from tests.postgresql import migrated_database
+from tests.sqlite import create_migrated_file
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
@@ -28,7 +26,6 @@ from reelhaul_jobs.store.state_events import SqlStateEventStore
 from reelhaul_jobs.store.tenants import SqlTenantStore
 from reelhaul_jobs.store.webhook_deliveries import SqlWebhookDeliveryStore
 from reelhaul_jobs.store.webhooks import SqlWebhookStore
-from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -60,7 +57,7 @@ async def open_store(url: str, ledger: QuotaLedger | None = None) -> AsyncIterat
 async def sqlite_store(folder: Path, ledger: QuotaLedger | None = None) -> AsyncIterator[SqlStore]:
     """Open the stores of a new SQLite database in *folder*."""
     path = folder / "jobs.db"
-    shutil.copy(_sqlite_template(), path)
+    create_migrated_file("reelhaul_jobs", path)
     async with open_store(f"sqlite:///{path}", ledger) as store:
         yield store
 
@@ -71,14 +68,6 @@ async def postgresql_store(ledger: QuotaLedger | None = None) -> AsyncIterator[S
     with migrated_database("reelhaul_jobs") as url:
         async with open_store(url, ledger) as store:
             yield store
-
-
-@cache
-def _sqlite_template() -> Path:
-    """Migrate one file per process: to copy it takes a millisecond, to migrate a new one half a second."""
-    path = Path(tempfile.mkdtemp(prefix="reelhaul-test-")) / "template.db"
-    migrations.migrate(f"sqlite:///{path}", "reelhaul_jobs")
-    return path
 
 
 def job(number: int, **fields: object) -> Job:

@@ -43,6 +43,8 @@ class S3Server:
     #: Users beside the one of the tests: access key to actions, for example ``Read:media``. Their secret
     #: key is the same.
     identities: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: Port of its Prometheus metrics; 0: none.
+    metrics_port: int = 0
 
     @property
     def endpoint_url(self) -> str:
@@ -161,15 +163,16 @@ class S3Server:
             "-s3.port.lance=0",
             *(f"-{name}.port={port}" for name, port in ports),
             *(f"-{name}.port.grpc={port}" for name, port in grpc_ports),
+            *([f"-metricsPort={self.metrics_port}"] if self.metrics_port else []),
         ]
 
 
 @contextmanager
 def running_s3_server(
-    folder: Path, identities: Mapping[str, Sequence[str]] | None = None
+    folder: Path, identities: Mapping[str, Sequence[str]] | None = None, metrics_port: int = 0
 ) -> Iterator[S3Server]:
     """Run an S3 server on *folder* until the end of the block, with more users if *identities* names any."""
-    server = S3Server(folder, identities=identities or {})
+    server = S3Server(folder, identities=identities or {}, metrics_port=metrics_port)
     server.start()
     try:
         yield server

@@ -22,6 +22,9 @@ _BACKLOG = 2048
 class AddressUnavailable(Exception):
     """No server can listen at an address; the text says why, without the name of a setting."""
 
+    #: The part of the setting's name behind that of the service.
+    setting = "ADDRESS"
+
 
 def listen(address: str, *, reuse_port: bool) -> socket.socket:
     """Return a socket of an HTTP server that listens at *address* (host:port; port 0: any free port).

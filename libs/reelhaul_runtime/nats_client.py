@@ -27,6 +27,7 @@ from reelhaul_runtime.logs import Outage
 from reelhaul_runtime.metrics.instruments import BROKER_RECONNECTS
 from reelhaul_runtime.nats_security import NO_FILES, CredentialsError, NatsSecurity, read_credentials, sign
 from reelhaul_runtime.redaction import redact_urls
+from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.tasks import cancel_and_wait
 
@@ -46,6 +47,9 @@ async def connect(
     security: NatsSecurity = NO_FILES,
 ) -> AsyncIterator[Client]:
     """Connect to the broker at *url* as *name*, until the end of the block.
+
+    A *url* of several servers, comma separated, is of a cluster: the client connects to one of them, and to
+    another one when it is lost. It learns of further servers from the cluster.
 
     The client reconnects for ever. While the broker is down, a publish fails at once and is not
     buffered (``pending_size=0``): callers that need it sent again keep it in a row. *closed* is set
@@ -94,7 +98,7 @@ async def connect(
     watching = asyncio.create_task(watched.watch())
     try:
         await client.connect(
-            url,
+            split_addresses(url),
             name=name,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
@@ -158,7 +162,8 @@ class _SecureClient(Client):
                 read_credentials(self._credentials)
             except CredentialsError as error:
                 raise InvalidSetting(f"REELHAUL_NATS_CREDENTIALS: {error}") from None
-        parts = urlsplit(url)
+        # All servers of a cluster have the same credentials.
+        parts = urlsplit(split_addresses(url)[0])
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self.context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH) if self._needs_tls else None
         self._files = security.tls

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-# A URL from its slashes on, or the query of a URL of which the text has only the end. Each alternative ends
-# where the next one could begin, so that the search is linear.
-_URL = re.compile(r'//[^\s"<>]*|\?[^\s"<>=?]{0,100}=[^\s"<>]*')
+# A URL from its slashes on, up to the next one of a list with commas, or the query of a URL of which the text
+# has only the end. Each alternative ends where the next one could begin, so that the search is linear.
+_URL = re.compile(r'//(?:[^\s"<>,]|,(?![a-z]{1,10}://))*|\?[^\s"<>=?]{0,100}=[^\s"<>]*')
 _QUERY_OR_FRAGMENT = re.compile(r"[?#]")
 # An absolute path of two or more parts, in quotes or up to a space; not a URL, nor its path. Linear: each
 # part ends at the next slash, and no match begins within a path.

@@ -129,7 +129,7 @@ async def _serve(services: Sequence[service.Service], settings: SuiteSettings) -
     except asyncio.CancelledError:
         return OK if shutdown.requested.is_set() else FAILED
     except AddressUnavailable as error:
-        raise InvalidSetting(f"REELHAUL_{shutdown.starting.upper()}_ADDRESS: {error}") from error
+        raise InvalidSetting(f"REELHAUL_{shutdown.starting.upper()}_{error.setting}: {error}") from error
     except ImportError as error:
         return _report_missing_package(shutdown.starting, error)
     except Exception as error:

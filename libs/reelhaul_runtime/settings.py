@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -48,10 +49,15 @@ ENV_FILE = ".env"
 ADDRESSES = ("gateway_address", "jobs_address", "fetcher_address", "storage_address")
 #: All settings that are host:port of a listener.
 LISTENERS = (*ADDRESSES, "storage_http_address")
+#: The settings that are addresses of health; each may be empty.
+HEALTH_ADDRESSES = ("jobs_health_address", "fetcher_health_address", "storage_health_address")
 #: All settings that are addresses of replicas.
 REPLICAS = ("jobs_addresses", "fetcher_addresses", "storage_addresses")
 
-_DATABASE_URL = "must be sqlite:///FILE or postgresql://user:password@host:port/name"
+_DATABASE_URL = (
+    "must be sqlite:///FILE or postgresql://user:password@host:port/name; of several servers:"
+    " postgresql://user:password@host1:port,host2:port/name?target_session_attrs=read-write"
+)
 
 
 class InvalidSetting(Exception):
@@ -72,6 +78,11 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     storage_address: str = "127.0.0.1:50053"
     #: host:port where storage serves signed links over HTTP. It may be reachable from everywhere.
     storage_http_address: str = "127.0.0.1:50055"
+    #: host:port where each service serves its gRPC health alone, without TLS and to everyone, for probes that
+    #: cannot use the address above. Empty: nowhere.
+    jobs_health_address: str = ""
+    fetcher_health_address: str = ""
+    storage_health_address: str = ""
     #: host:port of each replica of a service, comma separated, where its clients connect to; a DNS name may
     #: resolve to several. Empty: the one at the address above.
     jobs_addresses: str = ""
@@ -80,7 +91,8 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     #: Networks that fetches may reach in addition to public addresses, comma separated. The guard of each
     #: fetcher enforces it; jobs rejects URLs with other addresses when they are created.
     fetcher_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
-    #: The broker; ``reelhaul up`` starts one if this is empty.
+    #: The broker, or the servers of a cluster, comma separated, which have the same credentials;
+    #: ``reelhaul up`` starts one if this is empty.
     nats_url: str = Field(default="", repr=False)
     #: PEM files for a broker at ``tls://…``: the authorities of its certificate (unset: the well-known ones),
     #: and the certificate of its clients with its key, if it asks for one.
@@ -169,6 +181,11 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     def _check_address(cls, value: str) -> str:
         return check_address(value)
 
+    @field_validator(*HEALTH_ADDRESSES)
+    @classmethod
+    def _check_health_address(cls, value: str) -> str:
+        return check_address(value) if value else value
+
     @field_validator(*REPLICAS)
     @classmethod
     def _check_replicas(cls, value: str) -> str:
@@ -202,11 +219,21 @@ class SuiteSettings(MetricsSettings, OidcSettings, TlsSettings, TracingSettings)
     @field_validator("nats_url")
     @classmethod
     def _check_nats_url(cls, value: str) -> str:
-        scheme, _, rest = value.partition("://")
-        port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
-        if value and (scheme not in ("nats", "tls") or not rest or (port[1] and not is_port(port[2]))):
-            raise ValueError("must be nats://host:port or tls://host:port")
-        return value
+        servers = split_addresses(value)
+        for server in servers:
+            scheme, _, rest = server.partition("://")
+            port = rest.rpartition("@")[2].rstrip("/").rpartition("]")[2].partition(":")
+            if scheme not in ("nats", "tls") or not rest or (port[1] and not is_port(port[2])):
+                raise ValueError(
+                    "must be nats://host:port or tls://host:port; several servers, comma separated:"
+                    " nats://host1:4222,nats://host2:4222"
+                )
+        parts = [urlsplit(server) for server in servers]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("must begin with tls:// for each server or for none")
+        if len({part.netloc.rpartition("@")[0] for part in parts}) > 1:
+            raise ValueError("must have the same user and password, or token, for each server")
+        return ",".join(servers)
 
     @field_validator("rate_limit_url")
     @classmethod
@@ -323,10 +350,11 @@ def check_database_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
-        host = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
-        _, colon, port = host.rpartition("]")[2].partition(":")
-        if colon and not is_port(port):
-            raise ValueError(_DATABASE_URL)
+        hosts = re.split("[/?]", rest.rpartition("@")[2], maxsplit=1)[0]
+        for host in hosts.split(","):
+            _, colon, port = host.rpartition("]")[2].partition(":")
+            if colon and not is_port(port):
+                raise ValueError(_DATABASE_URL)
     elif scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
         file = Path(rest[1:].partition("?")[0])
         check_folder(file.parent)

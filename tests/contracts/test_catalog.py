@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.postgresql import fresh_database
+from tests.postgresql import migrated_database
+from tests.sqlite import create_migrated_file
 
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 from reelhaul_runtime.errors import NotFound, ReelhaulError
@@ -41,19 +41,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Catalog]:
     if request.param == "sqlite":
-        async with _open(f"sqlite:///{tmp_path}/storage.db") as opened:
+        create_migrated_file("reelhaul_storage", tmp_path / "storage.db")
+        async with SqlCatalog.open(f"sqlite:///{tmp_path}/storage.db") as opened:
             yield opened
     else:
-        with fresh_database() as url:
-            async with _open(url) as opened:
+        with migrated_database("reelhaul_storage") as url:
+            async with SqlCatalog.open(url) as opened:
                 yield opened
-
-
-@asynccontextmanager
-async def _open(url: str) -> AsyncIterator[Catalog]:
-    await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_storage")
-    async with SqlCatalog.open(url) as opened:
-        yield opened
 
 
 def _id(n: int) -> str:

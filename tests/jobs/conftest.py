@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from tests.job_stores import SqlStore, sqlite_store
 from tests.jobs.replica import Replica
 from tests.servers import NatsServer, free_port, running_nats_server
+from tests.sqlite import create_migrated_file
 
 from reelhaul.jobs.v1 import job_service_pb2, job_service_pb2_grpc
 from reelhaul.work.v1 import lease_service_pb2, lease_service_pb2_grpc
@@ -63,6 +64,8 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 def settings(tmp_path: Path, nats_server: NatsServer) -> Settings:
+    """Settings of a service on a new database, with its own broker."""
+    create_migrated_file("reelhaul_jobs", tmp_path / "jobs.db")
     return Settings(
         data_dir=tmp_path,
         nats_url=nats_server.url,

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 from tests.tls_files import Authority
 
+from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.server_addresses import is_loopback
 from reelhaul_runtime.setting_names import variable_names
 from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors
@@ -256,3 +257,35 @@ def test_files_for_tls_between_services(tmp_path: Path):
     ):
         with pytest.raises(ValidationError, match=problem):
             SuiteSettings(**usable | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("nats://a:4222, nats://b:4222,nats://[::1]", "nats://a:4222,nats://b:4222,nats://[::1]"),
+        ("tls://hunter2@a,tls://hunter2@b:4223", "tls://hunter2@a,tls://hunter2@b:4223"),
+    ],
+)
+def test_servers_of_a_cluster(text: str, url: str):
+    """The broker may be a cluster: its servers, comma separated; their credentials are not shown."""
+    settings = SuiteSettings(nats_url=text)
+    assert settings.nats_url == url
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in redact_urls(settings.nats_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nats://a,b", "must be nats://host:port"),
+        ("nats://a,tls://b", "must begin with tls:// for each server or for none"),
+        ("nats://hunter2@a,nats://b", "must have the same user and password, or token, for each server"),
+    ],
+)
+def test_wrong_servers_of_a_cluster(url: str, text: str):
+    """The servers of a cluster are URLs of one kind with one credential, which the refusal does not show."""
+    with pytest.raises(ValidationError) as refused:
+        SuiteSettings(nats_url=url)
+    (line,) = describe_errors(refused.value)
+    assert line.startswith(f"REELHAUL_NATS_URL: {text}")
+    assert "hunter2" not in line

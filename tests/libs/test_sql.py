@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 import threading
@@ -390,6 +391,16 @@ def test_migrates_postgresql(package: str):
         assert not migrations.migrate_if_behind(url, package)
 
 
+def test_says_what_it_migrated(package: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The log says that a database was migrated, and the second time that it was current."""
+    url = f"sqlite:///{tmp_path}/rows.db"
+    with caplog.at_level(logging.INFO, "reelhaul_runtime.sql.migrations"):
+        migrations.migrate(url, package)
+        migrations.migrate(url, package)
+    messages = [record.message for record in caplog.records if record.name.endswith("migrations")]
+    assert messages == ["migrated", "the schema is current already"]
+
+
 def test_migrates_only_what_is_behind(package: str, tmp_path: Path):
     """A new database gets every revision; one that has them is not changed."""
     url = f"sqlite:///{tmp_path}/new/rows.db"
@@ -426,3 +437,22 @@ async def test_scans_end_and_delay_no_reads(database: Database):
             await scan
         assert failure.value.reason == ErrorReason.REQUEST_TIMED_OUT
     assert await database.scan(_words) == {"one"}
+
+
+def test_first_of_several_servers_is_down(tmp_path: Path):
+    """A URL may name several servers: one that is down, or is no primary, is passed over."""
+    with fresh_database() as url:
+        several = url.replace("host=", f"target_session_attrs=read-write&host={tmp_path},")
+        engine = engines.create_write_engine(several)
+        try:
+            with engine.connect() as connection:
+                assert not connection.execute(text("SELECT pg_is_in_recovery()")).scalar()
+        finally:
+            engine.dispose()
+
+
+def test_wrong_url_is_refused_without_its_password():
+    """A URL that libpq does not accept is refused, and the refusal does not show it."""
+    with pytest.raises(ValueError, match="is neither sqlite:///FILE nor a valid postgresql://") as refused:
+        engines.create_write_engine("postgresql://user:hunter2@host/name?no_such_parameter=1")
+    assert "hunter2" not in str(refused.value)

@@ -17,6 +17,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.s3_server import S3Server
+from tests.sqlite import create_migrated_file
 
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2_grpc
 from reelhaul.storage.v1 import storage_service_pb2 as pb
@@ -150,6 +151,8 @@ def start_storage(
             drain_seconds=0,
             **({"storage_reserve_bytes": 0, "storage_url": url} | overrides),
         )
+        if not (tmp_path / "storage.db").exists():
+            create_migrated_file("reelhaul_storage", tmp_path / "storage.db")
         clock = Clock(clock_offset)
         async with (
             running(settings, now=clock) as port,

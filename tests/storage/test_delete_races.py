@@ -17,15 +17,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.postgresql import fresh_database
+from tests.postgresql import migrated_database
 from tests.s3_server import S3Server
+from tests.sqlite import create_migrated_file
 from tests.storage.conftest import Clock, checksums, random_bytes
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
 from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.identity import Caller, set_caller
-from reelhaul_runtime.sql import migrations
 from reelhaul_storage.catalog.store import SqlCatalog
 from reelhaul_storage.disk.blobs import DiskBlobStore
 from reelhaul_storage.model import CLAIM_LIFETIME, Artifact, Chunk, ExpectedChecksums, NewArtifact, Upload
@@ -161,10 +161,11 @@ async def storage(
 ) -> AsyncIterator[Storage]:
     set_caller(Caller("suite", PermissionLevel.PERMISSION_LEVEL_FULL_ACCESS, suite=True))
     async with AsyncExitStack() as stack:
-        url = f"sqlite:///{tmp_path}/storage.db"
         if request.param == "postgresql":
-            url = stack.enter_context(fresh_database())
-        await asyncio.to_thread(migrations.migrate_if_behind, url, "reelhaul_storage")
+            url = stack.enter_context(migrated_database("reelhaul_storage"))
+        else:
+            create_migrated_file("reelhaul_storage", tmp_path / "storage.db")
+            url = f"sqlite:///{tmp_path}/storage.db"
         catalog = await stack.enter_async_context(SqlCatalog.open(url))
         if request.param == "s3":
             opening, files = _open_s3(request.getfixturevalue("s3_server"), monkeypatch)

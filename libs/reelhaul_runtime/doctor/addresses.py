@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from reelhaul_runtime import listeners
 from reelhaul_runtime.doctor.check import Check, Finding, ok, problem, warning
 from reelhaul_runtime.server_addresses import split_addresses
-from reelhaul_runtime.settings import LISTENERS, REPLICAS, SuiteSettings
+from reelhaul_runtime.settings import HEALTH_ADDRESSES, LISTENERS, REPLICAS, SuiteSettings
 from reelhaul_runtime.up import procfs
 from reelhaul_runtime.up.suite_state import SuiteState
 
@@ -22,7 +22,7 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 def checks(settings: SuiteSettings, suite: SuiteState | None) -> list[Check]:
     """Return a check for each address where a service listens, and for those of replicas elsewhere."""
-    listening = {name: getattr(settings, name) for name in LISTENERS}
+    listening = {name: getattr(settings, name) for name in (*LISTENERS, *HEALTH_ADDRESSES)}
     for name in ("gateway", "jobs", "fetcher", "storage"):
         listening[f"{name}_metrics_address"] = getattr(settings, f"{name}_metrics_address")
         if suite is not None:

@@ -7,14 +7,16 @@ import json
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import nats.errors
 
 from reelhaul_runtime import nats_client
 from reelhaul_runtime.doctor.addresses import check_reachable
-from reelhaul_runtime.doctor.check import Check, Finding, ok, problem
+from reelhaul_runtime.doctor.check import Check, Finding, ok, problem, warning
 from reelhaul_runtime.doctor.clock import check_clock
+from reelhaul_runtime.server_addresses import split_addresses
 from reelhaul_runtime.settings import InvalidSetting, SuiteSettings
 from reelhaul_runtime.up.suite_processes import find_nats_server
 from reelhaul_runtime.up.suite_state import SuiteState
@@ -43,10 +45,10 @@ def _check_program() -> Finding:
 
 async def _check_broker(settings: SuiteSettings, url: str) -> list[Finding]:
     # A client tries again for ever, and does not say why it has no connection.
-    host = urlsplit(url).hostname or ""
-    reachable = check_reachable("REELHAUL_NATS_URL", f"{host}:{urlsplit(url).port or 4222}")
-    if reachable.level != "ok":
-        return [reachable]
+    found = [_check_server(server) for server in split_addresses(url)]
+    unreachable = [finding for finding in found if finding.level != "ok"]
+    if len(unreachable) == len(found):
+        return unreachable
     text = ""
     try:
         async with (
@@ -69,7 +71,12 @@ async def _check_broker(settings: SuiteSettings, url: str) -> list[Finding]:
                 "correct the credentials and the TLS files: REELHAUL_NATS_*; see the log of the broker",
             )
         ]
-    return list(_describe(text, json.loads(response.data), start, end))
+    return [*_describe(text, json.loads(response.data), start, end), *unreachable]
+
+
+def _check_server(url: str) -> Finding:
+    parts = urlsplit(url)
+    return check_reachable("REELHAUL_NATS_URL", f"{parts.hostname or ''}:{parts.port or 4222}")
 
 
 def _describe(broker: str, info: dict[str, object], start: datetime, end: datetime) -> Iterator[Finding]:
@@ -79,8 +86,26 @@ def _describe(broker: str, info: dict[str, object], start: datetime, end: dateti
         yield ok(f"{broker} with JetStream; its streams are created when jobs starts")
         return
     yield ok(f"{broker} with JetStream, {state.get('messages', 0)} work items")
+    yield from _describe_replicas(info)
     if isinstance(time := info.get("ts"), str):
         # With nanoseconds, which datetime does not read.
         parsed = datetime.fromisoformat(time[:19] + "+00:00")
         fraction = time[19:].strip("Z.")[:6].ljust(6, "0")
         yield check_clock("the broker", parsed.replace(microsecond=int(fraction)), start, end)
+
+
+def _describe_replicas(info: dict[str, Any]) -> Iterator[Finding]:
+    """Yield how many servers keep the work stream, if it is more than one, and which are behind or down."""
+    replicas = (info.get("cluster") or {}).get("replicas") or []
+    if not replicas:
+        return
+    late = sorted(
+        str(peer.get("name")) for peer in replicas if peer.get("offline") or not peer.get("current")
+    )
+    if late:
+        yield warning(
+            f"the work stream is not up to date at {', '.join(late)}",
+            "start these servers of the broker, or see their logs",
+        )
+    else:
+        yield ok(f"{len(replicas) + 1} servers keep the work stream")

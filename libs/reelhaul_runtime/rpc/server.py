@@ -20,6 +20,7 @@ from reelhaul_runtime.auth.calls import AuditLog, Authenticator, RateLimiter
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.metrics import instruments
 from reelhaul_runtime.rpc.credentials import serving_certificate
+from reelhaul_runtime.rpc.health_server import serving_health
 from reelhaul_runtime.rpc.interceptor import PolicyInterceptor
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.tasks import cancel_and_wait
@@ -102,6 +103,7 @@ async def serving(
     reuse_port: bool = False,
     limits: ConnectionLimits | None = None,
     tls: TlsFiles | None = None,
+    health_address: str = "",
 ) -> AsyncIterator[int]:
     """Serve *servicers* at *address* (host:port; port 0 takes a free one); yields the port.
 
@@ -111,10 +113,11 @@ async def serving(
     *informational_checks* are served likewise, but readiness does not depend on them and they are not
     logged; *health* serves all of it if it is given. At the end of the block
     health turns NOT_SERVING, *on_drain* is awaited (it ends streams), and running calls have
-    *drain_seconds* to end.
+    *drain_seconds* to end. At *health_address*, if there is one, health is served in plain text too, and
+    nothing else, until all of this has ended.
 
     With *reuse_port* a process of the same user may hold the port. With *tls* clients must use TLS, and have
-    a certificate of its authorities if it names the services. Raises AddressUnavailable if the address is in
+    a certificate of its authorities if it names the services. Raises AddressUnavailable if an address is in
     use or not this machine's, InvalidSetting or CertificateError if the files of *tls* cannot be used.
     """
     # Without *reuse_port*, a second server at the port must fail.
@@ -129,7 +132,10 @@ async def serving(
     reflection.enable_server_reflection(
         [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
     )
-    async with _listening(server, address, tls) as port:
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(_listening(server, address, tls))
+        if health_address:
+            await stack.enter_async_context(serving_health(health_address, health, reuse_port=reuse_port))
         await server.start()
         await health.set("", _SERVING)
         checking = asyncio.create_task(update_health(checks or {}, informational_checks or {}, health, names))

@@ -1,6 +1,7 @@
 """Engines: SQLite and PostgreSQL, configured so that committed transactions survive a power loss.
 
-URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``.
+URLs are ``sqlite:///relative.db``, ``sqlite:////absolute.db`` and ``postgresql://…``. The last may name
+several servers, of which ``target_session_attrs=read-write`` finds the primary.
 """
 
 from __future__ import annotations
@@ -21,7 +22,21 @@ from reelhaul_runtime.errors import ReelhaulError
 from reelhaul_runtime.private_files import make_database_private
 
 _BUSY_SECONDS = 30
-_CONNECT_SECONDS = 10
+
+# Parameters of libpq, unless the URL has others: how fast a server that is silent is noticed, while data is
+# sent and while an answer is awaited. https://www.postgresql.org/docs/current/libpq-connect.html
+_LIBPQ_PARAMETERS = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+# The same for the server: until it notices that a client has vanished, it keeps the locks of its transaction.
+_SESSION_SETTINGS = (
+    "SET idle_in_transaction_session_timeout = '30s'; SET tcp_user_timeout = '10s';"
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2"
+)
 
 _PRAGMAS = (
     "journal_mode = WAL",
@@ -56,7 +71,7 @@ _PROGRESS_STEPS = 10_000
 
 def is_sqlite(url: str) -> bool:
     """Return whether *url* names a SQLite file, which one process writes at a time."""
-    return make_url(url).get_backend_name() == "sqlite"
+    return url.startswith("sqlite:")
 
 
 def sqlite_path(url: str) -> Path:
@@ -69,21 +84,20 @@ def create_write_engine(url: str, *, connections: int = 1) -> Engine:
 
     Creates the folder of a SQLite file if it is missing. Raises ValueError for other databases.
     """
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
+    if is_sqlite(url):
+        parsed = _parse_sqlite(url)
         path = _path(parsed)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_database_private(path)
         return _create_sqlite(parsed, connections, begin="BEGIN IMMEDIATE", read_only=False)
-    return _create_postgresql(parsed, connections)
+    return _create_postgresql(url, connections)
 
 
 def create_read_engine(url: str, *, connections: int) -> Engine:
     """Return an engine that cannot write; each of its transactions sees one snapshot."""
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
-        return _create_sqlite(parsed, connections, begin="BEGIN", read_only=True)
-    engine = _create_postgresql(parsed, connections, isolation_level="REPEATABLE READ")
+    if is_sqlite(url):
+        return _create_sqlite(_parse_sqlite(url), connections, begin="BEGIN", read_only=True)
+    engine = _create_postgresql(url, connections, isolation_level="REPEATABLE READ")
 
     def forbid_writes(connection: Any, _record: object) -> None:
         connection.read_only = True
@@ -154,10 +168,8 @@ def _is_interrupted(error: OperationalError) -> bool:
     return getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED
 
 
-def _parse(url: str) -> URL:
+def _parse_sqlite(url: str) -> URL:
     parsed = make_url(url)
-    if parsed.drivername in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return parsed
     raise ValueError(f"{parsed.render_as_string()} is neither sqlite:///FILE nor postgresql://…")
@@ -196,12 +208,31 @@ def _configure_sqlite(read_only: bool) -> Callable[[Any, object], None]:
     return on_connect
 
 
-def _create_postgresql(url: URL, connections: int, **options: Any) -> Engine:
-    return create_engine(
-        url,
+def _create_postgresql(url: str, connections: int, **options: Any) -> Engine:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    scheme = url.partition("://")[0]
+    try:
+        # SQLAlchemy's own parser knows one host only.
+        parameters = conninfo_to_dict(url) if scheme in ("postgresql", "postgres") else None
+    except ProgrammingError:
+        parameters = None
+    if parameters is None:
+        # Without the text of the error, which has the password.
+        raise ValueError(f"{scheme}://… is neither sqlite:///FILE nor a valid postgresql://…")
+    engine = create_engine(
+        "postgresql+psycopg://",
         pool_size=connections,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={"prepare_threshold": 2, "connect_timeout": _CONNECT_SECONDS},
+        connect_args={"prepare_threshold": 2} | _LIBPQ_PARAMETERS | parameters,
         **options,
     )
+
+    def set_up(connection: Any, _record: object) -> None:
+        connection.execute(_SESSION_SETTINGS)
+        connection.commit()
+
+    event.listen(engine, "connect", set_up)
+    return engine

@@ -50,7 +50,7 @@ def migrate(url: str, package: str, setting: str = "the database") -> None:
 
     Raises InvalidSetting, with the name of *setting*, if the database cannot be opened.
     """
-    _open(url, setting)
+    before = _open(url, setting)
     # Alembic takes longer to import than everything else at start, and most starts do not need it.
     from alembic import command
 
@@ -62,7 +62,9 @@ def migrate(url: str, package: str, setting: str = "the database") -> None:
             command.upgrade(alembic_config(package, connection), "head")
     finally:
         engine.dispose()
-    log.info("migrated", extra={"package": package, "revision": head(package)})
+    revision = head(package)
+    outcome = "the schema is current already" if before == revision else "migrated"
+    log.info(outcome, extra={"package": package, "revision": revision})
 
 
 def head(package: str) -> str:

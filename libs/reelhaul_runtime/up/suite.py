@@ -19,7 +19,7 @@ from reelhaul_runtime import listeners, logs, private_files, service, service_ma
 from reelhaul_runtime.metrics.settings import METRICS_ADDRESSES
 from reelhaul_runtime.redaction import redact_urls
 from reelhaul_runtime.service import REFUSED
-from reelhaul_runtime.settings import LISTENERS, InvalidSetting, SuiteSettings
+from reelhaul_runtime.settings import HEALTH_ADDRESSES, LISTENERS, InvalidSetting, SuiteSettings
 from reelhaul_runtime.unhandled_errors import log_unhandled_errors
 from reelhaul_runtime.up import (
     data_dir,
@@ -295,7 +295,8 @@ def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> S
 
     Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
     """
-    configured = {name: getattr(settings, name) for name in (*LISTENERS, *METRICS_ADDRESSES)}
+    names = (*LISTENERS, *METRICS_ADDRESSES, *HEALTH_ADDRESSES)
+    configured = {name: getattr(settings, name) for name in names}
     configured = {name: address for name, address in configured.items() if address}
     _refuse_shared(configured)
     reserved: dict[str, str] = {}

@@ -194,6 +194,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,
+                health_address=settings.fetcher_health_address,
                 on_drain=drain,
             )
         )

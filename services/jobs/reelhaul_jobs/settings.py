@@ -25,6 +25,9 @@ class Settings(SuiteSettings):
     jobs_lease_seconds: float = Field(default=30.0, ge=1.0, le=600.0)
     #: Days that an ended job and its artifacts are kept, unless its caller says.
     jobs_retention_days: float = Field(default=7.0, gt=0, le=3650)
+    #: Servers of the broker's cluster that keep a copy of each stream: 1, 3 or 5. With 3 the cluster may lose
+    #: one server, with 5 two. Existing streams are changed at the start.
+    jobs_stream_replicas: int = 1
     #: Jobs of one site that run at once; 0: any number.
     jobs_site_limit: int = Field(default=16, ge=0, le=100_000)
     #: The same for single sites, as JSON: {"youtube.com": 4}.
@@ -58,6 +61,13 @@ class Settings(SuiteSettings):
     @classmethod
     def _check_database_url(cls, value: str) -> str:
         return check_database_url(value)
+
+    @field_validator("jobs_stream_replicas")
+    @classmethod
+    def _check_stream_replicas(cls, value: int) -> int:
+        if value not in (1, 3, 5):
+            raise ValueError("must be 1, 3 or 5: a majority of the servers must be up")
+        return value
 
     @field_validator("jobs_seal_keys")
     @classmethod

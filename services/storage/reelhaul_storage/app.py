@@ -143,6 +143,7 @@ async def running(settings: Settings, *, now: Callable[[], datetime] = utc_now) 
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,
                 tls=settings.tls,
+                health_address=settings.storage_health_address,
             )
         )
 

@@ -89,7 +89,9 @@ async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
         store, hub = SqlJobStore(database, ledger), EventHub()
         lease = timedelta(seconds=settings.jobs_lease_seconds)
         alone = is_sqlite(settings.database_url)
-        bus = await stack.enter_async_context(NatsJobBus.open(client, hub, lease, alone=alone))
+        bus = await stack.enter_async_context(
+            NatsJobBus.open(client, hub, lease, alone=alone, replicas=settings.jobs_stream_replicas)
+        )
         token_key = await store.get_or_create_key("tokens")
         yield Backends(
             settings=settings,

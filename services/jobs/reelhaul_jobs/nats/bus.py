@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import nats.errors
@@ -27,6 +28,7 @@ from reelhaul_jobs.nats import publisher
 from reelhaul_jobs.nats.publisher import Publisher
 from reelhaul_jobs.ports.bus import BusListener, ProgressNotice
 from reelhaul_runtime.errors import Unavailable
+from reelhaul_runtime.logs import Outage
 from reelhaul_runtime.tracing import spans
 from reelhaul_runtime.tracing.spans import NOT_RECORDED, Kind, Span
 
@@ -73,7 +75,10 @@ PROGRESS_STREAM = StreamConfig(
 )
 
 # The settings of a stream that may be changed while it is in use.
-_LIMITS = ("max_msgs", "max_bytes", "max_age", "duplicate_window")
+_CHANGEABLE = ("max_msgs", "max_bytes", "max_age", "duplicate_window", "num_replicas")
+# No suitable peers for placement; replicas > 1 not supported in non-clustered mode:
+# https://github.com/nats-io/nats-server/blob/main/server/errors.json
+_TOO_FEW_SERVERS = (10005, 10074)
 
 
 def consumer_name(priority: str) -> str:
@@ -85,10 +90,17 @@ class NatsJobBus:
     """The JobBus over one NATS connection."""
 
     def __init__(
-        self, client: Client, publisher: Publisher, lease: timedelta, *, alone: bool = False
+        self,
+        client: Client,
+        publisher: Publisher,
+        lease: timedelta,
+        *,
+        alone: bool = False,
+        replicas: int = 1,
     ) -> None:
         self._client, self._publisher = client, publisher
-        self._alone = alone
+        self._alone, self._replicas = alone, replicas
+        self._outage = Outage()
         # Workers send in_progress after each renewal, so an item times out when its lease does.
         self._ack_wait = lease.total_seconds()
         self._jetstream = client.jetstream(timeout=_TIMEOUT_SECONDS)
@@ -98,13 +110,19 @@ class NatsJobBus:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: Client, listener: BusListener, lease: timedelta, *, alone: bool = False
+        cls,
+        client: Client,
+        listener: BusListener,
+        lease: timedelta,
+        *,
+        alone: bool = False,
+        replicas: int = 1,
     ) -> AsyncIterator[NatsJobBus]:
         """Open the bus over *client* until the block ends; *listener* receives what others publish.
 
         JetStream redelivers an item that its worker does not acknowledge for a *lease*. If this replica is
-        *alone*, it publishes no change notices. Progress is received as it is published; a late watcher
-        asks the stream for the last one.
+        *alone*, it publishes no change notices. So many *replicas* of each stream are kept. Progress is
+        received as it is published; a late watcher asks the stream for the last one.
         """
         subscriptions = [
             await client.subscribe("progress.*", cb=_on_progress(listener)),
@@ -113,7 +131,7 @@ class NatsJobBus:
         ]
         try:
             async with Publisher.open(client) as publisher:
-                yield cls(client, publisher, lease, alone=alone)
+                yield cls(client, publisher, lease, alone=alone, replicas=replicas)
         finally:
             for subscription in subscriptions:
                 await ignore_broker_errors(subscription.unsubscribe())
@@ -191,18 +209,47 @@ class NatsJobBus:
     async def _send_hint(self, subject: str, message: Message) -> None:
         await ignore_broker_errors(self._client.publish(subject, message.SerializeToString()))
 
-    async def _ensure_stream(self, config: StreamConfig) -> bool:
-        """Create the stream, or update the limits of an earlier build. Return whether it is new."""
-        assert config.name
+    async def _ensure_stream(self, wanted: StreamConfig) -> bool:
+        """Create the stream, or update that of an earlier build or setting. Return whether it is new."""
+        assert wanted.name
+        config = replace(wanted, num_replicas=self._replicas)
         try:
-            current = (await self._jetstream.stream_info(config.name)).config
+            current = (await self._jetstream.stream_info(wanted.name)).config
         except NotFoundError:
-            await self._jetstream.add_stream(config)
+            try:
+                await self._jetstream.add_stream(config)
+            except APIError as error:
+                raise self._explain(error) from error
             return True
-        limits = [name for name in _LIMITS if getattr(config, name)]
-        if any(getattr(current, name) != getattr(config, name) for name in limits):
-            await self._jetstream.update_stream(config)
+        changed = [name for name in _CHANGEABLE if getattr(config, name)]
+        if any(getattr(current, name) != getattr(config, name) for name in changed):
+            await self._update_stream(config)
         return False
+
+    async def _update_stream(self, config: StreamConfig) -> None:
+        """Update the stream; where the cluster is too small for its replicas, it goes on as it is."""
+        try:
+            await self._jetstream.update_stream(config)
+        except APIError as error:
+            if error.err_code not in _TOO_FEW_SERVERS:
+                raise
+            if (level := self._outage.level()) is not None:
+                extra = {"stream": config.name, "cause": str(self._explain(error))}
+                log.log(level, "a stream has fewer replicas than it should", extra=extra)
+        else:
+            self._outage.end()
+            replicas = {"stream": config.name, "replicas": config.num_replicas}
+            log.info("the settings of a stream were changed", extra=replicas)
+
+    def _explain(self, error: APIError) -> Exception:
+        """Return what to raise for *error*, which the broker answered to the request for a stream."""
+        if error.err_code not in _TOO_FEW_SERVERS:
+            return error
+        return Unavailable(
+            "nats",
+            f"REELHAUL_JOBS_STREAM_REPLICAS={self._replicas}: the broker has fewer servers with JetStream"
+            f" that are up: {error.description}",
+        )
 
     async def _ensure_consumer(self, priority: str) -> None:
         name = consumer_name(priority)

@@ -1,0 +1,2 @@
+-- POSTGRES_DB is the database of jobs.
+CREATE DATABASE storage;
