@@ -1,7 +1,7 @@
 """Create the databases of jobs and storage, each owned by a role of its own that can connect to no other.
 
-Runs in the image `server` as the task `databases` (docs/aws.md), with the administrator's name and password and the
-URLs of both databases in the environment. Running it again sets the passwords to those of the URLs.
+Runs in the image `server` as the task `databases` (docs/aws.md). The environment has the name and password of
+the administrator, and the URLs of both databases. Running it again sets the passwords to those of the URLs.
 """
 
 import os
@@ -29,7 +29,11 @@ def main() -> None:
 
 def create(connection: psycopg.Connection, role: str, password: str, database: str) -> None:
     """Create *role* with *password*, and *database*, owned by it and closed to others."""
-    names = {"role": sql.Identifier(role), "database": sql.Identifier(database), "password": sql.Literal(password)}
+    names = {
+        "role": sql.Identifier(role),
+        "database": sql.Identifier(database),
+        "password": sql.Literal(password),
+    }
 
     def execute(statement: str) -> None:
         connection.execute(sql.SQL(statement).format(**names))

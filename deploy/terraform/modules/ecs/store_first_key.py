@@ -12,7 +12,9 @@ import boto3
 def main() -> None:
     """Create the key and store it; the command's own errors go to the log."""
     environment = {name: value for name, value in os.environ.items() if name != "SECRET"}
-    command = subprocess.run(["reelhaul", "first-key"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    command = subprocess.run(
+        ["reelhaul", "first-key"], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     client = boto3.client("secretsmanager", region_name=os.environ["AWS_REGION"])
     client.put_secret_value(SecretId=os.environ["SECRET"], SecretString=command.stdout.strip())
     print(f"the key is in {os.environ['SECRET']}")
