@@ -75,12 +75,12 @@ def _enter(pid: int) -> tuple[str, ...]:
 def _main(arguments: Sequence[str]) -> None:
     if arguments:
         sys.stdin.readline()
-        _configure("lo", "127.0.0.1", "255.0.0.0")
-        _configure(_CLIENT_LINK, CLIENT_ADDRESS, "255.255.255.0")
+        configure_link("lo", "127.0.0.1", "255.0.0.0")
+        configure_link(_CLIENT_LINK, CLIENT_ADDRESS, "255.255.255.0")
         print(os.getpid(), flush=True)
         sys.stdin.read()
         return
-    _configure("lo", "127.0.0.1", "255.0.0.0")
+    configure_link("lo", "127.0.0.1", "255.0.0.0")
     with subprocess.Popen(
         ["unshare", "-n", *_MODULE, "client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as client:
@@ -88,7 +88,7 @@ def _main(arguments: Sequence[str]) -> None:
         assert client.stdout is not None
         _wait_for_namespace(client.pid)
         _create_link(client.pid)
-        _configure(_SERVER_LINK, SERVER_ADDRESS, "255.255.255.0")
+        configure_link(_SERVER_LINK, SERVER_ADDRESS, "255.255.255.0")
         client.stdin.write(b"linked\n")
         client.stdin.flush()
         print(int(client.stdout.readline()), flush=True)
@@ -102,8 +102,8 @@ def _wait_for_namespace(pid: int) -> None:
         os.sched_yield()
 
 
-def _configure(link: str, address: str, mask: str) -> None:
-    """Give *link* an address, and set it up."""
+def configure_link(link: str, address: str, mask: str) -> None:
+    """Give *link* of this network namespace an address, and set it up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for request, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, mask)):
             sockaddr = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))

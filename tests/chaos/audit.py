@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from reelhaul.admin.v1 import api_key_pb2
 from reelhaul.jobs.v1 import job_pb2
 from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul_runtime.sql import engines
 
 # Rows of the quota ledger that do not agree with the jobs, as of one moment.
 _LEDGER_ERRORS = """
@@ -32,6 +35,9 @@ SELECT account, sum(CASE WHEN day = 0 THEN jobs ELSE -jobs END) AS jobs,
     sum(CASE WHEN day = 0 THEN settled ELSE -settled END) AS settled
 FROM quota_ledger GROUP BY account
 """
+
+# Longer than any outage of the database.
+_OUTAGE_SECONDS = 30.0
 
 TERMINAL_STATES = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
 
@@ -184,17 +190,29 @@ class JobsDatabase:
         return int(counted[0][0]), int(shown[0][0])
 
     def _fetch_all(self, statement: str) -> Sequence[Sequence]:
-        with self._engine.connect() as connection:
-            return connection.execute(text(statement)).fetchall()
+        end = time.monotonic() + _OUTAGE_SECONDS
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    return connection.execute(text(statement)).fetchall()
+            except OperationalError:
+                # The database is away, as outages want it.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine of the database at *url*, which has the form of REELHAUL_*_DATABASE_URL."""
+    if engines.is_sqlite(url):
+        return create_engine(url, connect_args={"timeout": 30})
+    return engines.create_write_engine(url, connections=5)
 
 
 @contextmanager
 def open_jobs_database(url: str) -> Iterator[JobsDatabase]:
     """Open the database at *url*, which has the form of REELHAUL_JOBS_DATABASE_URL."""
-    parsed = make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    engine = create_engine(parsed, connect_args={"timeout": 30} if parsed.drivername == "sqlite" else {})
+    engine = open_engine(url)
     try:
         yield JobsDatabase(engine)
     finally:

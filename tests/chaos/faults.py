@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +17,7 @@ import nats
 import nats.errors
 from grpc import aio
 from tests.chaos.audit import JobsDatabase
+from tests.chaos.outages import OUTAGES, Parts
 from tests.failpoints import read_failpoints_hit
 from tests.s3_server import S3Server
 from tests.suite.suite import Suite
@@ -51,6 +52,8 @@ _S3_OUTAGE_SECONDS = 1.0
 
 # A stall waits up to this many polls for a fetcher that holds a lease.
 _BUSY_POLLS, _POLL_SECONDS = 20, 0.2
+# Before the first outage, and of other faults between two.
+_UNDISTURBED_SECONDS, _BETWEEN_OUTAGES_SECONDS = 6.0, 8.0
 # Far above every epoch that a run can reach.
 _UNUSED_EPOCH = 100_000
 
@@ -66,6 +69,8 @@ class FaultKind(Enum):
     WIPE = "wipe"
     #: Stop the jobs service for as long as a stall.
     STOP_JOBS = "stop_jobs"
+    #: Take something that the services depend on away for a while: see outages.py.
+    OUTAGE = "outage"
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,32 @@ class Fault:
 
     after: float
     kind: FaultKind
-    #: The process to kill; empty for the other kinds.
+    #: The process to kill, or the name of the outage; empty for the other kinds.
     process: str = ""
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """How fast a job succeeded that was created at the end of an outage, or in it where that is tolerated."""
+
+    outage: str
+    seconds: float
+    #: The same before the outage.
+    usual_seconds: float
+
+
 def plan_faults(
-    rng: random.Random, seconds: float, replicas: Mapping[str, int], stall: float
+    rng: random.Random,
+    seconds: float,
+    replicas: Mapping[str, int],
+    stall: float,
+    outages: Sequence[str] = (),
 ) -> Iterator[Fault]:
     """Yield the faults of a run of *seconds* with stalls of *stall* seconds.
 
-    *replicas*: number of processes by service, where it is not 1.
+    *replicas*: number of processes by service, where it is not 1. Each of *outages* occurs at most once.
     """
+    waiting, next_outage = rng.sample(outages, len(outages)), _UNDISTURBED_SECONDS
     services = [
         name for name, weight in _KILL_WEIGHTS.items() if replicas.get(name, 1) for _ in range(weight)
     ]
@@ -94,7 +114,12 @@ def plan_faults(
         elapsed += after
         if elapsed > seconds:
             return
-        if not wiped and elapsed > seconds * 0.4:
+        if waiting and elapsed > next_outage:
+            name = waiting.pop()
+            yield Fault(after, FaultKind.OUTAGE, name)
+            elapsed += OUTAGES[name].seconds
+            next_outage = elapsed + _BETWEEN_OUTAGES_SECONDS
+        elif not wiped and elapsed > seconds * 0.4:
             wiped = True
             yield Fault(after, FaultKind.WIPE)
         elif not jobs_stopped and elapsed > seconds * 0.7:
@@ -111,6 +136,11 @@ def plan_faults(
             yield Fault(after, FaultKind.KILL, service if number == 1 else f"{service}-{number}")
 
 
+def plan_outage(name: str) -> Iterator[Fault]:
+    """Yield the faults of a run of the one outage *name*."""
+    yield Fault(_UNDISTURBED_SECONDS, FaultKind.OUTAGE, name)
+
+
 def failpoints_setting() -> str:
     """Return FAILPOINTS as a value of REELHAUL_FAILPOINTS."""
     return ",".join(f"{name}=kill:{probability}" for name, probability in FAILPOINTS.items())
@@ -125,15 +155,23 @@ class FaultInjector:
     """Injects planned faults and counts them."""
 
     def __init__(
-        self, suite: Suite, database: JobsDatabase, stall_seconds: float, s3: S3Server | None
+        self,
+        suite: Suite,
+        database: JobsDatabase,
+        stall_seconds: float,
+        s3: S3Server | None,
+        parts: Parts,
+        run_one_job: Callable[[], Awaitable[float]],
     ) -> None:
         self._suite, self._database, self._stall_seconds = suite, database, stall_seconds
+        self._parts, self._run_one_job = parts, run_one_job
         self._s3 = s3
         self._s3_outage: asyncio.Task[None] | None = None
         #: Kills by service.
         self.kills: Counter[str] = Counter()
         self.stalls = 0
         self.wipes = 0
+        self.recoveries: list[Recovery] = []
 
     async def run(self, plan: Iterable[Fault]) -> None:
         """Inject all faults of *plan* at their times; the S3 server runs at the return."""
@@ -148,10 +186,23 @@ class FaultInjector:
                     await self._stall_fetcher()
                 case FaultKind.STOP_JOBS:
                     await self._stop(self._suite.processes().get("jobs"))
+                case FaultKind.OUTAGE:
+                    await self._run_outage(fault.process)
                 case FaultKind.WIPE:
                     await self._wipe_work_stream()
         if self._s3_outage is not None:
             await self._s3_outage
+
+    async def _run_outage(self, name: str) -> None:
+        """Run the outage *name*, and measure how fast a job succeeds after it, or in it."""
+        outage = OUTAGES[name]
+        usual = await self._run_one_job()
+        async with outage.run(self._parts):
+            await asyncio.sleep(outage.seconds)
+            if outage.tolerated:
+                self.recoveries.append(Recovery(name, await self._run_one_job(), usual))
+        if not outage.tolerated:
+            self.recoveries.append(Recovery(name, await self._run_one_job(), usual))
 
     def _kill_s3(self) -> None:
         """Kill the S3 server unless it is away; start it again after a while, beside the other faults."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,18 @@ from urllib.parse import urlsplit
 from tests.chaos.audit import JobsDatabase, open_jobs_database
 from tests.chaos.faults import (
     FaultInjector,
+    Recovery,
     StaleRenewer,
     count_failpoint_kills,
     failpoints_setting,
     plan_faults,
+    plan_outage,
 )
 from tests.chaos.invariants import Observations, Violation, find_violations
+from tests.chaos.links import ADDRESSES
 from tests.chaos.load import LoadGenerator
+from tests.chaos.outages import OUTAGES, Parts, open_parts
+from tests.chaos.s3_throttle import running_s3_throttle
 from tests.chaos.storage import inspect_storage
 from tests.chaos.videos import VideoSource, running_video_source
 from tests.postgresql import fresh_database
@@ -62,6 +68,10 @@ class ChaosOptions:
     lease: float = 3.0
     #: Seconds after the faults in which all jobs must have ended.
     patience: float = 60
+    #: The one outage of the run, instead of random faults; empty: those.
+    scenario: str = ""
+    #: Outages that random faults are drawn from as well.
+    outages: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> Mapping[str, int]:
@@ -71,6 +81,11 @@ class ChaosOptions:
             "jobs": 1 if self.db == "sqlite" else 2,
             "s3": 1 if self.storage == "s3" else 0,
         }
+
+    @property
+    def all_outages(self) -> Sequence[str]:
+        """The outages that may occur."""
+        return (self.scenario,) if self.scenario else self.outages
 
     @property
     def site_limit(self) -> int:
@@ -104,6 +119,10 @@ class ChaosResult:
     #: Renewals of stale leases that were refused.
     stale_renewals_refused: int = 0
     recovery_seconds: float = 0
+    #: By outage.
+    recoveries: list[Recovery] = field(default_factory=list)
+    #: Connections to S3 that were refused, late and cut; None without an S3 that throttles.
+    throttled: tuple[int, int, int] | None = None
     violations: list[Violation] = field(default_factory=list)
 
 
@@ -113,11 +132,18 @@ def run(options: ChaosOptions, folder: Path) -> ChaosResult:
     (folder / "data").mkdir(mode=0o700)
     with ExitStack() as stack:
         settings = _settings(options, folder / "data")
-        settings |= stack.enter_context(_database_settings(options.db))
+        outages = options.all_outages
+        parts = open_parts(stack, outages, folder)
+        settings |= stack.enter_context(_database_settings(options.db, parts))
+        if parts.broker is not None:
+            settings |= {"nats_url": parts.broker.url, "jobs_stream_replicas": "3"}
         videos = stack.enter_context(running_video_source(folder / "videos", options.large_share))
         database = stack.enter_context(open_jobs_database(settings["jobs_database_url"]))
         s3 = stack.enter_context(running_s3_server(folder / "s3")) if options.storage == "s3" else None
-        return asyncio.run(_Run(options, folder / "data", settings, videos, database, s3).run())
+        if s3 is not None and any(OUTAGES[name].needs == "s3" for name in outages):
+            parts.s3 = stack.enter_context(running_s3_throttle(s3.port))
+            settings["storage_url"] = s3.storage_url().replace(str(s3.port), str(parts.s3.port))
+        return asyncio.run(_Run(options, folder / "data", settings, videos, database, s3, parts).run())
 
 
 class _Run:
@@ -129,8 +155,10 @@ class _Run:
         videos: VideoSource,
         database: JobsDatabase,
         s3: S3Server | None,
+        parts: Parts,
     ) -> None:
         self._options, self._data_dir, self._settings = options, folder, settings
+        self._parts = parts
         self._videos, self._database, self._s3 = videos, database, s3
         # The suite is started twice; further replicas of jobs have the same addresses both times.
         self._replicas = [f"127.0.0.1:{ports.find_free_port()}" for _ in range(1, options.replicas["jobs"])]
@@ -170,7 +198,14 @@ class _Run:
         self._result.accepted = sum(bool(job.names) for job in load.jobs)
         self._result.calls = load.successes
         self._result.states = Counter(Job.State.Name(row.state) for row in rows if not row.deleted)
-        self._result.violations = find_violations(observed)
+        slow = [
+            Violation(
+                "recovery", "", f"{each.outage}: a job took {each.seconds:.1f} s, more than {limit:g} s"
+            )
+            for each in self._result.recoveries
+            if each.seconds > (limit := OUTAGES[each.outage].recovery_seconds)
+        ]
+        self._result.violations = find_violations(observed) + slow
         return self._result
 
     async def _run_with_faults(
@@ -178,16 +213,21 @@ class _Run:
     ) -> asyncio.Task[None]:
         """Run load and faults, then kill the suite. Return the load task, whose last calls are unanswered."""
         options, result = self._options, self._result
-        plan = plan_faults(
-            random.Random(f"{options.seed}/plan"), options.seconds, options.replicas, options.stall
-        )
-        with self._suite(failpoints=failpoints_setting()) as suite:
+        if options.scenario:
+            plan, failpoints = plan_outage(options.scenario), ""
+        else:
+            rng = random.Random(f"{options.seed}/plan")
+            plan = plan_faults(rng, options.seconds, options.replicas, options.stall, options.outages)
+            failpoints = failpoints_setting()
+        with self._suite(failpoints=failpoints) as suite:
             await asyncio.to_thread(self._database.install_audit)
             await asyncio.to_thread(self._database.limit_concurrent_jobs, _LIMITED_TENANT, _CONCURRENT_JOBS)
             load_task = asyncio.create_task(load.run())
             renewer = StaleRenewer(leases, self._database)
             background = [asyncio.create_task(each) for each in (renewer.run(), self._watch_ledger())]
-            injector = FaultInjector(suite, self._database, options.stall, self._s3)
+            injector = FaultInjector(
+                suite, self._database, options.stall, self._s3, self._parts, load.run_one_job
+            )
             await injector.run(plan)
             for task in background:
                 task.cancel()
@@ -204,6 +244,9 @@ class _Run:
             result.kills["s3"] += 1
             await asyncio.to_thread(self._s3.start)
         result.stalls, result.wipes = injector.stalls, injector.wipes
+        result.recoveries = injector.recoveries
+        if (s3 := self._parts.s3) is not None:
+            result.throttled = s3.refused, s3.delayed, s3.cut
         result.stale_renewals_refused = renewer.refused
         self._stale_renewals = renewer.renewed_jobs
         return load_task
@@ -236,7 +279,14 @@ class _Run:
     @contextmanager
     def _suite(self, **settings: str) -> Iterator[Suite]:
         mutant = ("--mutant", self._options.mutant) if self._options.mutant else ()
-        command = ("-P", str(_SUITE_SCRIPT), *mutant, str(self._options.fetchers), *self._replicas)
+        outages = [OUTAGES[name] for name in self._options.all_outages]
+        links = ("--links", json.dumps(ADDRESSES)) if any(each.needs == "links" for each in outages) else ()
+        clock: tuple[str, ...] = ()
+        if self._parts.clock is not None:
+            service = next(each.service for each in outages if each.service)
+            clock = ("--clock", service, json.dumps(dict(self._parts.clock.environment)))
+        options = (*mutant, *links, *clock)
+        command = ("-P", str(_SUITE_SCRIPT), *options, str(self._options.fetchers), *self._replicas)
         with running_suite(
             self._data_dir, command=command, s3=self._s3, **self._settings, **settings
         ) as suite:
@@ -259,10 +309,14 @@ def _settings(options: ChaosOptions, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _database_settings(db: str) -> Iterator[dict[str, str]]:
+def _database_settings(db: str, parts: Parts) -> Iterator[dict[str, str]]:
     """Create the PostgreSQL databases if *db* asks for them, and yield the settings that name them."""
     if db == "sqlite":
         yield {}
+        return
+    if parts.database is not None:
+        names = ("jobs_database_url", "storage_database_url")
+        yield {name: parts.database.url(parts.database.create_database()) for name in names}
         return
     with fresh_database() as jobs, fresh_database() as catalog:
         yield {"jobs_database_url": jobs, "storage_database_url": catalog}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from itertools import count
@@ -57,6 +58,20 @@ class LoadGenerator:
     async def run(self) -> None:
         """Create jobs until ``stop``; return when every call is answered."""
         await asyncio.gather(*(self._run_client(number, rng) for number, rng in enumerate(self._rngs)))
+
+    async def run_one_job(self) -> float:
+        """Create a job and wait until it has succeeded; return the seconds that this took."""
+        client, rng, begin = self._tenants[0], random.Random(len(self.jobs)), time.monotonic()
+        job = RequestedJob(new_request_id(rng), self._videos.create(rng), client.tenant)
+        self.jobs.append(job)
+        proto = Job(url=job.video.url, priority=Job.HIGH)
+        create = job_service_pb2.CreateJobRequest(job=proto, request_id=job.request_id)
+        job.names.add((await client.call("CreateJob", create)).name)
+        get = job_service_pb2.GetJobRequest(name=job.name)
+        while True:
+            if (await client.call("GetJob", get)).state == Job.SUCCEEDED:
+                return time.monotonic() - begin
+            await asyncio.sleep(0.1)
 
     def stop(self) -> None:
         """Create no more jobs."""

@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from grpc import aio
-from sqlalchemy import create_engine, make_url, text
-from tests.chaos.audit import JobRow
+from sqlalchemy import text
+from tests.chaos.audit import JobRow, open_engine
 from tests.chaos.invariants import StoredFiles
 from tests.s3_server import S3Server
 
@@ -91,8 +91,7 @@ def _list_objects(s3: S3Server) -> set[str]:
 
 def _list_artifacts(database_url: str) -> list[tuple[str, str, int, str]]:
     """Return id, job, epoch and blob key of every artifact."""
-    url = make_url(database_url)
-    engine = create_engine(url.set(drivername="postgresql+psycopg") if "postgres" in url.drivername else url)
+    engine = open_engine(database_url)
     try:
         with engine.connect() as connection:
             rows = connection.execute(text("SELECT id, job, epoch, key FROM artifacts")).fetchall()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from reelhaul_runtime import logs
 from reelhaul_runtime.settings import SuiteSettings
 from reelhaul_runtime.up import data_dir, log_multiplexer, ports, suite_processes, suite_state
+from reelhaul_runtime.up.preloader_process import open_preloader
 from reelhaul_runtime.up.process_supervisor import RestartPolicy
 from reelhaul_runtime.up.suite import Suite
 from reelhaul_runtime.up.suite_processes import SuiteProcess
@@ -33,28 +35,50 @@ def main() -> int:
     """Run the suite that REELHAUL_* describes until a signal; return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--mutant", default="")
+    parser.add_argument("--links", type=json.loads, default={}, help="addresses by link: see links.py")
+    parser.add_argument("--clock", nargs=2, metavar=("SERVICE", "ENVIRONMENT"), default=("", "{}"))
     parser.add_argument("fetchers", type=int)
     parser.add_argument("addresses", nargs="*")
     arguments = parser.parse_args()
     settings = SuiteSettings()
-    with log_multiplexer.render_to_stderr("json", settings.log_level) as renderer:
+    with (
+        open_preloader() as preloader,
+        log_multiplexer.render_to_stderr("json", settings.log_level) as renderer,
+    ):
         logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", renderer))
         folder = data_dir.create_run_folder(settings.data_dir)
         with data_dir.lock(folder):
             data_dir.wait_for_exit(suite_state.leftover_pids(folder), _EXIT_TIMEOUT)
             processes = list(_processes(settings, arguments.fetchers, arguments.addresses, arguments.mutant))
-            return asyncio.run(Suite(processes, folder, _RESTART_POLICY, renderer).run())
+            if arguments.links:
+                nats_url = processes[0].address
+                processes = [
+                    _with_links(process, arguments.links, nats_url, settings) for process in processes
+                ]
+            service, clock = arguments.clock
+            processes = [
+                _with_clock(process, json.loads(clock))
+                if process.name.partition("-")[0] == service
+                else process
+                for process in processes
+            ]
+            return asyncio.run(Suite(processes, folder, _RESTART_POLICY, renderer, preloader=preloader).run())
 
 
 def _processes(
     settings: SuiteSettings, fetchers: int, replicas: Sequence[str], mutant: str
 ) -> Iterator[SuiteProcess]:
     """Yield broker and services, with jobs-2 …, fetcher-2, fetcher-3 … after the first of each."""
-    nats = suite_processes.nats(settings.data_dir / "nats", ports.find_free_port())
-    yield nats
+    nats_url = settings.nats_url
+    if not nats_url:
+        nats = suite_processes.nats(settings.data_dir / "nats", ports.find_free_port())
+        nats_url = nats.address
+        yield nats
     token = data_dir.load_suite_token(settings.data_dir / "run")
-    for service in suite_processes.services(settings, nats.address, token):
-        process = replace(service, command=_jobs_command(mutant)) if service.name == "jobs" else service
+    for process in suite_processes.services(settings, nats_url, token):
+        if process.name == "jobs":
+            # Executed, not forked from the preloader: it is another program.
+            process = replace(process, command=_jobs_command(mutant), service="")
         yield process
         if process.name == "jobs":
             for number, address in enumerate(replicas, 2):
@@ -84,7 +108,33 @@ def _replica(
     own = {f"REELHAUL_{process.name.upper()}_ADDRESS": address}
     name = f"{process.name}-{number}"
     merged = {**process.environment, **own, **environment}
-    return replace(process, name=name, address=address, environment=merged)
+    # The preloader starts each service once.
+    return replace(process, name=name, address=address, environment=merged, service="")
+
+
+def _with_links(
+    process: SuiteProcess, links: Mapping[str, str], nats_url: str, settings: SuiteSettings
+) -> SuiteProcess:
+    """Return *process* as it reaches broker, storage and database through *links* that can be cut."""
+
+    def through(link: str, text: str) -> str:
+        return text.replace("127.0.0.1", links[link])
+
+    service = process.name.partition("-")[0]
+    environment = dict(process.environment)
+    if service in ("jobs", "fetcher"):
+        environment["REELHAUL_NATS_URL"] = through(f"{service}-broker", nats_url)
+    if service == "fetcher":
+        environment["REELHAUL_STORAGE_ADDRESSES"] = through("fetcher-storage", settings.storage_address)
+    if service == "jobs":
+        url = environment["REELHAUL_JOBS_DATABASE_URL"]
+        environment["REELHAUL_JOBS_DATABASE_URL"] = through("jobs-database", url)
+    return replace(process, environment=environment)
+
+
+def _with_clock(process: SuiteProcess, environment: Mapping[str, str]) -> SuiteProcess:
+    """Return *process* with a clock of its own: executed, so that the library is loaded."""
+    return replace(process, environment={**process.environment, **environment}, service="")
 
 
 if __name__ == "__main__":

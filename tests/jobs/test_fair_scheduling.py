@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelhaul_jobs.model.fair_scheduling import InFlightCounts, ReadyJob, select_fairly, window_size
+from reelhaul_jobs.model.fair_scheduling import (
+    InFlightCounts,
+    ReadyJob,
+    ServiceHistory,
+    select_fairly,
+    window_size,
+)
 from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
@@ -131,6 +138,41 @@ def test_no_starvation(backlog, slots, limit, data):
         if running:
             running.pop(data.draw(st.integers(0, len(running) - 1)))
     raise AssertionError(f"still waiting: {[job.id for jobs in waiting.values() for job in jobs]}")
+
+
+@given(st.lists(st.integers(1, 4), min_size=3, max_size=9), st.integers(0, 99))
+@settings(max_examples=25)
+def test_more_tenants_than_slots(weights_of_tenants, seed):
+    """However few the slots are, tenants with endless backlogs start jobs in proportion to their weights."""
+    slots = len(weights_of_tenants) // 3
+    weights = {f"t{number:02}": float(weight) for number, weight in enumerate(weights_of_tenants)}
+    backlog = {tenant: [ready(tenant, "one", number) for number in range(slots)] for tenant in weights}
+    history, running, started, random = ServiceHistory(), list[ReadyJob](), Counter[str](), Random(seed)
+    for _ in range(5 * sum(weights_of_tenants)):
+        in_flight = InFlightCounts(Counter(job.tenant for job in running))
+        selected = select_fairly(
+            backlog, slots - len(running), in_flight=in_flight, weights=weights, history=history
+        )
+        history.record(backlog, selected, weights, ends_round=True)
+        started.update(job.tenant for job in selected)
+        running += selected
+        running.pop(random.randrange(len(running)))
+    shares = [started[tenant] / weight for tenant, weight in weights.items()]
+    assert max(shares) - min(shares) <= 2, shares
+
+
+def test_newcomer_gets_no_credit():
+    """A tenant that had no jobs for long is served in turn at once: it catches up on nothing."""
+    history, selected = ServiceHistory(), list[str]()
+    backlog = {tenant: [ready(tenant, "one", number) for number in range(9)] for tenant in "ab"}
+    for number in range(40):
+        if number == 30:
+            backlog["new"] = [ready("new", "one", number) for number in range(9)]
+        jobs = select_fairly(backlog, 1, history=history)
+        history.record(backlog, jobs, {}, ends_round=True)
+        selected += [job.tenant for job in jobs]
+    assert set(selected[30:33]) == {"a", "b", "new"}
+    assert Counter(selected[30:39]) == {"a": 3, "b": 3, "new": 3}
 
 
 def test_window_is_short():

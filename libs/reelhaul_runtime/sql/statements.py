@@ -64,11 +64,17 @@ class Statement:
 
     def all(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
         """Return all rows by column name."""
-        cursor = self._execute(connection, values)
-        names = [column[0] for column in cursor.description]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        cursor.close()
-        return rows
+        return _read_rows(self._execute(connection, values))
+
+    def all_of_each(self, connection: Connection, values: Sequence[Values]) -> list[list[dict[str, Any]]]:
+        """Return all rows for each of *values*, which have the same names, in one round trip if possible."""
+        if connection.dialect.name != "postgresql" or not values:
+            return [self.all(connection, each) for each in values]
+        compiled = self._compile(connection, values[0])
+        driver: Any = connection.connection.driver_connection
+        with _DriverCursor(connection, compiled.sql), driver.pipeline():
+            cursors = [driver.execute(compiled.sql, compiled.bind(each)) for each in values]
+            return [_read_rows(cursor) for cursor in cursors]
 
     def column(self, connection: Connection, values: Values) -> list[Any]:
         """Return the first column of all rows."""
@@ -89,6 +95,14 @@ class Statement:
         if compiled is None:
             compiled = self._compiled[key] = _compile(self._core, connection, list(values))
         return compiled
+
+
+def _read_rows(cursor: Any) -> list[dict[str, Any]]:
+    """Return all rows of *cursor* by column name, and close it."""
+    fetched = cursor.fetchall()
+    names = [column[0] for column in cursor.description]
+    cursor.close()
+    return [dict(zip(names, row, strict=True)) for row in fetched]
 
 
 def execute_text(connection: Connection, sql: str) -> None:

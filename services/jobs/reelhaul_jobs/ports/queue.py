@@ -18,8 +18,10 @@ from reelhaul_jobs.model.states import QueueStage
 class BacklogQuery:
     """What the dispatcher reads of the backlog."""
 
-    #: Jobs per tenant.
-    limit: int
+    #: Returns how many published jobs may be unclaimed, given the slots of the live workers.
+    window: Callable[[int], int] = lambda _: UNLIMITED
+    #: Jobs per tenant at most.
+    limit: int = UNLIMITED
     #: Returns how many more jobs of a site may be published; jobs of sites without a free slot are left out.
     free_slots: Callable[[SiteStatus], int] = lambda _: UNLIMITED
     #: If there are more tenants than one query reads, those after this one by name come first.
@@ -36,16 +38,22 @@ class Backlog:
     in_flight: InFlightCounts = field(default_factory=InFlightCounts)
     #: Those of the sites read that have ready jobs.
     sites: Mapping[str, SiteStatus] = field(default_factory=dict)
-    #: Published jobs: how much of the window is used.
+    #: How many published jobs may be unclaimed, and how many are. Without room no ready jobs are read.
+    window: int = UNLIMITED
     published: int = 0
-    #: Slots of the live workers.
-    slots: int = 0
+    #: How many jobs were read per tenant at most.
+    limit: int = UNLIMITED
     #: The last tenant read if there are more, else empty.
     last_tenant: str = ""
     #: By tenant, the last site read if there are more.
     last_sites: Mapping[str, str] = field(default_factory=dict)
     #: Whether jobs are left out because their key or tenant is at its limit of concurrent jobs.
     at_limit: bool = False
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be published."""
+        return max(0, self.window - self.published)
 
 
 class QueueStore(Protocol):

@@ -7,9 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from reelhaul_jobs import metrics
 from reelhaul_jobs.model import fair_scheduling, rate_limit
+from reelhaul_jobs.model.fair_scheduling import ServiceHistory
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery, QueueStore
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # The number of drained items counts half as much after each such time.
 _DRAIN_HALF_LIFE = timedelta(seconds=1)
+# Where nothing could be published, tenants and sites that were not read are read after this time.
+_UNREAD_DELAY = timedelta(seconds=1)
 # More than the broker ever holds unclaimed.
 _MAX_OUTSTANDING = 4096
 
@@ -63,13 +67,13 @@ class Dispatcher:
         self._leader = leader
         self._hub = hub or EventHub()
         self._timer: asyncio.TimerHandle | None = None
-        self._window = fair_scheduling.window_size(0, 0)
         self._drained = 0.0
         self._drained_at = now()
         # The cursor: where there are more tenants or sites than one query reads, the next one
         # continues after these.
         self._after_tenant = ""
         self._after_sites: Mapping[str, str] = {}
+        self._history = ServiceHistory()
 
     async def step(self) -> bool:
         """Publish what fits into the window; return whether more may fit soon."""
@@ -78,30 +82,29 @@ class Dispatcher:
         self._hub.dispatch_blocked = True
         query = self._query(now)
         backlog = await self._queue.get_backlog(query, now)
-        self._window = fair_scheduling.window_size(backlog.slots, self._drain_rate(now))
-        site_capacity = {
-            name: rate_limit.free_slots(site, self._limits, now) for name, site in backlog.sites.items()
-        }
-        capacity = self._window - backlog.published
+        if not backlog.room:
+            return False
         selected = fair_scheduling.select_fairly(
             backlog.ready,
-            capacity,
+            backlog.room,
             in_flight=backlog.in_flight,
-            free_slots=site_capacity,
+            free_slots={name: query.free_slots(site) for name, site in backlog.sites.items()},
             weights=self._weights,
+            history=self._history,
         )
+        ends_round = backlog.last_tenant <= self._after_tenant
+        self._history.record(backlog.ready, selected, self._weights, ends_round=ends_round)
+        unread = self._advance_cursor(backlog)
         if not selected:
-            self._wake_when_site_opens(backlog, now)
+            self._wake_later(backlog, now)
             self._hub.dispatch_blocked = bool(backlog.sites) or backlog.at_limit
-            return self._advance_cursor(backlog) and capacity > 0
-        self._advance_cursor(backlog)
+            return unread
         stored = await self._publish(selected, now)
         self._drained += stored
-        unread = _may_have_more(query, backlog, len(selected), capacity)
-        blocked = stored < len(selected) or unread
+        blocked = stored < len(selected) or _may_have_more(query, backlog, len(selected))
         self._hub.dispatch_blocked = blocked or backlog.at_limit
         # A window that was half empty is soon empty again; otherwise the claims ask for the next step.
-        half_empty = 2 * backlog.published < self._window
+        half_empty = 2 * backlog.room > backlog.window
         return blocked and stored == len(selected) and half_empty
 
     async def republish_outstanding(self) -> None:
@@ -131,7 +134,7 @@ class Dispatcher:
 
     def _query(self, now: datetime) -> BacklogQuery:
         return BacklogQuery(
-            limit=self._window,
+            window=partial(fair_scheduling.window_size, drain_rate=self._drain_rate(now)),
             free_slots=lambda site: rate_limit.free_slots(site, self._limits, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
@@ -149,7 +152,8 @@ class Dispatcher:
         self._drained_at = now
         return self._drained
 
-    def _wake_when_site_opens(self, backlog: Backlog, now: datetime) -> None:
+    def _wake_later(self, backlog: Backlog, now: datetime) -> None:
+        """Ask for a step when the next site opens, and for one that reads what this one did not read."""
         times = [
             time
             for site in backlog.sites.values()
@@ -157,16 +161,18 @@ class Dispatcher:
         ]
         if self._timer is not None:
             self._timer.cancel()
+        if backlog.last_tenant or backlog.last_sites:
+            times.append(now + _UNREAD_DELAY)
         if times:
             wait = (min(times) - now).total_seconds()
             self._timer = asyncio.get_running_loop().call_later(wait, self._hub.dispatch_wakeup.set)
 
 
-def _may_have_more(query: BacklogQuery, backlog: Backlog, selected: int, capacity: int) -> bool:
+def _may_have_more(query: BacklogQuery, backlog: Backlog, selected: int) -> bool:
     """Return whether jobs may be ready that were not among the *selected*."""
-    if backlog.last_tenant or backlog.last_sites or selected >= capacity:
+    if backlog.last_tenant or backlog.last_sites or selected >= backlog.room:
         return True
     by_site = Counter(job.site for jobs in backlog.ready.values() for job in jobs)
-    tenant_cut = any(len(jobs) >= query.limit for jobs in backlog.ready.values())
+    tenant_cut = any(len(jobs) >= backlog.limit for jobs in backlog.ready.values())
     site_full = any(by_site[name] >= query.free_slots(site) for name, site in backlog.sites.items())
     return tenant_cut or site_full or selected < by_site.total()

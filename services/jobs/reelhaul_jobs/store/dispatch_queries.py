@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from heapq import merge
 from itertools import chain, islice
 from typing import Any
@@ -140,42 +139,43 @@ def get_backlog(
 ) -> Backlog:
     """Return the backlog as QueueStore.get_backlog does; the workers have *slots*."""
     in_flight, by_site = count_in_flight(connection)
+    published = sum(published for published, _ in by_site.values())
+    window = query.window(slots)
+    if published >= window:
+        return Backlog(in_flight=in_flight, window=window, published=published)
     tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
     max_sites = max(_MIN_SITES_PER_TENANT, _MAX_SITES // max(1, len(tenants)))
-    sites_of = {
-        tenant: next_window(
-            connection, READY_SITES, query.after_sites.get(tenant, ""), max_sites, of_tenant=tenant
-        )
-        for tenant in tenants
-    }
+    sites_of = _list_sites(connection, tenants, query.after_sites, max_sites)
     egresses = rate_limits.live_egresses(connection, now) or DEFAULT_EGRESS
     limits = rate_limits.get_for_sites(
         connection, (site for sites in sites_of.values() for site in sites), egresses
     )
     statuses = {
-        site: SiteStatus(site=site, published=published, leased=leased, rate_limits=site_limits)
+        site: SiteStatus(
+            site=site, published=by_site[site][0], leased=by_site[site][1], rate_limits=site_limits
+        )
         for site, site_limits in limits.items()
-        for published, leased in [by_site[site]]
     }
-    free_slots = {site: min(query.limit, query.free_slots(status)) for site, status in statuses.items()}
+    limit = min(query.limit, fair_scheduling.jobs_per_tenant(window - published, len(tenants)))
+    most = {site: min(limit, query.free_slots(status)) for site, status in statuses.items()}
     shares = {
-        site: fair_scheduling.site_share(slots) - status.published - status.leased
+        site: max(0, fair_scheduling.site_share(slots) - status.published - status.leased)
         for site, status in statuses.items()
     }
     concurrency = _Concurrency(connection, limits_of_accounts, in_flight)
+    with_room = {tenant: sites for tenant, sites in sites_of.items() if concurrency.has_room(tenant)}
+    listed = _list_ready(connection, with_room, most, concurrency.full_keys)
     ready = {
-        tenant: concurrency.apply(
-            tenant,
-            partial(_list_ready, connection, tenant, sites, free_slots, shares, query.limit),
-        )
-        for tenant, sites in sites_of.items()
+        tenant: concurrency.apply(tenant, _in_order(jobs_by_site, shares, limit))
+        for tenant, jobs_by_site in listed.items()
     }
     return Backlog(
         {tenant: found for tenant, found in ready.items() if found},
         in_flight,
         statuses,
-        sum(published for published, _ in by_site.values()),
-        slots,
+        window,
+        published,
+        limit,
         last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
         last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
         at_limit=concurrency.at_limit,
@@ -190,23 +190,29 @@ class _Concurrency:
     ) -> None:
         self._connection, self._limits, self._in_flight = connection, limits, in_flight
         keys = [key for key in in_flight.by_key if key] if limits else []
-        self._full_keys = [key for key in keys if not self._key_room(key)]
+        #: Keys whose jobs are to be left out.
+        self.full_keys = [key for key in keys if not self._key_room(key)]
         #: Whether any jobs were left out.
         self.at_limit = False
 
-    def apply(self, tenant: str, list_ready: Callable[[Sequence[str]], list[ReadyJob]]) -> Sequence[ReadyJob]:
-        """Return the jobs that *list_ready*, given the keys to leave out, returns for *tenant*."""
+    def has_room(self, tenant: str) -> bool:
+        """Return whether *tenant* may have more jobs in flight."""
+        if self._limits is None or self._tenant_room(tenant):
+            return True
+        self.at_limit = True
+        return False
+
+    def apply(self, tenant: str, found: list[ReadyJob]) -> Sequence[ReadyJob]:
+        """Return the jobs *found*, none of full keys, that *tenant*, which has room, may have in flight."""
         if self._limits is None:
-            return list_ready(())
-        tenant_room = self._room(account_of_tenant(tenant), self._in_flight.by_tenant.get(tenant, 0))
-        if not tenant_room:
-            self.at_limit = True
-            return ()
-        found = list_ready(self._full_keys)
+            return found
         room = {key: self._key_room(key) for key in {job.api_key for job in found} if key}
-        allowed = fair_scheduling.apply_concurrency_limits(found, tenant_room, room)
-        self.at_limit = self.at_limit or bool(self._full_keys) or len(allowed) < len(found)
+        allowed = fair_scheduling.apply_concurrency_limits(found, self._tenant_room(tenant), room)
+        self.at_limit = self.at_limit or bool(self.full_keys) or len(allowed) < len(found)
         return allowed
+
+    def _tenant_room(self, tenant: str) -> int:
+        return self._room(account_of_tenant(tenant), self._in_flight.by_tenant.get(tenant, 0))
 
     def _key_room(self, key: str) -> int:
         return self._room(account_of_key(key), self._in_flight.by_key.get(key, 0))
@@ -283,36 +289,52 @@ def next_window(connection: Connection, scan: Statement, after: str, size: int, 
     return found
 
 
+def _list_sites(
+    connection: Connection, tenants: Sequence[str], after: Mapping[str, str], size: int
+) -> dict[str, list[str]]:
+    """Return at most *size* sites of each of *tenants*: those after *after*, then from the beginning."""
+    values = [{"after": after.get(tenant, ""), "most": size, "of_tenant": tenant} for tenant in tenants]
+    rows_of = zip(tenants, READY_SITES.all_of_each(connection, values), strict=True)
+    sites_of = {tenant: [row["value"] for row in found] for tenant, found in rows_of}
+    for tenant, sites in sites_of.items():
+        if len(sites) < size and tenant in after:
+            sites_of[tenant] = next_window(connection, READY_SITES, after[tenant], size, of_tenant=tenant)
+    return sites_of
+
+
 def _list_ready(
     connection: Connection,
-    tenant: str,
-    sites: Sequence[str],
-    free_slots: dict[str, int],
-    shares: dict[str, int],
-    limit: int,
-    full_keys: Sequence[str] = (),
-) -> list[ReadyJob]:
-    """Return the next *limit* jobs of *tenant* at those of *sites* that have free slots, in order.
+    sites_of: Mapping[str, Sequence[str]],
+    most: Mapping[str, int],
+    full_keys: Sequence[str],
+) -> dict[str, dict[str, list[ReadyJob]]]:
+    """Return the next jobs of each tenant at each of its sites, as many as *most* says of the site.
 
-    Jobs beyond the *shares* of their sites come after all others; jobs of *full_keys* are left out.
+    Jobs of *full_keys* are left out.
     """
-    within, beyond = [], []
-    for site in sites:
-        if free_slots[site] > 0:
-            values = {"of_tenant": tenant, "of_site": site, "most": free_slots[site]}
-            found = [_ready_from_row(row) for row in _rows_at_site(connection, values, full_keys)]
-            share = max(0, shares[site])
-            within.append(found[:share])
-            beyond.append(found[share:])
+    pairs = [(tenant, site) for tenant, sites in sites_of.items() for site in sites if most[site] > 0]
+    values = [{"of_tenant": tenant, "of_site": site, "most": most[site]} for tenant, site in pairs]
+    if full_keys:
+        keys = list(full_keys)
+        found: Sequence[Sequence[rows.Row]] = [
+            connection.execute(_READY_OF_OTHER_KEYS, {**each, "keys": keys}).mappings().all()
+            for each in values
+        ]
+    else:
+        found = _READY_AT_SITE.all_of_each(connection, values)
+    listed: dict[str, dict[str, list[ReadyJob]]] = {tenant: {} for tenant in sites_of}
+    for (tenant, site), rows_at_site in zip(pairs, found, strict=True):
+        listed[tenant][site] = [_ready_from_row(row) for row in rows_at_site]
+    return listed
+
+
+def _in_order(
+    jobs_by_site: Mapping[str, Sequence[ReadyJob]], shares: Mapping[str, int], limit: int
+) -> list[ReadyJob]:
+    """Return the first *limit* jobs of a tenant; those beyond the *shares* of their sites come last."""
+    within = [jobs[: shares[site]] for site, jobs in jobs_by_site.items()]
+    beyond = [jobs[shares[site] :] for site, jobs in jobs_by_site.items()]
     return list(islice(chain(merge(*within, key=_rank), merge(*beyond, key=_rank)), limit))
-
-
-def _rows_at_site(
-    connection: Connection, values: dict[str, Any], full_keys: Sequence[str]
-) -> Sequence[rows.Row]:
-    if not full_keys:
-        return _READY_AT_SITE.all(connection, values)
-    return connection.execute(_READY_OF_OTHER_KEYS, {**values, "keys": list(full_keys)}).mappings().all()
 
 
 def _rank(job: ReadyJob) -> tuple[datetime | None, str]:
