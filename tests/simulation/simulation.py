@@ -13,7 +13,7 @@ from random import Random
 
 from tests.job_stores import SqlStore
 from tests.simulation.fleet import Broker, Download, Fetcher, Fleet
-from tests.simulation.workload import BLOCKED_SITE, LARGE_SITE, START, Workload, new_job
+from tests.simulation.workload import BLOCKED_SITE, START, Workload, new_job
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -43,8 +43,11 @@ _BLOCKED = leases.Failed(error=retries.error_status(ErrorReason.UPSTREAM_BLOCKED
 class Observations:
     """What the simulation saw from outside; it knows nothing of how the dispatcher decides."""
 
-    #: Tenant -> times of its starts in seconds, of jobs of the backlog.
-    starts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    #: Tenant -> starts of jobs of its backlog.
+    starts: Counter[str] = field(default_factory=Counter)
+    #: The longest time in seconds that a tenant with a backlog had nothing running.
+    longest_idle: float = 0.0
+    started_sites: set[str] = field(default_factory=set)
     #: Kind of a job that came during the simulation -> seconds from its creation to its start.
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     #: Kind -> how many never started.
@@ -55,11 +58,13 @@ class Observations:
     disordered: int = 0
     #: Busy slots at the end of each tick.
     busy: list[int] = field(default_factory=list)
-    #: Seconds of real time of each dispatch step, claim and finish.
+    #: Seconds of real time of each dispatch step, and of each claim of those of one second.
     step_seconds: list[float] = field(default_factory=list)
+    step_cpu_seconds: float = 0.0
     lease_seconds: list[float] = field(default_factory=list)
     refused_claims: Counter[str] = field(default_factory=Counter)
     ended: int = 0
+    most_in_flight: int = 0
 
 
 class Simulation:
@@ -75,14 +80,16 @@ class Simulation:
         limits = workload.limits
         self.dispatcher = Dispatcher(store, self.broker, self.now, LEASE, limits, workload.weights, hub=hub)
         self._leases = Leases(store, store, notifier, self.now, LEASE, limits)
-        self._in_flight: Counter[str] = Counter()
+        # Site -> its published and leased jobs; tenant -> its running jobs, and when the last one ended.
+        self._in_flight, self._running = Counter[str](), Counter[str]()
+        self._idle_since: dict[str, datetime] = {}
         # Tenant and site -> rank of its last job of the backlog that was published.
         self._last_rank: dict[tuple[str, str], tuple[datetime, str]] = {}
         # Jobs that came during the simulation and have not started: id -> kind and time.
         self._new: dict[str, tuple[str, datetime]] = {}
         self._numbers = itertools.count(1)
         # So that new jobs are a twentieth of all.
-        self._arrival_seconds = math.ceil(20 * 3 / workload.size.jobs_per_second)
+        self._arrival_seconds = math.ceil(20 * 2 / workload.size.jobs_per_second)
         self.seen = Observations()
 
     def now(self) -> datetime:
@@ -100,6 +107,9 @@ class Simulation:
             await self._dispatch()
             await self._claim(self._fleet.pull(self.broker))
             self.seen.busy.append(self._fleet.busy)
+        for tenant in self._workload.weights:
+            if not self._running[tenant]:
+                self._end_idle_time(tenant)
         self.seen.unstarted.update(kind for kind, _ in self._new.values())
         return self.seen
 
@@ -119,8 +129,7 @@ class Simulation:
         new = f"new-{second:05}"
         busy = self._random.choice(list(self._workload.sites))
         jobs = {
-            "newcomer, large site": (new, LARGE_SITE, Priority.NORMAL),
-            "newcomer, a site of its own": (f"{new}-own", f"{new}.example", Priority.NORMAL),
+            "new tenant's job": (new, f"{new}.example", Priority.NORMAL),
             "HIGH job of a tenant with a backlog": (busy, f"{new}.example", Priority.HIGH),
         }
         for kind, (tenant, site, priority) in jobs.items():
@@ -131,14 +140,16 @@ class Simulation:
     async def _dispatch(self) -> None:
         first = len(self.broker.published)
         for _ in range(_STEPS_PER_TICK):
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             more = await self.dispatcher.step()
             self.seen.step_seconds.append(time.perf_counter() - begin)
+            self.seen.step_cpu_seconds += time.process_time() - begin_cpu
             if not more:
                 break
         for item in self.broker.published[first:]:
             self._in_flight[item.site] += 1
             self._check_order(item)
+        self.seen.most_in_flight = max(self.seen.most_in_flight, self._in_flight.total())
         for site, count in self._in_flight.items():
             if count > self._workload.limits.max_running_at(site):
                 self.seen.exceeded.append((site, count))
@@ -170,11 +181,15 @@ class Simulation:
             self._fleet.release(fetcher)
             return
         self._fleet.start(fetcher, result.job, self._now + self._draw_duration(item.site))
+        self.seen.started_sites.add(item.site)
         if (new := self._new.pop(item.id, None)) is not None:
             kind, created = new
             self.seen.waits[kind].append((self._now - created).total_seconds())
         else:
-            self.seen.starts[item.tenant].append((self._now - START).total_seconds())
+            self.seen.starts[item.tenant] += 1
+        if not self._running[item.tenant]:
+            self._end_idle_time(item.tenant)
+        self._running[item.tenant] += 1
 
     async def _finish(self, ended: list[Download]) -> None:
         await asyncio.gather(*(self._finish_one(download) for download in ended))
@@ -185,9 +200,16 @@ class Simulation:
         receipt = await self._leases.finish(job.id, job.epoch, outcome)
         assert not hasattr(receipt, "reason"), receipt
         self._in_flight[job.site] -= 1
+        self._running[job.tenant] -= 1
+        self._idle_since[job.tenant] = self._now
         self.broker.unacknowledged -= 1
         self._fleet.release(download.fetcher)
         self.seen.ended += 1
+
+    def _end_idle_time(self, tenant: str) -> None:
+        if tenant in self._workload.weights:
+            idle = (self._now - self._idle_since.get(tenant, START)).total_seconds()
+            self.seen.longest_idle = max(self.seen.longest_idle, idle)
 
     def _draw_duration(self, site: str) -> timedelta:
         """Draw a long-tailed duration; a site that blocks answers at once."""
