@@ -289,7 +289,12 @@ def test_database_that_cannot_be_opened(tmp_path: Path, owner: str, url: str):
     check_refused(message, code, name)
     code, message = run("migrate", owner, **settings)
     check_refused(message, code, name)
-    code, message = run("migrate", owner, **settings | {name: "sqlite:///new.db"})
+
+
+@pytest.mark.parametrize("owner", ["jobs", "storage"])
+def test_database_that_can_be_opened(owner: str):
+    """Twin: migrate creates a new database."""
+    code, message = run("migrate", owner, **{f"REELHAUL_{owner.upper()}_DATABASE_URL": "sqlite:///new.db"})
     assert code == 0, message
 
 

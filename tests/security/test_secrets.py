@@ -347,14 +347,23 @@ def test_logs_contain_no_queries(style: Literal["json", "text"], log_stream: io.
         assert json.loads(text)["page"] == "https://a.example/x"
 
 
+async def _refuse_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first bytes of a TLS handshake with what is none."""
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "path", ["/reset?token=", "/reset?next=/login&token=", "/reset?token=a%20", "/reset#"]
 )
 async def test_tls_failure_contains_no_query(harness: Harness, site: Site, path: str) -> None:
     """A failed TLS handshake is reported with the host and without the query; twin: a page with a query."""
-    with pytest.raises(ReelhaulError) as failure:
-        await harness.probe(site.url(path + _SECRET).replace("http://", "https://"))
+    async with await asyncio.start_server(_refuse_tls, "127.0.0.2", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ReelhaulError) as failure:
+            await harness.probe(f"https://127.0.0.2:{port}{path}{_SECRET}")
     assert failure.value.reason == ErrorReason.UPSTREAM_UNAVAILABLE
     assert failure.value.metadata["host"] == "127.0.0.2"
     assert _SECRET not in failure.value.text

@@ -127,7 +127,7 @@ def test_ffmpeg_hangs(suite: Suite, site: Site, resources: DownloadResources) ->
         error = _first_error(suite, job)
     assert error["details"][0]["reason"] == "POSTPROCESSING_FAILED"
     assert "did nothing" in error["message"]
-    assert "completed" in wait_for_end(suite, job, seconds=60)
+    assert "completed" in wait_for_end(suite, job)
     assert not resources.all()
 
 

@@ -229,7 +229,7 @@ def test_sigterm(suite: Suite, client: FetcherClient, site: Site) -> None:
 
 def test_drain(suite: Suite, client: FetcherClient, site: Site) -> None:
     """A drained fetcher refuses work until its restart; its job is queued again and then succeeds."""
-    job = create_download(suite, site.url("/media/1080.mp4?rate=1000000"))
+    job = create_download(suite, site.url("/media/1080.mp4?rate=300000"))
     wait_until_downloading(suite, job, 10_000)
     name = client.start(site.url(_SLOW), Progress.DOWNLOADING)
     assert client.accepts_work()

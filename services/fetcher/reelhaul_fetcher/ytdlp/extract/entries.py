@@ -65,7 +65,8 @@ class EntryIndex:
 
 
 def _is_unavailable(entry: Info) -> bool:
-    placeholder = _UNAVAILABLE.fullmatch(clean(entry.get("title")).strip()[:100])
+    title, _ = site_limits.shorten(entry.get("title"), 100)
+    placeholder = _UNAVAILABLE.fullmatch(title.strip())
     if placeholder and not placeholder[1]:
         # Titles without brackets are placeholders at YouTube only, and only without a duration.
         return clean(entry.get("ie_key")).startswith("Youtube") and not entry.get("duration")
