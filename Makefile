@@ -137,6 +137,9 @@ chaos: $(VENV)/dev.stamp  ## Kill services at random under load and check that n
 load: $(VENV)/dev.stamp  ## Load several replicas of everything, restart and kill each in turn (ARGS="--jobs 400 --watchers 3000 --minutes 5", or --short)
 	$(BIN)/python -m tests.load $(ARGS)
 
+simulate: $(VENV)/dev.stamp  ## Run the dispatcher with 1,000 simulated fetchers and 10 million queued jobs (ARGS=--short)
+	$(BIN)/python -m tests.simulation $(ARGS)
+
 kill-storage: $(VENV)/dev.stamp  ## Kill storage 200 times while clients write (ARGS="--backend s3")
 	$(BIN)/python -m tests.storage.kills $(ARGS)
 

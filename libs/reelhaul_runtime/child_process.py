@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import NoReturn
 
 from reelhaul_runtime import service_manager
 
@@ -37,6 +38,15 @@ def module_command(module: str, *arguments: str) -> tuple[str, ...]:
     the directory out of the module search path. ``-I`` would ignore PYTHONPATH too, which operators may use.
     """
     return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def replace_process(module: str, *arguments: str) -> NoReturn:
+    """Execute ``module_command`` in this process.
+
+    It keeps its id, its environment, and the file descriptors that are inheritable.
+    """
+    command = module_command(module, *arguments)
+    os.execv(command[0], command)  # noqa: S606 - there is no shell
 
 
 def environment_without_settings() -> dict[str, str]:

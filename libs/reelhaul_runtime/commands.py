@@ -39,9 +39,9 @@ def up(status: bool, as_json: bool) -> None:
 
     # First of all: it takes longest.
     with open_preloader() as preloader:
-        from reelhaul_runtime.up.suite import main as run_suite
+        from reelhaul_runtime.up.startup import main as start_suite
 
-        raise SystemExit(run_suite(preloader))
+        raise SystemExit(start_suite(preloader))
 
 
 @click.command()
@@ -144,6 +144,7 @@ def _operation(description: str) -> Iterator[tuple[Path, Progress]]:
 
     from reelhaul_runtime import private_files, service
     from reelhaul_runtime.backup.archive import BackupError
+    from reelhaul_runtime.exit_codes import REFUSED
     from reelhaul_runtime.progress_bar import show_progress
     from reelhaul_runtime.settings import ERRORS, SuiteSettings, describe_errors
 
@@ -156,7 +157,7 @@ def _operation(description: str) -> Iterator[tuple[Path, Progress]]:
     except ERRORS as error:
         for line in describe_errors(error):
             click.echo(f"reelhaul: {line}", err=True)
-        raise SystemExit(service.REFUSED) from None
+        raise SystemExit(REFUSED) from None
     except BackupError as error:
         click.echo(f"reelhaul: {error}", err=True)
         raise SystemExit(1) from None

@@ -21,18 +21,16 @@ from pathlib import Path
 import click
 
 from reelhaul_runtime import failpoints, logs, private_files, service, service_manager
+from reelhaul_runtime.exit_codes import FAILED, OK, REFUSED
 from reelhaul_runtime.listeners import AddressUnavailable
 from reelhaul_runtime.metrics.process import serving_process_metrics
 from reelhaul_runtime.rpc.experiments import set_experiments
-from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import ERRORS, InvalidSetting, SuiteSettings
 from reelhaul_runtime.tracing.process import tracing
 from reelhaul_runtime.unhandled_errors import log_unhandled_errors
 from reelhaul_runtime.up import workers
 
 log = logging.getLogger(__name__)
-
-OK, FAILED = 0, 1
 
 # Errors of files for which a restart does not help; a full disk is not among them.
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from reelhaul_runtime import logs, settings
+from reelhaul_runtime.exit_codes import REFUSED
 from reelhaul_runtime.setting_names import check_names, variable_names
 from reelhaul_runtime.settings import SuiteSettings
-
-#: Exit code of a command whose settings are wrong.
-REFUSED = 2
 
 if TYPE_CHECKING:
     from reelhaul_runtime.doctor.check import Check

@@ -74,11 +74,11 @@ def running_engine() -> Iterator[Engine]:
     programs = debian_packages.unpack("docker.io", "containerd", "runc", "iptables", "nftables", "iproute2")
     plugins = debian_packages.unpack("docker-compose", "docker-buildx", suite="trixie", dependencies=False)
     with ExitStack() as stack:
-        stack.enter_context(_only_engine())
+        stack.enter_context(only_engine())
         folder = Path(tempfile.mkdtemp(prefix="reelhaul-engine-"))
         stack.callback(_delete, folder)
         environment = _environment(folder, programs, plugins)
-        stack.enter_context(_restored_network(environment))
+        stack.enter_context(restored_network(environment))
         engine = Engine(folder, environment)
         daemon = _start(engine)
         stack.callback(_stop, engine, daemon)
@@ -86,13 +86,14 @@ def running_engine() -> Iterator[Engine]:
 
 
 @contextmanager
-def _only_engine() -> Iterator[None]:
+def only_engine() -> Iterator[None]:
+    """Keep other engines of tests off this machine. Raises Missing if one runs."""
     path = Path(tempfile.gettempdir()) / "reelhaul-engine.lock"
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Missing("another test runs a Docker engine on this machine now") from None
+            raise Missing("another test runs an engine of containers on this machine now") from None
         yield
 
 
@@ -168,7 +169,7 @@ def _kill(daemon: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _restored_network(environment: dict[str, str]) -> Iterator[None]:
+def restored_network(environment: dict[str, str]) -> Iterator[None]:
     """Put back the firewall, the forwarding and the links of this machine at the end of the block."""
 
     def run(*command: str, text: str | None = None) -> str:
@@ -192,7 +193,7 @@ def _restored_network(environment: dict[str, str]) -> Iterator[None]:
         if old_rules.strip():
             run("iptables-restore", text=old_rules)
         for link in links() - old_links:
-            if link.startswith(("docker", "br-", "veth")):
+            if link.startswith(("docker", "br-", "veth", "podman")):
                 run("ip", "link", "delete", link)
         _IP_FORWARD.write_text(forwarding)
 

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tests import debian_packages
 from tests.containers.engine import Engine
@@ -33,12 +34,19 @@ _BASE_SECONDS = 300
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def import_base(engine: Engine) -> None:
+class Builder(Protocol):
+    """What builds images: Docker's engine, or another with its commands."""
+
+    def run(self, *arguments: str | Path) -> str:
+        """Run a command; return its output. Raises EngineError."""
+
+
+def import_base(engine: Builder) -> None:
     """Give *engine* the base image. Raises Missing if it cannot be built here."""
     engine.run("import", _base_archive(), BASE)
 
 
-def build(engine: Engine, tag: str, target: str = "all", arguments: Mapping[str, str] | None = None) -> None:
+def build(engine: Builder, tag: str, target: str = "all", arguments: Mapping[str, str] | None = None) -> None:
     """Build *target* of the Dockerfile as *tag*, from this checkout. Raises EngineError."""
     options = [f"--build-arg={name}={value}" for name, value in {"BASE": BASE, **(arguments or {})}.items()]
     with _pip_secrets() as secrets:
@@ -48,7 +56,7 @@ def build(engine: Engine, tag: str, target: str = "all", arguments: Mapping[str,
         )  # fmt: skip
 
 
-def build_stand_ins(engine: Engine) -> None:
+def build_stand_ins(engine: Builder, targets: Sequence[str] = STAND_INS) -> None:
     """Build the images that compose.ci.yaml names. Raises EngineError."""
     programs = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="reelhaul-standins-") as name:
@@ -57,7 +65,7 @@ def build_stand_ins(engine: Engine) -> None:
             shutil.copy(programs / program, context)
         for file in (ROOT / "tests/containers/standins").iterdir():
             shutil.copy(file, context)
-        for target in STAND_INS:
+        for target in targets:
             engine.run(
                 "buildx", "build", "--quiet", "--network=host", f"--build-arg=BASE={BASE}",
                 f"--target={target}", f"--tag=reelhaul-ci/{target}", context,

@@ -63,6 +63,17 @@ def test_services_use_what_is_preloaded(modules: tuple[str, ...], services: tupl
     assert [module for module, count in users.items() if count < 2] == []
 
 
+def test_the_supervisor_stays_small():
+    """The supervisor imports neither settings nor gRPC nor the command line, which would take 16 MB."""
+    modules = _run_python(
+        "import json, sys\n"
+        "import reelhaul_runtime.up.__main__\n"
+        "print(json.dumps({'modules': list(sys.modules)}))"
+    )["modules"]
+    heavy = {"click", "google.protobuf", "grpc", "httpx", "pydantic", "prometheus_client", "sqlalchemy"}
+    assert heavy.intersection(modules) == set()
+
+
 @pytest.fixture
 def subreaper() -> Iterator[None]:
     """During the test this process adopts orphans, as the supervisor does."""

@@ -8,8 +8,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -37,6 +37,7 @@ from reelhaul_runtime.identity import Caller, set_caller
 from reelhaul_runtime.settings import InvalidSetting
 from reelhaul_runtime.sql import migrations
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.tasks import cancel_and_wait
 from reelhaul_storage import commands
 from reelhaul_storage.catalog.blob_location import SqlLocationStore
 from reelhaul_storage.catalog.store import SqlCatalog
@@ -513,3 +514,47 @@ async def test_verify(urls: Urls, verify: bool):
         assert (progress.copied, progress.skipped) == ((1, 0) if verify else (0, 1))
         pieces = [piece async for piece in objects.target.read(artifact.key, 0, 5)]
         assert b"".join(pieces) == (b"video" if verify else b"wrong")
+
+
+class _CountingLocations(SqlLocationStore):
+    """A location store that counts how often it is read, and how often it is asked whether it has changed."""
+
+    reads = looks = 0
+
+    @property
+    def version(self) -> Hashable | None:
+        self.looks += 1
+        return super().version
+
+    async def get_location(self) -> BlobLocation:
+        self.reads += 1
+        return await super().get_location()
+
+
+async def test_a_move_is_noticed(urls: Urls):
+    """A location that another process records is used soon, and read only when the database has changed."""
+    async with _open_objects(urls) as objects, AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            Database.open(f"sqlite:///{_folder(urls[0]).parent}/storage.db")
+        )
+        locations = _CountingLocations(database)
+        opening = MovableBlobStore.open(locations, lambda url: DiskBlobStore.open(_folder(url)), urls[0])
+        blobs = await stack.enter_async_context(opening)
+        refreshing = asyncio.create_task(blobs.refresh_forever(0.001))
+        stack.push_async_callback(cancel_and_wait, refreshing)
+        await _until(lambda: locations.reads == 2)
+        looks = locations.looks
+        await _until(lambda: locations.looks > looks + 20)
+        assert locations.reads == 2
+        await objects.locations.set_location(BlobLocation(1, urls[1], urls[0]))
+        await _until(lambda: blobs.generation == 1)
+
+
+async def _until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_true():  # noqa: ASYNC110 - what is awaited sets no event
+            await asyncio.sleep(0.001)
+
+
+def _folder(url: str) -> Path:
+    return Path(url.removeprefix("file://"))

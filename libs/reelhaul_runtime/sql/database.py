@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +64,10 @@ class Database:
         read_engine: Engine,
         readers: ThreadPoolExecutor,
         scanners: ThreadPoolExecutor,
+        log_file: str = "",
     ) -> None:
-        self._name = name
+        """*log_file*: the write-ahead log of a SQLite file."""
+        self._name, self._log_file = name, log_file
         self._writer = writer
         self._read_engine = read_engine
         self._readers = readers
@@ -84,9 +87,10 @@ class Database:
         writer = Writer(write_engine, threads=threads)
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-reader")
         scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="sql-scanner")
+        log_file = f"{engines.sqlite_path(url)}-wal" if engines.is_sqlite(url) else ""
         try:
             with collecting(name, partial(_read_connections, name, (write_engine, read_engine))):
-                yield cls(name, writer, read_engine, readers, scanners)
+                yield cls(name, writer, read_engine, readers, scanners, log_file)
         finally:
             await writer.close()
             for pool in (readers, scanners):
@@ -103,6 +107,18 @@ class Database:
     def writes(self) -> int:
         """Writes that have ended so far."""
         return self._writer.ended
+
+    @property
+    def version(self) -> Hashable | None:
+        """What is another value after each commit, of any process; None if only a read can tell.
+
+        Two commits within a tick of the kernel's clock, some milliseconds, may have the same.
+        """
+        try:
+            status = os.stat(self._log_file)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
 
     async def wait_for_write(self, seen: int, seconds: float) -> None:
         """Return once more than *seen* writes have ended, at the latest after *seconds*."""

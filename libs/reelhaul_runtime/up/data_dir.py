@@ -35,8 +35,11 @@ def create_run_folder(data_dir: Path) -> Path:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold *folder* for this supervisor alone. Raises InvalidSetting if another one holds it."""
+def lock(folder: Path) -> Iterator[int]:
+    """Hold *folder* for this supervisor alone, by the descriptor that is yielded.
+
+    Raises InvalidSetting if another one holds it.
+    """
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(handle, seconds=0.2):
@@ -47,7 +50,7 @@ def lock(folder: Path) -> Iterator[None]:
             )
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -37,6 +37,11 @@ class ReservedPorts:
         for each in self._sockets:
             each.close()
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The file descriptors of the sockets."""
+        return [each.fileno() for each in self._sockets]
+
     def reserve(self, address: str, *, share_with_any: bool = False) -> str:
         """Reserve *address* (host:port), with port 0 replaced by a free one; return it.
 

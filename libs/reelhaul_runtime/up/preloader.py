@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import ModuleType
+from typing import cast
 
 from reelhaul_runtime.child_process import module_command
 from reelhaul_runtime.parent_death import die_with_parent
@@ -106,6 +108,8 @@ def _is_readable(control: socket.socket) -> bool:
 
 def import_shared_by_all() -> None:
     """Import SHARED_BY_ALL, and the settings of all services, which every process knows."""
+    # httpx imports its command line, and so rich and pygments, if it can: 2 MB.
+    sys.modules["httpx._main"] = cast("ModuleType", None)
     import_modules(SHARED_BY_ALL)
     from reelhaul_runtime import service
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -27,21 +28,33 @@ class PreloaderGone(Exception):
 class Preloader:
     """The process of the preloader, of which each service is a fork once. Created by ``open_preloader``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
-        self._process, self._control = process, control
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        """*pid*: a child of this process."""
+        self.pid, self._control = pid, control
         self._starting: dict[str, asyncio.Future[int]] = {}
+        self._closed = False
+
+    @classmethod
+    def from_handle(cls, handle: tuple[int, int]) -> Preloader:
+        """Return the preloader whose ``handle`` this process had before it was replaced."""
+        pid, descriptor = handle
+        os.set_inheritable(descriptor, False)
+        return cls(pid, socket.socket(fileno=descriptor))
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+    def handle(self) -> tuple[int, int]:
+        """Its process id, and the file descriptor of its socket."""
+        return self.pid, self._control.fileno()
 
     def close(self) -> None:
         """End it: no further service is started."""
+        if self._closed:
+            return
+        self._closed = True
         self._control.close()
-        self._process.kill()
-        with suppress(ChildProcessError):
-            self._process.wait()
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     @property
     def is_starting(self) -> bool:
@@ -122,7 +135,9 @@ def open_preloader() -> Iterator[Preloader]:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        preloader = Preloader(process, ours)
+        # close() waits for it.
+        process.returncode = 0
+        preloader = Preloader(process.pid, ours)
         try:
             yield preloader
         finally:

@@ -5,97 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
-import click
-
-from reelhaul_runtime import listeners, logs, private_files, service, service_manager
-from reelhaul_runtime.metrics.settings import METRICS_ADDRESSES
+from reelhaul_runtime import listeners, service_manager
+from reelhaul_runtime.exit_codes import KILLED, OK, REFUSED
 from reelhaul_runtime.redaction import redact_urls
-from reelhaul_runtime.service import REFUSED
-from reelhaul_runtime.settings import HEALTH_ADDRESSES, LISTENERS, InvalidSetting, SuiteSettings
-from reelhaul_runtime.unhandled_errors import log_unhandled_errors
-from reelhaul_runtime.up import (
-    data_dir,
-    log_multiplexer,
-    probes,
-    process,
-    procfs,
-    suite_processes,
-    suite_state,
-)
-from reelhaul_runtime.up.ports import ReservedPorts
+from reelhaul_runtime.up import log_multiplexer, probes, process, procfs, suite_state
 from reelhaul_runtime.up.preloader_process import Preloader
 from reelhaul_runtime.up.process_supervisor import ProcessSupervisor, RestartPolicy
 from reelhaul_runtime.up.suite_processes import SuiteProcess
 
 log = logging.getLogger(__name__)
 
-#: Exit codes.
-OK, FAILED, KILLED = 0, 1, 130
+#: Returned instead of an exit code: the suite is to be restarted with another port for its broker.
+PORT_TAKEN = -1
 
-# Returned instead of an exit code: the suite is restarted with another port for its broker.
-_PORT_TAKEN = -1
-_MAX_STARTS = 5
-
-# What a service may need beyond drain_seconds; `serve` itself gives up a little earlier.
-_EXTRA_DRAIN_SECONDS = 7
 _SLOW_START_SECONDS = 30.0
-
-
-def main(preloader: Preloader) -> int:
-    """Run the suite with the settings of REELHAUL_* until a signal; return the exit code."""
-    return service.check_settings(lambda: _main(preloader))
-
-
-def _main(preloader: Preloader) -> int:
-    # Wrong settings of any service are refused before the first process starts.
-    settings, *_ = [read() for read in service.settings_classes()]
-    os.umask(private_files.UMASK)
-    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
-    style: Literal["json", "text"] = "text" if _wants_text(settings) else "json"
-    with log_multiplexer.render_to_stderr(style, settings.log_level) as renderer:
-        logs.configure("up", "json", settings.log_level, stream=log_multiplexer.LogStream("up", renderer))
-        try:
-            return _run(settings, renderer, preloader)
-        except (data_dir.StartupConflict, OSError) as error:
-            service.report_failure(str(error))
-            return FAILED
-
-
-def _run(settings: SuiteSettings, renderer: log_multiplexer.LogRenderer, preloader: Preloader) -> int:
-    folder = data_dir.create_run_folder(settings.data_dir)
-    with data_dir.lock(folder):
-        log_unhandled_errors()
-        drain_timeout = settings.drain_seconds + _EXTRA_DRAIN_SECONDS
-        data_dir.wait_for_exit(suite_state.leftover_pids(folder), drain_timeout)
-        policy = RestartPolicy(drain_timeout=drain_timeout)
-        with ReservedPorts() as ports:
-            settings = _with_reserved_addresses(settings, ports)
-            for number in range(_MAX_STARTS):
-                processes, nats_url = _processes(settings, folder, ports)
-                suite = Suite(
-                    processes,
-                    folder,
-                    policy,
-                    renderer,
-                    nats_url=nats_url,
-                    key_file=suite_processes.key_file(settings.data_dir),
-                    only_json="log_format" in settings.model_fields_set and settings.log_format == "json",
-                    # It may have ended with the processes of the first start.
-                    preloader=None if number else preloader,
-                )
-                if (code := asyncio.run(suite.run())) != _PORT_TAKEN:
-                    return code
-        raise data_dir.StartupConflict(
-            "other programs use every port that was chosen for nats-server: set REELHAUL_NATS_URL"
-        )
 
 
 class Suite:
@@ -176,7 +105,7 @@ class Suite:
             self._stop_with(REFUSED)
         elif taken := [each.spec for each in ended if each.spec.has_chosen_port and _is_taken(each.spec)]:
             log.warning("another program took the port of %s; choosing another", taken[0].name)
-            self._stop_with(_PORT_TAKEN)
+            self._stop_with(PORT_TAKEN)
 
     def _stop_with(self, exit_code: int) -> None:
         self._exit_code = exit_code
@@ -233,7 +162,8 @@ class Suite:
             shown = f"{key} (not shown again), also" if sys.stdout.isatty() else "a new one, for all access,"
             lines.append(f"  {'key':<8} {shown} in {self._key_file}, where the command line finds it")
         with suppress(BrokenPipeError, ValueError):
-            click.echo("\n".join(lines))
+            sys.stdout.write("\n".join([*lines, ""]))
+            sys.stdout.flush()
 
     async def _kill_orphans(self) -> None:
         """Kill what a dead process has left behind in process groups of its own."""
@@ -267,62 +197,3 @@ def _is_taken(spec: SuiteProcess) -> bool:
     except listeners.AddressUnavailable:
         return True
     return False
-
-
-def _processes(settings: SuiteSettings, folder: Path, ports: ReservedPorts) -> tuple[list[SuiteProcess], str]:
-    """Return the processes to run, a nats-server too unless the settings name one, and the broker's URL.
-
-    The URL contains the credential of a nats-server of ours, which is new at each start.
-    """
-    token = settings.suite_token or data_dir.load_suite_token(folder)
-    if settings.nats_url:
-        return suite_processes.services(settings, settings.nats_url, token), settings.nats_url
-    if settings.nats_credentials is not None:
-        raise InvalidSetting(
-            "REELHAUL_NATS_URL is not set: REELHAUL_NATS_CREDENTIALS is for a broker of one's own"
-        )
-    address, nats_token = ports.reserve("127.0.0.1:0", share_with_any=True), secrets.token_urlsafe(32)
-    try:
-        nats = suite_processes.nats(settings.data_dir / "nats", int(address.rpartition(":")[2]), nats_token)
-    except FileNotFoundError as error:
-        raise InvalidSetting(str(error)) from error
-    nats_url = f"nats://{nats_token}@{address}"
-    return [nats, *suite_processes.services(settings, nats_url, token)], nats_url
-
-
-def _with_reserved_addresses(settings: SuiteSettings, ports: ReservedPorts) -> SuiteSettings:
-    """Return *settings* with port 0 replaced, and all addresses reserved.
-
-    Raises InvalidSetting with the name of the setting if a server cannot listen at its address.
-    """
-    names = (*LISTENERS, *METRICS_ADDRESSES, *HEALTH_ADDRESSES)
-    configured = {name: getattr(settings, name) for name in names}
-    configured = {name: address for name, address in configured.items() if address}
-    _refuse_shared(configured)
-    reserved: dict[str, str] = {}
-    for name, address in configured.items():
-        try:
-            reserved[name] = ports.reserve(address)
-        except listeners.AddressUnavailable as error:
-            raise InvalidSetting(f"REELHAUL_{name.upper()}: {error}") from error
-    return settings.model_copy(update=reserved)
-
-
-def _refuse_shared(configured: Mapping[str, str]) -> None:
-    """Raise InvalidSetting if two settings of *configured* (name: address) have one address."""
-    owners: dict[str, str] = {}
-    for name, address in configured.items():
-        if address.endswith(":0"):
-            continue
-        owner = owners.setdefault(address, name)
-        if owner != name:
-            raise InvalidSetting(
-                f"REELHAUL_{name.upper()} is also the address of REELHAUL_{owner.upper()}: set another port"
-            )
-
-
-def _wants_text(settings: SuiteSettings) -> bool:
-    """Return whether to log as text: as configured, else if standard error is a terminal."""
-    if "log_format" in settings.model_fields_set:
-        return settings.log_format == "text"
-    return sys.stderr.isatty()

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from reelhaul_runtime.certificate import TlsFiles
 from reelhaul_runtime.child_process import OPEN_TELEMETRY_PREFIX, module_command
 from reelhaul_runtime.private_files import KEY_FILE, RUN_FOLDER, open_private
-from reelhaul_runtime.settings import SuiteSettings
+
+if TYPE_CHECKING:
+    from reelhaul_runtime.settings import SuiteSettings
 
 _NATS_CONFIG = """\
 # Written by reelhaul at each start.
@@ -80,6 +83,31 @@ class SuiteProcess:
     metrics_address: str = ""
     #: Environment variables in addition to those of the supervisor that are no settings.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """What the supervisor runs and holds; it is pickled for that."""
+
+    processes: list[SuiteProcess]
+    #: Where the state of the suite is written.
+    folder: Path
+    #: From SIGTERM to SIGKILL, in seconds.
+    drain_timeout: float
+    log_style: Literal["json", "text"]
+    log_level: str
+    #: Whether nothing but the log may be printed.
+    only_json: bool
+    #: The URL of the broker, with its credential.
+    nats_url: str = field(repr=False)
+    #: Where the first key is left, if one is created.
+    key_file: Path
+    #: The preloader's process id and the descriptor of its socket.
+    preloader: tuple[int, int] | None
+    #: File descriptors that are kept until the end: the lock of the data folder, and the reserved ports.
+    descriptors: tuple[int, ...]
+    #: How many starts there were, each with another port for the broker.
+    number: int
 
 
 def services(settings: SuiteSettings, nats_url: str, suite_token: str) -> list[SuiteProcess]:

@@ -18,8 +18,8 @@ from functools import partial
 
 from reelhaul_runtime import service_manager
 from reelhaul_runtime.child_process import OPEN_TELEMETRY_PREFIX, module_command
+from reelhaul_runtime.exit_codes import REFUSED
 from reelhaul_runtime.listeners import AddressUnavailable
-from reelhaul_runtime.service import REFUSED
 from reelhaul_runtime.settings import PREFIX, InvalidSetting, SuiteSettings
 from reelhaul_runtime.up import log_multiplexer
 from reelhaul_runtime.up.ports import ReservedPorts

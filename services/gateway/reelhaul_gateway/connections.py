@@ -78,12 +78,15 @@ class ConnectionTable:
         self._open: dict[Connection, _Peer] = {}
         self._idle: dict[Connection, None] = {}
         self._reserve: deque[Connection] = deque()
+        # Set while there are connections, as the last sweep found.
+        self._has_connections = asyncio.Event()
         self._last_warning = float("-inf")
         #: Bytes of the bodies of requests that are not answered yet.
         self.body_bytes = 0
 
     def add(self, connection: Connection, host: str) -> bool:
         """Add an idle connection from *host*; return whether it is within the limits."""
+        self._has_connections.set()
         name = _peer_name(host)
         peer = self._peers.get(name) or _Peer(name)
         if self._has_room(peer):
@@ -143,10 +146,13 @@ class ConnectionTable:
         """Close connections whose clients take too long, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._has_connections.wait()
             await asyncio.sleep(_SWEEP_SECONDS)
             now = loop.time()
             for connection in [*self._open, *self._reserve]:
                 connection.check_time(now)
+            if not self._open and not self._reserve:
+                self._has_connections.clear()
 
     def _has_room(self, peer: _Peer) -> bool:
         """Return whether a connection of *peer* fits, once idle ones are closed if needed."""

@@ -22,8 +22,9 @@ def first_key(store: bool) -> None:
     import os
 
     from reelhaul_jobs.app import create_full_access_key
+    from reelhaul_runtime.exit_codes import REFUSED
     from reelhaul_runtime.private_files import UMASK, describe_data_dir
-    from reelhaul_runtime.service import REFUSED, check_setting_names
+    from reelhaul_runtime.service import check_setting_names
     from reelhaul_runtime.settings import ERRORS, describe_errors
 
     os.umask(UMASK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -208,6 +208,13 @@ class DestinationBuckets(Protocol):
 
 class LocationStore(Protocol):
     """Stores where the blobs are. Each method is one transaction."""
+
+    @property
+    def version(self) -> Hashable | None:
+        """What is another value once the location has changed; None if only ``get_location`` can tell.
+
+        A change within some milliseconds after another one may be missed.
+        """
 
     async def get_location(self) -> BlobLocation:
         """Return the location."""

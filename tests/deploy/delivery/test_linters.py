@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 _PROGRAMS = Path(sys.executable).parent
+_SCRIPTS = (".github", "deploy", "tests")
 _GITLEAKS = (str(_PROGRAMS / "gitleaks"), "--no-banner", "--no-color", "--redact", "--verbose")
 #: Reads as a key of AWS, in parts, so that gitleaks does not find it here.
 _PLANTED = "AKIA" + "Z7QHX3MW5PLRT2KV"
@@ -23,7 +24,14 @@ def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def test_actionlint_accepts_the_workflows():
     """The workflows are valid, their expressions have types, and shellcheck accepts their scripts."""
-    done = run(str(_PROGRAMS / "actionlint"), "-no-color")
+    done = run(str(_PROGRAMS / "actionlint"), "-no-color", "-shellcheck", str(_PROGRAMS / "shellcheck"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shellcheck_accepts_the_scripts():
+    """shellcheck accepts every shell script of the repository."""
+    files = [ROOT / ".ci/run", *(file for part in _SCRIPTS for file in (ROOT / part).rglob("*.sh"))]
+    done = run(str(_PROGRAMS / "shellcheck"), *map(str, files))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -40,7 +48,7 @@ def test_hadolint_accepts_the_dockerfile():
 
 
 def test_files_have_no_secrets():
-    """No file of the repository has a secret, and no name of a file in .gitleaks.toml hides one."""
+    """No file of the repository has a secret."""
     done = run(*_GITLEAKS, "dir", ".")
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 
 #: The version that the manifests are checked with; docs/kubernetes.md names the oldest one.
-VERSION = "1.33"
+VERSION = "1.31"
 
 # Custom resources of which a package has the schema.
 _MODELS = {

@@ -44,6 +44,8 @@ class Proxy:
         self._sessions: dict[str, ProxySession] = {}
         self._has_sessions = asyncio.Event()
         self._connections: dict[asyncio.Task[None], Connection] = {}
+        # Set while there are connections, as the last check for idle ones found.
+        self._has_connections = asyncio.Event()
 
     @property
     def sessions(self) -> Mapping[str, ProxySession]:
@@ -111,6 +113,7 @@ class Proxy:
             connection = Connection(BufferedSocket(sock), self._dialer, self._sessions.get)
             task = create_task(connection.serve())
             self._connections[task] = connection
+            self._has_connections.set()
             task.add_done_callback(self._remove)
 
     def _remove(self, task: asyncio.Task[None]) -> None:
@@ -121,7 +124,10 @@ class Proxy:
     async def _cut_idle_connections(self) -> None:
         """Cut connections that are idle for too long, and those that do not authenticate in time."""
         while True:
+            await self._has_connections.wait()
             await asyncio.sleep(min(1.0, self._limits.idle_seconds / 4))
+            if not self._connections:
+                self._has_connections.clear()
             now = time.monotonic()
             for task, connection in list(self._connections.items()):
                 unauthenticated = (

@@ -54,8 +54,10 @@ class JetStreamQueue:
         self._has_free_slot = True
         delivery: JetStreamDelivery | None = None
         try:
+            if not any(consumer.pulling for consumer in consumers):
+                delivery = await self._pull_no_wait(consumers)
             while delivery is None:
-                delivery = await self._pull(consumers)
+                delivery = await self._wait_for_pull(consumers)
             return delivery
         finally:
             self._has_free_slot = False
@@ -63,12 +65,15 @@ class JetStreamQueue:
                 if (surplus := consumer.take_result()) is not None:
                     await surplus.nak(timedelta())
 
-    async def _pull(self, consumers: list[PullConsumer]) -> JetStreamDelivery | None:
+    async def _pull_no_wait(self, consumers: list[PullConsumer]) -> JetStreamDelivery | None:
+        """Return an item of the first of *consumers* that has one now."""
+        for consumer in consumers:
+            if (delivery := await consumer.pull_no_wait()) is not None:
+                return delivery
+        return None
+
+    async def _wait_for_pull(self, consumers: list[PullConsumer]) -> JetStreamDelivery | None:
         """Return an item of the first of *consumers* that has one; None if a pull ended without."""
-        if not any(consumer.pulling for consumer in consumers):
-            for consumer in consumers:
-                if (delivery := await consumer.pull_no_wait()) is not None:
-                    return delivery
         pulls = {consumer.start_pull() for consumer in consumers}
         await asyncio.wait(pulls, return_when=asyncio.FIRST_COMPLETED)
         results = (consumer.take_result() for consumer in consumers)

@@ -47,6 +47,8 @@ _SUBJECTS = {Priority.HIGH: "high", Priority.NORMAL: "normal", Priority.LOW: "bu
 _TIMEOUT_SECONDS = 2.0
 _BROKER_AWAY = (nats.errors.Error, TimeoutError, OSError, asyncio.TimeoutError)
 
+#: The items of running jobs are held until they are acknowledged, beside those of the window and stale ones.
+MAX_WORK_ITEMS = 65_536
 WORK_STREAM = StreamConfig(
     name=WORK,
     subjects=["work.*.*"],
@@ -54,8 +56,7 @@ WORK_STREAM = StreamConfig(
     storage=StorageType.FILE,
     # A full stream is an error at once, not a timeout; the rows keep what does not fit.
     discard=DiscardPolicy.NEW,
-    # Twice the largest window: there are stale items beside the current ones.
-    max_msgs=8192,
+    max_msgs=MAX_WORK_ITEMS,
     max_bytes=64 * 1024 * 1024,
     duplicate_window=600,
     num_replicas=1,
@@ -257,14 +258,15 @@ class NatsJobBus:
             current = (await self._jetstream.consumer_info(WORK, name)).config
         except NotFoundError:
             current = None
-        if current is None or current.ack_wait != self._ack_wait:
+        wanted = (self._ack_wait, MAX_WORK_ITEMS)
+        if current is None or (current.ack_wait, current.max_ack_pending) != wanted:
             config = ConsumerConfig(
                 durable_name=name,
                 filter_subject=f"work.{priority}.{POOL}",
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=self._ack_wait,
                 max_deliver=-1,
-                max_ack_pending=8192,
+                max_ack_pending=MAX_WORK_ITEMS,
             )
             # Updates a consumer that exists.
             await self._jetstream.add_consumer(WORK, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Any
 
 from sqlalchemy import Connection, exists, func, select, update
@@ -22,6 +22,10 @@ class SqlLocationStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @property
+    def version(self) -> Hashable | None:
+        return self._database.version
 
     async def get_location(self) -> BlobLocation:
         return await self._database.read(_get_location)

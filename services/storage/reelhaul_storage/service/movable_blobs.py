@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -22,8 +23,10 @@ T = TypeVar("T")
 #: Opens the store at a URL.
 OpenStore = Callable[[str], AbstractAsyncContextManager[BlobStore]]
 
-#: Seconds between two reads of the location.
+#: Seconds within which another location is used.
 REFRESH_SECONDS = 1.0
+# Seconds until it is read although nothing seems to have changed.
+_LONGEST_SECONDS = 10.0
 
 
 class MovableBlobStore:
@@ -78,9 +81,15 @@ class MovableBlobStore:
         return True
 
     async def refresh_forever(self, seconds: float = REFRESH_SECONDS) -> None:
-        """Use the location that is recorded, until cancelled."""
+        """Use the location that is recorded, until cancelled; look for a change every *seconds*."""
+        seen, due = None, 0.0
         while True:
             await asyncio.sleep(seconds)
+            version = self._locations.version
+            if version is not None and version == seen and time.monotonic() < due:
+                continue
+            # Of before the read: a change that follows it is another one.
+            seen, due = version, time.monotonic() + _LONGEST_SECONDS
             try:
                 await self.refresh()
             except Exception as error:

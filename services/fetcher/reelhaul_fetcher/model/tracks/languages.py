@@ -9,12 +9,13 @@ from __future__ import annotations
 import locale
 import re
 from functools import lru_cache
-
-from langcodes import Language
-from langcodes.data_dicts import LIKELY_SUBTAGS, MACROLANGUAGES
-from langcodes.language_distance import _DISTANCE_CACHE
+from typing import TYPE_CHECKING
 
 from reelhaul_fetcher.model.tracks import track_roles
+
+# Its tables take 3 MB, so the functions import it: a fetcher that downloads nothing does without them.
+if TYPE_CHECKING:
+    from langcodes import Language
 
 #: The tag of a language that is not known.
 UNDETERMINED = "und"
@@ -42,7 +43,7 @@ def to_tag(label: str) -> str:
 
     Parts that are no subtags are left out: ``en_US`` is "en-US", ``ger`` is "de", ``de_sdh`` is "de".
     """
-    return _to_tag(label) if len(label) <= _MAX_LABEL else UNDETERMINED
+    return _to_tag(label) if 0 < len(label) <= _MAX_LABEL else UNDETERMINED
 
 
 def from_name(name: str) -> str:
@@ -129,6 +130,8 @@ def _to_valid_tag(text: str) -> str:
 
 def _language_of_country(code: str) -> str:
     """Return the language of the country with *code*, which some sites use for the language: "jp" is "ja"."""
+    from langcodes.data_dicts import LIKELY_SUBTAGS
+
     likely = LIKELY_SUBTAGS.get(f"und-{code.upper()}") if _COUNTRY.fullmatch(code) else None
     return likely.partition("-")[0] if likely else ""
 
@@ -145,10 +148,15 @@ def _is_member(requested: str | None, offered: str | None) -> bool:
     # Norwegian without further subtags is Bokmål.
     if (requested, offered) == ("nb", "no"):
         return True
+    from langcodes.data_dicts import MACROLANGUAGES
+
     return MACROLANGUAGES.get(offered or "") == requested and offered not in _SEPARATE_MEMBERS
 
 
 def _get(text: str) -> Language | None:
+    from langcodes import Language
+    from langcodes.language_distance import _DISTANCE_CACHE
+
     # The caches of langcodes are unbounded.
     if len(Language._PARSE_CACHE) > _CACHE_SIZE:
         for cache in (Language._PARSE_CACHE, Language._INSTANCES, _DISTANCE_CACHE):

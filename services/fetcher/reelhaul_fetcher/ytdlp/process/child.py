@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -75,12 +76,14 @@ def warm_up() -> str:
 
 
 def prepare() -> Iterator[None]:
-    """Load what most downloads need besides, in short steps: certificates, decoders, and all extractors.
+    """Load what most downloads need besides, in short steps: certificates, languages, decoders, extractors.
 
     The zygote does so once it is used. A suite that downloads nothing does without it: half of the memory of
     the zygote, and of the time that it takes to start.
     """
     share_ssl_contexts()
+    yield
+    importlib.import_module("langcodes")
     yield
     from reelhaul_fetcher.media import inspect
 

@@ -1,0 +1,89 @@
+"""Names in the Terraform modules equal those of the code, of compose.yaml and of the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.deploy.terraform.terraform import ROOT, SOURCE
+
+_ECS = SOURCE / "modules/ecs"
+_CONTAINERS = (_ECS / "containers.tf").read_text()
+_COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+_SERVICES = ("gateway", "jobs", "fetcher", "storage")
+
+
+def environment_of(service: str) -> dict[str, str]:
+    """Return the settings of *service* in modules/ecs that are text, and those that all services have."""
+    (block,) = re.findall(rf"\n    {service} = \{{\n(.*?)\n    \}}\n", _CONTAINERS, re.DOTALL)
+    return dict(re.findall(r'(REELHAUL_\w+) += "([^"]*)"', block))
+
+
+def test_settings_exist():
+    """Each REELHAUL_ variable of a task is a setting that the services know."""
+    used = {name for file in _ECS.glob("*.tf") for name in re.findall(r"REELHAUL_\w+", file.read_text())}
+    known = set(re.findall(r"^#?(REELHAUL_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used
+    assert used - known == set()
+
+
+@pytest.mark.parametrize("service", _SERVICES)
+def test_addresses_are_those_of_compose(service: str):
+    """A service listens where it does in compose.yaml."""
+    compose = _COMPOSE["services"][service]["environment"]
+    names = [name for name in compose if name.endswith("_ADDRESS") and service.upper() in name]
+    assert names
+    settings = environment_of(service)
+    assert {name: settings[name] for name in names} == {name: compose[name] for name in names}
+    (ports,) = re.findall(rf"\n    {service} = \{{\n.*?ports +=  *\[([^\]]*)\]", _CONTAINERS, re.DOTALL)
+    assert {int(port) for port in ports.split(",")} == {
+        int(compose[name].rpartition(":")[2]) for name in names
+    }
+
+
+def test_metrics_exist():
+    """Each metric that is forwarded, watched by an alarm or used by the scaling is one that jobs exposes."""
+    documented = set(re.findall(r"`(reelhaul_\w+)`", (ROOT / "docs/metrics.md").read_text()))
+    collector = (_ECS / "collector.yml").read_text()
+    (kept,) = re.findall(r"regex: (\S+)", collector)
+    forwarded = set(kept.split("|"))
+    assert forwarded <= documented
+    assert set(re.findall(r"include: (\w+)", collector)) == forwarded, "each is reduced to one series"
+    used = {
+        name
+        for file in [*SOURCE.glob("modules/observability/*.tf"), _ECS / "scaling.tf"]
+        for name in re.findall(r'"(reelhaul_\w+)"', file.read_text())
+    }
+    assert used
+    assert used <= forwarded
+
+
+def test_alarms_name_runbooks():
+    """Each alarm names a runbook that exists."""
+    text = (SOURCE / "modules/observability/alarms.tf").read_text()
+    named = re.findall(r'runbook += "(\w+)"', text)
+    assert len(named) == text.count("threshold = "), "each alarm names one"
+    assert [name for name in named if not (ROOT / f"docs/runbooks/{name}.md").exists()] == []
+
+
+def test_permissions_of_storage_are_those_documented():
+    """The role of storage has the permissions on the bucket that docs/storage.md lists, and no others."""
+    (text,) = re.findall(
+        r"The credentials need (.*?)\. At the start", (ROOT / "docs/storage.md").read_text(), re.DOTALL
+    )
+    policy = (SOURCE / "modules/iam/main.tf").read_text()
+    (statements,) = re.findall(r'"aws_iam_policy_document" "storage" \{(.*?)\n\}\n', policy, re.DOTALL)
+    assert set(re.findall(r'"(s3:\w+)"', statements)) == set(re.findall(r"`(s3:\w+)`", text))
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.tf")), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_no_permission_for_everything_without_a_reason(file: Path):
+    """A policy with the resource * says why in the comment above its statement."""
+    text = file.read_text()
+    for match in re.finditer(r"\n\n?((?:  #[^\n]*\n)*)  statement \{\n((?:    [^\n]*\n|\n)*?)  \}\n", text):
+        comment, statement = match[1], match[2]
+        if re.search(r'resources += \["\*"\]', statement):
+            in_key = "kms:" in statement and "principals" in statement
+            assert comment or in_key, f"{file}: {statement}"
