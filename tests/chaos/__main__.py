@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import debian_packages
 from tests.chaos.harness import ChaosOptions, ChaosResult, run
 from tests.chaos.links import enter_namespace
 from tests.chaos.outages import OUTAGES
@@ -70,9 +69,6 @@ def main() -> int:
     print(f"chaos seed={options.seed} seconds={options.seconds:g} {where}", flush=True)
     try:
         result = run(options, folder)
-    except debian_packages.Missing as error:
-        print(f"chaos SKIP scenario={options.scenario}: {error}")
-        return 0
     except SuiteError as error:
         print(f"chaos FAILED: {error}")
         return 1
@@ -88,8 +84,8 @@ def main() -> int:
 
 def _drawn_outages(db: str, storage: str) -> Iterator[str]:
     """Yield the outages that occur beside other faults in a run with *db* and *storage*."""
-    # A cluster tells its clients addresses past the links, and one service of a run has a clock of its own.
-    left_out = {"broker-leader", "clock-forward-fetcher", "clock-back-fetcher"}
+    # A cluster tells its clients addresses past the links.
+    left_out = {"broker-leader"}
     for name, outage in OUTAGES.items():
         if name not in left_out and {"db": db, "storage": storage}.items() >= outage.options.items():
             yield name

@@ -281,10 +281,7 @@ class _Run:
         mutant = ("--mutant", self._options.mutant) if self._options.mutant else ()
         outages = [OUTAGES[name] for name in self._options.all_outages]
         links = ("--links", json.dumps(ADDRESSES)) if any(each.needs == "links" for each in outages) else ()
-        clock: tuple[str, ...] = ()
-        if self._parts.clock is not None:
-            service = next(each.service for each in outages if each.service)
-            clock = ("--clock", service, json.dumps(dict(self._parts.clock.environment)))
+        clock = ("--clock", str(self._parts.clock.file)) if self._parts.clock is not None else ()
         options = (*mutant, *links, *clock)
         command = ("-P", str(_SUITE_SCRIPT), *options, str(self._options.fetchers), *self._replicas)
         with running_suite(

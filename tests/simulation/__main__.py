@@ -18,9 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from sqlalchemy import Connection, text
 from tests.job_stores import open_store
 from tests.postgresql import migrated_database
-from tests.simulation import backlog, dispatch_cost
+from tests.simulation import backlog, costs
+from tests.simulation.autoscaling import Autoscaler
 from tests.simulation.checks import fairness_index, list_checks, list_shares
 from tests.simulation.simulation import Observations, Simulation
 from tests.simulation.workload import Size, Workload, draw_workload
@@ -75,13 +77,20 @@ async def _run(workload: Workload, database: str) -> int:
         await asyncio.to_thread(backlog.load, url, workload)
         print(f"  loaded in {time.monotonic() - begin:.0f} s", flush=True)
         async with open_store(url) as store:
+            size_in_bytes = await store.database.read(_database_bytes)
+            print(f"  {size_in_bytes / size.jobs:,.0f} bytes a job with its indexes", flush=True)
             await _print_read_cost(store.database, workload)
             begin = time.monotonic()
-            simulation = Simulation(store, workload)
+            meter = await costs.CpuMeter.of(store.database)
+            simulation = Simulation(store, workload, meter)
             seen = await simulation.run()
+            await simulation.renew_all()
             print(f"  simulated in {time.monotonic() - begin:.0f} s", flush=True)
             await _print_read_cost(store.database, workload, " after the simulation")
     _print_observations(seen, simulation, workload)
+    for kind, cost in meter.costs.items():
+        print(f"  {kind}: {cost}")
+    _print_autoscaling(size)
     checks = list(list_checks(seen, workload))
     for check in checks:
         print(check)
@@ -103,7 +112,7 @@ async def _measure_reads(workload: Workload, database: str) -> None:
 
 
 async def _print_read_cost(database: object, workload: Workload, when: str = "") -> None:
-    cost = await dispatch_cost.measure_read(database, workload.size.slots)  # type: ignore[arg-type]
+    cost = await costs.measure_read(database, workload.size.slots)  # type: ignore[arg-type]
     print(
         f"  read of a backlog of {workload.size.jobs:,}{when}: {cost.milliseconds:.0f} ms, CPU"
         f" {cost.cpu_milliseconds:.0f} ms, {cost.reads:,} {cost.unit}, {cost.jobs:,} jobs returned",
@@ -115,10 +124,7 @@ def _print_observations(seen: Observations, simulation: Simulation, workload: Wo
     shares = list_shares(seen, workload)
     print(f"  {seen.ended:,} jobs ended; most jobs published and leased: {seen.most_in_flight:,}")
     steps = seen.step_seconds
-    cpu = f"CPU of this process {_ms(seen.step_cpu_seconds / len(steps))}"
-    print(f"  {len(steps):,} dispatch steps: median {_ms(median(steps))}, longest {_ms(max(steps))}, {cpu}")
-    claims = seen.lease_seconds
-    print(f"  claims of a second together: median {_ms(median(claims))} each")
+    print(f"  {len(steps):,} dispatch steps: median {_ms(median(steps))}, longest {_ms(max(steps))}")
     refused_items = simulation.broker.refused
     print(f"  claims refused: {dict(seen.refused_claims)}; items refused by the broker: {refused_items:,}")
     print(
@@ -129,6 +135,22 @@ def _print_observations(seen: Observations, simulation: Simulation, workload: Wo
         print(
             f"  {kind}: median wait {median(waits):.0f} s, {seen.unstarted[kind]} of {len(waits)} not started"
         )
+
+
+def _print_autoscaling(size: Size) -> None:
+    slots = size.slots_per_fetcher
+    autoscaler = Autoscaler(slots, target=slots, min_fetchers=2, decision_seconds=15, start_seconds=20)
+    counts = [count for count in (10, 50, 100, 1_000) if count <= size.fetchers]
+    times = ", ".join(f"{count:,} after {autoscaler.seconds_to(count):.0f} s" for count in counts)
+    print(f"  autoscaler, from 2 fetchers: {times}")
+
+
+def _database_bytes(connection: Connection) -> int:
+    """Return the size of the table of jobs with its indexes; with SQLite, of the database."""
+    if connection.dialect.name == "postgresql":
+        return int(connection.execute(text("SELECT pg_total_relation_size('jobs')")).scalar_one())
+    pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+    return int(pages) * int(connection.execute(text("PRAGMA page_size")).scalar_one())
 
 
 def _ms(seconds: float) -> str:

@@ -99,6 +99,11 @@ class Fleet:
         """Slots in use."""
         return len(self._running)
 
+    @property
+    def running(self) -> list[Download]:
+        """The downloads that run."""
+        return list(self._running)
+
     def pull(self, broker: Broker) -> list[tuple[Fetcher, ReadyJob]]:
         """Return the items that the free slots take."""
         taken = []

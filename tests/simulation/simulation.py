@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from tests.job_stores import SqlStore
+from tests.simulation.costs import CpuMeter
 from tests.simulation.fleet import Broker, Download, Fetcher, Fleet
 from tests.simulation.workload import BLOCKED_SITE, START, Workload, new_job
 
@@ -58,10 +59,8 @@ class Observations:
     disordered: int = 0
     #: Busy slots at the end of each tick.
     busy: list[int] = field(default_factory=list)
-    #: Seconds of real time of each dispatch step, and of each claim of those of one second.
+    #: Seconds of real time of each dispatch step.
     step_seconds: list[float] = field(default_factory=list)
-    step_cpu_seconds: float = 0.0
-    lease_seconds: list[float] = field(default_factory=list)
     refused_claims: Counter[str] = field(default_factory=Counter)
     ended: int = 0
     most_in_flight: int = 0
@@ -70,8 +69,8 @@ class Observations:
 class Simulation:
     """Runs a workload on a store that holds its backlog."""
 
-    def __init__(self, store: SqlStore, workload: Workload) -> None:
-        self._store, self._workload = store, workload
+    def __init__(self, store: SqlStore, workload: Workload, meter: CpuMeter | None = None) -> None:
+        self._store, self._workload, self._meter = store, workload, meter or CpuMeter()
         self._now = START
         self._random = Random(workload.seed + 1)
         self.broker, hub = Broker(), EventHub()
@@ -114,13 +113,20 @@ class Simulation:
         return self.seen
 
     async def _report_workers(self) -> None:
-        slots = self._fleet.slots_per_fetcher
-        await asyncio.gather(
-            *(
-                self._store.record_worker_heartbeat(fetcher.name, slots, self._now)
-                for fetcher in self._fleet.fetchers
+        slots, fetchers = self._fleet.slots_per_fetcher, self._fleet.fetchers
+        with self._meter.measure("heartbeat of a fetcher", len(fetchers)):
+            await asyncio.gather(
+                *(self._store.record_worker_heartbeat(each.name, slots, self._now) for each in fetchers)
             )
-        )
+
+    async def renew_all(self) -> None:
+        """Renew the leases of all running jobs once."""
+        running = self._fleet.running
+        progress = media_pb2.Progress(percent=50, downloaded_bytes=1)
+        with self._meter.measure("renewal", len(running)):
+            await asyncio.gather(
+                *(self._leases.renew(each.job.id, each.job.epoch, progress, None) for each in running)
+            )
 
     async def _add_new_jobs(self, second: int) -> None:
         """Create jobs of tenants that are new, and of a tenant with a long backlog."""
@@ -140,10 +146,10 @@ class Simulation:
     async def _dispatch(self) -> None:
         first = len(self.broker.published)
         for _ in range(_STEPS_PER_TICK):
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            more = await self.dispatcher.step()
+            begin = time.perf_counter()
+            with self._meter.measure("dispatch step"):
+                more = await self.dispatcher.step()
             self.seen.step_seconds.append(time.perf_counter() - begin)
-            self.seen.step_cpu_seconds += time.process_time() - begin_cpu
             if not more:
                 break
         for item in self.broker.published[first:]:
@@ -164,12 +170,12 @@ class Simulation:
         self._last_rank[key] = rank
 
     async def _claim(self, taken: list[tuple[Fetcher, ReadyJob]]) -> None:
-        begin = time.perf_counter()
-        await asyncio.gather(*(self._claim_one(fetcher, item) for fetcher, item in taken))
-        if taken:
-            self.seen.lease_seconds.append((time.perf_counter() - begin) / len(taken))
+        with self._meter.measure("claim", len(taken)):
+            await asyncio.gather(
+                *(self._claim_one(fetcher, item, self._draw_duration(item.site)) for fetcher, item in taken)
+            )
 
-    async def _claim_one(self, fetcher: Fetcher, item: ReadyJob) -> None:
+    async def _claim_one(self, fetcher: Fetcher, item: ReadyJob, duration: timedelta) -> None:
         claim = leases.Claim(
             attempt=item.attempt, worker=fetcher.name, request_id=item.id, engine_version="", lease=LEASE
         )
@@ -180,7 +186,7 @@ class Simulation:
             self.broker.unacknowledged -= 1
             self._fleet.release(fetcher)
             return
-        self._fleet.start(fetcher, result.job, self._now + self._draw_duration(item.site))
+        self._fleet.start(fetcher, result.job, self._now + duration)
         self.seen.started_sites.add(item.site)
         if (new := self._new.pop(item.id, None)) is not None:
             kind, created = new
@@ -192,7 +198,8 @@ class Simulation:
         self._running[item.tenant] += 1
 
     async def _finish(self, ended: list[Download]) -> None:
-        await asyncio.gather(*(self._finish_one(download) for download in ended))
+        with self._meter.measure("finish", len(ended)):
+            await asyncio.gather(*(self._finish_one(download) for download in ended))
 
     async def _finish_one(self, download: Download) -> None:
         job = download.job

@@ -1,8 +1,11 @@
-"""What a dispatch step's read of the backlog costs."""
+"""What operations cost: CPU time of this process and of the database's server, and rows read."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,6 +21,55 @@ from reelhaul_runtime.sql.database import Database
 
 _ROUNDS = 15
 _INSTRUCTIONS = 100
+
+
+@dataclass
+class Cost:
+    """CPU time of *count* operations of one kind."""
+
+    count: int = 0
+    #: Seconds of this process, and of the database's server if it has one.
+    client: float = 0.0
+    server: float = 0.0
+
+    def __str__(self) -> str:
+        client, server = (1000 * seconds / max(1, self.count) for seconds in (self.client, self.server))
+        return f"{client:.2f} ms of CPU here, {server:.2f} ms in the server, {self.count:,} times"
+
+
+class CpuMeter:
+    """Sums up what kinds of operations cost."""
+
+    def __init__(self, server: psutil.Process | None = None) -> None:
+        """*server*: the first process of PostgreSQL."""
+        self._server = server
+        self.costs: dict[str, Cost] = defaultdict(Cost)
+
+    @classmethod
+    async def of(cls, database: Database) -> CpuMeter:
+        """Return a meter of this process and the server of *database*."""
+        pid = await database.read(_server_pid)
+        return cls(psutil.Process(pid).parent() if pid else None)
+
+    @contextmanager
+    def measure(self, kind: str, count: int = 1) -> Iterator[None]:
+        """Add what the block costs to *kind*, of which it does *count*."""
+        client, server = time.process_time(), self._server_seconds()
+        yield
+        cost = self.costs[kind]
+        cost.count += count
+        cost.client += time.process_time() - client
+        cost.server += self._server_seconds() - server
+
+    def _server_seconds(self) -> float:
+        children = self._server.children() if self._server else []
+        return sum(sum(child.cpu_times()[:2]) for child in children)
+
+
+def _server_pid(connection: Connection) -> int | None:
+    if connection.dialect.name != "postgresql":
+        return None
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 @dataclass(frozen=True)
@@ -42,7 +94,7 @@ async def measure_read(database: Database, slots: int) -> ReadCost:
         count, unit = (
             (_count_reads, "index entries") if is_postgresql else (_count_instructions, "instructions")
         )
-        server = connection.execute(text("SELECT pg_backend_pid()")).scalar_one() if is_postgresql else None
+        server = _server_pid(connection)
         times, jobs = [], _read(connection, slots)
         begin_cpu = _cpu_seconds(server)
         for _ in range(_ROUNDS):
