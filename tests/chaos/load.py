@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
+from tests.chaos.audit import TERMINAL_STATES
 from tests.chaos.client import Refused, TenantClient
 from tests.chaos.requested_jobs import (
     RequestedJob,
@@ -68,16 +69,18 @@ class LoadGenerator:
         await asyncio.gather(*(self._run_client(number, rng) for number, rng in enumerate(self._rngs)))
 
     async def run_one_job(self) -> float:
-        """Create a job and wait until it has succeeded; return the seconds that this took."""
+        """Create a job and wait until it has ended; return the seconds that this took."""
         client, rng, begin = self._tenants[0], random.Random(len(self.jobs)), time.monotonic()
         job = RequestedJob(new_request_id(rng), self._videos.create(rng), client.tenant)
         self.jobs.append(job)
-        proto = Job(url=job.video.url, priority=Job.HIGH)
+        # With many attempts: other faults may hit it.
+        proto = to_proto(job, rng, scheduled=0)
+        proto.priority = Job.HIGH
         create = job_service_pb2.CreateJobRequest(job=proto, request_id=job.request_id)
         job.names.add((await client.call("CreateJob", create)).name)
         get = job_service_pb2.GetJobRequest(name=job.name)
         while True:
-            if (await client.call("GetJob", get)).state == Job.SUCCEEDED:
+            if (await client.call("GetJob", get)).state in TERMINAL_STATES:
                 return time.monotonic() - begin
             await asyncio.sleep(0.1)
 
