@@ -40,8 +40,16 @@ class LoadGenerator:
     """Runs *client_count* clients at once, each with one job, batch or schedule after the other."""
 
     def __init__(
-        self, replicas: Sequence[aio.Channel], videos: VideoSource, seed: int, client_count: int
+        self,
+        replicas: Sequence[aio.Channel],
+        videos: VideoSource,
+        seed: int,
+        client_count: int,
+        *,
+        schedules_jobs: bool = True,
     ) -> None:
+        """*schedules_jobs*: whether some get a schedule_time; not where the service's clock may be ahead."""
+        self._scheduled_share = 0.15 if schedules_jobs else 0.0
         self._videos = videos
         self._tenants = [TenantClient(replicas, tenant) for tenant in TENANTS]
         self._rngs = [random.Random(f"{seed}/client/{n}") for n in range(client_count)]
@@ -100,7 +108,8 @@ class LoadGenerator:
 
     async def _create_job(self, client: TenantClient, jobs: list[RequestedJob], rng: random.Random) -> None:
         (job,) = jobs
-        request = job_service_pb2.CreateJobRequest(job=to_proto(job, rng), request_id=job.request_id)
+        proto = to_proto(job, rng, scheduled=self._scheduled_share)
+        request = job_service_pb2.CreateJobRequest(job=proto, request_id=job.request_id)
         for response in await _call(client, "CreateJob", request, [request.job], rng):
             job.names.add(response.name)
         job.refused = not job.names
@@ -108,8 +117,8 @@ class LoadGenerator:
 
     async def _create_batch(self, client: TenantClient, jobs: list[RequestedJob], rng: random.Random) -> None:
         """Create *jobs* in one batch, at times with an invalid one among them."""
-        protos = [to_proto(job, rng, scheduled=0.1) for job in jobs]
-        if rng.random() < 0.3:
+        protos = [to_proto(job, rng, scheduled=self._scheduled_share) for job in jobs]
+        if rng.random() < 2 * self._scheduled_share:
             protos[0].schedule_time.CopyFrom(timestamp_in(rng.uniform(0.2, 1)))
         requests = [job_service_pb2.CreateJobRequest(job=proto) for proto in protos]
         invalid_index = rng.randrange(len(requests) + 1) if rng.random() < 0.3 else -1
