@@ -135,8 +135,8 @@ class _Run:
         finally:
             calling.cancel()
             await asyncio.wait([calling])
-        if not calling.cancelled():
-            calling.result()
+        if not calling.cancelled() and (failure := calling.exception()):
+            self._violations.append(Violation("callers", "", f"the watch of all jobs ended: {failure!r}"))
         await self._check()
         return self._result
 
