@@ -162,7 +162,7 @@ verify-containers: $(VENV)/sbom.stamp  ## Build the images and run compose.yaml 
 
 # Two workers: the tools take all cores themselves.
 verify-deploy: $(VENV)/deploy.stamp $(VENV)/policies/stamp  ## Check deploy/k8s, deploy/terraform and .github (ARGS="-m 'not root'": what needs no root)
-	$(BIN)/pytest -n 2 --dist loadfile -m deployment -rs tests/deploy $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m deployment --timeout 300 -rs tests/deploy $(ARGS)
 
 audit: requirements/audit.txt $(VENV)/dev.stamp  ## Look up known vulnerabilities of the locked packages
 	$(BIN)/pip install -q --require-hashes -r requirements/audit.txt

@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,32 +20,63 @@ from reelhaul_runtime.sql import migrations
 @contextmanager
 def fresh_database() -> Iterator[str]:
     """Yield the URL of an empty database; skip the test where no PostgreSQL is installed."""
-    with _database("") as url:
-        yield url
-
-
-@contextmanager
-def migrated_database(package: str) -> Iterator[str]:
-    """Yield the URL of a database that has the schema of *package*: a copy of one that was migrated once."""
-    with _database(f"TEMPLATE {_migrated_template(package)}") as url:
-        yield url
-
-
-@contextmanager
-def _database(options: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex}"
-    _execute(f"CREATE DATABASE {name} {options}")
+    name = _create("")
     try:
         yield _url_of(name)
     finally:
         _execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def migrated_database(package: str) -> Iterator[str]:
+    """Yield the URL of a database that has the schema of *package*, and the rows of its migrations only.
+
+    Tests use it one after the other, and leave its schema as it is: to empty a database takes a sixth of the
+    time that it takes to create one.
+    """
+    schema = _migrate_template(package)
+    name = schema.unused.pop() if schema.unused else _create(f"TEMPLATE {schema.template}")
+    yield _url_of(name)
+    with psycopg.connect(_url_of(name), autocommit=True) as connection:
+        # What the test left behind may hold locks.
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        # Without triggers, which keep audit entries.
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(schema.reset)  # type: ignore[call-overload]
+    schema.unused.append(name)
+
+
+@dataclass
+class _Schema:
+    """The databases of one package: the one that was migrated, and its copies that no test uses."""
+
+    template: str
+    #: Statements that bring a copy back to the rows of its migrations.
+    reset: str
+    unused: list[str] = field(default_factory=list)
+
+
 @cache
-def _migrated_template(package: str) -> str:
-    name = f"template_{uuid.uuid4().hex}"
-    _execute(f"CREATE DATABASE {name}")
+def _migrate_template(package: str) -> _Schema:
+    name = _create("")
     migrations.migrate(_url_of(name), package)
+    with psycopg.connect(_url_of(name), autocommit=True) as connection:
+        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        tables = [table for (table,) in found]
+        connection.execute("CREATE SCHEMA migrated")
+        for table in tables:
+            connection.execute(f"CREATE TABLE migrated.{table} AS TABLE {table}")  # type: ignore[call-overload]
+    statements = [f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"]
+    statements += [f"INSERT INTO {table} SELECT * FROM migrated.{table}" for table in tables]
+    return _Schema(name, "; ".join(statements))
+
+
+def _create(options: str) -> str:
+    name = f"test_{uuid.uuid4().hex}"
+    _execute(f"CREATE DATABASE {name} {options}")
     return name
 
 

@@ -12,10 +12,10 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tests import debian_packages
 from tests.chaos.harness import ChaosOptions, ChaosResult, run
 from tests.chaos.links import enter_namespace
 from tests.chaos.outages import OUTAGES
@@ -31,6 +31,23 @@ _VIOLATIONS_SHOWN = 40
 
 def main() -> int:
     """Run the test and print its result; return the exit code."""
+    arguments = vars(_parse_arguments())
+    keep, draws_outages = arguments.pop("keep"), arguments.pop("draw_outages")
+    options = ChaosOptions(**arguments)
+    outages: Sequence[str] = (options.scenario,) if options.scenario else ()
+    if options.scenario:
+        options = replace(options, **OUTAGES[options.scenario].options)
+    elif draws_outages:
+        outages = list(_drawn_outages(options.db, options.storage))
+    if any(OUTAGES[name].needs == "links" for name in outages) and (reason := enter_namespace(sys.argv[1:])):
+        print(f"chaos SKIP {options.scenario or 'partitions'}: {reason}")
+        if options.scenario:
+            return 0
+        outages = [name for name in outages if OUTAGES[name].needs != "links"]
+    return _run(replace(options, outages=tuple(outages)), keep=keep)
+
+
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=90, help="duration of load and faults")
     parser.add_argument("--seed", type=int, default=1, help="seed of load and faults")
@@ -48,31 +65,20 @@ def main() -> int:
     parser.add_argument(
         "--scenario", choices=sorted(OUTAGES), default="", help="one outage, no random faults"
     )
-    parser.add_argument("--outages", action="store_true", help="draw outages beside the other faults")
+    parser.add_argument(
+        "--outages", dest="draw_outages", action="store_true", help="draw outages beside the other faults"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the data of a successful run too")
-    arguments = vars(parser.parse_args())
-    keep = arguments.pop("keep")
-    if (outage := OUTAGES.get(arguments["scenario"])) is not None:
-        arguments |= outage.options
-    outages = [arguments["scenario"]] if outage else []
-    if arguments["outages"]:
-        outages = list(_drawn_outages(arguments["db"], arguments["storage"]))
-    if any(OUTAGES[name].needs == "links" for name in outages) and (reason := enter_namespace(sys.argv[1:])):
-        print(f"chaos SKIP {'scenario=' + arguments['scenario'] if outage else 'partitions'}: {reason}")
-        if outage:
-            return 0
-        outages = [name for name in outages if OUTAGES[name].needs != "links"]
-    arguments["outages"] = tuple(outages)
-    options = ChaosOptions(**arguments)
+    return parser.parse_args()
+
+
+def _run(options: ChaosOptions, *, keep: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="reelhaul-chaos-"))
     where = f"db={options.db} storage={options.storage} in {folder}"
     print(f"chaos seed={options.seed} seconds={options.seconds:g} {where}", flush=True)
     try:
         result = run(options, folder)
-    except debian_packages.Missing as error:
-        print(f"chaos SKIP scenario={options.scenario}: {error}")
-        return 0
     except SuiteError as error:
         print(f"chaos FAILED: {error}")
         return 1
@@ -88,8 +94,8 @@ def main() -> int:
 
 def _drawn_outages(db: str, storage: str) -> Iterator[str]:
     """Yield the outages that occur beside other faults in a run with *db* and *storage*."""
-    # A cluster tells its clients addresses past the links, and one service of a run has a clock of its own.
-    left_out = {"broker-leader", "clock-forward-fetcher", "clock-back-fetcher"}
+    # A cluster tells its clients addresses past the links.
+    left_out = {"broker-leader"}
     for name, outage in OUTAGES.items():
         if name not in left_out and {"db": db, "storage": storage}.items() >= outage.options.items():
             yield name

@@ -1,20 +1,24 @@
 """The jobs service as the crash test runs it: callers name their tenant, and a safeguard may be missing.
 
-Run by its path, as a process: ``python -P tests/chaos/fault_injection.py [--mutant NAME] serve jobs``.
+Run by its path: ``python -P tests/chaos/fault_injection.py [--mutant NAME] [--clock FILE] serve jobs``.
 A run against a mutant must fail; else the crash test would not notice that the safeguard is broken.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
+from reelhaul_jobs import app
 from reelhaul_jobs.composition import access, backends, jobs
 from reelhaul_jobs.model import leases
 from reelhaul_jobs.model.results import LeaseReceipt, LeaseRenewal
@@ -124,12 +128,21 @@ class _HiddenStreamLossBus(_Proxy):
         return False
 
 
+def read_clock(file: Path) -> datetime:
+    """Return the time of a clock that is ahead of the right time by the seconds in *file*."""
+    return datetime.now(UTC) + timedelta(seconds=float(file.read_text()))
+
+
 def main() -> None:
     """Serve as the command line says."""
-    mutant = ""
-    if sys.argv[1] == "--mutant":
-        mutant = sys.argv[2]
-        del sys.argv[1:3]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mutant", default="")
+    parser.add_argument("--clock", type=Path)
+    arguments, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    mutant = arguments.mutant
+    if arguments.clock is not None:
+        backends.utc_now = app.utc_now = partial(read_clock, arguments.clock)  # type: ignore[assignment]
     access.open_authenticator = _trust_tenants
     backends.QuotaLedger = _count_jobs  # type: ignore[misc, assignment]
     match mutant:

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,7 @@ class ChaosOptions:
     patience: float = 60
     #: The one outage of the run, instead of random faults; empty: those.
     scenario: str = ""
-    #: Outages that random faults are drawn from as well.
+    #: The outages that may occur: that of the scenario, or those that random faults are drawn from as well.
     outages: tuple[str, ...] = ()
 
     @property
@@ -81,11 +81,6 @@ class ChaosOptions:
             "jobs": 1 if self.db == "sqlite" else 2,
             "s3": 1 if self.storage == "s3" else 0,
         }
-
-    @property
-    def all_outages(self) -> Sequence[str]:
-        """The outages that may occur."""
-        return (self.scenario,) if self.scenario else self.outages
 
     @property
     def site_limit(self) -> int:
@@ -132,15 +127,14 @@ def run(options: ChaosOptions, folder: Path) -> ChaosResult:
     (folder / "data").mkdir(mode=0o700)
     with ExitStack() as stack:
         settings = _settings(options, folder / "data")
-        outages = options.all_outages
-        parts = open_parts(stack, outages, folder)
+        parts = open_parts(stack, options.outages, folder)
         settings |= stack.enter_context(_database_settings(options.db, parts))
         if parts.broker is not None:
             settings |= {"nats_url": parts.broker.url, "jobs_stream_replicas": "3"}
         videos = stack.enter_context(running_video_source(folder / "videos", options.large_share))
         database = stack.enter_context(open_jobs_database(settings["jobs_database_url"]))
         s3 = stack.enter_context(running_s3_server(folder / "s3")) if options.storage == "s3" else None
-        if s3 is not None and any(OUTAGES[name].needs == "s3" for name in outages):
+        if s3 is not None and any(OUTAGES[name].needs == "s3" for name in options.outages):
             parts.s3 = stack.enter_context(running_s3_throttle(s3.port))
             settings["storage_url"] = s3.storage_url().replace(str(s3.port), str(parts.s3.port))
         return asyncio.run(_Run(options, folder / "data", settings, videos, database, s3, parts).run())
@@ -174,7 +168,13 @@ class _Run:
                 await stack.enter_async_context(open_channel(address, _PUBLIC_SERVICES))
                 for address in (first, *self._replicas)
             ]
-            load = LoadGenerator(channels, self._videos, self._options.seed, self._options.clients)
+            load = LoadGenerator(
+                channels,
+                self._videos,
+                self._options.seed,
+                self._options.clients,
+                schedules_jobs="clock-forward" not in self._options.outages,
+            )
             internal = await stack.enter_async_context(open_channel(first, _LEASE_SERVICE, suite_token=token))
             load_task = await self._run_with_faults(load, lease_service_pb2_grpc.LeaseServiceStub(internal))
             await self._check_ledger()
@@ -279,12 +279,9 @@ class _Run:
     @contextmanager
     def _suite(self, **settings: str) -> Iterator[Suite]:
         mutant = ("--mutant", self._options.mutant) if self._options.mutant else ()
-        outages = [OUTAGES[name] for name in self._options.all_outages]
+        outages = [OUTAGES[name] for name in self._options.outages]
         links = ("--links", json.dumps(ADDRESSES)) if any(each.needs == "links" for each in outages) else ()
-        clock: tuple[str, ...] = ()
-        if self._parts.clock is not None:
-            service = next(each.service for each in outages if each.service)
-            clock = ("--clock", service, json.dumps(dict(self._parts.clock.environment)))
+        clock = ("--clock", str(self._parts.clock.file)) if self._parts.clock is not None else ()
         options = (*mutant, *links, *clock)
         command = ("-P", str(_SUITE_SCRIPT), *options, str(self._options.fetchers), *self._replicas)
         with running_suite(

@@ -10,17 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tests.chaos import links
-from tests.chaos.clocks import SteppedClock, create_clock
+from tests.chaos.clocks import SteppedClock
 from tests.chaos.s3_throttle import S3Throttle
 from tests.nats_cluster import NatsCluster
 from tests.postgresql_pair import PostgresqlPair, running_postgresql_pair
 
-_CLOCK_STEP_SECONDS = 600
+_CLOCK_STEP = timedelta(minutes=10)
 
 
 @dataclass
@@ -45,8 +46,6 @@ class Outage:
     recovery_seconds: float
     #: Whether the suite goes on during the outage.
     tolerated: bool = False
-    #: The service whose clock is stepped.
-    service: str = ""
     #: What the run needs: fields of ChaosOptions.
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,14 +104,14 @@ async def _link_cut(_: Parts, *, link: str, one_way: bool = False) -> AsyncItera
 
 
 @asynccontextmanager
-async def _clock_stepped(parts: Parts, *, seconds: int) -> AsyncIterator[None]:
+async def _clock_stepped(parts: Parts, *, offset: timedelta) -> AsyncIterator[None]:
     """Step the clock, and back at the end."""
     assert parts.clock is not None
-    parts.clock.step(seconds)
+    parts.clock.step(offset)
     try:
         yield
     finally:
-        parts.clock.step(0)
+        parts.clock.step(timedelta(0))
 
 
 _PARTITIONS = {
@@ -126,29 +125,19 @@ _PARTITIONS = {
     for link in links.ADDRESSES
     for one_way in (False, True)
 }
-_CLOCKS = {
-    f"clock-{direction}-{service}": Outage(
-        partial(_clock_stepped, seconds=seconds), "clock", 8, 30, service=service
-    )
-    for direction, seconds in (("forward", _CLOCK_STEP_SECONDS), ("back", -_CLOCK_STEP_SECONDS))
-    for service in ("jobs", "fetcher")
-}
-
 OUTAGES: Mapping[str, Outage] = {
     "broker-leader": Outage(_broker_without_leader, "broker", 0, 45, tolerated=True),
     "database-restart": Outage(_database_away, "database", 5, 30, options={"db": "postgresql"}),
     "database-failover": Outage(_database_lost, "database", 5, 30, options={"db": "postgresql"}),
     "s3-throttling": Outage(_s3_throttled, "s3", 12, 30, options={"storage": "s3"}),
     **_PARTITIONS,
-    **_CLOCKS,
+    "clock-forward": Outage(partial(_clock_stepped, offset=_CLOCK_STEP), "clock", 8, 30),
+    "clock-back": Outage(partial(_clock_stepped, offset=-_CLOCK_STEP), "clock", 8, 30),
 }
 
 
 def open_parts(stack: ExitStack, outages: Sequence[str], folder: Path) -> Parts:
-    """Start what the *outages* act on and nobody else does, until *stack* closes.
-
-    Raises debian_packages.Missing.
-    """
+    """Start what the *outages* act on and nobody else does, until *stack* closes."""
     parts, needs = Parts(), {OUTAGES[name].needs for name in outages}
     if "broker" in needs:
         parts.broker = NatsCluster(folder / "broker")
@@ -158,5 +147,5 @@ def open_parts(stack: ExitStack, outages: Sequence[str], folder: Path) -> Parts:
     if "database" in needs or any("database" in name for name in outages):
         parts.database = stack.enter_context(running_postgresql_pair())
     if "clock" in needs:
-        parts.clock = create_clock(folder)
+        parts.clock = SteppedClock(folder / "clock")
     return parts

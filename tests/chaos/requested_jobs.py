@@ -76,7 +76,7 @@ def new_request_id(rng: random.Random) -> str:
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
-def to_proto(requested: RequestedJob, rng: random.Random, *, scheduled: float = 0.15) -> Job:
+def to_proto(requested: RequestedJob, rng: random.Random, *, scheduled: float) -> Job:
     """Return the job to create; *scheduled* is the probability that it starts in a few seconds."""
     policy = job_pb2.RetryPolicy(
         max_attempts=_FEW_ATTEMPTS if requested.few_attempts else _MANY_ATTEMPTS,

@@ -1,6 +1,6 @@
 """``reelhaul up`` for the chaos test: several fetchers and replicas of jobs, restarted almost at once.
 
-Run by its path: ``python -P tests/chaos/suite_process.py [--mutant NAME] FETCHERS [ADDRESS…]``, with an
+Run by its path: ``python -P tests/chaos/suite_process.py [OPTION…] FETCHERS [ADDRESS…]``, with an
 address for each further replica of jobs. Every second fetcher connects to the last of these and has no folder
 in common with storage, so it has to upload its files.
 """
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mutant", default="")
     parser.add_argument("--links", type=json.loads, default={}, help="addresses by link: see links.py")
-    parser.add_argument("--clock", nargs=2, metavar=("SERVICE", "ENVIRONMENT"), default=("", "{}"))
+    parser.add_argument("--clock", default="", help="file of the offset of the clock of jobs: see clocks.py")
     parser.add_argument("fetchers", type=int)
     parser.add_argument("addresses", nargs="*")
     arguments = parser.parse_args()
@@ -49,24 +49,21 @@ def main() -> int:
         folder = data_dir.create_run_folder(settings.data_dir)
         with data_dir.lock(folder):
             data_dir.wait_for_exit(suite_state.leftover_pids(folder), _EXIT_TIMEOUT)
-            processes = list(_processes(settings, arguments.fetchers, arguments.addresses, arguments.mutant))
+            options = (
+                *(("--mutant", arguments.mutant) if arguments.mutant else ()),
+                *(("--clock", arguments.clock) if arguments.clock else ()),
+            )
+            processes = list(_processes(settings, arguments.fetchers, arguments.addresses, options))
             if arguments.links:
                 nats_url = processes[0].address
                 processes = [
                     _with_links(process, arguments.links, nats_url, settings) for process in processes
                 ]
-            service, clock = arguments.clock
-            processes = [
-                _with_clock(process, json.loads(clock))
-                if process.name.partition("-")[0] == service
-                else process
-                for process in processes
-            ]
             return asyncio.run(Suite(processes, folder, _RESTART_POLICY, renderer, preloader=preloader).run())
 
 
 def _processes(
-    settings: SuiteSettings, fetchers: int, replicas: Sequence[str], mutant: str
+    settings: SuiteSettings, fetchers: int, replicas: Sequence[str], options: Sequence[str]
 ) -> Iterator[SuiteProcess]:
     """Yield broker and services, with jobs-2 …, fetcher-2, fetcher-3 … after the first of each."""
     nats_url = settings.nats_url
@@ -78,7 +75,7 @@ def _processes(
     for process in suite_processes.services(settings, nats_url, token):
         if process.name == "jobs":
             # Executed, not forked from the preloader: it is another program.
-            process = replace(process, command=_jobs_command(mutant), service="")
+            process = replace(process, command=_jobs_command(options), service="")
         yield process
         if process.name == "jobs":
             for number, address in enumerate(replicas, 2):
@@ -90,10 +87,9 @@ def _processes(
                 yield _replica(process, number, address, environment)
 
 
-def _jobs_command(mutant: str) -> tuple[str, ...]:
+def _jobs_command(options: Sequence[str]) -> tuple[str, ...]:
     script = str(Path(__file__).with_name("fault_injection.py"))
-    option = ("--mutant", mutant) if mutant else ()
-    return (sys.executable, "-P", script, *option, "serve", "jobs")
+    return (sys.executable, "-P", script, *options, "serve", "jobs")
 
 
 def _remote_environment(settings: SuiteSettings, replicas: Sequence[str]) -> dict[str, str]:
@@ -130,11 +126,6 @@ def _with_links(
         url = environment["REELHAUL_JOBS_DATABASE_URL"]
         environment["REELHAUL_JOBS_DATABASE_URL"] = through("jobs-database", url)
     return replace(process, environment=environment)
-
-
-def _with_clock(process: SuiteProcess, environment: Mapping[str, str]) -> SuiteProcess:
-    """Return *process* with a clock of its own: executed, so that the library is loaded."""
-    return replace(process, environment={**process.environment, **environment}, service="")
 
 
 if __name__ == "__main__":

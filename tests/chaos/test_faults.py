@@ -19,7 +19,7 @@ def test_s3_server_is_killed_in_runs_on_s3(s3: int, killed: bool) -> None:
 
 def test_outages_are_drawn_once_each() -> None:
     """Outages occur between the other faults, each at most once, and in no run that does not ask for them."""
-    outages = ("partition-jobs-broker", "clock-back-jobs")
+    outages = ("partition-jobs-broker", "clock-back")
     plan = list(plan_faults(random.Random(1), 120, {"fetcher": 3}, 5, outages))
     assert sorted(fault.process for fault in plan if fault.kind is FaultKind.OUTAGE) == sorted(outages)
     assert {fault.kind for fault in plan} == set(FaultKind)

@@ -219,3 +219,11 @@ async def test_wait_for_write(store):
         await waiting
         assert store.count_writes() > seen
         await store.wait_for_write(seen, 60)
+
+
+async def test_leadership_of_a_wrong_clock(store):
+    """A leadership that ends later than it can have been taken is given to another replica."""
+    lasting = timedelta(seconds=4)
+    assert await store.acquire_leadership("dispatcher", "ahead", NOW + timedelta(minutes=10), lasting)
+    assert await store.acquire_leadership("dispatcher", "right", NOW, lasting)
+    assert not await store.acquire_leadership("dispatcher", "third", NOW + lasting / 2, lasting)

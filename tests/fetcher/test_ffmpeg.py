@@ -27,7 +27,7 @@ def test_stopped_process(idle_timeout: float, tmp_path: Path) -> None:
     started_at = time.monotonic()
     with pytest.raises(ffmpeg.FfmpegFailed, match="did nothing"):
         ffmpeg.run_process(["sh", "-c", "echo $$; kill -STOP $$"], lines.append)
-    assert idle_timeout < time.monotonic() - started_at < 5
+    assert idle_timeout < time.monotonic() - started_at < 30
     assert not psutil.pid_exists(int(lines[0]))
 
 

@@ -56,7 +56,7 @@ def test_file_that_hangs_the_inspector(inspector: InspectorProcess, site: Site, 
     started_at = time.monotonic()
     with pytest.raises(NotMedia, match="did nothing"):
         inspector.inspect(site.media.file("/media/360.mp4"))
-    assert idle_timeout < time.monotonic() - started_at < 5
+    assert idle_timeout < time.monotonic() - started_at < 30
 
 
 def test_compromised_inspector(inspector: InspectorProcess, tmp_path: Path, site: Site) -> None:

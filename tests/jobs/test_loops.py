@@ -13,8 +13,9 @@ from tests.jobs.replica import LEASE, START, Replica
 
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
-from reelhaul_jobs.model.job import Job
+from reelhaul_jobs.model.job import Job, RetryPolicy
 from reelhaul_jobs.model.states import Priority, QueueStage, State
+from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
 from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
@@ -337,7 +338,7 @@ async def test_long_backlog_does_not_delay_the_next_wakeup(replica):
         for _ in range(30):
             await steps.get()
         wakeup.set()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await steps.get()
 
 
@@ -368,3 +369,37 @@ async def _running_loop(
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_clock_is_put_back(replica: Replica):
+    """When a clock that was ahead is put back, no lease, item or retry waits until it is there again."""
+    retry = RetryPolicy(max_backoff=timedelta(seconds=60))
+    published, leased, waiting = await replica.add(), await replica.add(), await replica.add(retry=retry)
+    scheduled = await replica.add(schedule_time=START + timedelta(days=1))
+    replica.time = START + timedelta(hours=1)
+    await replica.dispatcher.step()
+    await replica.claim(leased.id)
+    await replica.store.change(
+        waiting.id,
+        lambda job: Transition(
+            before=job,
+            job=job.replace_fields(
+                revision=job.revision + 1,
+                state=State.RETRYING,
+                queue_stage=QueueStage.LATER,
+                due=replica.time + timedelta(seconds=50),
+            ),
+        ),
+    )
+    await replica.reaper.step()
+    replica.time = START
+    await replica.reaper.step()
+    due = {job.id: (await replica.store.get(job.id)).due for job in (published, leased, waiting)}
+    assert due == {
+        published.id: START + 2 * LEASE,
+        leased.id: START + LEASE,
+        waiting.id: START + timedelta(seconds=60),
+    }
+    assert (await replica.store.get(scheduled.id)).due == START + timedelta(days=1), "its caller chose it"
+    await replica.advance(2 * LEASE)
+    assert (await replica.store.get(leased.id)).attempt == 2, "its worker did not renew"

@@ -39,7 +39,7 @@ async def test_broker_is_killed_and_restarted(own_broker: NatsServer):
         started = time.monotonic()
         with pytest.raises(Exception):  # noqa: B017, PT011 - any failure, but at once
             await client.publish("events", b"while down")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
 
         await own_broker.start()
         await wait_until(lambda: client.is_connected)

@@ -24,6 +24,7 @@ QUICK_POLICY = {
     "longest_delay": 0.4,
     "probe_interval": 0.2,
     "probe_timeout": 0.3,
+    "max_failed_probes": 3,
     "drain_timeout": 3.0,
 }
 

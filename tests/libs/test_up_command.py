@@ -250,7 +250,7 @@ def test_unread_output_blocks_nobody():
     started = time.monotonic()
     for _ in range(2000):
         renderer.render("jobs", b"x" * 500)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     received = b""
     with os.fdopen(read_end, "rb", buffering=0) as file:
         while b"lines were dropped" not in received:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import signal
 import sys
@@ -40,6 +41,8 @@ def main() -> int:
     given = {name: value for name, value in arguments.items() if value is not None}
     options = LoadOptions(**{**(_SHORT if short else {}), **given})
     process.become_subreaper()
+    # It logs each refused connection, with its traceback, while servers restart.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="reelhaul-load-"))
     print(f"load {options} in {folder}", flush=True)
     try:

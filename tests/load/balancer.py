@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-_PROBE_SECONDS = 0.25
+_PROBE_SECONDS, _PROBE_TIMEOUT = 0.25, 10.0
 
 
 class Balancer:
@@ -18,25 +18,28 @@ class Balancer:
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = list(addresses)
-        self._ready = list(addresses)
+        self._ready = dict.fromkeys(addresses, True)
         self._next = 0
 
     def select(self) -> str:
         """Return the address of the next gateway that is ready; of any if none is."""
-        addresses = self._ready or self._addresses
+        addresses = [address for address, ready in self._ready.items() if ready] or list(self._ready)
         self._next += 1
         return addresses[self._next % len(addresses)]
 
     async def probe(self) -> None:
         """Probe all gateways four times a second, until cancelled."""
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
-            while True:
-                ready = await asyncio.gather(*(_is_ready(http, address) for address in self._addresses))
-                self._ready = [
-                    address for address, is_ready in zip(self._addresses, ready, strict=True) if is_ready
-                ]
-                await asyncio.sleep(_PROBE_SECONDS)
+        async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_TIMEOUT) as http:
+            # A gateway that is slow to answer must not delay that another one is noticed.
+            await asyncio.gather(*(self._probe(http, address) for address in self._ready))
+
+    async def _probe(self, http: httpx.AsyncClient, address: str) -> None:
+        while True:
+            try:
+                self._ready[address] = (await http.get(f"http://{address}/readyz")).status_code == 200
+            except httpx.HTTPError:
+                self._ready[address] = False
+            await asyncio.sleep(_PROBE_SECONDS)
 
 
 @asynccontextmanager
@@ -48,10 +51,3 @@ async def running_balancer(addresses: Sequence[str]) -> AsyncIterator[Balancer]:
         yield balancer
     finally:
         task.cancel()
-
-
-async def _is_ready(http: httpx.AsyncClient, address: str) -> bool:
-    try:
-        return (await http.get(f"http://{address}/readyz")).status_code == 200
-    except httpx.HTTPError:
-        return False

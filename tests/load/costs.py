@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -48,6 +49,8 @@ def measure(topology: Topology, others: Mapping[str, int]) -> Costs:
         tree_megabytes[replica.name] = sum(_pss(pid) for pid in _tree(root.pid))
     for name, pid in {**_servers(topology), **others}.items():
         cpu[name.partition("-")[0]] += tree_cpu_seconds(pid)
+    # The callers and the site.
+    cpu["generator"] = time.process_time()
     return Costs(
         dict(cpu),
         megabytes,

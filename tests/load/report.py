@@ -35,7 +35,7 @@ def summarize(options: LoadOptions, result: LoadResult) -> dict[str, Any]:
             phase: {kind: _percentiles(ages) for kind, ages in kinds.items() if ages}
             for phase, kinds in result.ages.items()
         },
-        "phases": {name: _phase(phase, result) for name, phase in phases.items()},
+        "phases": {name: _phase(phase, phases["idle"], result) for name, phase in phases.items()},
         "watcher_megabytes": _watcher_megabytes(result),
         "watcher_cpu_milliseconds_per_event": _event_costs(phases, result),
         "memory_megabytes": result.memory,
@@ -101,10 +101,10 @@ def print_report(figures: Mapping[str, Any], result: LoadResult) -> None:
                 figures_of_row = "".join(f"{row[share]:>9.1f}" for share in _SHARES)
                 print(f"  {phase:<12}{name:<30}{row['number']:>8}{figures_of_row}")
     for name, phase in figures["phases"].items():
-        print(
-            f"\nphase {name}: {phase['seconds']:.0f} s, {phase['jobs']} jobs ended, {phase['events']} events"
-        )
-        for title in ("cpu_milliseconds_per_job", "cpu_percent", "rows_per_job", "per_job"):
+        counts = f"{phase['jobs']} jobs ended, {phase['calls']} calls, {phase['events']} events"
+        print(f"\nphase {name}: {phase['seconds']:.0f} s, {counts}")
+        of_jobs = ("cpu_milliseconds_per_job", "rows_per_job", "per_job") if phase["jobs"] else ()
+        for title in ("cpu_percent", "per_second", *of_jobs):
             print(f"  {title.replace('_', ' '):<26}" + _join(phase[title]))
     print("\nmegabytes by watcher: " + _join(figures["watcher_megabytes"], 3))
     print("CPU milliseconds by event: " + _join(figures["watcher_cpu_milliseconds_per_event"], 3))
@@ -121,28 +121,39 @@ def print_report(figures: Mapping[str, Any], result: LoadResult) -> None:
         print(f"broken {violation.invariant} {violation.job or '-'}: {violation.text}")
 
 
-def _phase(phase: Phase, result: LoadResult) -> dict[str, Any]:
+def _phase(phase: Phase, idle: Phase, result: LoadResult) -> dict[str, Any]:
+    """Return what *phase* used: in total each second, and for each job beyond what the idle suite uses."""
     jobs = max(1, phase.ended_jobs)
-    cpu = _difference(phase.after.cpu, phase.before.cpu)
-    events = sum(len(ages) for ages in result.ages.get(phase.name, {}).values())
-    database = _difference(phase.after.database, phase.before.database)
-    s3 = _difference(phase.after.s3, phase.before.s3)
-    messages = _difference(phase.after.messages, phase.before.messages)
-    per_job = database | {f"S3 {name}": number for name, number in s3.items()} | messages
+    cpu, counts = _used(phase)
+    idle_cpu, idle_counts = _used(idle)
+    share = phase.seconds / idle.seconds if phase is not idle else 0.0
+    job_cpu = {name: seconds - share * idle_cpu[name] for name, seconds in cpu.items()}
+    job_counts = {name: number - share * idle_counts.get(name, 0) for name, number in counts.items()}
     return {
         "seconds": phase.seconds,
         "jobs": phase.ended_jobs,
-        "events": events,
-        "cpu_milliseconds_per_job": {name: 1000 * seconds / jobs for name, seconds in cpu.items()},
+        "calls": sum(len(seconds) for seconds in result.latencies.get(phase.name, {}).values()),
+        "events": sum(len(ages) for ages in result.ages.get(phase.name, {}).values()),
         "cpu_percent": {name: 100 * seconds / phase.seconds for name, seconds in cpu.items()},
+        "per_second": {name: number / phase.seconds for name, number in counts.items()},
+        "cpu_milliseconds_per_job": {name: 1000 * seconds / jobs for name, seconds in job_cpu.items()},
         "rows_per_job": {
             name: rows / jobs
             for name, rows in _difference(phase.after.rows, phase.before.rows).items()
             if rows
         },
-        "per_job": {name: number / jobs for name, number in per_job.items()},
+        "per_job": {name: number / jobs for name, number in job_counts.items()},
         "resident_and_children_megabytes": phase.after.tree_megabytes,
     }
+
+
+def _used(phase: Phase) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the CPU seconds of *phase* by service, and what databases, broker and S3 counted."""
+    database = _difference(phase.after.database, phase.before.database)
+    s3 = _difference(phase.after.s3, phase.before.s3)
+    messages = _difference(phase.after.messages, phase.before.messages)
+    counts = database | {f"S3 {name}": number for name, number in s3.items()} | messages
+    return _difference(phase.after.cpu, phase.before.cpu), counts
 
 
 def _watcher_megabytes(result: LoadResult) -> dict[str, float]:

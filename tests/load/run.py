@@ -1,11 +1,11 @@
-"""One run: jobs without watchers, then with them, then restarts and kills under load, then the checks."""
+"""One run: idle, jobs without watchers, then with them, restarts and kills under load, and the checks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +19,14 @@ from tests.load import costs, restarts
 from tests.load.callers import Callers, open_callers
 from tests.load.costs import Costs
 from tests.load.restarts import Restart
-from tests.load.topology import Topology, running_topology, wait_until
+from tests.load.topology import Topology, TopologyError, running_topology, wait_until
 from tests.load.watcher_pool import WatcherPool, running_watchers
 from tests.load.watchers import KINDS
 
 from reelhaul.jobs.v1.job_pb2 import Job
 
 _OPEN_TIMEOUT = 300.0
+_IDLE_SECONDS = 15.0
 # A job that runs takes at most its download, a lease and the waits of its retries.
 _END_SECONDS_PER_JOB = 3.0
 _WATCHERS_END_TIMEOUT = 60.0
@@ -123,10 +124,14 @@ class _Run:
         self._violations = list[Violation]()
 
     async def run(self) -> LoadResult:
+        await self._run_phase("idle", asyncio.sleep(_IDLE_SECONDS))
         await self._measure_memory("idle")
         calling = asyncio.create_task(self._callers.run())
         try:
             await self._run_phases()
+        except (TopologyError, TimeoutError) as error:
+            # What was measured until then is reported all the same.
+            self._violations.append(Violation("topology", "", repr(error)))
         finally:
             calling.cancel()
             await asyncio.wait([calling])
@@ -164,12 +169,12 @@ class _Run:
         for pool in self._pools:
             pool.set_phase(name)
 
-    async def _run_phase(self, name: str, period: object) -> None:
+    async def _run_phase(self, name: str, period: Awaitable[None]) -> None:
         """Measure what the suite does while *period* is awaited."""
         print(f"phase {name}", flush=True)
         self._set_phase(name)
         before, begin, ended = await self._measure(), time.monotonic(), len(self._callers.ended)
-        await period  # type: ignore[misc]
+        await period
         seconds = time.monotonic() - begin
         after = await self._measure()
         self._result.phases.append(Phase(name, seconds, before, after, len(self._callers.ended) - ended))

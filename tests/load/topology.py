@@ -34,7 +34,9 @@ from reelhaul.storage.v1 import storage_service_pb2
 SUITE_TOKEN = "load"
 #: Drained gateways stay away from new requests for so long, as load balancers need it.
 _UNREADY_SECONDS = 2
-_READY_TIMEOUT = 60.0
+_READY_TIMEOUT = 180.0
+# A process that starts beside others on a busy machine answers late.
+_PROBE_SECONDS = 10.0
 _EXIT_TIMEOUT = 60.0
 _UNLIMITED = 10**9
 _CONNECTIONS = 8192
@@ -180,14 +182,14 @@ def is_ready(service: str, address: str) -> bool:
     """Return whether *service* at *address* says that it may get requests."""
     if service == "gateway":
         try:
-            with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as response:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=_PROBE_SECONDS) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest(service=_PROTO_SERVICES[service])
         try:
-            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=2)
+            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_PROBE_SECONDS)
         except grpc.RpcError:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

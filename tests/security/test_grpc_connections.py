@@ -82,9 +82,9 @@ async def test_connections_that_speak_no_http2(greeting: bytes) -> None:
 
 async def test_connections_beyond_the_limit() -> None:
     """Connections beyond the limit are closed at once, and a place that becomes free serves a caller."""
-    limits = ConnectionLimits(max_connections=8, handshake_seconds=2)
+    limits = ConnectionLimits(max_connections=8, handshake_seconds=4)
     async with running_server(limits) as port, connections(port, 30, b"") as readers:
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(3.5):
             closed = {asyncio.create_task(wait_closed(reader)) for reader in readers}
             pending = closed
             while len(pending) > 8:

@@ -59,7 +59,7 @@ def run(*arguments: str, module: str = "reelhaul_runtime", **environment: str) -
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     return result.returncode, result.stderr

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import grpc
 import httpx
 import psycopg
-import pytest
 import websockets
 from cryptography.fernet import Fernet
 from tests.postgresql import fresh_database
@@ -86,7 +85,6 @@ def test_forms_of_a_secret():
     assert not list(found.find(Secrets().create("another")))
 
 
-@pytest.mark.timeout(240)
 def test_log_has_no_secrets(tmp_path: Path, site: Site, s3_server: S3Server):
     """With keys and at DEBUG, work and failures of all kinds leave no secret in the log of any process."""
     used = Secrets()

@@ -37,7 +37,7 @@ def archived_digests(suite: Suite, path: str) -> list[str]:
         return sorted(hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist())
 
 
-def watch_download(suite: Suite, job: str, seconds: float = 90) -> Iterator[Message]:
+def watch_download(suite: Suite, job: str, seconds: float = 150) -> Iterator[Message]:
     """Yield the messages about *job* until it ends. Raises SuiteError if it does not end in *seconds*."""
     end, resume_token = time.monotonic() + seconds, ""
     while time.monotonic() < end:
@@ -54,13 +54,13 @@ def watch_download(suite: Suite, job: str, seconds: float = 90) -> Iterator[Mess
     raise SuiteError(f"{job} did not end in {seconds:.0f} s; the suite's log: {suite.log}")
 
 
-def wait_for_end(suite: Suite, job: str, seconds: float = 90) -> Message:
+def wait_for_end(suite: Suite, job: str, seconds: float = 150) -> Message:
     """Return the last message about *job*, which has its download as ``completed`` or ``failed``."""
     *_, last = watch_download(suite, job, seconds)
     return last
 
 
-def wait_for_list(suite: Suite, job: str, seconds: float = 90) -> dict[str, Any]:
+def wait_for_list(suite: Suite, job: str, seconds: float = 150) -> dict[str, Any]:
     """Return the download *job* of a list once all entries are jobs, whether these have ended or not."""
 
     def ended() -> dict[str, Any] | None:

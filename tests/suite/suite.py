@@ -21,7 +21,7 @@ from tests.s3_server import S3Server
 SITE_NETWORK = "127.0.0.2/32"
 
 _UP = ("-m", "reelhaul_runtime", "up")
-_TIMEOUT = 60
+_TIMEOUT = 120
 _DRAIN_TIMEOUT = 25
 
 T = TypeVar("T")

@@ -60,7 +60,7 @@ def _run(data_dir: Path, *arguments: str, **settings: str) -> subprocess.Complet
         cwd=data_dir.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
@@ -105,7 +105,6 @@ def _digest(suite: Suite, url: str) -> str:
     return hashlib.sha256(suite.http.get(url).raise_for_status().content).hexdigest()
 
 
-@pytest.mark.timeout(180)
 def test_a_restored_suite_finishes_the_jobs(backup: Backup, tmp_path: Path):
     """In a new folder, finished files read as before, and running and waiting jobs finish."""
     data_dir = tmp_path / "data"

@@ -32,7 +32,6 @@ def drained_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield suite
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("service", ["gateway", "fetcher", "jobs", "storage"])
 def test_a_service_drains_under_load(drained_suite: Suite, site: Site, service: str) -> None:
     """The callers of a service that gets SIGTERM notice a delay at most; its download succeeds once."""

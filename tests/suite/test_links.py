@@ -6,13 +6,11 @@ import hashlib
 from pathlib import Path
 
 import httpx
-import pytest
 from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end
 from tests.suite.suite import running_suite
 
 
-@pytest.mark.timeout(180)
 def test_links_survive_the_death_of_storage(site: Site, tmp_path: Path) -> None:
     """Downloads lead to storage's own port; a link works again once a killed storage was restarted."""
     with running_suite(tmp_path / "data", gateway_downloads="redirect") as suite:

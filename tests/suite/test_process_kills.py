@@ -21,7 +21,6 @@ def killed_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield suite
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("victim", ["fetcher", "jobs", "nats"])
 def test_download_survives(killed_suite: Suite, site: Site, victim: str) -> None:
     """A download during which *victim* is killed succeeds once, with the right file."""

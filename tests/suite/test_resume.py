@@ -6,7 +6,6 @@ import hashlib
 import os
 from pathlib import Path
 
-import pytest
 from tests.scrapes import scrape, total
 from tests.sites.media import Media
 from tests.sites.site import Site, running_site
@@ -47,7 +46,6 @@ def _digest_of_result(suite: Suite, job: str) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-@pytest.mark.timeout(240)
 def test_crash_of_everything(site: Site, tmp_path: Path) -> None:
     """After SIGKILL of all processes at 80 %, the site sends less than a third again; the file is right."""
     with running_site(media=_create_media(tmp_path / "site", site)) as large:
@@ -67,7 +65,6 @@ def test_crash_of_everything(site: Site, tmp_path: Path) -> None:
             suite.wait_for("empty work folder", lambda: not any((suite.data_dir / "work").iterdir()))
 
 
-@pytest.mark.timeout(240)
 def test_file_that_changed_during_a_crash(site: Site, tmp_path: Path) -> None:
     """A file of the same size that the site replaced meanwhile is received from its first byte."""
     with running_site(media=_create_media(tmp_path / "site", site)) as old:

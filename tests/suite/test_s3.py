@@ -166,7 +166,6 @@ def _create_media(folder: Path, site: Site) -> Media:
     return large
 
 
-@pytest.mark.timeout(180)
 def test_s3_server_killed_in_mid_upload(site: Site, tmp_path: Path) -> None:
     """A job whose upload loses the S3 server waits, says why, sends the rest, and succeeds."""
     with (

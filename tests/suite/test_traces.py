@@ -73,7 +73,6 @@ def _check_log(suite: Suite, job: str, trace: str) -> None:
     assert set(of_worker) == {trace}
 
 
-@pytest.mark.timeout(120)
 def test_download(suite: Suite, collector: Receiver, site: Site) -> None:
     """One trace, of the caller, from the HTTP request to the file and the webhook; no span has a URL."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -109,7 +108,6 @@ def test_download(suite: Suite, collector: Receiver, site: Site) -> None:
     _check_log(suite, job, trace)
 
 
-@pytest.mark.timeout(120)
 def test_lost_worker(suite: Suite, collector: Receiver, site: Site) -> None:
     """The attempt of a killed worker is in the trace as lost; the next one links to it."""
     trace = "5bf92f3577b34da6a3ce929d0e0e4736"
@@ -130,7 +128,6 @@ def test_lost_worker(suite: Suite, collector: Receiver, site: Site) -> None:
     _check_log(suite, job, trace)
 
 
-@pytest.mark.timeout(120)
 def test_cancelled_job(suite: Suite, collector: Receiver, site: Site) -> None:
     """A cancelled job ends its attempt and the stage that was interrupted; X-Ray's header names the trace."""
     trace = "6bf92f3577b34da6a3ce929d0e0e4736"

@@ -30,7 +30,6 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         yield running
 
 
-@pytest.mark.timeout(180)
 def test_events_survive_kills(suite: Suite) -> None:
     """Each event of each job arrives, in numbered order, though jobs is killed and the endpoint fails."""
     failing: set[str] = set()

@@ -28,10 +28,10 @@ class RestartPolicy:
     #: A process that ran for so long is stable: its next restart waits for the first delay only.
     stable_after: float = 30.0
     #: Between two liveness probes, and how long one may take.
-    probe_interval: float = 5.0
+    probe_interval: float = 10.0
     probe_timeout: float = 4.0
     #: Failed probes in a row after which a process counts as hanging.
-    max_failed_probes: int = 3
+    max_failed_probes: int = 2
     #: From SIGTERM to SIGKILL.
     drain_timeout: float = 15.0
 

@@ -168,7 +168,7 @@ class Suite:
     async def _kill_orphans(self) -> None:
         """Kill what a dead process has left behind in process groups of its own."""
         while True:
-            await asyncio.sleep(self._policy.probe_interval)
+            await asyncio.sleep(self._policy.probe_interval / 2)
             kept = [each.process.pid for each in self._supervisors if each.process]
             if self._preloader is not None:
                 # It may have forked a process whose id is not known yet.

@@ -51,7 +51,10 @@ def run(name: str, count: int, settings: SuiteSettings) -> int:
         metrics = [ports.reserve("127.0.0.1:0") if address_of_metrics else "" for _ in range(count)]
         # A worker that hangs is found before `up`, whose probes reach any worker, takes all for hanging.
         policy = RestartPolicy(
-            drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS, probe_interval=2.0, probe_timeout=2.0
+            drain_timeout=settings.drain_seconds + _EXTRA_DRAIN_SECONDS,
+            probe_interval=2.0,
+            probe_timeout=2.0,
+            max_failed_probes=3,
         )
         specs = [_specify(name, number, address, probes, metrics[number]) for number in range(count)]
         print_line = _print_as_json if settings.log_format == "json" else _print_line

@@ -14,6 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 
 from reelhaul_gateway.connections import MAX_HEAD_BYTES, MAX_HEADERS, ConnectionTable, Handshake
@@ -256,6 +257,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def shutdown(self) -> None:
+        try:
+            super().shutdown()
+        except InvalidState:
+            # The client is closing it: uvicorn's drain would end here, with all requests that run.
+            self.transport.close()
 
     def handle_ping(self) -> None:
         if not self.writable.is_set():

@@ -30,7 +30,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 def smoke(url: str, video: str, *options: str, key: str = "") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"REELHAUL_API_KEY": key}
     command = [sys.executable, str(_SCRIPT), url, "--video", video, *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
 def api_key(suite: Suite) -> str:

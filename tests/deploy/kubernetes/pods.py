@@ -17,7 +17,6 @@ import copy
 import json
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +36,8 @@ SITE = f"http://{SITE_ADDRESS}:8000"
 #: The images of the tests, by container.
 _IMAGES = {name: f"localhost/reelhaul-ci/{name}" for name in ("nats", "postgres", "s3")}
 _OWN_IMAGE = "localhost/reelhaul"
-#: Pods that start at the same time: data, what runs once, services.
-PHASES = (("nats", "postgres", "s3"), ("migrate", "bucket"), ("storage", "jobs", "fetcher", "gateway"))
+#: The order in which pods start: data, what runs once, services.
+ORDER = ("nats", "postgres", "s3", "migrate", "bucket", "storage", "jobs", "fetcher", "gateway")
 _READY_SECONDS = 180.0
 
 
@@ -132,14 +131,13 @@ def running_pods(podman: Podman, resources: list[Resource], folder: Path) -> Ite
         podman.run("secret", "create", name, folder / f"secret-{name}.yaml")
         (folder / f"secret-{name}.yaml").unlink()
     found = {each.name: each for each in workloads(resources)}
-    assert set(found) == {name for phase in PHASES for name in phase}
+    assert set(found) == set(ORDER)
     _start_site(podman)
     with httpx.Client(timeout=30, trust_env=False) as http:
         config_maps = list(of_kind(resources, "ConfigMap"))
         pods = Pods(podman, found, config_maps, folder, http)
-        with ThreadPoolExecutor() as pool:
-            for phase in PHASES:
-                list(pool.map(pods.start, phase))
+        for name in ORDER:
+            pods.start(name)
         http.base_url = httpx.URL(f"http://{pods.addresses['gateway']}:8080")
         key = pods.exec("jobs", "reelhaul", "first-key").split()[-1]
         http.headers["Authorization"] = f"Bearer {key}"

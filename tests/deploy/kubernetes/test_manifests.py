@@ -14,7 +14,8 @@ from reelhaul_runtime.serve import _EXTRA_DRAIN_SECONDS
 from reelhaul_runtime.service import settings_classes
 from reelhaul_runtime.setting_names import variable_names
 
-pytestmark = pytest.mark.deployment
+# The models of custom resources take a while to load.
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 _SERVICES = ("gateway", "jobs", "fetcher", "storage")
 #: How long a fetcher hands back what it could not finish (docs/operations.md).

@@ -22,11 +22,11 @@ _PROMETHEUS = Pod({}, namespace="observing", namespace_labels={"reelhaul/monitor
 _PROXY = Pod({}, namespace="envoy", namespace_labels={"reelhaul/ingress": "true"})
 #: What the overlay `production` has in its private subnets, by settings.
 _OUTSIDE = {
-    "REELHAUL_JOBS_DATABASE_URL_FILE": "postgresql://reelhaul:x@10.0.128.10:5432/jobs",
-    "REELHAUL_STORAGE_DATABASE_URL_FILE": "postgresql://reelhaul:x@10.0.129.10:5432/storage",
-    "REELHAUL_NATS_URL_FILE": "nats://x@10.0.130.10:4222",
-    "REELHAUL_RATE_LIMIT_URL_FILE": "rediss://x:x@10.0.131.10:6379/0",
+    "REELHAUL_JOBS_DATABASE_URL_FILE": "postgresql://reelhaul:x@10.20.192.10:5432/jobs",
+    "REELHAUL_STORAGE_DATABASE_URL_FILE": "postgresql://reelhaul:x@10.20.208.10:5432/storage",
+    "REELHAUL_NATS_URL_FILE": "nats://x@10.20.224.10:4222",
 }
+_OUTSIDE_ADDRESSES = {"cache.example.org": "10.20.255.10"}
 _FOLDER_OF_SECRETS = re.compile(r"^/run/secrets/(?P<secret>[^/]+)/(?P<key>[^/]+)$")
 
 _PUBLIC = ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c")
@@ -200,9 +200,9 @@ def test_production_asks_for_credentials_from_storage_alone(rendered: dict[str, 
     admitted, all_pods = policies(resources), pods(resources)
     agent = "169.254.170.23"
     assert [name for name, pod in all_pods.items() if admitted.admit(pod, agent, 80)] == ["storage"]
-    database = {name for name, pod in all_pods.items() if admitted.admit(pod, "10.0.128.10", 5432)}
+    database = {name for name, pod in all_pods.items() if admitted.admit(pod, "10.20.192.10", 5432)}
     assert database == {"jobs", "storage", "migrate"}
-    assert not admitted.admit(all_pods["jobs"], "10.0.0.10", 5432)
+    assert not admitted.admit(all_pods["jobs"], "10.20.0.10", 5432)
 
 
 def _destinations(workload: Workload, resources: list[Resource]) -> Iterator[tuple[str, str, int]]:
@@ -237,6 +237,7 @@ def _read_secret(variable: str, path: str, resources: list[Resource]) -> str:
 
 def _resolve(host: str, port: int, resources: list[Resource]) -> list[tuple[Pod | str, int]]:
     """Return what is at *host*: the pods of a Service and their ports, or an address outside."""
+    host = _OUTSIDE_ADDRESSES.get(host, host)
     try:
         if parse_host(host) is not None:
             return [(host, port)]

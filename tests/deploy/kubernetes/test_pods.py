@@ -16,7 +16,7 @@ from tests.sites import media
 from tests.suite.downloads import create_download, wait_for_end
 
 # Images are built first.
-pytestmark = [pytest.mark.deployment, pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.root, pytest.mark.timeout(1800)]
 
 _SERVERS = ("nats", "postgres", "s3", "storage", "jobs", "fetcher", "gateway")
 

@@ -68,6 +68,19 @@ def test_alarms_name_runbooks():
     assert [name for name in named if not (ROOT / f"docs/runbooks/{name}.md").exists()] == []
 
 
+def test_secrets_of_the_overlay_exist():
+    """Each secret that the overlay `production` of deploy/k8s reads is one that Terraform creates."""
+    overlay = (ROOT / "deploy/k8s/overlays/production/secrets.yaml").read_text()
+    prefix = re.findall(r'name += "(\S+)"', (SOURCE / "environments/production/main.tf").read_text())[0]
+    created = re.findall(
+        r'"(\w+)"', (SOURCE / "modules/secrets/main.tf").read_text().partition("values =")[0]
+    )
+    read = re.findall(r"remoteRef: \{key: ([\w-]+)/(\w+)", overlay)
+    assert read
+    assert {name for name, _ in read} == {prefix}
+    assert {secret for _, secret in read} <= set(created)
+
+
 def test_permissions_of_storage_are_those_documented():
     """The role of storage has the permissions on the bucket that docs/storage.md lists, and no others."""
     (text,) = re.findall(

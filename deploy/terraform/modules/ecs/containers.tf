@@ -114,13 +114,13 @@ locals {
     }
     collector = {
       image       = local.images.collector
-      command     = ["--config", "env:COLLECTOR_CONFIG"]
+      command     = ["--config", "env:AOT_CONFIG_CONTENT"]
       subnets     = "services"
       ports       = [4317]
       target_port = null
       health      = ["CMD", "/healthcheck"]
       environment = {
-        COLLECTOR_CONFIG = templatefile("${path.module}/collector.yml", {
+        AOT_CONFIG_CONTENT = templatefile("${path.module}/collector.yml", {
           jobs      = "jobs.${var.namespace}"
           name      = var.name
           region    = data.aws_region.current.name

@@ -80,9 +80,10 @@ def open_jobs(stack: AsyncExitStack, backends: Backends, queue: SqlQueueStore, a
     )
     deliverer = Deliverer(store, queue, storage, notifier, now)
     stack.push_async_callback(deliverer.close)
+    reaper = Reaper(store, queue, bus, notifier, now, lease)
     loops = [
         Loop("dispatcher", dispatcher.step, 1.0, hub.dispatch_wakeup, dispatcher.republish_outstanding),
-        Loop("sweeper", Reaper(store, queue, bus, notifier, now, lease).step, 1.0),
+        Loop("sweeper", reaper.step, 1.0, on_leadership_gained=reaper.bring_forward_due_times),
         Loop("confirmer", ArtifactExpirySync(queue, storage, now).step, 1.0),
         Loop("deliverer", deliverer.step, 1.0),
         Loop("scheduler", scheduler.step, 1.0),

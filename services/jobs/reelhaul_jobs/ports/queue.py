@@ -91,6 +91,9 @@ class QueueStore(Protocol):
     async def list_due(self, stage: QueueStage, before: datetime, limit: int) -> Sequence[str]:
         """Return ids of jobs in *stage* (not READY) that are due at *before*, the longest overdue first."""
 
+    async def list_due_after(self, stage: QueueStage, after: datetime, limit: int) -> Sequence[str]:
+        """Return ids of jobs in *stage* (not READY) that are not due until *after*, the next ones first."""
+
     async def count_in_stages(self, stages: Sequence[QueueStage]) -> int:
         """Return how many jobs are in *stages*, which are none of READY and IDLE."""
 
@@ -153,7 +156,10 @@ class QueueStore(Protocol):
         """Return once more than *seen* writes of this process have ended, at the latest after *seconds*."""
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
-        """Let *holder* lead *loop* for *lasting* unless another one does. Return whether it leads."""
+        """Let *holder* lead *loop* for *lasting* unless another one does. Return whether it leads.
+
+        A leadership of another one that ends later than its clock can have said is none: a clock was wrong.
+        """
 
     async def release_leadership(self, loop: str, holder: str) -> None:
         """End the leadership of *holder*."""

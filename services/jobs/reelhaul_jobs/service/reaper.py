@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from reelhaul_jobs.model import leases, queue_transitions, transition
 from reelhaul_jobs.model.job import Job
-from reelhaul_jobs.model.states import QueueStage
+from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.jobs import JobStore
@@ -25,6 +26,8 @@ _BATCH = 500
 # Longer than the time between any two steps.
 _MIN_ABSENCE = timedelta(seconds=3)
 _FOREVER = timedelta(days=36500)
+# The clock was put back if it is further behind the last step than a correction of drift moves it.
+_SMALL_CORRECTION = timedelta(seconds=1)
 
 
 class Reaper:
@@ -44,7 +47,7 @@ class Reaper:
         self._bus = bus
         self._notifier = notifier
         self._now = now
-        self._republish_delay = republish_delay(lease)
+        self._lease, self._republish_delay = lease, republish_delay(lease)
         # A worker renews every third of its lease and may be a little late.
         self._grace = lease / 6
         # While this service or its database was away, nobody could renew: give all workers time to.
@@ -59,6 +62,9 @@ class Reaper:
         Raises Unavailable, with the rows checked, while the broker does not answer.
         """
         now = self._now()
+        if self._last_step - now > _SMALL_CORRECTION:
+            log.warning("the clock was put back", extra={"seconds": (self._last_step - now).total_seconds()})
+            await self.bring_forward_due_times()
         self._detect_absence(now)
         changed = await self._sweep(QueueStage.LATER, now, lambda job: queue_transitions.make_ready(job, now))
         if now >= self._expire_from:
@@ -70,6 +76,26 @@ class Reaper:
         finally:
             self._last_step = self._now()
         return changed >= _BATCH
+
+    async def bring_forward_due_times(self) -> None:
+        """Bring forward what is due later than the clock can have said: it was ahead, here or elsewhere.
+
+        Else nothing would happen to these jobs until the clock is there again. A new leader does it first.
+        """
+        now = self._now()
+        self._last_step, self._expire_from = now, now + self._renewal_time
+        for stage, longest in (
+            (QueueStage.LEASED, self._lease),
+            (QueueStage.PUBLISHED, self._republish_delay),
+            (QueueStage.LATER, timedelta(0)),
+        ):
+            # Clocks of replicas differ a little.
+            after = now + 2 * longest
+            while await self._change(
+                await self._queue.list_due_after(stage, after, _BATCH),
+                partial(_due_within, stage=stage, now=now, longest=longest),
+            ):
+                pass
 
     def _detect_absence(self, now: datetime) -> None:
         """Let no lease expire for a while if the last good step is so long ago that we were stopped since."""
@@ -117,6 +143,18 @@ class Reaper:
             return False
         await self._notifier.notify(change)
         return change.changed
+
+
+def _due_within(job: Job, *, stage: QueueStage, now: datetime, longest: timedelta) -> Transition:
+    """Let *job*, which is in *stage*, be due *longest* from *now* at the latest.
+
+    One that waits is changed only if it waits for a retry, whose back-off has a limit of its own.
+    """
+    if stage is QueueStage.LATER:
+        longest = job.retry.max_backoff if job.state is State.RETRYING else _FOREVER
+    if job.queue_stage is not stage or job.due is None or job.due <= now + longest:
+        return transition.no_change(job)
+    return Transition(before=job, job=job.replace_fields(due=now + longest))
 
 
 def _checked_again_at(job: Job, due: datetime) -> Transition:

@@ -43,6 +43,12 @@ _DUE = (
     .order_by(jobs.c.due)
     .limit(bindparam("most"))
 )
+_DUE_AFTER = (
+    select(jobs.c.id)
+    .where(IN_FLIGHT, jobs.c.lane == bindparam("of_lane"), jobs.c.due > bindparam("after"))
+    .order_by(jobs.c.due)
+    .limit(bindparam("most"))
+)
 _EXPIRY_PENDING = (
     select(jobs)
     .where(jobs.c.confirm_time.is_not(None), jobs.c.confirm_time <= bindparam("now"))
@@ -165,6 +171,11 @@ class SqlQueueStore:
             _DUE, {"of_lane": int(stage), "before": rows.to_micros(before), "most": limit}
         )
 
+    async def list_due_after(self, stage: QueueStage, after: datetime, limit: int) -> Sequence[str]:
+        return await self._list_ids(
+            _DUE_AFTER, {"of_lane": int(stage), "after": rows.to_micros(after), "most": limit}
+        )
+
     async def count_in_stages(self, stages: Sequence[QueueStage]) -> int:
         statement = select(func.count()).where(IN_FLIGHT, jobs.c.lane.in_([int(stage) for stage in stages]))
         return await self._database.read(lambda connection: int(connection.execute(statement).scalar_one()))
@@ -235,8 +246,10 @@ class SqlQueueStore:
 
     async def acquire_leadership(self, loop: str, holder: str, now: datetime, lasting: timedelta) -> bool:
         values = {"loop": loop, "holder": holder, "until": rows.to_micros(now + lasting)}
+        # Clocks of replicas differ a little.
+        latest = rows.to_micros(now + 2 * lasting)
         return await self._database.write(
-            lambda connection: _acquire_leadership(connection, values, rows.to_micros(now))
+            lambda connection: _acquire_leadership(connection, values, rows.to_micros(now), latest)
         )
 
     async def release_leadership(self, loop: str, holder: str) -> None:
@@ -272,12 +285,13 @@ def _upsert_workers(connection: Connection, values: list[dict[str, Any]]) -> Non
     connection.execute(upsert, values)
 
 
-def _acquire_leadership(connection: Connection, values: dict[str, Any], now: int) -> bool:
+def _acquire_leadership(connection: Connection, values: dict[str, Any], now: int, latest: int) -> bool:
     statement = _dialect(connection).insert(leaders).values(values)
+    has_ended = or_(leaders.c.until <= literal(now), leaders.c.until > literal(latest))
     upsert = statement.on_conflict_do_update(
         index_elements=[leaders.c.loop],
         set_={"holder": statement.excluded.holder, "until": statement.excluded.until},
-        where=or_(leaders.c.holder == values["holder"], leaders.c.until <= literal(now)),
+        where=or_(leaders.c.holder == values["holder"], has_ended),
     )
     return connection.execute(upsert.returning(leaders.c.holder)).first() is not None
 
