@@ -48,6 +48,18 @@ async def test_backlog_of_many_tenants(store):
     assert not {ready.id for ready in selected} & {r.id for jobs in backlog.ready.values() for r in jobs}
 
 
+async def test_backlog_has_no_more_than_fits(store):
+    """Only as many jobs of each tenant are read as may be published; none if the window is full."""
+    await store.add([job(n, tenant=f"t{n % 2}") for n in range(200)])
+    backlog = await store.get_backlog(BacklogQuery(window=lambda slots: 3), NOW)
+    assert (backlog.room, [len(jobs) for jobs in backlog.ready.values()]) == (3, [3, 3])
+    larger = await store.get_backlog(BacklogQuery(window=lambda slots: 30), NOW)
+    assert [len(jobs) for jobs in larger.ready.values()] == [30, 30]
+    await store.mark_published([*backlog.ready["t0"]], NOW + timedelta(minutes=1), None)
+    full = await store.get_backlog(BacklogQuery(window=lambda slots: 3), NOW)
+    assert (full.room, full.ready) == (0, {})
+
+
 async def test_backlog_leaves_full_sites_out(store):
     """A thousand jobs of a full site hide no job of another, and the order spans sites."""
     full = [job(n, url="https://full.example/") for n in range(1, 1001)]

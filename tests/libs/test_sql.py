@@ -20,6 +20,7 @@ from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 from reelhaul_runtime.errors import NotFound, ReelhaulError, Unavailable
 from reelhaul_runtime.sql import engines, migrations
 from reelhaul_runtime.sql.database import Database
+from reelhaul_runtime.sql.statements import Statement
 from reelhaul_runtime.sql.writer import Outcome, after_commit
 
 
@@ -293,6 +294,20 @@ async def test_invalid_query_is_not_unavailable(database: Database):
     """A missing table is a bug; only a database that cannot serve is SERVICE_UNAVAILABLE."""
     with pytest.raises(DBAPIError, match="absent"):
         await database.read(lambda c: c.execute(text("SELECT * FROM absent")))
+
+
+async def test_many_reads_in_one_round_trip(database: Database):
+    """Each read has its rows; an invalid one raises what a single one raises, and the next reads work."""
+    await asyncio.gather(*(database.write(_insert(word)) for word in ("a", "b", "c")))
+    statement = Statement(text("SELECT word FROM words WHERE word >= :first ORDER BY word"))
+    values = [{"first": "b"}, {"first": "d"}, {"first": "c"}]
+    found = await database.read(lambda connection: statement.all_of_each(connection, values))
+    assert [[row["word"] for row in each] for each in found] == [["b", "c"], [], ["c"]]
+    invalid = Statement(text("SELECT * FROM missing WHERE word = :first"))
+    with pytest.raises(DBAPIError):
+        await database.read(lambda connection: invalid.all_of_each(connection, values))
+    assert await database.read(_words) == {"a", "b", "c"}
+    assert await database.read(lambda connection: statement.all_of_each(connection, [])) == []
 
 
 async def test_database_that_cannot_be_opened_is_unavailable(tmp_path: Path):

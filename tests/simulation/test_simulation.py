@@ -19,7 +19,7 @@ from tests.sqlite import create_migrated_file
 async def test_fairness_and_limits(tenants, tmp_path):
     """Shares follow the weights, site limits hold, slots stay busy, and nothing starves."""
     size = Size(
-        fetchers=6, slots_per_fetcher=2, jobs=1_500, tenants=tenants, sites=4, seconds=40, job_seconds=3
+        fetchers=6, slots_per_fetcher=2, jobs=1_000, tenants=tenants, sites=4, seconds=30, job_seconds=3
     )
     workload = draw_workload(size, seed=tenants)
     create_migrated_file("reelhaul_jobs", tmp_path / "jobs.db")

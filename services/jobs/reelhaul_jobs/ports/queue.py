@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -43,7 +43,9 @@ class Backlog:
     published: int = 0
     #: How many jobs were read per tenant at most.
     limit: int = UNLIMITED
-    #: The last tenant read if there are more, else empty.
+    #: The tenants read.
+    tenants: Collection[str] = ()
+    #: The last of them if there are more, else empty.
     last_tenant: str = ""
     #: By tenant, the last site read if there are more.
     last_sites: Mapping[str, str] = field(default_factory=dict)

@@ -143,7 +143,10 @@ class Dispatcher:
     def _advance_cursor(self, backlog: Backlog) -> bool:
         """Continue after this backlog next time; return whether there is more that was not read yet."""
         was_at_start = not self._after_tenant and not self._after_sites
-        self._after_tenant, self._after_sites = backlog.last_tenant, backlog.last_sites
+        self._after_tenant = backlog.last_tenant
+        # Where each tenant's sites continue, until its next turn; those that were read to the end begin anew.
+        kept = {tenant: site for tenant, site in self._after_sites.items() if tenant not in backlog.tenants}
+        self._after_sites = kept | dict(backlog.last_sites)
         return was_at_start and bool(backlog.last_tenant or backlog.last_sites)
 
     def _drain_rate(self, now: datetime) -> float:

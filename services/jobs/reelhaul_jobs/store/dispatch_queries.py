@@ -176,6 +176,7 @@ def get_backlog(
         window,
         published,
         limit,
+        tenants=frozenset(tenants),
         last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
         last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
         at_limit=concurrency.at_limit,
