@@ -1,5 +1,5 @@
 # What the environments of an account share: the bucket of their states, the registry, and the role of the delivery
-# workflow. Its own state stays in this folder until `terraform init -migrate-state` (docs/aws.md).
+# workflow. Its own state is a file of this folder; docs/aws.md copies it to the bucket.
 
 data "aws_caller_identity" "current" {}
 
