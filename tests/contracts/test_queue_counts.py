@@ -12,7 +12,7 @@ from tests.contracts.test_job_metrics import counted_store  # noqa: F401 - a fix
 from tests.job_stores import LEASE, NOW, SqlStore, claim, job, open_store, sqlite_store
 from tests.jobs.quota_ledgers import add_tenant
 from tests.metric_values import MetricChanges, scrape
-from tests.postgresql import migrated_database
+from tests.postgresql import fresh_database
 
 from reelhaul.admin.v1.api_key_pb2 import Quota
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
@@ -34,6 +34,7 @@ from reelhaul_jobs.store.queue_counts import count_queue
 from reelhaul_jobs.store.quotas import ConcurrencyLimits, QuotaLedger, SqlQuotaStore
 from reelhaul_jobs.store.tables import jobs
 from reelhaul_runtime.metrics.collectors import collecting
+from reelhaul_runtime.sql import migrations
 
 HOUR = timedelta(hours=1)
 LATER = error_status(ErrorReason.UPSTREAM_UNAVAILABLE, "later")
@@ -244,7 +245,8 @@ async def test_a_scrape_without_a_database():
     """While the database is away a scrape shows none of its rows, and counts that it could not be read."""
     clock = [0.0]
     with ExitStack() as stack:
-        url = stack.enter_context(migrated_database("reelhaul_jobs"))
+        url = stack.enter_context(fresh_database())
+        migrations.migrate(url, "reelhaul_jobs")
         async with open_store(url) as store:
             gauges = QueueGauges(store, EventHub().workers, LIMITS, lambda: NOW, lambda: clock[0])
             with collecting("queue", gauges.read, timeout_seconds=20):

@@ -10,11 +10,19 @@ import httpx
 import pytest
 from h2 import events
 from tests.gateway.fake_services import GatewayHarness, running_gateway
+from tests.gateway.test_disconnects import eventually
 from tests.gateway.test_http2 import GET, POST, SECONDS, peer
+from tests.gateway.test_slow_readers import wait_until_upstream_waits
 
 from reelhaul_gateway.settings import Settings
 
 BODY = b'{"url": "https://media.example/1"}'
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+# A close frame with the code 1000 and a mask of zeros, RFC 6455 section 5.2.
+CLOSE_FRAME = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 
 
 @asynccontextmanager
@@ -78,6 +86,26 @@ async def test_request_that_runs_is_answered():
         assert b"connection: close\r\n" in response
         writer.close()
         idle_writer.close()
+
+
+async def test_client_closes_its_websocket_meanwhile():
+    """A client that closes its WebSocket, and reads no answer, does not end the requests that run."""
+    async with running_gateway(drain_seconds=5) as harness:
+        _, slow = await asyncio.open_connection(*harness.address, limit=1024)
+        slow.write(b"GET /v1/jobs/flood-1:watch HTTP/1.1\r\nHost: localhost\r\n" + UPGRADE)
+        reader, writer = await asyncio.open_connection(*harness.address)
+        head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        writer.write(head + BODY[:5])
+        async with asyncio.timeout(SECONDS):
+            await wait_until_upstream_waits(harness)
+            slow.write(CLOSE_FRAME)
+            await eventually(lambda: "jobs/flood-1" not in harness.jobs.waiting)
+            async with stopping(harness):
+                writer.write(BODY[5:])
+                response = await reader.read()
+        assert response.startswith(b"HTTP/1.1 200")
+        writer.close()
+        slow.transport.abort()
 
 
 async def test_http2_stream_that_runs_is_answered():

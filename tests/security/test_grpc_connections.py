@@ -57,7 +57,7 @@ async def check(port: int) -> int:
     """Call health over a new connection; return the status."""
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return int((await stub.Check(_CHECK, timeout=5, wait_for_ready=True)).status)
+        return int((await stub.Check(_CHECK, timeout=20, wait_for_ready=True)).status)
 
 
 SILENT = {

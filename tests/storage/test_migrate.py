@@ -538,7 +538,10 @@ async def test_a_move_is_noticed(urls: Urls):
             Database.open(f"sqlite:///{_folder(urls[0]).parent}/storage.db")
         )
         locations = _CountingLocations(database)
-        opening = MovableBlobStore.open(locations, lambda url: DiskBlobStore.open(_folder(url)), urls[0])
+        work = _folder(urls[0]).parent / "work"
+        opening = MovableBlobStore.open(
+            locations, lambda url: DiskBlobStore.open(_folder(url), adopt_from=work), urls[0]
+        )
         blobs = await stack.enter_async_context(opening)
         refreshing = asyncio.create_task(blobs.refresh_forever(0.001))
         stack.push_async_callback(cancel_and_wait, refreshing)
