@@ -14,6 +14,7 @@ from tests.jobs.replica import LEASE, START, Replica
 from reelhaul.type.v1 import media_pb2
 from reelhaul_jobs.model import leases, queue_transitions
 from reelhaul_jobs.model.job import Job, RetryPolicy
+from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.model.states import Priority, QueueStage, State
 from reelhaul_jobs.model.transition import Transition
 from reelhaul_jobs.service.artifact_expiry_sync import ArtifactExpirySync
@@ -21,6 +22,7 @@ from reelhaul_jobs.service.change_notifier import ChangeNotifier
 from reelhaul_jobs.service.dispatcher import Dispatcher
 from reelhaul_jobs.service.loop_runner import LEADERSHIP, Leadership, Loop, LoopRunner
 from reelhaul_jobs.service.reaper import Reaper
+from reelhaul_jobs.store import dispatch_queries
 from reelhaul_runtime.errors import NotFound, Unavailable
 
 
@@ -56,6 +58,26 @@ async def test_first_job_of_another_tenant(replica):
         await replica.claim(item.id)
     await replica.dispatcher.step()
     assert replica.bus.items[4].id == first.id
+
+
+async def test_later_sites_of_many_tenants(replica: Replica, monkeypatch: pytest.MonkeyPatch):
+    """Jobs behind a full site are published, also where one step reads neither all tenants nor all sites."""
+    monkeypatch.setattr(dispatch_queries, "_MAX_TENANTS", 2)
+    monkeypatch.setattr(dispatch_queries, "_MAX_SITES", 1)
+    monkeypatch.setattr(dispatch_queries, "_MIN_SITES_PER_TENANT", 1)
+    await replica.store.record_worker_heartbeat("w1", 100, replica.time)
+    limits = SiteLimits(max_running_by_site={"a.example": 1})
+    dispatcher = Dispatcher(replica.store, replica.bus, replica.now, LEASE, limits)
+    # One of them gets the slot of the full site; two steps read the others.
+    tenants = ("t0", "t1", "t2", "t3", "t4")
+    for tenant in tenants:
+        await replica.add(tenant, url="https://a.example/1")
+    later = [await replica.add(tenant, url="https://z.example/1") for tenant in tenants]
+    for _ in range(20):
+        await dispatcher.step()
+    published = {item.id for item in replica.bus.items}
+    assert {job.id for job in later} < published
+    assert len(published) == len(later) + 1
 
 
 async def test_priority_within_a_tenant(replica):
