@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,23 +42,30 @@ class Engine:
 
     def run(self, *arguments: str | Path, seconds: float = _COMMAND_SECONDS, check: bool = True) -> str:
         """Run ``docker`` with *arguments*; return its standard output. Raises EngineError."""
-        command = ["docker", *map(str, arguments)]
-        try:
-            done = subprocess.run(
-                command,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"`{' '.join(command[:6])}` took longer than {seconds:.0f} s") from None
-        if check and done.returncode:
-            output = (done.stdout + done.stderr)[-4000:]
-            raise EngineError(f"`{' '.join(command)}` ended with {done.returncode}:\n{output}")
-        return done.stdout.strip()
+        return run_client(["docker", *map(str, arguments)], self.environment, seconds, check=check)
+
+
+def run_client(command: Sequence[str], environment: Mapping[str, str], seconds: float, *, check: bool) -> str:
+    """Run *command*, a client of an engine; return its standard output.
+
+    Raises EngineError if it takes longer than *seconds*, or, with *check*, if it fails.
+    """
+    try:
+        result = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"`{' '.join(command[:6])}` took longer than {seconds:.0f} s") from None
+    if check and result.returncode:
+        output = (result.stdout + result.stderr)[-4000:]
+        raise EngineError(f"`{' '.join(command)}` ended with {result.returncode}:\n{output}")
+    return result.stdout.strip()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import debian_packages
-from tests.containers.engine import EngineError, only_engine, restored_network
+from tests.containers.engine import EngineError, only_engine, restored_network, run_client
 from tests.debian_packages import Missing
 
 _SECONDS = 1500.0
@@ -77,37 +77,22 @@ class Podman:
         words = [str(each) for each in arguments]
         if words[:2] == ["buildx", "build"]:
             words = ["build", "--format=docker", *words[2:]]
-        command = ["podman", f"--root={self.folder}/storage", f"--runroot={self.folder}/run", *words]
-        try:
-            done = subprocess.run(
-                command,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"`podman {' '.join(words[:4])}` took longer than {seconds:.0f} s") from None
-        if check and done.returncode:
-            output = (done.stdout + done.stderr)[-4000:]
-            raise EngineError(f"`podman {' '.join(words)}` ended with {done.returncode}:\n{output}")
-        return done.stdout.strip()
+        return run_client(self._command(*words), self.environment, seconds, check=check)
 
     def read_log(self, container: str) -> str:
         """Return the end of the log of *container*."""
-        command = [
-            "podman",
-            f"--root={self.folder}/storage",
-            f"--runroot={self.folder}/run",
-            "logs",
-            container,
-        ]
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        result = subprocess.run(
+            self._command("logs", container),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
-        return (done.stdout + done.stderr)[-4000:]
+        return (result.stdout + result.stderr)[-4000:]
+
+    def _command(self, *words: str) -> list[str]:
+        return ["podman", f"--root={self.folder}/storage", f"--runroot={self.folder}/run", *words]
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return what Podman says of *container*."""

@@ -32,7 +32,7 @@ variable "secret_versions" {
 }
 
 variable "alarm_email" {
-  description = "Address that is told of alarms. Empty: nobody."
+  description = "Address that receives alarms. Empty: nobody."
   type        = string
   default     = ""
 }

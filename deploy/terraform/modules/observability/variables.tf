@@ -18,7 +18,7 @@ variable "compute" {
 }
 
 variable "alarm_email" {
-  description = "Address that is told of alarms; it must confirm the subscription once. Empty: nobody."
+  description = "Address that receives alarms; it must confirm the subscription once. Empty: nobody."
   type        = string
 }
 

@@ -114,7 +114,7 @@ variable "log_days" {
 }
 
 variable "alarm_email" {
-  description = "Address that is told of alarms. Empty: nobody."
+  description = "Address that receives alarms. Empty: nobody."
   type        = string
   default     = ""
 }
