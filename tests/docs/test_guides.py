@@ -32,6 +32,7 @@ EXAMPLES = {
     "authentication.md": 1,
     "aws.md": 12,
     "backup.md": 1,
+    "clients.md": 1,
     "containers.md": 8,
     "gateway.md": 1,
     "kubernetes.md": 14,
