@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 #: Longest time that a test waits for what the suite does.
 WAIT_MS = 60_000
@@ -37,10 +37,9 @@ class Console:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", self._on_message)
 
-    def _on_message(self, message: object) -> None:
-        kind, text = message.type, message.text  # type: ignore[attr-defined]
-        if kind == "error" and _EXPECTED not in text:
-            self.errors.append(text)
+    def _on_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and _EXPECTED not in message.text:
+            self.errors.append(message.text)
 
     def open(self, path: str = "jobs", *, key: str = "", width: int = 1280, dark: bool = False) -> Page:
         """Show the page *path*, signed in with *key* if there is one."""

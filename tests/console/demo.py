@@ -24,10 +24,10 @@ def download_in_browser(
         if key:
             page.get_by_label("API key").fill(key)
             page.get_by_role("button", name="Sign in").click()
-        page.get_by_label("Quality").select_option("1080p")
+        page.get_by_label("Quality", exact=True).select_option("1080p")
         if with_subtitles:
-            page.get_by_label("Format").select_option("mp4")
-            page.get_by_label("Subtitles").check()
+            page.get_by_label("Format", exact=True).select_option("mp4")
+            page.get_by_label("Subtitles", exact=True).check()
         console.submit(url)
         row = page.get_by_role("list", name="Downloads").get_by_role("listitem").first
         print(f"submitted {url} in the console at {address}", flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 from tests.console.console import Console
 from tests.sites.http import Request, Response, serve_in_thread
 from tests.sites.media import CUES, ensure_media
@@ -21,11 +21,6 @@ from tests.suite.suite import Suite
 _HOSTILE_TITLE = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
 #: Slow enough to be cancelled or paused; the site would need minutes.
 _SLOW = "media.rate=30000"
-
-
-def _job(page: Page) -> str:
-    """Return the id of the job whose page is shown."""
-    return page.url.rpartition("/")[2]
 
 
 def test_key_is_entered_once_and_kept_out_of_urls(console: Console, key: str) -> None:
@@ -51,8 +46,8 @@ def test_video_is_downloaded_watched_played_and_saved(
     """A pasted address becomes a finished job without a reload; its file plays, and is saved as the site has it."""
     page = console.open("jobs?text=main-job", key=key)
     expect(page.get_by_text("No download matches.")).to_be_visible()
-    page.get_by_label("Format").select_option("mp4")
-    page.get_by_label("Subtitles").check()
+    page.get_by_label("Format", exact=True).select_option("mp4")
+    page.get_by_label("Subtitles", exact=True).check()
     console.submit(site.url("/watch/demo?v=main-job"))
     row = console.row(TITLE)
     expect(row).to_contain_text("Finished")
@@ -116,13 +111,17 @@ def test_batch_names_what_was_refused(console: Console, key: str, site: Site) ->
     expect(page.get_by_label("Address of a video")).to_have_value("ftp://example.com/of-a-batch")
     expect(console.row("Finished")).to_have_count(1)
     expect(console.row("Failed")).to_have_count(1)
-    page.get_by_role("button", name="Failed").click()
+    page.get_by_role("button", name="Failed", exact=True).click()
     expect(console.row("Finished")).to_have_count(0)
     console.row("Failed").get_by_role("link").click()
     expect(page.get_by_role("region", name="State")).to_contain_text("SITE_UNSUPPORTED")
     expect(page.get_by_role("region", name="State")).to_contain_text("Open the page of the video itself")
     page.go_back()
-    expect(page.get_by_role("button", name="Failed")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Failed", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(console.row("Failed")).to_have_count(1)
+    page.get_by_label("Site", exact=True).fill("elsewhere.example")
+    expect(page.get_by_text("No download matches.")).to_be_visible()
+    page.get_by_label("Site", exact=True).fill("127.0.0.2")
     expect(console.row("Failed")).to_have_count(1)
 
 
@@ -134,7 +133,7 @@ def test_probe_offers_qualities(console: Console, key: str, site: Site) -> None:
     probe = page.get_by_role("region", name="What the address contains")
     expect(probe.get_by_role("heading", name=TITLE)).to_be_visible()
     probe.get_by_role("radio", name="720p").check()
-    expect(page.get_by_label("Quality").first).to_have_value("720p")
+    expect(page.get_by_label("Quality", exact=True)).to_have_value("720p")
 
 
 def test_playlist_shows_its_downloads(console: Console, key: str, site: Site) -> None:
@@ -195,7 +194,7 @@ def test_hostile_titles_are_text(console: Console, suite: Suite, key: str, hosti
     assert "completed" in wait_for_end(suite, job)
     page = console.open(f"jobs/{job}", key=key)
     expect(page.get_by_role("heading", name=_HOSTILE_TITLE)).to_be_visible()
-    page.get_by_role("link", name="Downloads").click()
+    page.get_by_role("link", name="Downloads", exact=True).click()
     expect(console.row(_HOSTILE_TITLE)).to_be_visible()
     assert page.evaluate("window.hacked") is None
     assert page.locator("img").count() == 0
@@ -224,7 +223,7 @@ def test_read_only_key_sees_no_actions(
 def test_schedules_webhooks_and_keys_are_managed(console: Console, key: str, site: Site) -> None:
     """A schedule is created, paused and deleted; a webhook to a private address is refused; a key is shown once."""
     page = console.open("schedules", key=key)
-    page.get_by_label("Address").fill(site.url("/watch/feed"))
+    page.get_by_label("Address", exact=True).fill(site.url("/watch/feed"))
     page.get_by_role("button", name="Create").click()
     card = page.get_by_role("listitem").filter(has_text="/watch/feed")
     card.get_by_role("button", name="Pause").click()
@@ -234,12 +233,12 @@ def test_schedules_webhooks_and_keys_are_managed(console: Console, key: str, sit
     expect(card).to_have_count(0)
 
     page.get_by_role("link", name="Webhooks").click()
-    page.get_by_label("Address").fill("https://127.0.0.1/hook")
+    page.get_by_label("Address", exact=True).fill("https://127.0.0.1/hook")
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("alert").filter(has_text="URL_FORBIDDEN")).to_be_visible()
 
     page.get_by_role("link", name="Keys").click()
-    page.get_by_label("Name").fill("for a colleague")
+    page.get_by_label("Name", exact=True).fill("for a colleague")
     page.get_by_role("button", name="Create", exact=True).click()
     secret = page.get_by_role("dialog").locator("code").inner_text()
     assert secret.startswith("rh_live_")

@@ -107,7 +107,7 @@ function ConnectionNotice() {
 }
 
 function CurrentPage({ route }: { route: Route }) {
-  if (route.page === "jobs") return route.id ? <JobPage key={route.id} id={route.id} /> : <DownloadsPage />;
+  if (route.page === "jobs") return route.id ? <JobPage key={route.id} id={route.id} /> : <DownloadsPage key={route.visit} />;
   if (route.page === "schedules") return <SchedulesPage />;
   if (route.page === "webhooks") return <WebhooksPage />;
   if (route.page === "statistics") return <StatisticsPage />;

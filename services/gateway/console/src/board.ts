@@ -3,10 +3,9 @@
  * jobs by one request in an interval.
  */
 
-import { type ApiError, api, call, idOf, type Job } from "./api";
+import { type ApiError, api, call, idOf, type Job, type Schemas } from "./api";
 import { openStream } from "./stream";
 import { hasEnded } from "./words";
-import type { Schemas } from "./api";
 
 const PAGE_SIZE = 200;
 const MAX_ROWS = 10000;
@@ -57,6 +56,7 @@ export class Board {
   private closeStream: () => void = () => undefined;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private frame = 0;
+  private needsOrder = false;
   private closed = false;
 
   constructor(
@@ -198,8 +198,6 @@ export class Board {
       this.onChange();
     });
   }
-
-  private needsOrder = false;
 
   private sorted(): Job[] {
     const rows = [...this.jobs.values()];

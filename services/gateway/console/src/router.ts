@@ -9,6 +9,8 @@ export interface Route {
   id: string;
   /** Parameters after the question mark: filters. */
   query: URLSearchParams;
+  /** Number of this visit, so that a page begins anew when its link is followed again. */
+  visit: number;
 }
 
 let navigations = 0;
@@ -45,7 +47,7 @@ export function replaceQuery(query: URLSearchParams): void {
 function readRoute(): Route {
   const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [page = "", id = ""] = path.split("/").map(decode);
-  return { page: page || "jobs", id, query: new URLSearchParams(query) };
+  return { page: page || "jobs", id, query: new URLSearchParams(query), visit: navigations };
 }
 
 function decode(text: string): string {

@@ -66,7 +66,17 @@ export function DownloadsPage() {
               <option key={site} value={site} />
             ))}
           </datalist>
-          <p class="count figures">{describeCount(board.total)}</p>
+          <p class="count figures">
+            {describeCount(board.total)}
+            {fields.batch && (
+              <>
+                {" of one batch · "}
+                <button type="button" class="link" onClick={() => change({ batch: "" })}>
+                  Show all
+                </button>
+              </>
+            )}
+          </p>
         </div>
         <JobList board={board} label="Downloads" empty={describeEmpty(filter)} />
       </section>
