@@ -53,7 +53,7 @@ export function JobList({ board, empty, label }: { board: Board; empty: string; 
   );
 }
 
-function useVisibleRows(list: RefObject<HTMLOListElement>, count: number) {
+function useVisibleRows(list: RefObject<HTMLOListElement | null>, count: number) {
   const [range, setRange] = useState({ start: 0, end: 30, height: NARROW.matches ? NARROW_ROW_PX : ROW_PX });
   useLayoutEffect(() => {
     const measure = () => {

@@ -1,6 +1,6 @@
 /** Parts that every page uses: icons, buttons, fields, errors, dialogs, and loading by a call. */
 
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren, InputHTMLAttributes, JSX } from "preact";
 import { useCallback, useEffect, useId, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api";
 import { formatTime } from "./format";
@@ -127,15 +127,28 @@ export function Select<T extends string>({ label, value, options, onChange, hint
   );
 }
 
-interface TextProps extends Omit<JSX.InputHTMLAttributes<HTMLInputElement>, "label" | "value" | "onChange" | "onInput"> {
+interface TextProps {
   label: string;
   value: string;
   onChange: (value: string) => void;
   hint?: string;
   error?: string | undefined;
+  type?: "text" | "search" | "password" | "url" | "number" | "datetime-local";
+  name?: string;
+  placeholder?: string;
+  /** Id of a datalist with suggestions. */
+  list?: string;
+  required?: boolean;
+  maxLength?: number;
+  min?: number;
+  max?: number;
+  autocomplete?: "on" | "off";
+  spellcheck?: boolean;
 }
 
-export function TextField({ label, value, onChange, hint, error, ...rest }: TextProps) {
+export function TextField({ label, value, onChange, hint, error, ...others }: TextProps) {
+  // The types of preact join each type of input with its own attributes.
+  const rest = others as InputHTMLAttributes<HTMLInputElement>;
   return (
     <Field label={label} {...(hint ? { hint } : {})} error={error}>
       {(attributes) => (
