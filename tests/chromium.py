@@ -1,4 +1,4 @@
-"""Chromium, driven by Playwright: that of this machine, else Debian's, which is unpacked into a cache and not installed."""
+"""Chromium, driven by Playwright: that of this machine, else Debian's, unpacked into a cache."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def find_chromium() -> Chromium:
         if program := shutil.which(name):
             return Chromium(program, {})
     folder = debian_packages.unpack("chromium", _FONTS)
+    environment = debian_packages.environment(folder)
+    # Libraries that only other libraries load.
+    private = [str(each) for each in folder.glob("usr/lib/*-linux-*/pulseaudio")]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join([environment["LD_LIBRARY_PATH"], *private])
+    environment["FONTCONFIG_FILE"] = str(_write_font_list(folder))
     # /usr/bin/chromium is a script for an installed Chromium.
-    environment = debian_packages.environment(folder) | {"FONTCONFIG_FILE": str(_write_font_list(folder))}
     return Chromium(str(folder / "usr/lib/chromium/chromium"), environment)
 
 

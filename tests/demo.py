@@ -1,7 +1,7 @@
 """``make demo``: download one video with the whole suite, show the progress, and check the result.
 
-With ``ARGS=--s3`` the suite stores it in the bucket of an S3 server that runs meanwhile. With ``ARGS=--browser`` the
-download is submitted, watched and saved in the web console, by Chromium, and a screenshot is left in dist/.
+With ``ARGS=--s3`` the suite stores it in the bucket of an S3 server that runs meanwhile.
+With ``ARGS=--browser`` the web console downloads it, in Chromium, and a screenshot is left in dist/.
 Ends with one line, ``demo ok job=<name> bytes=<n> sha256=<hex> seconds=<s>``, and exit code 0.
 """
 

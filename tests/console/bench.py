@@ -1,7 +1,7 @@
 """``make console-bench``: sizes of the console, time until it can be used, and its updates with 1,000 jobs.
 
-The server is a stand-in with the routes that the list uses: 1,000 jobs, of which 200 run; every second all of these
-have new progress, and 20 jobs change their state.
+The server is a stand-in with the routes that the list uses: 1,000 jobs, of which 200 run. All of these have
+new progress in every answer, and 20 jobs change in a second.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
@@ -29,7 +30,9 @@ class Console:
         self.errors: list[str] = []
         #: All URLs that the browser has requested.
         self.urls: list[str] = []
-        self._context = browser.new_context(accept_downloads=True, locale="en-GB", timezone_id="Europe/Berlin")
+        self._context = browser.new_context(
+            accept_downloads=True, locale="en-GB", timezone_id="Europe/Berlin"
+        )
         self._context.set_default_timeout(WAIT_MS)
         self._context.add_init_script(_REPORT_VIOLATIONS)
         self.page: Page = self._context.new_page()
@@ -67,6 +70,16 @@ class Console:
         path = folder / download.value.suggested_filename
         download.value.save_as(path)
         return path
+
+    def wait_until(self, expression: str) -> None:
+        """Wait until *expression* is true in the page.
+
+        Playwright's own way needs eval, which the policy refuses.
+        """
+        end = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, expression
+            self.page.wait_for_timeout(50)
 
     def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page."""

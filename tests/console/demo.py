@@ -37,6 +37,6 @@ def download_in_browser(
         for name in page.locator(".file-name").all_inner_texts():
             print(f"saved {console.save(name, output).name}", flush=True)
         page.get_by_role("button", name="Play", exact=True).click()
-        page.wait_for_function("document.querySelector('video')?.readyState >= 2")
+        console.wait_until("document.querySelector('video')?.readyState >= 2")
         console.screenshot(screenshot)
         console.close()

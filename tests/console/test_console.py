@@ -20,7 +20,7 @@ from tests.suite.suite import Suite
 
 _HOSTILE_TITLE = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
 #: Slow enough to be cancelled or paused; the site would need minutes.
-_SLOW = "media.rate=30000"
+_SLOW = "media.rate=8000"
 
 
 def test_key_is_entered_once_and_kept_out_of_urls(console: Console, key: str) -> None:
@@ -43,7 +43,7 @@ def test_key_is_entered_once_and_kept_out_of_urls(console: Console, key: str) ->
 def test_video_is_downloaded_watched_played_and_saved(
     console: Console, key: str, site: Site, tmp_path: Path
 ) -> None:
-    """A pasted address becomes a finished job without a reload; its file plays, and is saved as the site has it."""
+    """A pasted address becomes a finished job by itself; its file plays, and is saved as the site has it."""
     page = console.open("jobs?text=main-job", key=key)
     expect(page.get_by_text("No download matches.")).to_be_visible()
     page.get_by_label("Format", exact=True).select_option("mp4")
@@ -58,24 +58,28 @@ def test_video_is_downloaded_watched_played_and_saved(
     assert file_digest(console.save(name, tmp_path)) == site.digest("/media/1080.mp4")
 
     page.get_by_role("button", name="Play", exact=True).click()
-    page.wait_for_function("document.querySelector('video')?.readyState >= 1")
-    page.wait_for_function("document.querySelector('video').textTracks[0]?.cues?.length > 0")
+    console.wait_until("document.querySelector('video')?.readyState >= 1")
+    console.wait_until("document.querySelector('video').textTracks[0]?.cues?.length > 0")
     page.evaluate("document.querySelector('video').currentTime = 5")
-    page.wait_for_function("!document.querySelector('video').seeking")
+    console.wait_until("!document.querySelector('video').seeking")
 
     first, *others = [cue[2]["en"] for cue in CUES]
     page.get_by_label("Search in the transcript").fill(first)
     lines = page.get_by_label("Lines of the transcript")
     expect(lines).to_contain_text(first)
     expect(lines).not_to_contain_text(others[-1])
-    expect(page.get_by_role("region", name="Files").get_by_role("status")).to_contain_text(f"of {len(CUES)} lines")
-    attempts = page.get_by_role("region", name="Attempts")
+    expect(page.get_by_role("region", name="Files").get_by_role("status")).to_contain_text(
+        f"of {len(CUES)} lines"
+    )
+    attempts = page.get_by_role("region", name="Attempts", exact=True)
     expect(attempts.get_by_role("row")).to_have_count(2)
     expect(attempts).to_contain_text("Succeeded")
 
 
-def test_job_is_paused_resumed_and_cancelled_by_keyboard(console: Console, suite: Suite, key: str, site: Site) -> None:
-    """All of it works without a mouse, from the first Tab on; bytes and the unknown are stated as they are."""
+def test_job_is_paused_resumed_and_cancelled_by_keyboard(
+    console: Console, suite: Suite, key: str, site: Site
+) -> None:
+    """All of it works without a mouse, from the first Tab on."""
     page = console.open("jobs?text=by-keyboard", key=key)
     expect(page.get_by_label("Address of a video")).to_be_visible()
     page.keyboard.press("Tab")
@@ -87,7 +91,7 @@ def test_job_is_paused_resumed_and_cancelled_by_keyboard(console: Console, suite
     page.keyboard.press("Enter")
     row = console.row(TITLE)
     expect(row.get_by_role("progressbar")).to_be_visible()
-    expect(row).to_contain_text(re.compile(r"[1-9][\d.]* kB of"))
+    expect(row).to_contain_text(re.compile(r"\d [kM]B of"))
     row.get_by_role("link").focus()
     page.keyboard.press("Tab")
     expect(row.get_by_role("button", name=f"Pause: {TITLE}")).to_be_focused()
@@ -103,7 +107,7 @@ def test_job_is_paused_resumed_and_cancelled_by_keyboard(console: Console, suite
 
 
 def test_batch_names_what_was_refused(console: Console, key: str, site: Site) -> None:
-    """Of several lines the good ones become jobs; the bad one stays in the form with its reason, and filters find each."""
+    """Good lines become jobs, which filters find; a bad one stays in the form with its reason."""
     page = console.open("jobs?text=of-a-batch", key=key)
     good = [site.url(f"/watch/{name}?v=of-a-batch") for name in ("demo", "nothing")]
     console.submit(*good, "ftp://example.com/of-a-batch")
@@ -148,7 +152,9 @@ def test_playlist_shows_its_downloads(console: Console, key: str, site: Site) ->
     expect(children.filter(has_text="Finished")).to_have_count(2)
 
 
-def test_console_reconnects_after_a_crash_of_the_gateway(console: Console, suite: Suite, key: str, site: Site) -> None:
+def test_console_reconnects_after_a_crash_of_the_gateway(
+    console: Console, suite: Suite, key: str, site: Site
+) -> None:
     """While the gateway is away the console says so; then it shows what has happened meanwhile."""
     page = console.open("jobs?text=after-a-crash", key=key)
     expect(page.get_by_text("No download matches.")).to_be_visible()
@@ -221,7 +227,7 @@ def test_read_only_key_sees_no_actions(
 
 
 def test_schedules_webhooks_and_keys_are_managed(console: Console, key: str, site: Site) -> None:
-    """A schedule is created, paused and deleted; a webhook to a private address is refused; a key is shown once."""
+    """A schedule is created, paused and deleted; a private webhook is refused; a key is shown once."""
     page = console.open("schedules", key=key)
     page.get_by_label("Address", exact=True).fill(site.url("/watch/feed"))
     page.get_by_role("button", name="Create").click()

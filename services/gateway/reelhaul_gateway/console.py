@@ -1,7 +1,7 @@
 """The web console over HTTP: its page at / and the files that the page loads at /console/.
 
-The files are built from services/gateway/console by ``make console``. They contain nothing secret and are the same
-for everyone: what the console shows comes from the API, by the key that its user enters.
+The files are built from services/gateway/console by ``make console``. They contain nothing secret and are the
+same for everyone: what the console shows comes from the API, by the key that its user enters.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _TYPES = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-# No script or style is inline, and calls go to this server only. Media may come from anywhere: signed links lead to
-# storage, S3 or CloudFront, whose hosts the gateway does not know.
+# No script or style is inline, and calls go to this server only. Media may come from anywhere: signed links
+# lead to storage, S3 or CloudFront, whose hosts the gateway does not know.
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     b" media-src 'self' http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -41,7 +41,12 @@ async def reject_method(scope: Scope, send: Send, statuses: StatusWriter) -> boo
 
 
 async def send_file(
-    scope: Scope, send: Send, file: StaticFile, headers: Sequence[Header], *, cache_control: bytes = b"no-cache"
+    scope: Scope,
+    send: Send,
+    file: StaticFile,
+    headers: Sequence[Header],
+    *,
+    cache_control: bytes = b"no-cache",
 ) -> None:
     """Answer with *file* and *headers*, or with 304 if the client has it.
 
@@ -52,12 +57,13 @@ async def send_file(
         (b"etag", file.etag),
         (b"cache-control", cache_control),
         (b"vary", b"accept-encoding"),
+        # Browsers replace the headers of what they have by those of a 304.
+        *headers,
     ]
     if _matches(request_headers.get(b"if-none-match", b""), file.etag):
         await send({"type": "http.response.start", "status": 304, "headers": common})
         await send({"type": "http.response.body", "body": b""})
         return
-    common.extend(headers)
     body = file.body
     if accepts_gzip(request_headers.get(b"accept-encoding", b"")):
         body = file.gzipped
