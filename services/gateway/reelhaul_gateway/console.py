@@ -37,7 +37,8 @@ PAGE_ROUTE, FILE_ROUTE = "/", "/console/{file}"
 
 def is_console(scope: Scope) -> bool:
     """Return whether the request is for the page of the console, or for one of its files."""
-    return scope["path"] == PAGE_ROUTE or scope["path"].startswith(_PREFIX)
+    path: str = scope["path"]
+    return path == PAGE_ROUTE or path.startswith(_PREFIX)
 
 
 def route_of(scope: Scope) -> str:

@@ -93,6 +93,8 @@ function Entries({ info, onPickPlaylist }: { info: Schemas["GetInfoResponse"]; o
 function describeFormats(info: Schemas["GetInfoResponse"], quality: string): string {
   const formats = (info.formats ?? []).filter((format) => format.quality === quality);
   const sizes = formats.map((format) => format.size_bytes).filter((size) => size !== undefined);
-  const codecs = [...new Set(formats.map((format) => format.video_codec?.split(".")[0]).filter(Boolean))];
+  const codecs = [...new Set(formats.map((format) => format.video_codec.split(".")[0] ?? ""))].filter(
+    (codec) => codec && codec !== "unknown",
+  );
   return [codecs.join(", "), sizes.length ? formatBytes(Math.max(...sizes)) : "size unknown"].filter(Boolean).join(" · ");
 }

@@ -11,10 +11,12 @@ import { describeJob, describeWait, hasEnded, titleOf, type Tone } from "./words
 
 // As in style.css: the rows of a list have one height.
 const ROW_PX = 60;
-const NARROW_ROW_PX = 104;
+const NARROW_ROW_PX = 102;
 const NARROW = matchMedia("(max-width: 700px)");
 // Rows above and below the visible part, so that the Tab key finds the next one.
 const MARGIN_ROWS = 8;
+// A playlist whose own job has ended, while those of its entries go on.
+const EXPANDING = { word: "Downloading", tone: "running" as Tone };
 
 /** Return the board of *filter*; the component is shown again with each change. */
 export function useBoard(filter: BoardFilter): Board {
@@ -92,7 +94,7 @@ function Row({ job, position, count }: RowProps) {
 }
 
 function RowContent({ job, position, count }: RowProps) {
-  const { word, tone } = describeJob(job);
+  const { word, tone } = isExpanding(job) ? EXPANDING : describeJob(job);
   const isActive = job.state === "RUNNING" || isExpanding(job);
   return (
     <li class="job" aria-setsize={count} aria-posinset={position}>

@@ -219,12 +219,14 @@ function UsageMeter({ metric }: { metric: Schemas["UsageMetric"] }) {
   const name = toWords(metric.quotaMetric);
   const format = metric.quotaMetric?.includes("bytes") ? formatBytes : formatCount;
   const [used, limit] = [Number(metric.used ?? 0), Number(metric.limit ?? 0)];
-  const text = limit < 0 ? `${format(used)}, no limit` : `${format(used)} of ${format(limit)}`;
+  // A limit of each job is not used up.
+  const isPerJob = metric.quotaMetric?.endsWith("per_job");
+  const text = [isPerJob ? "" : format(used), limit < 0 ? "no limit" : `at most ${format(limit)}`].filter(Boolean).join(", ");
   return (
     <li>
       <span>{name}</span>
       <span class="meta figures">{text}</span>
-      {limit > 0 && <ProgressBar label={name} percent={Math.min(100, (100 * used) / limit)} text={text} />}
+      {limit > 0 && !isPerJob && <ProgressBar label={name} percent={Math.min(100, (100 * used) / limit)} text={text} />}
     </li>
   );
 }
