@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -29,12 +28,12 @@ from tests.libs.fake_gateway import (
     status,
 )
 
+from reelhaul.api_keys import create_key_string
 from reelhaul.cli.commands import reelhaul
 from reelhaul.cli.display import ProgressBar
 from reelhaul.downloads.v1.download_pb2 import Download, File
 from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
-from reelhaul.rest import CallFailed, Event
-from reelhaul.rest._save import save
+from reelhaul.rest import CallFailed, Client, Event
 
 
 @pytest.fixture
@@ -210,17 +209,17 @@ def test_redirected_download_is_resumed_from_new_links(gateway, tmp_path):
 
 
 def test_redirected_download_sends_no_credential(gateway, tmp_path):
-    """What the client sends to the gateway stays there; a link that redirects again is not followed."""
+    """The key that is sent to the gateway stays there; a link that redirects again is not followed."""
     file = File(**{name: value for name, value in FILE.items() if name not in ("kind", "media_type")})
-    headers = {"X-Api-Key": "secret", "Authorization": "Bearer secret", "Cookie": "a=secret"}
-    with running_gateway() as media, httpx.Client(base_url=gateway.url, headers=headers) as http:
+    key = create_key_string()
+    with running_gateway() as media, Client(gateway.url, api_key=key) as client:
         gateway.redirect_to = f"{media.url}/v1/artifacts/a?signature=abc"
-        save(http, file, tmp_path, False, lambda _: None)
-        assert gateway.requests[0][1]["x-api-key"] == "secret"
-        assert "secret" not in str(media.requests)
+        client.save_files([file], tmp_path)
+        assert gateway.requests[0][1]["authorization"] == f"Bearer {key}"
+        assert key not in str(media.requests)
         media.redirect_to = gateway.url
         with pytest.raises(CallFailed, match="HTTP 307"):
-            save(http, file, tmp_path / "again", False, lambda _: None)
+            client.save_files([file], tmp_path / "again")
 
 
 def test_corrupt_file_is_not_kept(gateway, tmp_path):
@@ -428,9 +427,12 @@ def test_progress_while_storage_is_away(gateway):
 
 
 def test_job_id_is_one_path_segment(gateway):
-    """A job id is one segment of the path, whatever it contains."""
-    run(gateway, "jobs", "get", "../../v1/jobs?x=")
-    assert gateway.requests[0][0] == "GET /api/v1/status/..%2F..%2Fv1%2Fjobs%3Fx%3D"
+    """A job id that would lead to another path is rejected before any call."""
+    result = run(gateway, "jobs", "get", "../../v1/jobs?x=")
+    assert (result.exit_code, gateway.requests) == (2, [])
+    assert "job_id: must be of the form {id}" in result.stderr
+    run(gateway, "jobs", "get", "jobs?x=%")
+    assert gateway.requests[0][0] == "GET /api/v1/status/jobs%3Fx%3D%25"
 
 
 def test_probe(gateway):
@@ -445,9 +447,9 @@ def test_progress_bar():
     """A terminal gets a progress bar; markup in a title is plain text."""
     out = io.StringIO()
     bar = ProgressBar(Console(file=out, force_terminal=True, width=120, markup=False, emoji=False))
-    bar.event(Event("snapshot", WatchProgressResponse(snapshot=Download(title="[red]:smile:")), {}))
+    bar.event(Event("snapshot", WatchProgressResponse(snapshot=Download(title="[red]:smile:"))))
     progress = WatchProgressResponse.Progress(stage=3, progress_percent=42, downloaded_bytes=1e6, speed=2e6)
-    bar.event(Event("progress", WatchProgressResponse(progress=progress), {}))
+    bar.event(Event("progress", WatchProgressResponse(progress=progress)))
     bar.close()
     assert "[red]:smile:" in out.getvalue()
     assert "downloading" in out.getvalue()

@@ -59,9 +59,8 @@ class JsonLines:
     """One JSON object per line: the server's messages with their type, and the command's own."""
 
     def event(self, event: Event) -> None:
-        """Print the message as the server wrote it, unless it is a heartbeat."""
-        if event.kind != "heartbeat":
-            emit_json({"type": event.kind, **event.raw})
+        """Print the message with its kind."""
+        emit_json({"type": event.kind, **as_json_value(event.message)})
 
     def saving(self, file: File, count: int) -> None:
         """Print nothing: programs wait for the whole file."""

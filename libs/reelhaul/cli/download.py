@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from reelhaul.cli.display import Display, create_display, status_name
 from reelhaul.cli.options import CommandFailed, Connect, client_command, save_options
 from reelhaul.cli.output import format_enum
 from reelhaul.downloads.v1.download_pb2 import Download, File
+from reelhaul.existing_files import OnExists
 from reelhaul.rest import CallFailed, Client
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -99,7 +99,7 @@ def download(
     display = create_display(as_json)
     try:
         with connect() as client:
-            job = client.create(_build_request(url, options))
+            job = client.create(**_build_request(url, options))
             display.say("created", f"job {job.job_id}", job_id=job.job_id)
             if no_wait:
                 return 0
@@ -145,11 +145,12 @@ def save_files(client: Client, job: Download, folder: Path, overwrite: bool, dis
     code = 0
     try:
         for entry in client.list_children(job) if is_playlist(job) else [job]:
-            for file in entry.files:
-                on_progress = partial(display.saving, file)
-                saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
-                display.saved(file, saved)
-                if _show_delivery(file, entry.deliver_to, display) == "FAILED":
+            on_exists: OnExists = "replace" if overwrite else "number"
+            for saved in client.save_files(
+                entry.files, folder, on_exists=on_exists, on_progress=display.saving
+            ):
+                display.saved(saved.file, saved)
+                if _show_delivery(saved.file, entry.deliver_to, display) == "FAILED":
                     code = FAILED
             if entry.status != Download.SUCCEEDED:
                 code = FAILED

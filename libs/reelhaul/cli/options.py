@@ -23,6 +23,7 @@ R = TypeVar("R")
 _SERVER_VARIABLE = "REELHAUL_GATEWAY_ADDRESS"
 _TLS_VARIABLE = "REELHAUL_GATEWAY_TLS_CERTIFICATE"
 _DEFAULT_SERVER = "http://127.0.0.1:8080"
+_RETRY_SECONDS = 2.0
 F = TypeVar("F", bound=Callable[..., object])
 
 #: Returns a client of the gateway that the options name, with their key.
@@ -148,7 +149,9 @@ def client_command(command: Callable[P, R]) -> Callable[..., R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs["as_json"])
         server, option = str(kwargs.pop("server")), str(kwargs.pop("api_key"))
-        kwargs["connect"] = functools.partial(Client, server, api_key=resolve_api_key(option, server))
+        key = resolve_api_key(option, server)
+        # A person waits: a server that is away is reported soon.
+        kwargs["connect"] = functools.partial(Client, server, api_key=key, retry_timeout=_RETRY_SECONDS)
         try:
             return command(*args, **kwargs)
         except CallFailed as failure:

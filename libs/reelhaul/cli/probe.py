@@ -33,7 +33,7 @@ def probe(
 ) -> None:
     """Show what URL offers: title, formats, subtitles, and an estimate of the download."""
     with connect() as client:
-        info = client.info(url=url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
+        info = client.probe(url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
     if as_json:
         emit_json(as_json_value(info))
         return

@@ -1,28 +1,11 @@
-"""Downloads with the gRPC client, through the whole suite."""
+"""WatchJobs over HTTP, through the whole suite."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 
 from tests.sites.site import Site
 from tests.suite.suite import Suite
-
-from reelhaul.client import Client
-
-
-async def test_download(suite: Suite, site: Site, tmp_path: Path) -> None:
-    """One call creates the job, waits for it and saves its verified media."""
-    sizes: list[int] = []
-    async with Client(suite.address("jobs"), storage=suite.address("storage")) as client:
-        format_ = {"max_height": 360, "container": "MP4"}
-        saved = await client.download(
-            site.url("/watch/demo"), tmp_path, format=format_, on_progress=sizes.append
-        )
-    assert saved.parent == tmp_path
-    assert sizes[-1] == saved.stat().st_size
-    assert hashlib.sha256(saved.read_bytes()).hexdigest() == site.digest("/media/360.mp4")
 
 
 def test_watch_jobs_over_http(suite: Suite, site: Site) -> None:
