@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration cli conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references cli docs demo-picture conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -128,6 +128,21 @@ configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the s
 cli: $(VENV)/dev.stamp  ## Regenerate the reference in docs/cli.md and the man page from the commands
 	$(BIN)/python -m tests.cli_reference
 
+references: configuration  ## Regenerate docs/{rest,grpc,errors,events}.md too, from the protos and the routes
+	$(BIN)/python -m tests.docs.reference
+
+$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/dev.stamp
+	@echo "setting up $(VENV) with the tools of the documentation (once)"
+	$(BIN)/pip install -q --require-hashes -r requirements/docs.txt
+	touch $@
+
+docs: $(VENV)/docs.stamp  ## Build the documentation as a site in dist/site, without a network, and check it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m tests.docs.built_site dist/site
+
+demo-picture: $(VENV)/run.stamp  ## Make docs/pictures/demo.svg from a run of the demo
+	$(BIN)/python -m tests.demo_picture docs/pictures/demo.svg
+
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)
 
@@ -194,6 +209,7 @@ lock:  ## Update requirements/*.txt (needs uv)
 	$(LOCK) --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
 	$(LOCK) --group policies -o requirements/policies.txt
 	$(LOCK) --group sbom -o requirements/sbom.txt
+	$(LOCK) --group docs -c requirements/bench.txt -o requirements/docs.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
 lock-engine: UPGRADE := --upgrade-package yt-dlp --upgrade-package yt-dlp-ejs
