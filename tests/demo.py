@@ -2,6 +2,7 @@
 
 The files stay in downloads/demo. The local site sends at the rate of a fast connection, so that there is time
 to see the progress. With ``ARGS=--s3`` the suite stores it in the bucket of an S3 server that runs meanwhile.
+With ``ARGS=--browser`` the web console downloads it, in Chromium, and a screenshot is left in dist/.
 Ends with one line, ``demo ok job=<name> bytes=<n> sha256=<hex> seconds=<s>``, and exit code 0.
 """
 
@@ -32,6 +33,7 @@ _SAVED = _ROOT / "downloads" / "demo"
 #: Best rendition of the demo page.
 _ORIGINAL = "/media/1080.mp4"
 _LANGUAGE = "en"
+_SCREENSHOT = _ROOT / "dist" / "demo-console.png"
 
 
 class DemoError(Exception):
@@ -52,11 +54,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--url", help="URL to download instead of the local site's demo page")
     parser.add_argument("--s3", action="store_true", help="store the video in the bucket of an S3 server")
+    parser.add_argument("--browser", action="store_true", help="download through the web console in Chromium")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="reelhaul-demo-"))
     try:
-        result = _run(arguments.url, folder, on_s3=arguments.s3)
+        result = _run(arguments.url, folder, on_s3=arguments.s3, in_browser=arguments.browser)
     except (DemoError, SuiteError, subprocess.SubprocessError, OSError) as error:
         print(f"demo FAILED: {error}\nsuite log: {folder}/data.log", file=sys.stderr)
         return 1
@@ -69,7 +72,7 @@ def main() -> int:
     return 0
 
 
-def _run(url: str | None, folder: Path, *, on_s3: bool) -> DemoResult:
+def _run(url: str | None, folder: Path, *, on_s3: bool, in_browser: bool) -> DemoResult:
     """Download *url* or the demo page; all processes have ended at the return."""
     settings = {"auth": "keys"} | _settings_from_environment()
     with ExitStack() as stack:
@@ -85,7 +88,12 @@ def _run(url: str | None, folder: Path, *, on_s3: bool) -> DemoResult:
             suite.http.headers["Authorization"] = f"Bearer {key_file.read_text().strip()}"
         print(f"suite ready in {suite.ready_seconds:.2f} s at {suite.address('gateway')}", flush=True)
         options = ["--format", "mp4", "--subtitles", _LANGUAGE] if original else []
-        saved = _download(suite, url, ["--quality", "1080p", *options])
+        if in_browser:
+            output = folder / "saved"
+            _download_in_browser(suite, url, output, with_subtitles=original is not None)
+            saved = list(output.iterdir())
+        else:
+            saved = _download(suite, url, ["--quality", "1080p", *options])
         result = _verify(suite, saved, original)
         if s3 is not None:
             _verify_bucket(s3, result)
@@ -123,6 +131,27 @@ def _download(suite: Suite, url: str, options: list[str]) -> list[Path]:
     if process.returncode != 0:
         raise DemoError(f"reelhaul download ended with exit code {process.returncode}")
     return [Path(line) for line in process.stdout.splitlines()]
+
+
+def _download_in_browser(suite: Suite, url: str, output: Path, *, with_subtitles: bool) -> None:
+    """Download with the web console in a browser without a window."""
+    # Playwright is a development tool, and the other ways of the demo do without.
+    from tests import debian_packages
+    from tests.console.demo import download_in_browser
+
+    authorization = suite.http.headers.get("Authorization", "")
+    try:
+        download_in_browser(
+            suite.address("gateway"),
+            authorization.removeprefix("Bearer "),
+            url,
+            output,
+            _SCREENSHOT,
+            with_subtitles=with_subtitles,
+        )
+    except debian_packages.Missing as error:
+        raise DemoError(f"there is no Chromium: {error}") from error
+    print(f"screenshot of the console: {_SCREENSHOT}", flush=True)
 
 
 def _verify(suite: Suite, paths: list[Path], original: media.Media | None) -> DemoResult:

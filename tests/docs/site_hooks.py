@@ -18,6 +18,7 @@ EXTRA_PAGES = {
     **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSES.md", "SECURITY.md")},
     **{f"services/{name}/README.md": f"services/{name}.md" for name in _SERVICES},
     "libs/reelhaul_transcoding/README.md": "libs/reelhaul_transcoding.md",
+    "examples/README.md": "examples.md",
     "requirements/README.md": "requirements.md",
 }
 _SOURCES = {page: source for source, page in EXTRA_PAGES.items()}
