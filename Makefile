@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references docs demo-picture console console-fresh console-bench conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references cli docs demo-picture console console-fresh console-bench conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -146,6 +146,9 @@ console-bench: $(VENV)/dev.stamp  ## Measure the console in Chromium: sizes, tim
 configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the settings
 	$(BIN)/python -m tests.configuration docs/configuration.md
 
+cli: $(VENV)/dev.stamp  ## Regenerate the reference in docs/cli.md and the man page from the commands
+	$(BIN)/python -m tests.cli_reference
+
 references: configuration  ## Regenerate docs/{rest,grpc,errors,events}.md too, from the protos and the routes
 	$(BIN)/python -m tests.docs.reference
 
@@ -234,7 +237,9 @@ lock-engine: UPGRADE := --upgrade-package yt-dlp --upgrade-package yt-dlp-ejs
 lock-engine:  ## Update yt-dlp in requirements/*.txt, and nothing else (needs uv)
 	$(lock_suite)
 
-dist: $(VENV)/dev.stamp  ## Build the wheel and the source distribution of Reelhaul in dist/
+# Nothing but what builds: the workflow that signs the result runs it.
+dist: requirements/build.txt | $(VENV)/bin/python  ## Build the wheel and the source distribution of Reelhaul in dist/
+	$(BIN)/pip install -q --require-hashes -r requirements/build.txt
 	rm -f dist/*.whl dist/*.tar.gz
 	$(BIN)/hatchling build
 

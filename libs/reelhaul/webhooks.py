@@ -10,7 +10,8 @@ import binascii
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import Protocol
 
 from google.protobuf import json_format
 
@@ -26,7 +27,13 @@ class SignatureInvalid(ValueError):
     """A request that is not from Reelhaul, or too old: respond with 400."""
 
 
-def verify(secret: str, headers: Mapping[str, str], body: bytes) -> Event:
+class Headers(Protocol):
+    """The headers of a request, of whichever HTTP library."""
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+
+
+def verify(secret: str, headers: Headers, body: bytes) -> Event:
     """Return the event of a request with *headers* and *body*, the bytes as they came.
 
     *secret* is what the creation of the webhook returned; names of headers may have any case. An event may

@@ -21,6 +21,7 @@ from reelhaul.remedies import REMEDIES
 from reelhaul.requests import DownloadRequest, ListOptions, ProbeOptions, build_request
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
 
+_EXAMPLES = Path(__file__).parents[2] / "examples"
 _TYPES = {
     FieldDescriptor.TYPE_STRING: str,
     FieldDescriptor.TYPE_BOOL: bool,
@@ -57,8 +58,9 @@ def test_fields_are_those_of_the_api(typed, message, extra):
 
 
 def test_a_misspelt_field_is_an_error_of_mypy(tmp_path):
-    """mypy reports each wrong field of a sample, and nothing in the right ones."""
+    """mypy reports each wrong field of a sample, and nothing in the right ones or in the examples."""
     sample = Path(__file__).with_name("typed_requests.py")
+    examples = [_EXAMPLES / "bot.py", _EXAMPLES / "transcriber.py"]
     command = [
         sys.executable,
         "-m",
@@ -68,11 +70,12 @@ def test_a_misspelt_field_is_an_error_of_mypy(tmp_path):
         "--cache-dir",
         tmp_path / "cache",
     ]
-    command += ["--config-file", "/dev/null", "--follow-imports", "silent", sample]
+    command += ["--config-file", "/dev/null", "--follow-imports", "silent", sample, *examples]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     wrong = [n for n, line in enumerate(sample.read_text().splitlines(), 1) if line.endswith("# wrong")]
-    reported = {int(line.split(":")[1]) for line in result.stdout.splitlines() if ": error:" in line}
-    assert reported == set(wrong), result.stdout
+    errors = [line.split(":") for line in result.stdout.splitlines() if ": error:" in line]
+    reported = {(Path(path).name, int(number)) for path, number, *_ in errors}
+    assert reported == {(sample.name, number) for number in wrong}, result.stdout
     assert len(wrong) >= 4
 
 
