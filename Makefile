@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references cli docs demo-picture console console-fresh console-bench conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,8 +61,8 @@ fmt: $(VENV)/dev.stamp  ## Format the code and fix what ruff can fix
 up: $(VENV)/run.stamp  ## Run the whole suite on this machine; Ctrl-C drains it
 	$(BIN)/reelhaul up $(ARGS)
 
-# The S3 server of --s3 is one of the development tools.
-demo: $(VENV)/$(if $(findstring --s3,$(ARGS)),dev,run).stamp  ## Start the suite, download a video (URL=... for any other), verify it, stop (ARGS=--s3: on S3)
+# The S3 server of --s3 and the driver of --browser are development tools.
+demo: $(VENV)/$(if $(findstring --,$(ARGS)),dev,run).stamp  ## Start the suite, download a video (URL=... for any other), verify it, stop (ARGS=--s3: on S3; --browser: through the console)
 	$(BIN)/python -m tests.demo $(if $(URL),--url '$(URL)') $(ARGS)
 
 download: $(VENV)/run.stamp  ## Download URL=... through a running suite
@@ -77,7 +77,7 @@ test: $(VENV)/dev.stamp third_party  ## Run all tests (ARGS="-k name" narrows; Y
 test-fast: $(VENV)/dev.stamp  ## Run the tests that start no processes of the suite, in three minutes
 	$(BIN)/pytest $(PARALLEL) -m 'not processes and not deployment' $(ARGS)
 
-check: lint types imports buf protos-fresh  ## Lint, types, layers, protos
+check: lint types imports buf protos-fresh console-fresh  ## Lint, types, layers, protos, the built console
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -122,8 +122,47 @@ protos: $(VENV)/dev.stamp  ## Regenerate libs/reelhaul/*/v1 and docs/openapi.jso
 protos-fresh: protos
 	@test -z "$$(git status --porcelain libs/reelhaul docs/openapi.json)" || { git status --short libs/reelhaul docs/openapi.json; echo 'generated code is stale: run make protos and commit'; exit 1; }
 
+# The sources of the web console, and the built files that the gateway serves.
+CONSOLE := services/gateway/console
+CONSOLE_BUILT := services/gateway/reelhaul_gateway/static/console
+$(CONSOLE)/node_modules/stamp: $(CONSOLE)/package-lock.json
+	cd $(CONSOLE) && npm ci --silent
+	touch $@
+
+console: $(CONSOLE)/node_modules/stamp  ## Build the web console from services/gateway/console (needs Node 20 with npm)
+	cd $(CONSOLE) && npm run --silent types && npm run --silent check && npm run --silent build -- --logLevel warn
+
+console-fresh:
+	@if ! command -v npm > /dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20)'; then \
+	  echo 'SKIP console-fresh: there is no Node 20 with npm, so that the built console is not compared with its sources'; \
+	else \
+	  $(MAKE) --no-print-directory console; \
+	  test -z "$$(git status --porcelain $(CONSOLE_BUILT))" || { git status --short $(CONSOLE_BUILT); echo 'the built console is stale: run make console and commit'; exit 1; }; \
+	fi
+
+console-bench: $(VENV)/dev.stamp  ## Measure the console in Chromium: sizes, time to interactive, updates of 1,000 jobs
+	$(BIN)/python -m tests.console.bench $(ARGS)
+
 configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the settings
 	$(BIN)/python -m tests.configuration docs/configuration.md
+
+cli: $(VENV)/dev.stamp  ## Regenerate the reference in docs/cli.md and the man page from the commands
+	$(BIN)/python -m tests.cli_reference
+
+references: configuration  ## Regenerate docs/{rest,grpc,errors,events}.md too, from the protos and the routes
+	$(BIN)/python -m tests.docs.reference
+
+$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/dev.stamp
+	@echo "setting up $(VENV) with the tools of the documentation (once)"
+	$(BIN)/pip install -q --require-hashes -r requirements/docs.txt
+	touch $@
+
+docs: $(VENV)/docs.stamp  ## Build the documentation as a site in dist/site, without a network, and check it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m tests.docs.built_site dist/site
+
+demo-picture: $(VENV)/run.stamp  ## Make docs/pictures/demo.svg from a run of the demo
+	$(BIN)/python -m tests.demo_picture docs/pictures/demo.svg
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)
@@ -191,13 +230,16 @@ lock:  ## Update requirements/*.txt (needs uv)
 	$(LOCK) --group audit -c requirements/bench.txt -c requirements/pip.txt -o requirements/audit.txt
 	$(LOCK) --group policies -o requirements/policies.txt
 	$(LOCK) --group sbom -o requirements/sbom.txt
+	$(LOCK) --group docs -c requirements/bench.txt -o requirements/docs.txt
 	printf '%s\n' hatchling editables | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
 lock-engine: UPGRADE := --upgrade-package yt-dlp --upgrade-package yt-dlp-ejs
 lock-engine:  ## Update yt-dlp in requirements/*.txt, and nothing else (needs uv)
 	$(lock_suite)
 
-dist: $(VENV)/dev.stamp  ## Build the wheel and the source distribution of Reelhaul in dist/
+# Nothing but what builds: the workflow that signs the result runs it.
+dist: requirements/build.txt | $(VENV)/bin/python  ## Build the wheel and the source distribution of Reelhaul in dist/
+	$(BIN)/pip install -q --require-hashes -r requirements/build.txt
 	rm -f dist/*.whl dist/*.tar.gz
 	$(BIN)/hatchling build
 

@@ -33,6 +33,20 @@ A *secret* may be in a file instead, which `<NAME>_FILE` names, as Docker, Kuber
 `REELHAUL_SUITE_TOKEN_FILE=/run/secrets/suite_token`.
 
 Lists are comma separated, JSON is one line. No default means empty.
+
+The most common ones:
+
+| setting | default | meaning |
+|---|---|---|
+| `REELHAUL_DATA_DIR` | `data` | databases, artifacts, the broker's files, work directories |
+| `REELHAUL_GATEWAY_ADDRESS` | `127.0.0.1:8080` | listening address of the JSON API |
+| `REELHAUL_GATEWAY_TLS_CERTIFICATE`, `…_TLS_KEY` | empty | PEM files; with them the gateway serves HTTPS |
+| `REELHAUL_JOBS_DATABASE_URL` | SQLite in the data folder | the job database |
+| `REELHAUL_STORAGE_URL` | files in the data folder | artifacts: `file:///folder`, `s3://bucket?region=…` |
+| `REELHAUL_NATS_URL` | empty | the NATS broker; empty: `reelhaul up` starts one |
+| `REELHAUL_FETCHER_SLOTS` | `2` | concurrent downloads |
+| `REELHAUL_FETCHER_ALLOW_NETWORKS` | empty | networks that fetches may reach beside public addresses |
+| `REELHAUL_AUTH` | `keys` | how callers authenticate; `none` gives full access to all, on loopback only |
 """
 _SECTIONS = {
     "suite": "Every process reads them; one with the name of a service matters to it and to its clients.",

@@ -96,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if (
-            folder in ("docs", "suite", "chaos", "sites")
+            folder in ("console", "docs", "suite", "chaos", "sites")
             or item.path.stem in _PROCESS_MODULES
             or not {"postgresql", "s3"}.isdisjoint(p for p in parameters if isinstance(p, str))
             or not _PROCESS_FIXTURES.isdisjoint(item.fixturenames)

@@ -41,12 +41,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def free_port() -> int:
-    """Return a loopback port that no other test, and no connection, gets until this process ends.
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of *host* (loopback) that no other test, and no connection, gets until this process ends.
 
     Servers, which set SO_REUSEADDR, can listen at it; until one does, connections to it are refused.
     """
-    return int(_ports.reserve("127.0.0.1:0", share_with_any=True).rpartition(":")[2])
+    return int(_ports.reserve(f"{host}:0", share_with_any=True).rpartition(":")[2])
 
 
 async def wait_until_listening(port: int, seconds: float = 5.0) -> None:

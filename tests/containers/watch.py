@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from reelhaul.client import Client
-from reelhaul.jobs.v1 import job_pb2
+from reelhaul.client import AsyncClient, Download
 
 
 async def _watch(job: str, key: str) -> None:
-    async with Client("jobs.control:50051", api_key=key) as client:
+    async with AsyncClient("jobs.control:50051", api_key=key) as client:
         messages = 0
         async for _ in client.watch(job):
             messages += 1
         assert messages, "no message was received"
-        print(job_pb2.Job.State.Name((await client.get(job)).state))
+        print(Download.Status.Name((await client.get(job)).status))
 
 
 asyncio.run(_watch(*sys.argv[1:]))

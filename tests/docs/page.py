@@ -7,6 +7,7 @@ A block is run if its language is ``sh`` or ``console``. Words after the languag
 ``needs="curl jq"``  programs beside Reelhaul's and the shell's; without them the block is skipped
 ``background``       keeps running until it ends or the page does
 ``until="text"``     with ``background``: its output contains the text once the next block can run
+``once``             with ``background``: the first page of a session that has it starts it, for all
 ``file=".env"``      is not run but written into this file, whatever its language
 
 ``sh`` is a script, which must succeed. In ``console`` each line that begins with ``$ `` is a command, and
@@ -25,7 +26,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[2] / "docs"
 
 _SHELLS = ("sh", "console")
-_ATTRIBUTES = frozenset({"skip", "exit", "needs", "background", "until", "file"})
+_ATTRIBUTES = frozenset({"skip", "exit", "needs", "background", "until", "once", "file"})
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^`]*)$")
 
 

@@ -20,11 +20,30 @@ from tests.suite.suite import SERVERS, SITE_NETWORK
 _TIMEOUT = 90.0
 _DRAIN_SECONDS = 25.0
 
-# Exported variables and the working directory outlive a block, as in a terminal.
+# Variables and the working directory outlive a block, as in a terminal; functions do not.
 _SHELL = """set -euo pipefail
+SESSION_NAMES=$(compgen -v; echo SESSION_NAMES)
 [ ! -e "$SESSION_STATE" ] || { . "$SESSION_STATE/variables"; cd "$(cat "$SESSION_STATE/folder")"; }
-trap 'mkdir -p "$SESSION_STATE"; export -p > "$SESSION_STATE/variables"; pwd > "$SESSION_STATE/folder"' EXIT
+trap 'mkdir -p "$SESSION_STATE"
+  names=$(compgen -v | grep -vxF "$SESSION_NAMES" | grep -v -e ^BASH_ -e ^names) || true
+  { export -p; [ -z "$names" ] || declare -p $names 2> /dev/null || true; } > "$SESSION_STATE/variables"
+  pwd > "$SESSION_STATE/folder"' EXIT
 """
+
+#: Addresses of the services that pages name, which are the defaults; sessions use free ports instead.
+_DEFAULT_ADDRESSES = {
+    "gateway": "127.0.0.1:8080",
+    "jobs": "127.0.0.1:50051",
+    "fetcher": "127.0.0.1:50052",
+    "storage": "127.0.0.1:50053",
+    "storage_http": "127.0.0.1:50055",
+    "gateway_metrics": "127.0.0.1:9180",
+    "jobs_metrics": "127.0.0.1:9181",
+    "fetcher_metrics": "127.0.0.1:9182",
+    "storage_metrics": "127.0.0.1:9183",
+}
+# What `make` tells the programs that it runs would change what a page's own `make` does.
+_VARIABLES_OF_MAKE = frozenset({"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS", "URL"})
 
 
 class Session:
@@ -42,21 +61,27 @@ class Session:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        addresses = {f"REELHAUL_{name.upper()}_ADDRESS": f"127.0.0.1:{free_port()}" for name in SERVERS}
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in SERVERS}
         #: Address of the gateway: host:port.
-        self.gateway = addresses["REELHAUL_GATEWAY_ADDRESS"]
-        self._replacements = {"127.0.0.1:8080": self.gateway, **(replacements or {})}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELHAUL_")}
+        self.gateway = addresses["gateway"]
+        used = {default: addresses[name] for name, default in _DEFAULT_ADDRESSES.items()}
+        self._replacements = {**used, **(replacements or {})}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("REELHAUL_") and name not in _VARIABLES_OF_MAKE
+        }
         self._environment = {
             **inherited,
             "HOME": str(folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SESSION_STATE": str(folder / ".session"),
             "REELHAUL_FETCHER_ALLOW_NETWORKS": SITE_NETWORK,
-            **addresses,
+            **{f"REELHAUL_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
             **(settings or {}),
         }
         self._background: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._started: set[str] = set()
         #: Blocks that were left out, with the programs that they lack.
         self.lacking: list[str] = []
 
@@ -69,6 +94,10 @@ class Session:
                 path.write_text(self._replace(block.text))
             elif block.is_run and self._has_programs(block):
                 self._run_block(block)
+
+    def open_shell(self) -> None:
+        """Forget the variables and the working directory, as a new terminal; what was started runs on."""
+        shutil.rmtree(self._environment["SESSION_STATE"], ignore_errors=True)
 
     def run_script(self, script: str) -> tuple[int, str]:
         """Run *script*; return its exit code and its output, both streams as a terminal shows them."""
@@ -114,7 +143,14 @@ class Session:
             self._check(block, command.script, matches(output, pattern), "another output", output)
 
     def _start(self, block: Block) -> None:
-        """Start *block*; return when its output contains what the block waits for."""
+        """Start *block*; return when its output contains what the block waits for.
+
+        One that another page has started runs already, and is not started again.
+        """
+        if "once" in block.attributes:
+            if (script := self._replace(block.text)) in self._started:
+                return
+            self._started.add(script)
         log = self.folder / f".background-{len(self._background)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -155,7 +191,7 @@ class Session:
             logs = "".join(
                 f"\n--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for _, log in self._background
             )
-            pytest.fail(f"docs/{block.place}: {problem}\n$ {script}\n{output[-8000:]}{logs}", pytrace=False)
+            pytest.fail(f"{block.place}: {problem}\n$ {script}\n{output[-8000:]}{logs}", pytrace=False)
 
 
 @contextmanager

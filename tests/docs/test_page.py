@@ -121,11 +121,11 @@ $ false
 @pytest.mark.parametrize(
     ("block", "problem"),
     [
-        ("```sh\nfalse\n```\n", r"docs/page\.md:1: exit code 1, not 0"),
-        ("```sh exit=1\ntrue\n```\n", r"docs/page\.md:1: exit code 0, not 1"),
-        ("```sh\nfalse | true\n```\n", r"docs/page\.md:1: exit code 1, not 0"),
-        ("```console\n$ echo a\nb\n```\n", r"docs/page\.md:1: another output"),
-        ('```sh background until="ready"\necho no\n```\n', r"docs/page\.md:1: it ended"),
+        ("```sh\nfalse\n```\n", r"page\.md:1: exit code 1, not 0"),
+        ("```sh exit=1\ntrue\n```\n", r"page\.md:1: exit code 0, not 1"),
+        ("```sh\nfalse | true\n```\n", r"page\.md:1: exit code 1, not 0"),
+        ("```console\n$ echo a\nb\n```\n", r"page\.md:1: another output"),
+        ('```sh background until="ready"\necho no\n```\n', r"page\.md:1: it ended"),
     ],
 )
 def test_a_command_that_does_otherwise_fails_the_test(tmp_path: Path, block: str, problem: str) -> None:

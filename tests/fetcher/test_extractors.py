@@ -108,6 +108,16 @@ async def test_get_extractor(stub: FetcherServiceStub) -> None:
     assert failure.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("name", ["", "extractors/", "x" * 101])
+async def test_get_extractor_without_a_name(stub: FetcherServiceStub, name: str) -> None:
+    """Without a name, the error says which form it has; the id alone is accepted."""
+    with pytest.raises(aio.AioRpcError) as failure:
+        await stub.GetExtractor(GetExtractorRequest(name=name))
+    error = error_from_rpc(failure.value, "fetcher")
+    assert (error.reason, "extractors/" in str(error)) == (ErrorReason.FIELD_INVALID, True)
+    assert (await stub.GetExtractor(GetExtractorRequest(name="youtube"))).name == "extractors/youtube"
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [

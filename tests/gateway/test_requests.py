@@ -30,6 +30,18 @@ async def test_job_as_json(client):
     }
 
 
+async def test_json_for_a_terminal_ends_with_a_newline(client):
+    """Programs that print responses get a newline after JSON, errors included; streams and others do not."""
+    for agent, end in (("curl/8.5.0", "}\n"), ("HTTPie/3.2", "}\n"), ("python-httpx/0.28", "}")):
+        headers = {"User-Agent": agent}
+        for path in ("/v1/jobs/018f", "/v1/jobs/missing"):
+            response = await client.get(path, headers=headers)
+            assert response.text.endswith(end)
+            assert response.headers["content-length"] == str(len(response.content))
+        watched = await client.get("/v1/jobs/018f:watch", headers={**headers, "Accept": "text/event-stream"})
+        assert not watched.text.endswith("}\n")
+
+
 async def test_service_errors_keep_status_and_reason(client):
     """The body is the service's google.rpc.Status, ErrorInfo first."""
     response = await client.get("/v1/jobs/missing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from datetime import timedelta
+from contextlib import aclosing
 
 import pytest
 from tests.jobs.conftest import TIMEOUT, eventually, run_service
@@ -13,13 +13,14 @@ from tests.jobs.fake_worker import run_worker
 from tests.relay import cut_every, run_relay
 from tests.servers import free_port
 
-from reelhaul.client import CallFailed, Client, JobFailed
+from reelhaul.client import AsyncClient, Conflict, Download, JobFailed, NotFound, RequestInvalid, Unavailable
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.jobs.v1.job_service_pb2 import ListJobsRequest
 from reelhaul.work.v1.lease_service_pb2 import FinishRequest
 
 URL = "https://videos.example/watch?v=1"
-MIN_INTERVAL = timedelta(milliseconds=50)
+UNKNOWN = "01890000-0000-7000-8000-000000000000"
+MIN_INTERVAL = 0.05
 
 # Longer with TEST_CUTTING_SECONDS=30.
 CUTTING_SECONDS = float(os.environ.get("TEST_CUTTING_SECONDS", "8"))
@@ -27,16 +28,16 @@ CUTTING_SECONDS = float(os.environ.get("TEST_CUTTING_SECONDS", "8"))
 
 @pytest.fixture
 async def client(service):
-    async with Client(f"127.0.0.1:{service.port}") as opened:
+    async with AsyncClient(f"127.0.0.1:{service.port}") as opened:
         yield opened
 
 
-def states(messages) -> list[int]:
-    return [m.state_change.state for m in messages if m.HasField("state_change")]
+def states(events) -> list[tuple[int, int]]:
+    return [(e.message.state.status, e.message.state.attempts) for e in events if e.kind == "state"]
 
 
 async def collect(stream) -> list:
-    return [message async for message in stream]
+    return [event async for event in stream if event.kind != "reconnecting"]
 
 
 async def test_watch_through_disconnects(service, client):
@@ -54,46 +55,43 @@ async def test_watch_through_disconnects(service, client):
         else:
             await held_job.succeed()
 
-    async with run_relay(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as remote:
-        direct = asyncio.create_task(collect(client.watch(job.name, min_interval=MIN_INTERVAL)))
-        through_relay = asyncio.create_task(collect(remote.watch(job.name, min_interval=MIN_INTERVAL)))
+    async with run_relay(service.port) as relay, AsyncClient(f"127.0.0.1:{relay.port}") as remote:
+        direct = asyncio.create_task(collect(client.watch(job.job_id, min_interval=MIN_INTERVAL)))
+        through_relay = asyncio.create_task(collect(remote.watch(job.job_id, min_interval=MIN_INTERVAL)))
         async with run_worker(service, handle), cut_every(1.0, relay), asyncio.timeout(CUTTING_SECONDS + 30):
-            messages = await through_relay
+            events = await through_relay
             expected = await direct
     assert relay.cuts >= CUTTING_SECONDS / 2
-    sequences = [message.sequence for message in messages]
-    assert sequences == sorted(set(sequences))
-    assert states(messages) == states(expected)
+    assert states(events) == states(expected)
     assert len(states(expected)) > CUTTING_SECONDS / 2
-    assert messages[0].HasField("snapshot")
-    assert messages[-1].snapshot.terminal
-    assert not any(message.snapshot.reset for message in messages)
+    assert [event.kind for event in events].count("snapshot") == 1
+    assert (events[0].kind, events[-1].kind) == ("snapshot", "completed")
 
 
 async def test_watch_through_server_restart(settings):
     """A server that drains and restarts is one more disconnect: no state is missed."""
     fixed = settings.model_copy(update={"jobs_address": f"127.0.0.1:{free_port()}"})
-    async with Client(fixed.jobs_address) as client:
+    async with AsyncClient(fixed.jobs_address, retry_timeout=TIMEOUT) as client:
         async with run_service(fixed):
             job = await client.create(URL)
-            stream = client.watch(job.name)
-            first = await anext(stream)
+            stream = client.watch(job.job_id)
+            assert (await anext(stream)).kind == "snapshot"
             rest = asyncio.create_task(collect(stream))
             watching_all = asyncio.create_task(_watch_until(client.watch_all(), Job.CANCELLED))
             await asyncio.sleep(0.2)
         async with run_service(fixed), asyncio.timeout(TIMEOUT):
-            await client.cancel(job.name)
-            messages = await rest
+            await client.cancel(job.job_id)
+            events = await rest
             await watching_all
-    assert states(messages) == [Job.CANCELLED]
-    assert messages[0].sequence > first.sequence
+    assert events[-1].kind == "failed"
+    assert events[-1].job.status == Download.CANCELLED
 
 
 async def _watch_until(stream, state) -> None:
-    async for message in stream:
-        if message.job.state == state:
-            break
-    await stream.aclose()
+    async with aclosing(stream):
+        async for message in stream:
+            if message.job.state == state:
+                break
 
 
 async def test_watch_through_silent_connection(service, client):
@@ -101,12 +99,12 @@ async def test_watch_through_silent_connection(service, client):
     job = await client.create(URL)
     async with (
         run_relay(service.port) as relay,
-        Client(f"127.0.0.1:{relay.port}", heartbeat_seconds=1) as remote,
+        AsyncClient(f"127.0.0.1:{relay.port}", heartbeat_seconds=1) as remote,
     ):
-        stream = remote.watch(job.name)
+        stream = remote.watch(job.job_id)
         await anext(stream)
         relay.hold()
-        await client.cancel(job.name)
+        await client.cancel(job.job_id)
 
         async def resume():
             await asyncio.sleep(3.5)
@@ -114,10 +112,10 @@ async def test_watch_through_silent_connection(service, client):
 
         resuming = asyncio.create_task(resume())
         async with asyncio.timeout(TIMEOUT):
-            rest = await collect(stream)
+            rest = [event.kind async for event in stream]
         await resuming
-    assert states(rest) == [Job.CANCELLED]
-    assert rest[-1].snapshot.terminal
+    assert rest[-1] == "failed"
+    assert "reconnecting" in rest
 
 
 async def test_watch_all_through_disconnects(service, client):
@@ -129,7 +127,7 @@ async def test_watch_all_through_disconnects(service, client):
         await asyncio.sleep(0.1)
         await held_job.succeed()
 
-    async with run_relay(service.port) as relay, Client(f"127.0.0.1:{relay.port}") as remote:
+    async with run_relay(service.port) as relay, AsyncClient(f"127.0.0.1:{relay.port}") as remote:
         stream = remote.watch_all("labels.batch = mine")
         first = await anext(stream)
         assert not first.HasField("job")
@@ -160,35 +158,51 @@ async def test_wait(service, client):
         await held_job.succeed()
 
     async with run_worker(service, handle):
-        ended = await client.wait(job.name)
-    assert (ended.state, dict(ended.labels)) == (Job.SUCCEEDED, {"album": "one"})
+        ended = await client.wait(job.job_id)
+    assert (ended.status, dict(ended.labels)) == (Download.SUCCEEDED, {"album": "one"})
 
 
 async def test_repeated_request_id(client):
     """A create repeated with the same request_id returns the same job."""
     request = "6f1f1c0e-6d0b-4f57-9a3e-3f1f2f8c9a11"
     one, two = await client.create(URL, request_id=request), await client.create(URL, request_id=request)
-    assert one.name == two.name
+    assert one.job_id == two.job_id
+
+
+async def test_create_through_disconnects(service, client):
+    """A create whose response is lost is repeated, and makes one job."""
+    async with (
+        run_relay(service.port) as relay,
+        AsyncClient(f"127.0.0.1:{relay.port}", retry_timeout=TIMEOUT) as remote,
+        cut_every(0.02, relay),
+    ):
+        jobs = [await remote.create(URL, labels={"cut": "yes"}) for _ in range(20)]
+    assert relay.cuts > 1
+    found = [job.job_id async for job in client.iterate()]
+    assert sorted(found) == sorted(job.job_id for job in jobs)
 
 
 async def test_error_details(client):
-    """A rejected call has its reason, metadata and field."""
-    with pytest.raises(CallFailed) as failure:
+    """A rejected call is an error of its class, with reason, metadata, field and remedy."""
+    with pytest.raises(RequestInvalid) as invalid:
         await client.create("file:///etc/passwd")
-    assert failure.value.code == "INVALID_ARGUMENT"
-    assert failure.value.reason == "URL_INVALID"
-    missing = "jobs/01890000-0000-7000-8000-000000000000"
-    with pytest.raises(CallFailed) as failure:
-        await anext(client.watch(missing))
-    assert failure.value.reason == "RESOURCE_NOT_FOUND"
-    assert failure.value.metadata["resource"] == missing
-    assert failure.value.retry_delay is None
+    assert (invalid.value.code, invalid.value.reason) == ("INVALID_ARGUMENT", "URL_INVALID")
+    assert invalid.value.fields.keys() == {"url"}
+    assert "http" in invalid.value.remedy
+    with pytest.raises(NotFound) as missing:
+        await anext(client.watch(UNKNOWN))
+    assert missing.value.reason == "RESOURCE_NOT_FOUND"
+    assert missing.value.metadata["resource"] == f"jobs/{UNKNOWN}"
+    assert missing.value.retry_delay is None
+    job = await client.create(URL)
+    await client.cancel(job.job_id)
+    with pytest.raises(Conflict):
+        await client.jobs.pause(job.job_id)
 
 
 async def test_cancelled_download(service, client, tmp_path):
     """A download whose job is cancelled raises JobFailed and leaves no file."""
     folder = tmp_path / "videos"
-    folder.mkdir()
     download = asyncio.create_task(client.download(URL, folder))
 
     async def cancel():
@@ -198,16 +212,17 @@ async def test_cancelled_download(service, client, tmp_path):
     await eventually(cancel)
     with pytest.raises(JobFailed) as failure:
         await download
-    assert failure.value.job.state == Job.CANCELLED
+    assert failure.value.job.status == Download.CANCELLED
     assert failure.value.reason == "JOB_CANCELLED"
     assert not list(folder.iterdir())
 
 
 async def test_no_server():
-    """Without a server a call fails after its retry_timeout."""
-    async with Client(f"127.0.0.1:{free_port()}", retry_timeout=0.5) as client:
-        with pytest.raises(CallFailed) as failure:
-            await client.get("jobs/01890000-0000-7000-8000-000000000000")
+    """Without a server a call fails after its retry_timeout, and a watch after its reconnect_timeout."""
+    address = f"127.0.0.1:{free_port()}"
+    async with AsyncClient(address, retry_timeout=0.5, reconnect_timeout=0.5) as client:
+        with pytest.raises(Unavailable) as failure:
+            await client.get(UNKNOWN)
         assert failure.value.transient
-        with pytest.raises(CallFailed):
-            await anext(client.watch("jobs/01890000-0000-7000-8000-000000000000"))
+        with pytest.raises(Unavailable):
+            await client.wait(UNKNOWN)

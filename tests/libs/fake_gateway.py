@@ -82,6 +82,8 @@ class FakeGateway(ThreadingHTTPServer):
         self.content = CONTENT
         #: The number of bytes after which each download in turn is aborted.
         self.truncate_after: list[int] = []
+        #: Whether it honours the header Range.
+        self.has_ranges = True
         #: Where downloads are redirected to; empty: nowhere.
         self.redirect_to = ""
         #: (METHOD path?query, headers, body) of each request.
@@ -157,7 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             if "error" in message:
                 self.wfile.write(f"event: stream_error\ndata: {json.dumps(message['error'])}\n\n".encode())
                 continue
-            data = json.dumps({"job_id": JOB, "resume_token": f"t{number}", **message})
+            # As the gateway does, which escapes only what JSON requires.
+            data = json.dumps({"job_id": JOB, "resume_token": f"t{number}", **message}, ensure_ascii=False)
             self.wfile.write(f": ping\n\nid: t{number}\ndata: {data}\n\n".encode())
 
     def _send_file(self) -> None:
@@ -167,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        requested = self.headers.get("range", "bytes=0-") if self.server.has_ranges else "bytes=0-"
+        start = int(requested.removeprefix("bytes=").rstrip("-"))
         content = self.server.content[start:]
         self.send_response(206 if start else 200)
         if start:

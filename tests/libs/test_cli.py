@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
@@ -11,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 from tests.libs.fake_gateway import (
     CANCELLED,
     CONTENT,
@@ -29,12 +26,10 @@ from tests.libs.fake_gateway import (
     status,
 )
 
+from reelhaul.api_keys import create_key_string
 from reelhaul.cli.commands import reelhaul
-from reelhaul.cli.display import ProgressBar
-from reelhaul.downloads.v1.download_pb2 import Download, File
-from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
-from reelhaul.rest import CallFailed, Event
-from reelhaul.rest._save import save
+from reelhaul.downloads.v1.download_pb2 import File
+from reelhaul.rest import CallFailed, Client
 
 
 @pytest.fixture
@@ -61,7 +56,8 @@ def test_download_saves_the_verified_file(gateway, tmp_path):
     assert result.exit_code == 0, result.output
     assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["A video.mp4"]
-    assert FILE["sha256"] in result.stdout
+    assert result.stdout == f"{tmp_path / 'A video.mp4'}\n"
+    assert FILE["sha256"] in result.stderr
     _, headers, body = gateway.requests[0]
     assert body == {
         "url": "https://a.example/v",
@@ -78,10 +74,10 @@ def test_piped_output_is_plain_lines(gateway, tmp_path):
         [{"snapshot": RUNNING}, progress(1), progress(2), progress(3), {"completed": DONE}]
     ]
     result = download(gateway, tmp_path)
-    assert "\x1b" not in result.stdout
-    assert "\r" not in result.stdout
-    assert result.stdout.count("downloading") == 1
-    assert "1.0 kB of 100.0 kB  1.0 MB/s  0:03 left" in result.stdout
+    assert "\x1b" not in result.output
+    assert "\r" not in result.output
+    assert result.stderr.count("downloading") == 1
+    assert "1.0 kB of 100.0 kB  1.0 MB/s  0:03 left" in result.stderr
 
 
 def test_json_is_one_object_per_line(gateway, tmp_path):
@@ -115,8 +111,8 @@ def test_delivery(gateway, tmp_path, delivery, code, text):
     result = download(gateway, tmp_path, "--deliver-to", "media")
     assert result.exit_code == code, result.output
     assert gateway.requests[0][2]["deliver_to"] == "media"
-    assert "delivering to media (SlowDown)" in result.stdout
-    assert text in result.stdout
+    assert "delivering to media (SlowDown)" in result.stderr
+    assert text in result.stderr
     assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
 
 
@@ -210,17 +206,17 @@ def test_redirected_download_is_resumed_from_new_links(gateway, tmp_path):
 
 
 def test_redirected_download_sends_no_credential(gateway, tmp_path):
-    """What the client sends to the gateway stays there; a link that redirects again is not followed."""
+    """The key that is sent to the gateway stays there; a link that redirects again is not followed."""
     file = File(**{name: value for name, value in FILE.items() if name not in ("kind", "media_type")})
-    headers = {"X-Api-Key": "secret", "Authorization": "Bearer secret", "Cookie": "a=secret"}
-    with running_gateway() as media, httpx.Client(base_url=gateway.url, headers=headers) as http:
+    key = create_key_string()
+    with running_gateway() as media, Client(gateway.url, api_key=key) as client:
         gateway.redirect_to = f"{media.url}/v1/artifacts/a?signature=abc"
-        save(http, file, tmp_path, False, lambda _: None)
-        assert gateway.requests[0][1]["x-api-key"] == "secret"
-        assert "secret" not in str(media.requests)
+        client.save_files([file], tmp_path)
+        assert gateway.requests[0][1]["authorization"] == f"Bearer {key}"
+        assert key not in str(media.requests)
         media.redirect_to = gateway.url
         with pytest.raises(CallFailed, match="HTTP 307"):
-            save(http, file, tmp_path / "again", False, lambda _: None)
+            client.save_files([file], tmp_path / "again")
 
 
 def test_corrupt_file_is_not_kept(gateway, tmp_path):
@@ -240,12 +236,12 @@ def test_damaged_part_file_is_replaced(gateway, tmp_path):
 
 
 def test_existing_files_are_kept(gateway, tmp_path):
-    """Another file is kept and ours numbered, unless --overwrite; the same file is not saved twice."""
+    """Another file is kept and ours numbered, unless --on-exists differs; the same is not saved twice."""
     (tmp_path / "A video.mp4").write_text("mine")
     download(gateway, tmp_path)
     assert (tmp_path / "A video.mp4").read_text() == "mine"
     assert (tmp_path / "A video (2).mp4").read_bytes() == CONTENT
-    download(gateway, tmp_path, "--overwrite")
+    download(gateway, tmp_path, "--on-exists", "replace")
     assert (tmp_path / "A video.mp4").read_bytes() == CONTENT
     download(gateway, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
@@ -395,7 +391,7 @@ def test_entries_without_files(gateway, tmp_path):
     gateway.responses["GET /api/v1/jobs"] = [(200, {"jobs": [failed, entry(2)]})]
     result = run(gateway, "jobs", "save", JOB, "-o", str(tmp_path))
     assert result.exit_code == 1
-    assert "not saved: Entry 1 is failed: the video was removed" in result.stdout
+    assert "not saved: Entry 1 is failed: MEDIA_NOT_FOUND: the video was removed" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["Entry 2.mp4"]
 
 
@@ -407,10 +403,10 @@ def test_playlist_progress(gateway):
     snapshot = {"snapshot": {**PLAYLIST, "stage": "DOWNLOADING", "job_counts": {"QUEUED": 10}}}
     gateway.connections = [[snapshot, first, lost, {"completed": PLAYLIST}]]
     result = run(gateway, "jobs", "watch", JOB)
-    assert "downloading  0 of 10 jobs" in result.stdout
-    assert "waiting (worker lost)" in result.stdout
+    assert "downloading  0 of 10 jobs" in result.stderr
+    assert "waiting (worker lost)" in result.stderr
     gateway.connections = [[first, {"completed": PLAYLIST}]]
-    assert "40%  3 of 10 jobs, 1 failed" in run(gateway, "jobs", "watch", JOB).stdout
+    assert "40%  3 of 10 jobs, 1 failed" in run(gateway, "jobs", "watch", JOB).stderr
     gateway.job = {**PLAYLIST, "job_counts": counts}
     assert "3 of 10 jobs, 1 failed" in run(gateway, "jobs", "get", JOB).stdout
 
@@ -421,16 +417,19 @@ def test_progress_while_storage_is_away(gateway):
     away = {"progress": {**upload, "detail": "waiting: S3 does not answer"}}
     gateway.connections = [[{"progress": upload}, away, {"completed": PLAYLIST}]]
     result = run(gateway, "jobs", "watch", JOB)
-    assert "uploading (waiting: S3 does not answer)" in result.stdout
+    assert "uploading (waiting: S3 does not answer)" in result.stderr
     snapshot = {**PLAYLIST, "status": "RUNNING", **away["progress"]}
     gateway.connections = [[{"snapshot": snapshot}, {"completed": PLAYLIST}]]
-    assert "uploading (waiting: S3 does not answer)" in run(gateway, "jobs", "watch", JOB).stdout
+    assert "uploading (waiting: S3 does not answer)" in run(gateway, "jobs", "watch", JOB).stderr
 
 
 def test_job_id_is_one_path_segment(gateway):
-    """A job id is one segment of the path, whatever it contains."""
-    run(gateway, "jobs", "get", "../../v1/jobs?x=")
-    assert gateway.requests[0][0] == "GET /api/v1/status/..%2F..%2Fv1%2Fjobs%3Fx%3D"
+    """A job id that would lead to another path is rejected before any call."""
+    result = run(gateway, "jobs", "get", "../../v1/jobs?x=")
+    assert (result.exit_code, gateway.requests) == (2, [])
+    assert "job_id: must be of the form {id}" in result.stderr
+    run(gateway, "jobs", "get", "jobs?x=%")
+    assert gateway.requests[0][0] == "GET /api/v1/status/jobs%3Fx%3D%25"
 
 
 def test_probe(gateway):
@@ -439,19 +438,6 @@ def test_probe(gateway):
     assert "137" in result.stdout
     assert "1:01" in result.stdout
     assert "\x1b" not in result.stdout
-
-
-def test_progress_bar():
-    """A terminal gets a progress bar; markup in a title is plain text."""
-    out = io.StringIO()
-    bar = ProgressBar(Console(file=out, force_terminal=True, width=120, markup=False, emoji=False))
-    bar.event(Event("snapshot", WatchProgressResponse(snapshot=Download(title="[red]:smile:")), {}))
-    progress = WatchProgressResponse.Progress(stage=3, progress_percent=42, downloaded_bytes=1e6, speed=2e6)
-    bar.event(Event("progress", WatchProgressResponse(progress=progress), {}))
-    bar.close()
-    assert "[red]:smile:" in out.getvalue()
-    assert "downloading" in out.getvalue()
-    assert "42%  1.0 MB  2.0 MB/s" in out.getvalue()
 
 
 def test_client_commands_need_no_server_packages():

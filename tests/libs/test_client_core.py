@@ -92,7 +92,7 @@ def test_retry_delay_of_a_rate_limit():
     minute = timedelta(seconds=42)
     failure = CallFailed("RESOURCE_EXHAUSTED", "slow", reason="RATE_LIMIT_EXCEEDED", retry_delay=minute)
     assert Retries(max_retry_delay=5).next_delay(failure) == 42
-    assert Retries(max_retry_delay=5, seconds=20).next_delay(failure) == 20
+    assert Retries(max_retry_delay=5, seconds=20).next_delay(failure) == 42
 
 
 def test_lost_history_restarts_the_watch():

@@ -121,10 +121,10 @@ def test_the_key_goes_to_the_gateway_only(folder, gateway):
         client.get(DONE["job_id"])
         fields = {name: FILE[name] for name in ("name", "size_bytes", "sha256")}
         file = File(**fields, url=other.url + FILE["url"])
-        client.save(file, folder)
+        client.save_files([file], folder)
         gateway.redirect_to = other.url + "/v1/artifacts/a?signature=abc"
         (folder / file.name).unlink()
-        client.save(File(**fields, url=FILE["url"]), folder)
+        client.save_files([File(**fields, url=FILE["url"])], folder)
     assert authorizations(gateway) == {f"Bearer {KEY}"}
     assert len(other.requests) == 2
     assert authorizations(other) == {None}

@@ -18,7 +18,7 @@ from tests.chaos.videos import VideoSource
 from tests.load.balancer import Balancer, running_balancer
 from tests.load.topology import Topology, wait_until
 
-from reelhaul.client import CallFailed, Client
+from reelhaul.client import AsyncClient, CallFailed
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul_runtime.identity import LOCAL_TENANT
 from reelhaul_runtime.rpc.channels import to_target
@@ -45,7 +45,7 @@ class Callers:
     def __init__(
         self,
         http: httpx.AsyncClient,
-        grpc: Client,
+        grpc: AsyncClient,
         balancer: Balancer,
         videos: VideoSource,
         *,
@@ -161,7 +161,7 @@ class Callers:
             return str(created.json()["name"]) if created is not None else None
         call = self._grpc.create(job.video.url, request_id=job.request_id)
         response = await self._measure("create (gRPC)", call)
-        return response.name if response is not None else None
+        return f"jobs/{response.job_id}" if response is not None else None
 
     def _get(self, over_rest: bool) -> Coroutine[Any, Any, None] | None:
         name = self.select_job()
@@ -173,7 +173,7 @@ class Callers:
             received = response.json()["name"] if response is not None else name
         else:
             job = await self._measure("get (gRPC)", self._grpc.get(name))
-            received = job.name if job is not None else name
+            received = f"jobs/{job.job_id}" if job is not None else name
         if received != name:
             self.wrong_responses.append(f"{name}: the response to a get is {received}")
 
@@ -224,5 +224,5 @@ async def open_callers(
         )
         await stack.enter_async_context(http)
         target = to_target(",".join(topology.addresses("jobs")))
-        grpc = await stack.enter_async_context(Client(target, api_key=topology.key))
+        grpc = await stack.enter_async_context(AsyncClient(target, api_key=topology.key))
         yield Callers(http, grpc, balancer, videos, open_jobs=open_jobs, download_seconds=download_seconds)

@@ -26,8 +26,8 @@ import websockets
 from tests.load.balancer import Balancer, running_balancer
 
 from reelhaul.backoff import Backoff
-from reelhaul.client import Client
-from reelhaul.jobs.v1.job_pb2 import Job
+from reelhaul.client import AsyncClient
+from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul_runtime.rpc.channels import to_target
 
 KINDS = ("grpc", "sse", "websocket")
@@ -73,23 +73,21 @@ Watch = Callable[[str, Callable[[], None]], Awaitable[str]]
 class GrpcWatchers:
     """Watchers of the client library, on several channels."""
 
-    def __init__(self, clients: Sequence[Client], observer: Observer) -> None:
+    def __init__(self, clients: Sequence[AsyncClient], observer: Observer) -> None:
         self._clients, self._observer, self._next = clients, observer, 0
 
     async def watch(self, job: str, opened: Callable[[], None]) -> str:
         """Watch *job* to its end; return the name of its state."""
         self._next += 1
-        state, sequence = "", 0
-        async for message in self._clients[self._next % len(self._clients)].watch(job):
+        state = ""
+        async for event in self._clients[self._next % len(self._clients)].watch(job):
+            if event.kind == "reconnecting":
+                continue
             opened()
-            assert message.sequence > sequence or message.snapshot.reset, (
-                f"sequence {message.sequence} came twice"
-            )
-            sequence = message.sequence
-            if message.HasField("snapshot"):
-                state = Job.State.Name(message.snapshot.job.state)
+            if event.job is not None:
+                state = Download.Status.Name(event.job.status)
             else:
-                self._observer.take(message.event_time.ToMicroseconds() / 1e6)
+                self._observer.take(event.message.event_time.ToMicroseconds() / 1e6)
         return state
 
 
@@ -235,7 +233,7 @@ async def _run(kind: str, jobs: Sequence[str], gateways: Sequence[str], key: str
             orders = [
                 to_target(",".join([*jobs[n % len(jobs) :], *jobs[: n % len(jobs)]])) for n in range(_CLIENTS)
             ]
-            clients = [await stack.enter_async_context(Client(each, api_key=key)) for each in orders]
+            clients = [await stack.enter_async_context(AsyncClient(each, api_key=key)) for each in orders]
             watch = GrpcWatchers(clients, observer).watch
         else:
             stream: _Stream = (SseStream if kind == "sse" else WebSocketStream)(balancer, key)

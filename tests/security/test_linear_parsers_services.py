@@ -28,9 +28,12 @@ from yt_dlp.utils import YoutubeDLError
 
 from reelhaul import file_names
 from reelhaul.cli.output import printable
+from reelhaul.downloads.v1.download_service_pb2 import WatchProgressResponse
 from reelhaul.jobs.v1 import job_pb2, schedule_service_pb2
 from reelhaul.jobs.v1.webhook_pb2 import Webhook
-from reelhaul.rest import CallFailed, _errors, _watch
+from reelhaul.rest import CallFailed, _errors
+from reelhaul.rest._events import EventParser
+from reelhaul.rest._transport import parse_message
 from reelhaul.storage.v1 import artifact_pb2, storage_service_pb2
 from reelhaul.type.v1.media_pb2 import Format, FormatSpec, MediaInfo
 from reelhaul.type.v1.method_policy_pb2 import PermissionLevel
@@ -283,27 +286,12 @@ def _sponsor_body(count: int) -> bytes:
     ).encode()
 
 
-class _Chunks(httpx.SyncByteStream):
-    """A response body that arrives in small chunks."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._content), 64):
-            yield self._content[start : start + 64]
-
-
 def _watch_events(content: bytes) -> None:
-    """Watch a download whose stream is *content*, until the stream ends."""
-
-    def respond(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, stream=_Chunks(content))
-
-    with httpx.Client(base_url="http://gateway.test", transport=httpx.MockTransport(respond)) as http:
-        for event in _watch.watch(http, "x", retry_timeout=0):
-            if event.kind == "reconnecting":
-                return
+    """Parse the stream *content* of a watch, which arrives in small chunks."""
+    parser = EventParser()
+    for start in range(0, len(content), 64):
+        for name, data in parser.feed(content[start : start + 64]):
+            parse_message(name, data, WatchProgressResponse())
 
 
 def _failure(retry_after: str, body: bytes = b"") -> CallFailed:

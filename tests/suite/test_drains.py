@@ -15,7 +15,7 @@ from tests.sites.site import Site
 from tests.suite.downloads import create_download, wait_for_end, wait_until_downloading
 from tests.suite.suite import Suite, running_suite
 
-from reelhaul.client import Client
+from reelhaul.client import AsyncClient
 from reelhaul_runtime.up import procfs
 
 # Bytes per second of the download; slower where it must outlast the drain.
@@ -64,9 +64,11 @@ def test_a_service_drains_under_load(drained_suite: Suite, site: Site, service: 
 async def _call_until(stop: Event, suite: Suite, job: str) -> int:
     """Read a job and its list until *stop*; return how many calls succeeded. Raises CallFailed."""
     count = 0
-    async with Client(suite.address("jobs"), storage=suite.address("storage"), retry_timeout=60) as client:
+    async with AsyncClient(
+        suite.address("jobs"), storage=suite.address("storage"), retry_timeout=60
+    ) as client:
         while not stop.is_set():
-            assert f"jobs/{job}" == (await client.get(f"jobs/{job}")).name
+            assert job == (await client.get(job)).job_id
             count += 1
             await asyncio.sleep(0.01)
     return count

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from tests.suite.suite import Suite, running_suite
 
 from reelhaul.cli.commands import reelhaul
-from reelhaul.client import CallFailed, Client
+from reelhaul.client import AsyncClient, CallFailed, Client
 from reelhaul.rest import Client as RestClient
 
 # A second, and what a slow machine adds; without a notice it would be a minute.
@@ -157,7 +157,7 @@ def test_client_libraries_send_the_key(suite, first_key, monkeypatch):
             return len(client.list().jobs)
 
     async def get_grpc(**options: Any) -> str:
-        async with Client(suite.address("jobs"), storage=suite.address("storage"), **options) as client:
+        async with AsyncClient(suite.address("jobs"), storage=suite.address("storage"), **options) as client:
             with pytest.raises(CallFailed) as failure:
                 await client.get("jobs/01990000-0000-7000-8000-000000000001")
             return failure.value.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -14,10 +15,12 @@ from pathlib import Path
 import deno
 import pytest
 import requests
+from tests.sites.site import Site
 from tests.suite import api_fuzz
 from tests.suite.suite import Suite
 
 _TYPESCRIPT = Path(__file__).with_name("typescript")
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "typescript"
 _UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 
 # Much CPU time, which a busy machine has little of.
@@ -91,9 +94,13 @@ def test_python_client(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert missing.code == 5
 
 
-def test_typescript_client(suite: Suite, tmp_path: Path) -> None:
-    """Types that openapi-typescript generates fit a program, which creates, reads and lists downloads."""
-    shutil.copytree(_TYPESCRIPT, tmp_path, dirs_exist_ok=True)
+def test_typescript_client(suite: Suite, site: Site, tmp_path: Path) -> None:
+    """Types that openapi-typescript generates fit a program, which creates, reads and lists downloads.
+
+    The program of examples/typescript downloads a video, and says why it cannot download another.
+    """
+    for folder in (_EXAMPLE, _TYPESCRIPT):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "openapi.json").write_bytes(suite.http.get("/openapi.json").content)
     # Packages come from the npm registry; --frozen allows only those of deno.lock, with its hashes.
     _run_deno(
@@ -106,25 +113,34 @@ def test_typescript_client(suite: Suite, tmp_path: Path) -> None:
     assert result["status"] == "QUEUED"
     assert result["created"] in result["listed"]
     assert result["missing"] == 5
+    program = [deno.find_deno_bin(), "run", "--frozen", "--check", "--allow-net=127.0.0.1", "--allow-env"]
+    program += [f"--allow-write={tmp_path}", "download.ts"]
+    server = {"REELHAUL_GATEWAY_ADDRESS": suite.address("gateway")}
+    saved = Path(_run(tmp_path, [*program, site.url("/watch/demo"), str(tmp_path)], **server).stdout.strip())
+    assert hashlib.sha256(saved.read_bytes()).hexdigest() == site.digest("/media/360.mp4")
+    refused = _run(tmp_path, [*program, "file:///etc/passwd", str(tmp_path)], **server)
+    assert (refused.returncode, refused.stderr.partition(":")[0]) == (1, "URL_INVALID")
 
 
 def _run_deno(folder: Path, *arguments: str) -> str:
-    environment = os.environ | {
-        "DENO_DIR": str(folder / "deno"),
-        "DENO_NO_UPDATE_CHECK": "1",
-        # As pip does, which trusts the authorities of the system as well.
-        "DENO_TLS_CA_STORE": "system,mozilla",
-    }
-    done = subprocess.run(
-        [deno.find_deno_bin(), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = _run(folder, [deno.find_deno_bin(), *arguments])
     if "error sending request for url" in done.stderr:
         pytest.skip(f"the npm registry cannot be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _run(folder: Path, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = (
+        os.environ
+        | variables
+        | {
+            "DENO_DIR": str(folder / "deno"),
+            "DENO_NO_UPDATE_CHECK": "1",
+            # As pip does, which trusts the authorities of the system as well.
+            "DENO_TLS_CA_STORE": "system,mozilla",
+        }
+    )
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )

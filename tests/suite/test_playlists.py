@@ -45,7 +45,7 @@ def test_feed(suite: Suite, site: Site, tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(reelhaul, arguments)
     assert result.exit_code == 1
-    assert "not saved: Away" in result.stdout
+    assert "not saved: Away" in result.stderr
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["One & only", "Two"]
 
 

@@ -15,8 +15,8 @@ _RATE_LIMIT_SECONDS = 60.0
 class Retries:
     """Counts the tries of one operation, at most *tries* in a row.
 
-    Gives up *seconds* after the server last responded. A server's retry_delay is honoured up to
-    *max_retry_delay* seconds; if a rate limit is exceeded, up to a minute: sooner it is exceeded again.
+    Gives up *seconds* after the server last responded. A server's retry_delay (Retry-After) is honoured up
+    to *max_retry_delay* seconds; if a rate limit is exceeded, up to a minute: sooner it is exceeded again.
     """
 
     def __init__(
@@ -47,6 +47,6 @@ class Retries:
         if failure.retry_delay is not None:
             longest = self._max_retry_delay
             if failure.reason == "RATE_LIMIT_EXCEEDED":
-                longest = min(max(longest, _RATE_LIMIT_SECONDS), self._seconds)
+                longest = max(longest, _RATE_LIMIT_SECONDS)
             delay = max(delay, min(failure.retry_delay.total_seconds(), longest))
         return delay

@@ -12,22 +12,46 @@ import click
 
 # Imported when used: `reelhaul up` starts faster without an HTTP client.
 _CLIENT_COMMANDS = {
+    "completion": "reelhaul.cli.completion:completion",
+    "config": "reelhaul.cli.config:config",
     "download": "reelhaul.cli.download:download",
+    "export": "reelhaul.cli.export:export",
+    "formats": "reelhaul.cli.probe:formats",
     "jobs": "reelhaul.cli.jobs:jobs",
     "keys": "reelhaul.cli.keys:keys",
     "log-level": "reelhaul.cli.log_level:log_level",
+    "open": "reelhaul.cli.open:open_",
     "probe": "reelhaul.cli.probe:probe",
+    "schedules": "reelhaul.cli.schedules:schedules",
+    "stats": "reelhaul.cli.stats:stats",
     "tenants": "reelhaul.cli.tenants:tenants",
     "webhooks": "reelhaul.cli.webhooks:webhooks",
 }
 # Entry points of the commands of installed servers, which this package does not import.
 _SERVER_COMMANDS = "reelhaul.commands"
 
+_MAX_SENTENCE = 1000
+
 #: Exit codes: the command failed; its arguments or request are invalid; Ctrl-C.
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group whose list of commands has the whole first sentence of each."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands; click would cut their sentences at the width of the terminal."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        rows = [
+            (name, command.get_short_help_str(_MAX_SENTENCE))
+            for name, command in commands.items()
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Commands(Group):
     """A group that imports its commands when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

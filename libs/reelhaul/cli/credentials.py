@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,14 +31,16 @@ def read_env_file() -> Mapping[str, str | None]:
     return {name.upper(): value for name, value in values.items()}
 
 
-def resolve_api_key(option: str, server: str) -> str:
-    """Return the key to call *server* with: *option*, or that of .env, or the suite's own; empty without one.
+def resolve_api_key(option: str, server: str, find_profile_key: Callable[[], str] = str) -> str:
+    """Return the key to call *server* with; empty without one.
+
+    It is *option*, or that of the environment, of .env, of the profile, or of the suite on this machine.
 
     Raises click.UsageError if the key is mistyped.
     """
     values = read_env_file()
     try:
-        key = option.strip() or find_api_key(os.environ) or find_api_key(values)
+        key = option.strip() or find_api_key(os.environ) or find_api_key(values) or find_profile_key()
         if not key:
             folder = os.environ.get(_DATA_DIR_VARIABLE) or values.get(_DATA_DIR_VARIABLE) or _DEFAULT_DATA_DIR
             key = _find_stored_key(Path(folder) / _RUN_FOLDER, server)
@@ -55,14 +57,14 @@ def _find_stored_key(folder: Path, server: str) -> str:
     try:
         state = json.loads((folder / _STATE_FILE).read_text())
         os.kill(int(state["pid"]), 0)
-        if not _is_same_server(str(state["addresses"]["gateway"]), server):
+        if not is_same_server(str(state["addresses"]["gateway"]), server):
             return ""
         return (folder / _KEY_FILE).read_text(errors="replace").strip()
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _is_same_server(gateway: str, server: str) -> bool:
+def is_same_server(gateway: str, server: str) -> bool:
     """Return whether *server*, a URL or host:port, is *gateway*: loopback names are alike."""
     own, called = urlsplit(gateway), urlsplit(server if "://" in server else f"http://{server}")
     if (own.scheme, own.port) != (called.scheme, called.port):

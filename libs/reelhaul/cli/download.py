@@ -1,117 +1,201 @@
-"""``reelhaul download``: downloads a URL and saves its files; also the steps shared with ``jobs``."""
+"""``reelhaul download``: downloads URLs and saves their files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, cast
 
 import click
 
-from reelhaul.cli.commands import FAILED, INTERRUPTED
-from reelhaul.cli.display import Display, create_display, status_name
+from reelhaul.cli.board import follow_batches
+from reelhaul.cli.commands import FAILED, INTERRUPTED, USAGE
+from reelhaul.cli.display import Display, create_display, describe_board
+from reelhaul.cli.job_status import has_ended, status_name
 from reelhaul.cli.options import CommandFailed, Connect, client_command, save_options
-from reelhaul.cli.output import format_enum
-from reelhaul.downloads.v1.download_pb2 import Download, File
-from reelhaul.rest import CallFailed, Client
+from reelhaul.cli.output import as_json_value, emit_json, format_bytes, format_duration
+from reelhaul.cli.request import build_request, request_options
+from reelhaul.cli.saving import BackgroundSaver, Saver, check_folder
+from reelhaul.downloads.v1.download_pb2 import Download
+from reelhaul.existing_files import OnExists
+from reelhaul.requests import DownloadOptions, DownloadRequest
+from reelhaul.rest import CallFailed, Client, is_playlist
 
-F = TypeVar("F", bound=Callable[..., object])
-
-# Names and attributes of the options; each becomes the request field of its name.
-_REQUEST_OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (
-        ("-q", "--quality"),
-        {"help": "best, 2160p, 1080p, 720p … or worst; the closest available quality below is used."},
-    ),
-    (
-        ("-f", "--format"),
-        {"help": "Container: mp4, webm, mkv; or for audio: mp3, m4a, opus, flac, wav, ogg."},
-    ),
-    (("-a", "--audio-only"), {"is_flag": True, "help": "Download audio without video."}),
-    (("--min-quality",), {"help": "Fail if only a lower quality is available."}),
-    (("--video-codec",), {"help": "Preferred video codec: h264, h265, vp9 or av1."}),
-    (("--audio-language",), {"help": 'Audio language, e.g. "de", or "original".'}),
-    (
-        ("-s", "--subtitles", "subtitle_languages"),
-        {
-            "multiple": True,
-            "metavar": "LANG",
-            "help": 'Subtitles in this language, "original" or "all"; can be repeated.',
-        },
-    ),
-    (
-        ("--subtitle-format", "subtitle_formats"),
-        {"multiple": True, "metavar": "FORMAT", "help": "srt, vtt, txt or json; can be repeated."},
-    ),
-    (("--embed-subtitles",), {"is_flag": True, "help": "Embed the subtitles in the video too."}),
-    (("--thumbnail",), {"is_flag": True, "help": "Save the thumbnail too."}),
-    (("--info-json",), {"is_flag": True, "help": "Save the metadata as JSON too."}),
-    (("--chapters",), {"help": "embed them in the video, or split it into one file per chapter."}),
-    (("--sponsorblock",), {"help": "mark or remove sponsored segments."}),
-    (
-        ("--start", "start_seconds"),
-        {"type": float, "metavar": "SECONDS", "help": "Start of the clip to download."},
-    ),
-    (("--end", "end_seconds"), {"type": float, "metavar": "SECONDS", "help": "End of the clip to download."}),
-    (
-        ("--playlist",),
-        {"is_flag": True, "help": "Download the entries of the playlist, channel or feed at URL."},
-    ),
-    (("--max-entries",), {"type": int, "metavar": "N", "help": "Most entries to take; the default is 100."}),
-    (("--live",), {"help": "What to do with a live stream: refuse, wait or record."}),
-    (("--cookies",), {"metavar": "NAME", "help": "Name of cookies at the server to send to the site."}),
-    (
-        ("--deliver-to",),
-        {"metavar": "NAME", "help": "Destination at the server that the files are delivered to as well."},
-    ),
-    (("--priority",), {"help": "low, normal or high."}),
-    (
-        ("--label", "labels"),
-        {"multiple": True, "metavar": "KEY=VALUE", "help": "Label of the job; can be repeated."},
-    ),
-]
-
-
-def _request_options(command: F) -> F:
-    for names, attributes in reversed(_REQUEST_OPTIONS):
-        command = click.option(*names, **attributes)(command)
-    return command
+_MAX_URLS, _MAX_BATCH = 10_000, 500
+_STANDARD_INPUT = "-"
 
 
 @click.command()
-@click.argument("url")
-@_request_options
+@click.argument("urls", metavar="[URL]…", nargs=-1)
+@click.option(
+    "-a",
+    "--from-file",
+    "files",
+    type=click.File(),
+    multiple=True,
+    help="Read URLs from this file, one per line, without empty lines and those that begin with #. - is"
+    " standard input.",
+)
+@click.option("--batch", is_flag=True, help="Create a job for each URL or for none, at most 500.")
+@request_options
 @save_options
-@click.option("--no-wait", is_flag=True, help="Print the job and exit without saving files.")
+@click.option("--no-wait", is_flag=True, help="Print the ids of the jobs and exit without saving files.")
+@click.option("--dry-run", is_flag=True, help="Show what would be downloaded, without a job.")
 @client_command
 def download(
-    url: str, output: Path, overwrite: bool, no_wait: bool, connect: Connect, as_json: bool, **options: Any
+    urls: tuple[str, ...],
+    files: tuple[TextIO, ...],
+    batch: bool,
+    output: Path,
+    on_exists: OnExists,
+    no_wait: bool,
+    dry_run: bool,
+    connect: Connect,
+    as_json: bool,
+    **options: Any,
 ) -> int:
-    """Download URL and save its files.
+    """Download URLs and save their files.
 
-    Ctrl-C cancels the job. The recording of a live stream is ended by Ctrl-C and saved; a second
-    Ctrl-C cancels it.
+    Several URLs, a file of URLs (-a) and playlists are downloaded together, and each is saved when it is
+    complete. Of each saved file, the path is printed to standard output.
 
-    Exit code: 0 if the files are saved, 1 if the download failed, 2 if the request is invalid, 130
-    after Ctrl-C.
+    Ctrl-C cancels the jobs. The recording of a live stream is ended by Ctrl-C and saved; a second Ctrl-C
+    cancels it.
+
+    Exit code: 0 if all files are saved, 1 if a download failed, 2 if the request is invalid, 130 after
+    Ctrl-C.
     """
+    chosen = _read_urls(urls, files)
+    request = cast("DownloadOptions", build_request(options))
+    if batch and request.get("playlist"):
+        raise click.UsageError("--batch and --playlist cannot be combined: a playlist is a batch of its own")
+    if batch and len(chosen) > _MAX_BATCH:
+        raise click.UsageError(f"a batch has at most {_MAX_BATCH} URLs, not {len(chosen)}; leave out --batch")
+    if not no_wait and not dry_run:
+        check_folder(output)
     display = create_display(as_json)
     try:
         with connect() as client:
-            job = client.create(_build_request(url, options))
-            display.say("created", f"job {job.job_id}", job_id=job.job_id)
-            if no_wait:
-                return 0
-            try:
-                job = _follow_recording(client, job.job_id, display, may_record=bool(options["live"]))
-            except KeyboardInterrupt:
-                display.close()
-                return _cancel(client, job.job_id, display)
-            check_succeeded(job, as_json)
-            return save_files(client, job, output, overwrite, display)
+            if dry_run:
+                return _estimate(client, chosen, request, as_json)
+            run = _Run(
+                client, display, as_json, None if no_wait else Saver(client, output, on_exists, display)
+            )
+            if len(chosen) == 1 and not batch and not request.get("playlist"):
+                return run.download_one(chosen[0], request)
+            return run.download_all(chosen, request, as_one=batch)
     finally:
         display.close()
+
+
+class _Run:
+    """One run of the command; without *saver* it only creates jobs."""
+
+    def __init__(self, client: Client, display: Display, as_json: bool, saver: Saver | None) -> None:
+        self._client, self._display, self._as_json, self._saver = client, display, as_json, saver
+        self._has_failed = False
+
+    def download_one(self, url: str, request: DownloadOptions) -> int:
+        """Download one URL and save its files; return the exit code."""
+        job, may_record = self._client.create(url, **request), "live" in request
+        self._show_created(job)
+        if self._saver is None:
+            return 0
+        try:
+            job = _follow_recording(self._client, job.job_id, self._display, may_record=may_record)
+        except KeyboardInterrupt:
+            self._display.close()
+            return self._cancel([job])
+        check_succeeded(job, self._as_json)
+        return save_files(self._client, job, self._saver, self._display)
+
+    def download_all(self, urls: list[str], request: DownloadOptions, *, as_one: bool) -> int:
+        """Download *urls* together, and save the files of each that succeeds; return the exit code."""
+        jobs: list[Download] = []
+        try:
+            for job in self._create(urls, request, as_one):
+                jobs.append(job)
+            if self._saver is None or not jobs:
+                return self._creation_code(jobs)
+            return self._follow(jobs, self._saver)
+        except KeyboardInterrupt:
+            self._display.close()
+            return self._cancel(jobs)
+
+    def _follow(self, jobs: list[Download], saver: Saver) -> int:
+        """Follow *jobs* until they end, and save the files of each that has; return the exit code."""
+        background = BackgroundSaver(saver, self._display)
+        try:
+            batches = list(dict.fromkeys(job.batch_id or job.job_id for job in jobs))
+            board = follow_batches(self._client, batches, self._display, background.add)
+        except BaseException:
+            background.stop()
+            raise
+        try:
+            background.wait()
+        except KeyboardInterrupt:
+            self._display.close()
+            background.stop()
+            text = "interrupted; `reelhaul jobs save ID` saves the rest of " + ", ".join(batches)
+            self._display.say("interrupted", text, batch_ids=batches)
+            return INTERRUPTED
+        self._display.close()
+        self._display.say("summary", describe_board(board), job_counts=dict(board.count()))
+        return FAILED if self._has_failed or not saver.is_complete else 0
+
+    def _creation_code(self, jobs: list[Download]) -> int:
+        if not self._has_failed:
+            return 0
+        return FAILED if jobs else USAGE
+
+    def _create(self, urls: list[str], request: DownloadOptions, as_one: bool) -> Iterator[Download]:
+        """Create the jobs, and show each, and what is rejected."""
+        if request.get("playlist"):
+            for url in urls:
+                try:
+                    yield self._show_created(self._client.create(url, **request))
+                except CallFailed as failure:
+                    if len(urls) == 1:
+                        raise
+                    self._reject(url, failure.reason or failure.code, failure.message)
+            return
+        for start in range(0, len(urls), _MAX_BATCH):
+            part = urls[start : start + _MAX_BATCH]
+            requests: list[DownloadRequest] = [{"url": url, **request} for url in part]
+            response = self._client.create_batch(requests, partial=not as_one)
+            for each in response.failed:
+                self._reject(each.url, each.error.reason, each.error.message)
+            for job in response.jobs:
+                yield self._show_created(job)
+
+    def _show_created(self, job: Download) -> Download:
+        if self._saver is None and not self._as_json:
+            click.echo(job.job_id)
+        else:
+            self._display.say("created", f"job {job.job_id}", job_id=job.job_id, url=job.url)
+        return job
+
+    def _reject(self, url: str, reason: str, message: str) -> None:
+        self._has_failed = True
+        self._display.say("rejected", f"rejected: {url}: {reason}: {message}", url=url, reason=reason)
+
+    def _cancel(self, jobs: list[Download]) -> int:
+        """Cancel the jobs after Ctrl-C and show the result; return the exit code."""
+        if len(jobs) == 1 or any(is_playlist(job) for job in jobs):
+            # Also if the playlist itself has ended, this cancels its jobs.
+            return max(
+                (_cancel_one(self._client, job.job_id, self._display) for job in jobs), default=INTERRUPTED
+            )
+        try:
+            self._client.jobs.batch_cancel([job.job_id for job in jobs])
+        except CallFailed as failure:
+            self._display.say("cancel_failed", f"the jobs could not be cancelled: {failure}")
+            return FAILED
+        text = f"{len(jobs)} jobs are cancelled, unless they had ended"
+        self._display.say("cancelled", text, job_ids=[job.job_id for job in jobs])
+        return INTERRUPTED
 
 
 def follow(client: Client, job_id: str, display: Display) -> Download:
@@ -128,7 +212,7 @@ def check_succeeded(job: Download, as_json: bool) -> None:
     """End the command with the job's error unless the job succeeded."""
     if job.status == Download.SUCCEEDED:
         return
-    if as_json:
+    if as_json and has_ended(job):
         # The last message of the stream has the error.
         raise click.exceptions.Exit(FAILED)
     error = job.error
@@ -137,49 +221,61 @@ def check_succeeded(job: Download, as_json: bool) -> None:
     raise CommandFailed(failure, as_json)
 
 
-def save_files(client: Client, job: Download, folder: Path, overwrite: bool, display: Display) -> int:
-    """Save all files of *job*, or of the entries of a playlist, into *folder*; return the exit code.
+def save_files(client: Client, job: Download, saver: Saver, display: Display) -> int:
+    """Save all files of *job*, or of the entries of a playlist; return the exit code.
 
     If an entry did not succeed, the others are saved, and the exit code is that of a failure.
     """
-    code = 0
     try:
-        for entry in client.list_children(job) if is_playlist(job) else [job]:
-            for file in entry.files:
-                on_progress = partial(display.saving, file)
-                saved = client.save(file, folder, overwrite=overwrite, on_progress=on_progress)
-                display.saved(file, saved)
-                if _show_delivery(file, entry.deliver_to, display) == "FAILED":
-                    code = FAILED
-            if entry.status != Download.SUCCEEDED:
-                code = FAILED
-                cause = f": {entry.error.message}" if entry.error.message else ""
-                text = f"not saved: {entry.title or entry.url} is {format_enum(status_name(entry))}{cause}"
-                display.say("not_saved", text, job_id=entry.job_id, status=status_name(entry))
+        for entry in client.list_children(job) if is_playlist(job) else ():
+            saver.save(entry)
+        # Of a playlist: its warnings.
+        saver.save(job)
     except KeyboardInterrupt:
         display.close()
         text = f"interrupted; `reelhaul jobs save {job.job_id}` resumes"
         display.say("interrupted", text, job_id=job.job_id)
         return INTERRUPTED
-    for warning in job.warnings:
-        display.say("warning", f"warning: {warning}")
-    return code
+    return 0 if saver.is_complete else FAILED
 
 
-def _show_delivery(file: File, destination: str, display: Display) -> str:
-    """Show how the delivery of *file* ended, if there is one; return its status."""
-    delivery = file.delivery
-    if delivery.status == "DELIVERED":
-        display.say("delivered", f"delivered {delivery.uri}", uri=delivery.uri)
-    elif delivery.status == "FAILED":
-        text = f"not delivered to {destination}: {file.name}: {delivery.error.message}"
-        display.say("not_delivered", text, file=file.name, reason=delivery.error.reason)
-    return delivery.status
+def _read_urls(arguments: tuple[str, ...], files: tuple[TextIO, ...]) -> list[str]:
+    """Return the URLs of the command line and of the files, each once."""
+    standard_input = (sys.stdin,) if _STANDARD_INPUT in arguments else ()
+    urls = dict.fromkeys(url for url in arguments if url != _STANDARD_INPUT)
+    try:
+        for file in (*standard_input, *files):
+            lines = (line.strip() for line in islice(file, 10 * _MAX_URLS))
+            urls.update(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"a file of URLs is not text in UTF-8: {error}") from None
+    if not urls:
+        raise click.UsageError("there is no URL: give one, or -a FILE, or - for standard input")
+    if len(urls) > _MAX_URLS:
+        raise click.UsageError(f"{len(urls)} URLs are too many for one command: at most {_MAX_URLS}")
+    return list(urls)
 
 
-def is_playlist(job: Download) -> bool:
-    """Return whether *job* is a playlist, whose entries have separate jobs."""
-    return bool(job.batch_id) and job.batch_id == job.job_id
+def _estimate(client: Client, urls: list[str], request: DownloadOptions, as_json: bool) -> int:
+    """Print what each of *urls* would deliver; return the exit code."""
+    checked: DownloadOptions = {**request, "validate_only": True}
+    for url in urls:
+        job = client.create(url, **checked)
+        if as_json:
+            emit_json(as_json_value(job))
+            continue
+        estimate = job.estimate
+        parts = [
+            f"{estimate.job_count} jobs" if estimate.job_count > 1 else "",
+            estimate.quality,
+            estimate.format,
+        ]
+        if estimate.HasField("size_bytes"):
+            parts.append(f"about {format_bytes(estimate.size_bytes)}")
+        if estimate.HasField("fetch_seconds"):
+            parts.append(f"in about {format_duration(estimate.fetch_seconds)}")
+        click.echo("\t".join([url, " ".join(filter(None, parts))]))
+    return 0
 
 
 def _follow_recording(client: Client, job_id: str, display: Display, *, may_record: bool) -> Download:
@@ -197,24 +293,7 @@ def _follow_recording(client: Client, job_id: str, display: Display, *, may_reco
     return follow(client, job_id, display)
 
 
-def _build_request(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return a CreateDownloadRequest in JSON with the options that were given."""
-    request = {"url": url} | {
-        name: value for name, value in options.items() if value not in (None, False, ())
-    }
-    if labels := request.pop("labels", ()):
-        request["labels"] = dict(_parse_label(text) for text in labels)
-    return request
-
-
-def _parse_label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter("must be KEY=VALUE", param_hint="--label")
-    return key, value
-
-
-def _cancel(client: Client, job_id: str, display: Display) -> int:
+def _cancel_one(client: Client, job_id: str, display: Display) -> int:
     """Cancel the job after Ctrl-C and show the result; return the exit code."""
     try:
         job = client.cancel(job_id, "cancelled at the terminal")

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import click
 
 from reelhaul.admin.v1.api_key_pb2 import ApiKey, Quota
-from reelhaul.cli.options import Connect, Seconds, client_command
+from reelhaul.cli.commands import Group
+from reelhaul.cli.options import Connect, client_command
 from reelhaul.cli.output import as_json_value, emit_json, format_enum, printable
+from reelhaul.cli.parameters import Seconds
 from reelhaul.type.v1.method_policy_pb2 import Grant, PermissionLevel
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -93,7 +95,7 @@ def _key_options(command: F) -> F:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Manage API keys. Without a key, `reelhaul first-key` at the server creates one."""
 

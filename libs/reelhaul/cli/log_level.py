@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from reelhaul.cli.commands import FAILED
-from reelhaul.cli.options import Connect, Seconds, client_command
+from reelhaul.cli.options import Connect, client_command
 from reelhaul.cli.output import as_json_value, emit_json, printable
+from reelhaul.cli.parameters import Seconds
 
 _ALL, _RESET = "all", "reset"
 _SERVICES = (_ALL, "gateway", "jobs", "fetcher", "storage")

@@ -1,4 +1,4 @@
-"""``reelhaul probe``: shows what a URL offers, without downloading it."""
+"""``reelhaul probe`` and ``formats``: show what a URL offers, without downloading it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from reelhaul.cli.output import (
     format_bytes,
     format_duration,
     format_enum,
+    print_table,
+    print_values,
     printable,
 )
 from reelhaul.downloads.v1.download_service_pb2 import GetInfoResponse
@@ -23,7 +25,7 @@ from reelhaul.type.v1.media_pb2 import MediaInfo, SubtitleTrack, TrackRole
 @click.option(
     "-f", "--format", "format_", default="", help="Estimate for this format, as in `reelhaul download`."
 )
-@click.option("-a", "--audio-only", is_flag=True, help="Estimate for audio without video.")
+@click.option("-x", "--audio-only", is_flag=True, help="Estimate for audio without video.")
 @click.option(
     "--cookies", default="", metavar="NAME", help="Name of cookies at the server to send to the site."
 )
@@ -33,22 +35,39 @@ def probe(
 ) -> None:
     """Show what URL offers: title, formats, subtitles, and an estimate of the download."""
     with connect() as client:
-        info = client.info(url=url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
+        info = client.probe(url, quality=quality, format=format_, audio_only=audio_only, cookies=cookies)
     if as_json:
         emit_json(as_json_value(info))
         return
-    for line in [
-        *_format_summary(info),
-        *_format_streams(info),
-        *_format_subtitles(info),
-        *_format_entries(info),
-    ]:
+    print_values(_summary(info))
+    _print_streams(info)
+    for line in [*_format_subtitles(info), *_format_entries(info)]:
         click.echo(printable(line))
 
 
-def _format_summary(info: GetInfoResponse) -> list[str]:
+@click.command()
+@click.argument("url")
+@click.option(
+    "--cookies", default="", metavar="NAME", help="Name of cookies at the server to send to the site."
+)
+@client_command
+def formats(url: str, cookies: str, connect: Connect, as_json: bool) -> None:
+    """List the streams that URL offers, worst first.
+
+    The quality is what `reelhaul download -q` takes.
+    """
+    with connect() as client:
+        info = client.probe(url, cookies=cookies)
+    if as_json:
+        for stream in info.formats:
+            emit_json(as_json_value(stream))
+        return
+    _print_streams(info)
+
+
+def _summary(info: GetInfoResponse) -> dict[str, str]:
     live = "" if info.live_status <= MediaInfo.NOT_LIVE else MediaInfo.LiveStatus.Name(info.live_status)
-    values = {
+    return {
         "title": info.title,
         "uploader": info.uploader,
         "url": info.url,
@@ -59,7 +78,6 @@ def _format_summary(info: GetInfoResponse) -> list[str]:
         "estimate": _format_estimate(info) if info.HasField("estimate") else "",
         "chapters": str(len(info.chapters) or ""),
     }
-    return [f"{name + ':':12}{value}" for name, value in values.items() if value]
 
 
 def _format_estimate(info: GetInfoResponse) -> str:
@@ -70,15 +88,23 @@ def _format_estimate(info: GetInfoResponse) -> str:
     return " ".join(filter(None, parts))
 
 
-def _format_streams(info: GetInfoResponse) -> list[str]:
-    rows = [("format", "container", "quality", "video", "audio", "size")] if info.formats else []
-    for stream in info.formats:
-        size = format_bytes(stream.size_bytes) if stream.HasField("size_bytes") else ""
-        rows.append(
-            (stream.format_id, stream.container, stream.quality, stream.video_codec, stream.audio_codec, size)
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(6)] if rows else []
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+def _print_streams(info: GetInfoResponse) -> None:
+    names = ("format", "container", "quality", "fps", "video", "audio", "language", "rate", "size")
+    print_table(names, map(_stream_columns, info.formats))
+
+
+def _stream_columns(stream: GetInfoResponse.Format) -> list[str]:
+    return [
+        stream.format_id,
+        stream.container,
+        f"{stream.quality} {stream.hdr}".strip(),
+        f"{stream.fps:g}" if stream.fps else "",
+        stream.video_codec,
+        stream.audio_codec,
+        stream.language,
+        f"{stream.bitrate / 1000:.0f} kbit/s" if stream.bitrate else "",
+        format_bytes(stream.size_bytes) if stream.HasField("size_bytes") else "",
+    ]
 
 
 def _format_subtitles(info: GetInfoResponse) -> list[str]:

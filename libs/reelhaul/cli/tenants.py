@@ -12,9 +12,11 @@ import click
 
 from reelhaul.admin.v1.api_key_pb2 import Quota
 from reelhaul.admin.v1.tenant_pb2 import Tenant
+from reelhaul.cli.commands import Group
 from reelhaul.cli.keys import LIMIT_OPTION, SITE_OPTIONS, quota_fields
-from reelhaul.cli.options import Connect, Seconds, client_command
+from reelhaul.cli.options import Connect, client_command
 from reelhaul.cli.output import as_json_value, emit_json, format_enum, printable
+from reelhaul.cli.parameters import Seconds
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -37,7 +39,7 @@ def _tenant_options(command: F) -> F:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def tenants() -> None:
     """Manage tenants: the persons, teams and programs that use the suite."""
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import click
 
-from reelhaul.cli.options import Connect, Seconds, client_command
+from reelhaul.cli.commands import Group
+from reelhaul.cli.options import Connect, client_command
 from reelhaul.cli.output import as_json_value, emit_json, format_enum, printable
+from reelhaul.cli.parameters import Seconds
 from reelhaul.jobs.v1.webhook_pb2 import Delivery, Webhook
 
 _EVENT_HELP = "Type of events, e.g. job.succeeded or job.*; may be repeated."
 _FILTER_HELP = "Filter on the jobs whose events are sent, e.g. labels.team = red."
 
 
-@click.group()
+@click.group(cls=Group)
 def webhooks() -> None:
     """Manage webhooks: endpoints that receive signed events of jobs."""
 
@@ -147,7 +149,7 @@ def deliveries(webhook: str, where: str, limit: int, connect: Connect, as_json: 
 @click.argument("delivery")
 @client_command
 def redeliver(delivery: str, connect: Connect, as_json: bool) -> None:
-    """Send a delivery again, by its name: webhooks/…/deliveries/…"""
+    """Send a delivery again, by its name, which `webhooks deliveries` shows."""
     with connect() as client:
         _print_delivery(client.webhooks.redeliver(delivery), as_json)
 

@@ -1,18 +1,51 @@
-"""REST client for Python: start downloads, watch them through disconnects, save their files.
+"""Client libraries of the JSON API: ``Client``, and ``AsyncClient`` for asyncio.
 
     with Client("http://127.0.0.1:8080") as client:
-        job = client.create({"url": "https://…", "quality": "1080p"})
-        for event in client.watch(job.job_id):
-            ...
-        for file in client.get(job.job_id).files:
-            client.save(file, Path("downloads"))
+        for saved in client.download("https://…", "videos", quality="1080p"):
+            print(saved.path)
 
-It calls the JSON API of the gateway; ``reelhaul.client`` is the client of the gRPC API.
+``reelhaul.client`` has the same methods, results and errors over gRPC. docs/clients.md shows both.
 """
 
-from reelhaul._core.errors import CallFailed, SaveFailed
-from reelhaul.rest._client import Client
-from reelhaul.rest._save import Saved
-from reelhaul.rest._watch import Event
+from reelhaul._core.async_client import IfAbandoned, is_playlist
+from reelhaul._core.errors import (
+    CallFailed,
+    Conflict,
+    Exhausted,
+    JobFailed,
+    NotFound,
+    PermissionDenied,
+    RequestInvalid,
+    Unauthenticated,
+    Unavailable,
+)
+from reelhaul._core.save import Saved
+from reelhaul._core.watch import Event
+from reelhaul.downloads.v1.download_pb2 import Download, File
+from reelhaul.existing_files import OnExists, SaveFailed
+from reelhaul.requests import DownloadOptions, DownloadRequest
+from reelhaul.rest._client import AsyncClient, Client
 
-__all__ = ["CallFailed", "Client", "Event", "SaveFailed", "Saved"]
+__all__ = [
+    "AsyncClient",
+    "CallFailed",
+    "Client",
+    "Conflict",
+    "Download",
+    "DownloadOptions",
+    "DownloadRequest",
+    "Event",
+    "Exhausted",
+    "File",
+    "IfAbandoned",
+    "JobFailed",
+    "NotFound",
+    "OnExists",
+    "PermissionDenied",
+    "RequestInvalid",
+    "SaveFailed",
+    "Saved",
+    "Unauthenticated",
+    "Unavailable",
+    "is_playlist",
+]

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import httpx
 
-from reelhaul._core.errors import CallFailed, status_from_json
+from reelhaul._core.errors import CallFailed, Unavailable, status_from_json
 
 # Of Retry-After. More digits are more than int() or timedelta take.
 _SECONDS = re.compile(r"[0-9]{1,9}")
@@ -16,7 +16,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 def unreachable(server: str, error: Exception) -> CallFailed:
     """Return the error of a server that does not respond."""
     cause = str(error) or type(error).__name__
-    return CallFailed("UNAVAILABLE", f"{server} does not answer ({cause})", reason="SERVICE_UNAVAILABLE")
+    return Unavailable("UNAVAILABLE", f"{server} does not answer ({cause})", reason="SERVICE_UNAVAILABLE")
 
 
 def from_response(response: httpx.Response) -> CallFailed:
@@ -28,8 +28,9 @@ def from_response(response: httpx.Response) -> CallFailed:
     if isinstance(body, dict) and isinstance(body.get("code"), int):
         failure = CallFailed.from_status(status_from_json(body))
     else:
-        code = "UNAVAILABLE" if response.status_code in (502, 503, 504) else "UNKNOWN"
-        failure = CallFailed(code, f"HTTP {response.status_code} from {response.url.host}")
+        text = f"HTTP {response.status_code} from {response.url.host}"
+        is_away = response.status_code in (502, 503, 504)
+        failure = Unavailable("UNAVAILABLE", text) if is_away else CallFailed("UNKNOWN", text)
     retry_after = response.headers.get("retry-after", "")
     if failure.retry_delay is None and _SECONDS.fullmatch(retry_after):
         failure.retry_delay = timedelta(seconds=int(retry_after))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reelhaul.cli.commands import Group
+
 if TYPE_CHECKING:
     from reelhaul_fetcher.disk.cookies import CookieFolder, StoredCookies
     from reelhaul_fetcher.settings import Settings
@@ -19,12 +21,12 @@ _KEY = "REELHAUL_FETCHER_COOKIES_KEY"
 _DEFAULT_TENANT = "local"
 
 
-@click.group()
+@click.group(cls=Group)
 def fetcher() -> None:
     """Manage a fetcher: cookies and engine versions."""
 
 
-@fetcher.group()
+@fetcher.group(cls=Group)
 def cookies() -> None:
     """Manage the encrypted cookies that jobs use by name."""
 

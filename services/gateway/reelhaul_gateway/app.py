@@ -16,7 +16,7 @@ from grpc import aio
 from prometheus_client.metrics_core import Metric
 
 from reelhaul.type.v1.error_reason_pb2 import ErrorReason
-from reelhaul_gateway import archives, documentation, files, metrics, openapi
+from reelhaul_gateway import archives, console, documentation, files, metrics, openapi
 from reelhaul_gateway.access import ForwardingUpstream, RequestAuthorizer
 from reelhaul_gateway.archives import ArchiveDownloads
 from reelhaul_gateway.clients import (
@@ -26,6 +26,7 @@ from reelhaul_gateway.clients import (
     raw_channel,
 )
 from reelhaul_gateway.connections import ConnectionLimits
+from reelhaul_gateway.console import ConsoleEndpoints
 from reelhaul_gateway.documentation import DocumentationEndpoints
 from reelhaul_gateway.files import ArtifactDownloads
 from reelhaul_gateway.health import PROBE_PATHS, ProbeEndpoints
@@ -127,7 +128,10 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             has_effects=partial(has_effects, transcoder),
             accept_xray=settings.trace_xray,
         )
-        app = with_middleware(Endpoints(probes, downloads, archive_downloads, documents, transcoder))
+        console_files = ConsoleEndpoints(transcoder.statuses) if settings.gateway_console else None
+        app = with_middleware(
+            Endpoints(probes, downloads, archive_downloads, documents, console_files, transcoder)
+        )
         overloaded = with_middleware(OverloadedEndpoints(probes, transcoder.statuses))
         serve = partial(
             serve_http,
@@ -170,7 +174,7 @@ async def _read_metrics(health: Health, transcoder: Transcoder) -> list[Metric]:
 
 
 class Endpoints:
-    """Selects between the probes, downloads of artifacts and archives, the documentation, and the routes."""
+    """Selects between probes, downloads of artifacts and archives, documentation, console, and the routes."""
 
     def __init__(
         self,
@@ -178,11 +182,12 @@ class Endpoints:
         downloads: ASGIApp,
         archive_downloads: ASGIApp,
         documents: ASGIApp,
+        console_files: ASGIApp | None,
         transcoder: Transcoder,
     ) -> None:
         self._probes, self._transcoder = probes, transcoder
         self._downloads, self._archive_downloads = downloads, archive_downloads
-        self._documents = documents
+        self._documents, self._console_files = documents, console_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
@@ -197,6 +202,9 @@ class Endpoints:
         elif scope["type"] == "http" and documentation.is_documentation(scope):
             scope[ROUTE] = scope["path"]
             await self._documents(scope, receive, send)
+        elif scope["type"] == "http" and self._console_files and console.is_console(scope):
+            scope[ROUTE] = console.route_of(scope)
+            await self._console_files(scope, receive, send)
         else:
             await self._transcoder(scope, receive, send)
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.metadata
 import importlib.resources
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import yaml
 
-from reelhaul_transcoding.errors import MethodNotAllowed
-from reelhaul_transcoding.http.asgi import Header, Receive, Scope, Send, accepts_gzip, send_response
+from reelhaul_gateway.static_files import StaticFile, reject_method, send_file
+from reelhaul_transcoding.http.asgi import Receive, Scope, Send
 from reelhaul_transcoding.http.status import StatusWriter
 
-_GZIP_WBITS = 16 + zlib.MAX_WBITS
 # The page loads only from this server, and no script or style is inline. Icons are data: URLs, images in
 # responses blob: URLs.
 _PAGE_POLICY = (
@@ -43,17 +39,6 @@ METHOD = "/reelhaul.system.v1.SystemService/DescribeServer"
 PATHS = frozenset({*_DOCUMENTS, *_STATIC, *_SWAGGER_UI})
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A response, as it is and compressed."""
-
-    content_type: bytes
-    body: bytes
-    gzipped: bytes
-    #: Weak, since it is the same for both forms.
-    etag: bytes
-
-
 def is_documentation(scope: Scope) -> bool:
     """Return whether the request is for a path of the documentation."""
     return scope["path"] in PATHS
@@ -67,43 +52,26 @@ class DocumentationEndpoints:
 
     def __init__(self, build: Callable[[], dict[str, Any]], statuses: StatusWriter) -> None:
         self._build, self._statuses = build, statuses
-        self._pages: dict[str, _Page] = {}
+        self._pages: dict[str, StaticFile] = {}
         self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        path, headers = scope["path"], dict(scope["headers"])
-        if scope["method"] not in ("GET", "HEAD"):
-            await self._statuses.send_error(send, MethodNotAllowed(scope["method"], path, ["GET", "HEAD"]))
+        if await reject_method(scope, send, self._statuses):
             return
+        path = scope["path"]
         async with self._lock:
             if path not in self._pages:
                 self._pages |= await asyncio.to_thread(self._load, path)
-        page = self._pages[path]
-        # Browsers ask each time, and get 304 until the server is upgraded.
-        common: list[Header] = [
-            (b"etag", page.etag),
-            (b"cache-control", b"no-cache"),
-            (b"vary", b"accept-encoding"),
-        ]
-        if _matches(headers.get(b"if-none-match", b""), page.etag):
-            await send({"type": "http.response.start", "status": 304, "headers": common})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        if path == "/docs":
-            common.append((b"content-security-policy", _PAGE_POLICY))
-        body = page.body
-        if accepts_gzip(headers.get(b"accept-encoding", b"")):
-            body = page.gzipped
-            common.append((b"content-encoding", b"gzip"))
-        await send_response(send, 200, common, body, content_type=page.content_type)
+        headers = [(b"content-security-policy", _PAGE_POLICY)] if path == "/docs" else []
+        await send_file(scope, send, self._pages[path], headers)
 
-    def _load(self, path: str) -> dict[str, _Page]:
+    def _load(self, path: str) -> dict[str, StaticFile]:
         """Return the page of *path*; of one of the documents, both."""
         if path in _STATIC:
             name, content_type = _STATIC[path]
             file = importlib.resources.files("reelhaul_gateway").joinpath("static", name)
-            return {path: _page(content_type, file.read_bytes())}
+            return {path: StaticFile.compress(content_type, file.read_bytes())}
         if path in _SWAGGER_UI:
             name, content_type = _SWAGGER_UI[path]
             # Found without importing the package, which needs none of its code here.
@@ -111,15 +79,10 @@ class DocumentationEndpoints:
                 f"swagger_ui/static/{name}"
             )
             with open(str(location), "rb") as opened:
-                return {path: _page(content_type, opened.read())}
+                return {path: StaticFile.compress(content_type, opened.read())}
         document = self._build()
         bodies = {"/openapi.json": orjson.dumps(document), "/openapi.yaml": _to_yaml(document)}
-        return {path: _page(_DOCUMENTS[path], body) for path, body in bodies.items()}
-
-
-def _page(content_type: bytes, body: bytes) -> _Page:
-    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'.encode()
-    return _Page(content_type, body, zlib.compress(body, wbits=_GZIP_WBITS), etag)
+        return {path: StaticFile.compress(_DOCUMENTS[path], body) for path, body in bodies.items()}
 
 
 def _to_yaml(document: dict[str, Any]) -> bytes:
@@ -127,9 +90,3 @@ def _to_yaml(document: dict[str, Any]) -> bytes:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
     return text.encode()
-
-
-def _matches(if_none_match: bytes, etag: bytes) -> bool:
-    """Return whether the header names *etag*, by weak comparison. RFC 9110 section 13.1.2."""
-    tags = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
-    return b"*" in tags or etag.removeprefix(b"W/") in tags

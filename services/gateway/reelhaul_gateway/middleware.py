@@ -12,6 +12,7 @@ from google.rpc import code_pb2
 
 from reelhaul_gateway import metrics
 from reelhaul_gateway.access import RESPONSE_HEADERS, take_websocket_credential
+from reelhaul_gateway.final_newline import FinalNewline, prints_responses
 from reelhaul_gateway.health import PROBE_PATHS
 from reelhaul_gateway.origins import ANY_HOST, AllowedHosts, CorsPolicy, check_host, check_origin
 from reelhaul_gateway.request_head import RequestHead, TrustedProxies, read_head
@@ -99,7 +100,8 @@ class RequestMiddleware:
             elif origins and self._is_preflight(scope, head):
                 await self._answer_preflight(recorder, head)
             else:
-                await self._app(scope, receive, recorder)
+                is_printed = prints_responses(head.get(b"user-agent"))
+                await self._app(scope, receive, FinalNewline(recorder) if is_printed else recorder)
         except Exception:
             log.exception("unexpected failure")
             if recorder.status or scope["type"] != "http":

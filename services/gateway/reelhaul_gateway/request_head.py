@@ -32,6 +32,7 @@ _EVALUATED = _CONSUMED | {
     b"sec-fetch-site",
     b"access-control-request-method",
     b"access-control-request-headers",
+    b"user-agent",
 }
 # The id of a job in a path: v1/jobs/{id}:cancel, api/v1/status/{id}.
 _JOB = re.compile(r"/(?:jobs|api/v1/[a-z_]{1,32})/([0-9a-fA-F-]{36})(?![0-9a-fA-F-])")

@@ -51,6 +51,8 @@ class Settings(SuiteSettings):
     gateway_min_body_rate: int = Field(default=256, ge=0)
     #: Bytes of all request bodies at a time, of requests that are not answered yet; beyond it: 503.
     gateway_max_total_body_bytes: int = Field(default=256 << 20, gt=0)
+    #: Whether the web console is served at ``/``.
+    gateway_console: bool = True
     #: The pages that may embed downloads: those of the same origin, of the same site, or all.
     gateway_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = "same-origin"
     #: How artifacts are downloaded from /v1/artifacts/{artifact}:download unless the request says otherwise:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reelhaul.cli.commands import Group
+
 if TYPE_CHECKING:
     from reelhaul_storage.service.blob_move import MoveProgress
     from reelhaul_storage.settings import Settings
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _DAMAGED = 3
 
 
-@click.group()
+@click.group(cls=Group)
 def storage() -> None:
     """Manage storage."""
 

@@ -78,6 +78,14 @@ def check_fetch_name(name: str) -> str:
     return name
 
 
+def check_extractor_name(name: str) -> str:
+    """Return the name of an extractor, of which *name* may be the id alone. Raises FIELD_INVALID."""
+    extractor = name.removeprefix("extractors/")
+    if not extractor or len(extractor) > _MAX_SEARCH:
+        raise FieldInvalid("name", "must be extractors/ and the id of an extractor, as ListExtractors has it")
+    return f"extractors/{extractor}"
+
+
 def to_grace_seconds(request: fetcher_service_pb2.DrainFetcherRequest) -> float | None:
     """Return the seconds until unfinished work is requeued; None means no limit. Raises FIELD_INVALID."""
     if not request.HasField("grace"):

@@ -100,4 +100,4 @@ class FetcherServicer(fetcher_service_pb2_grpc.FetcherServiceServicer):
     async def GetExtractor(
         self, request: fetcher_service_pb2.GetExtractorRequest, context: Context
     ) -> Extractor:
-        return await self._extractors.get(request.name)
+        return await self._extractors.get(convert.check_extractor_name(request.name))
