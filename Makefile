@@ -237,7 +237,9 @@ lock-engine: UPGRADE := --upgrade-package yt-dlp --upgrade-package yt-dlp-ejs
 lock-engine:  ## Update yt-dlp in requirements/*.txt, and nothing else (needs uv)
 	$(lock_suite)
 
-dist: $(VENV)/dev.stamp  ## Build the wheel and the source distribution of Reelhaul in dist/
+# Nothing but what builds: the workflow that signs the result runs it.
+dist: requirements/build.txt | $(VENV)/bin/python  ## Build the wheel and the source distribution of Reelhaul in dist/
+	$(BIN)/pip install -q --require-hashes -r requirements/build.txt
 	rm -f dist/*.whl dist/*.tar.gz
 	$(BIN)/hatchling build
 

@@ -166,7 +166,7 @@ def main() -> int:
     parser.add_argument("overlay", type=Path, help="folder of deploy/k8s, for example an overlay of your own")
     parser.add_argument("--namespace", default="reelhaul")
     parser.add_argument("--image", type=_image, action="append", required=True, metavar="NAME=IMAGE@DIGEST")
-    parser.add_argument("--url", required=True, help="the gateway, for the smoke test")
+    parser.add_argument("--url", type=smoke.origin, required=True, help="the gateway, for the smoke test")
     smoke.add_arguments(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="reelhaul-rollout-") as name:

@@ -92,9 +92,11 @@ class Deployment:
         digest, size = hashlib.sha256(), 0
         try:
             with self._open("GET", file["url"]) as response:
-                while chunk := response.read(_CHUNK_BYTES):
+                while chunk := response.read1(_CHUNK_BYTES):
                     digest.update(chunk)
                     size += len(chunk)
+                    if time.monotonic() > self._end:
+                        raise SmokeError(f"{file['name']} was not downloaded in time")
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise SmokeError(f"{file['name']} cannot be downloaded: {error}") from None
         if (digest.hexdigest(), size) != (file["sha256"], int(file["size_bytes"])):
@@ -137,25 +139,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bytes", type=int, default=200_000_000, help="limit of the download")
 
 
+def origin(text: str) -> str:
+    """Return *text* if it is the URL of a gateway. Raises ArgumentTypeError."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text} is no URL: it begins with http:// or https://")
+    return text
+
+
 def check(url: str, arguments: argparse.Namespace) -> str:
     """Check the deployment at *url*; return what was found. Raises SmokeError."""
     deployment = Deployment(url, os.environ.get("REELHAUL_API_KEY", ""), arguments.seconds)
     begin = time.monotonic()
-    deployment.wait_until_ready()
-    if arguments.version:
-        deployment.wait_for_version(arguments.version)
-    found = deployment.download(arguments.video, arguments.max_bytes)
+    try:
+        deployment.wait_until_ready()
+        if arguments.version:
+            deployment.wait_for_version(arguments.version)
+        found = deployment.download(arguments.video, arguments.max_bytes)
+    except SmokeError:
+        raise
+    except Exception as error:
+        # A version may answer anything: whatever is not expected is a failure of the check.
+        raise SmokeError(f"the gateway answered what no version should: {error!r}") from error
     return f"{found} seconds={time.monotonic() - begin:.1f}"
 
 
 def main() -> int:
     """Run the check; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("url", help="the gateway, for example https://reelhaul.example")
+    parser.add_argument("url", type=origin, help="the gateway, for example https://reelhaul.example")
     add_arguments(parser)
     arguments = parser.parse_args()
-    if not arguments.url.startswith(("http://", "https://")):
-        parser.error(f"{arguments.url} is no URL: it begins with http:// or https://")
     try:
         print(f"smoke ok {check(arguments.url, arguments)}")
     except SmokeError as error:

@@ -7,13 +7,14 @@ new progress in every answer, and 20 jobs change in a second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import itertools
 import json
 import statistics
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -143,14 +144,14 @@ class _Server:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b'id: 0\ndata: {"resumeToken": "0"}\n\n')
-        number = 0
-        while True:
-            await asyncio.sleep(1 / _CHANGES_PER_SECOND)
-            number += 1
-            job = self._jobs[number * 7 % _JOBS]
-            job["revision"] = str(int(job["revision"]) + 1)
-            message = {"resumeToken": str(number), "job": job}
-            await response.write(f"id: {number}\ndata: {json.dumps(message)}\n\n".encode())
+        with contextlib.suppress(ConnectionResetError):
+            for number in itertools.count(1):
+                await asyncio.sleep(1 / _CHANGES_PER_SECOND)
+                job = self._jobs[number * 7 % _JOBS]
+                job["revision"] = str(int(job["revision"]) + 1)
+                message = {"resumeToken": str(number), "job": job}
+                await response.write(f"id: {number}\ndata: {json.dumps(message)}\n\n".encode())
+        return response
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")
@@ -187,7 +188,7 @@ def _progress(job: dict[str, Any], tick: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _running_server() -> Iterator[str]:
     """Run the stand-in in a thread until the block ends; yield its address."""
     loop, runner = asyncio.new_event_loop(), web.AppRunner(_Server().build_app(), shutdown_timeout=0.1)

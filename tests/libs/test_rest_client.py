@@ -90,6 +90,19 @@ def test_a_server_without_ranges(gateway, client, tmp_path):
     assert sizes == sorted(set(sizes))
 
 
+@pytest.mark.parametrize("if_abandoned", ["leave", "cancel"])
+def test_a_callback_that_fails(gateway, client, if_abandoned):
+    """An exception of on_event ends the wait, and the job if that was asked for."""
+    gateway.connections = [[{"snapshot": RUNNING}, {"hang": True}]]
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.wait(JOB, if_abandoned=if_abandoned, on_event=fail)
+    assert gateway.cancelled.is_set() == (if_abandoned == "cancel")
+
+
 async def test_stop_in_the_middle_of_a_watch(gateway):
     """A watch that is left ends its connection: closing the client does not wait for the job."""
     gateway.connections = [[{"snapshot": RUNNING}, {"hang": True}]]

@@ -1,1 +1,1 @@
-"""Shared by the gRPC client and the REST client: errors, retries, resuming a watch, saving files."""
+"""Shared by the gRPC clients and the REST clients: everything but the transport."""

@@ -40,7 +40,7 @@ from reelhaul.system.v1 import system_service_pb2
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-#: What happens to a job if a wait ends before it: by cancellation, Ctrl-C or its timeout.
+#: What happens to a job if a wait ends before it: by cancellation, Ctrl-C, its timeout, or its callback.
 IfAbandoned = Literal["leave", "cancel"]
 
 RETRY_SECONDS, RECONNECT_SECONDS = 10.0, 120.0
@@ -211,15 +211,17 @@ class BaseAsyncClient:
     ) -> Download:
         """Return a job once it has succeeded, failed or been cancelled.
 
-        Raises TimeoutError after *timeout* seconds. *if_abandoned* says what happens to the job then, or if
-        the wait is cancelled: it is left to go on, or cancelled too.
+        Raises TimeoutError after *timeout* seconds. *if_abandoned* says what happens to the job then, if the
+        wait is cancelled, or if *on_event* raises: it is left to go on, or cancelled too.
         """
         if if_abandoned not in ("leave", "cancel"):
             raise ValueError(f"if_abandoned is leave or cancel, not {if_abandoned!r}")
         try:
             async with asyncio.timeout(timeout):
                 return await self._follow(job, on_event)
-        except (asyncio.CancelledError, TimeoutError):
+        except CallFailed:
+            raise
+        except BaseException:
             if if_abandoned == "cancel":
                 await self._cancel_abandoned(job)
             raise

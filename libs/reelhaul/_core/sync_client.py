@@ -151,8 +151,8 @@ class BaseClient:
     ) -> Download:
         """Return a job once it has succeeded, failed or been cancelled.
 
-        Raises TimeoutError after *timeout* seconds. *if_abandoned* says what happens to the job then, or if
-        the wait is cancelled: it is left to go on, or cancelled too.
+        Raises TimeoutError after *timeout* seconds. *if_abandoned* says what happens to the job then, if the
+        wait is cancelled, or if *on_event* raises: it is left to go on, or cancelled too.
         """
         return self._loop.run(
             self._async.wait(job, timeout=timeout, if_abandoned=if_abandoned, on_event=on_event)

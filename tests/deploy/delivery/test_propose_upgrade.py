@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 _SCRIPT = ROOT / ".github/propose_upgrade.sh"
-#: Records what is asked of GitHub; the list of open pull requests is a file.
+#: Records what is asked of GitHub; the list of open pull requests with the name of the branch is a file.
 _GH = '#!/bin/sh\necho "$*" >> "{folder}/asked"\n[ "$1 $2" = "pr list" ] && cat "{folder}/open"\nexit 0\n'
 
 pytestmark = pytest.mark.deployment
@@ -27,11 +31,11 @@ class Repository:
         self.git("clone", "--quiet", str(folder / "origin"), str(self._checkout), where=folder)
         (self._checkout / "requirements").mkdir()
         self.write("1.0")
+        (self._checkout / "Makefile").write_text("all:\n\ttrue\n")
         self.git("checkout", "--quiet", "-B", "main")
         self.git("add", ".")
         self.git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "--message=first")
         self.git("push", "--quiet", "origin", "main")
-        (folder / "open").write_text("")
         program = folder / "bin/gh"
         program.parent.mkdir()
         program.write_text(_GH.format(folder=folder))
@@ -48,22 +52,38 @@ class Repository:
         )
         return done.stdout.strip()
 
+    def run(self, command: list[str]) -> None:
+        subprocess.run(command, cwd=self._checkout, timeout=30, check=True)
+
     def write(self, version: str, file: str = "requirements/run.txt") -> None:
-        (self._checkout / file).write_text(f"yt-dlp=={version} \\\n    --hash=sha256:0\n")
+        digest = hashlib.sha256(version.encode()).hexdigest()
+        text = f"yt-dlp=={version} \\\n    --hash=sha256:{digest}\n    # via reelhaul\n"
+        (self._checkout / file).write_text(text)
 
     def upgrade(self, version: str, file: str = "requirements/run.txt") -> Path:
         """Return the diff of an upgrade of main to *version*; the checkout is at main then."""
+        return self.change(lambda: self.write(version, file))
+
+    def change(self, edit: Callable[[], object]) -> Path:
+        """Return the diff of what *edit* does to main; the checkout is at main then."""
         self.git("checkout", "--quiet", "--detach", "origin/main")
-        self.write(version, file)
-        self.git("add", "--intent-to-add", ".")
+        edit()
+        self.git("add", ".")
         diff = self._folder / "upgrade.diff"
-        diff.write_text(self.git("diff") + "\n")
+        diff.write_text(self.git("diff", "--cached", "--binary") + "\n\n")
         self.git("reset", "--quiet", "--hard")
         return diff
 
-    def propose(self, diff: Path, *, number: str = "") -> subprocess.CompletedProcess[str]:
-        """Propose *diff*; *number* is that of an open pull request."""
-        (self._folder / "open").write_text(number)
+    def append(self, line: str) -> None:
+        """Append *line* to a lock."""
+        with (self._checkout / "requirements/run.txt").open("a") as file:
+            file.write(line)
+
+    def propose(
+        self, diff: Path, *, open_requests: Sequence[dict[str, Any]] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Propose *diff* while there are *open_requests* of branches with the name of the upgrade's."""
+        (self._folder / "open").write_text(json.dumps(list(open_requests)))
         (self._folder / "asked").unlink(missing_ok=True)
         environment = os.environ | {"PATH": f"{self._folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
@@ -73,8 +93,12 @@ class Repository:
 
     def asked(self) -> list[str]:
         """Return the first two words of what was asked of GitHub."""
+        return [" ".join(line.split()[:2]) for line in self.asked_in_full()]
+
+    def asked_in_full(self) -> list[str]:
+        """Return what was asked of GitHub."""
         file = self._folder / "asked"
-        return [" ".join(line.split()[:2]) for line in file.read_text().splitlines()] if file.exists() else []
+        return file.read_text().splitlines() if file.exists() else []
 
     def branch(self) -> list[str]:
         """Return the subjects of the commits that the branch has and main has not."""
@@ -84,8 +108,9 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    if shutil.which("git") is None:
-        pytest.skip("git is missing: proposals of upgrades are not checked")
+    for program in ("git", "jq"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: proposals of upgrades are not checked")
     return Repository(tmp_path)
 
 
@@ -100,15 +125,65 @@ def test_upgrade_is_proposed(repository: Repository):
 def test_later_upgrade_replaces_the_proposal(repository: Repository):
     """While a pull request is open, the next version takes its place."""
     repository.propose(repository.upgrade("2.0"))
-    done = repository.propose(repository.upgrade("3.0"), number="12")
+    request = {"number": 12, "isCrossRepository": False}
+    done = repository.propose(repository.upgrade("3.0"), open_requests=[request])
     assert done.returncode == 0, done.stderr
     assert repository.branch() == ["Upgrade yt-dlp to 3.0"]
     assert repository.asked() == ["pr list", "pr edit", "workflow run"]
 
 
-def test_upgrade_of_other_files_is_rejected(repository: Repository):
-    """A diff that changes more than locks, as code that was tried might have written, is not proposed."""
-    done = repository.propose(repository.upgrade("2.0", "build.sh"))
+def test_pull_request_of_a_fork_is_left_alone(repository: Repository):
+    """A stranger's pull request from a branch of the same name does not get the title of the upgrade."""
+    request = {"number": 12, "isCrossRepository": True}
+    done = repository.propose(repository.upgrade("2.0"), open_requests=[request])
+    assert done.returncode == 0, done.stderr
+    assert repository.asked() == ["pr list", "pr create", "workflow run"]
+
+
+def test_fork_does_not_hide_the_proposal(repository: Repository):
+    """Among pull requests of both, the next version takes the place of our own."""
+    requests = [{"number": 13, "isCrossRepository": True}, {"number": 12, "isCrossRepository": False}]
+    repository.propose(repository.upgrade("2.0"))
+    done = repository.propose(repository.upgrade("3.0"), open_requests=requests)
+    assert done.returncode == 0, done.stderr
+    assert repository.asked_in_full()[1].startswith("pr edit 12 ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["cp", "requirements/run.txt", "build.sh"],
+        ["cp", "requirements/run.txt", "requirements/other.txt"],
+        ["git", "mv", "Makefile", "requirements/other.txt"],
+        ["git", "rm", "--quiet", "requirements/run.txt"],
+        ["chmod", "755", "requirements/run.txt"],
+        ["ln", "--symbolic", "--force", "../Makefile", "requirements/run.txt"],
+    ],
+    ids=["another-file", "new-lock", "renamed-file", "deleted-lock", "executable-lock", "linked-lock"],
+)
+def test_upgrade_of_other_files_is_rejected(repository: Repository, command: list[str]):
+    """A diff that does more than change locks, as code that was tried might have written, is not proposed."""
+    done = repository.propose(repository.change(lambda: repository.run(command)))
     assert done.returncode == 1
     assert "changes more than requirements/*.txt" in done.stderr
+    assert repository.asked() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://packages.example/simple\n",
+        "--extra-index-url=https://packages.example/simple\n",
+        "yt-dlp @ https://packages.example/yt_dlp.whl --hash=sha256:" + "0" * 64 + "\n",
+        "-r /tmp/other.txt\n",
+        "yt-dlp>=2.0 \\\n",
+        "\0\n--index-url https://packages.example/simple\n",
+    ],
+    ids=["index", "extra-index", "address", "file", "range", "binary"],
+)
+def test_upgrade_to_other_sources_is_rejected(repository: Repository, line: str):
+    """A lock that gets more than pins and hashes, such as another index, is not proposed."""
+    done = repository.propose(repository.change(lambda: repository.append(line)))
+    assert done.returncode == 1
+    assert "adds more than pins and hashes" in done.stderr
     assert repository.asked() == []

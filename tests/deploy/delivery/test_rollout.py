@@ -98,7 +98,8 @@ class Cluster:
     def changes(self) -> list[str]:
         """Return the commands that change the cluster or wait for it, without the namespace."""
         prefix = "--namespace=reelhaul "
-        commands = (self._folder / "commands").read_text().splitlines()
+        file = self._folder / "commands"
+        commands = file.read_text().splitlines() if file.exists() else []
         assert all(command.startswith(prefix) for command in commands)
         return [
             command.removeprefix(prefix)
@@ -222,6 +223,14 @@ def test_production_overlay_can_be_rolled_out(cluster: Cluster):
         for container in each["spec"]["template"]["spec"]["containers"]
     }
     assert images == {f"registry.example/media/reelhaul@{_DIGEST}", f"registry.example/server@{_DIGEST}"}
+
+
+def test_address_without_scheme_is_rejected(cluster: Cluster):
+    """A URL that the smoke test could not use ends the rollout before anything is replaced."""
+    done = cluster.roll_out("reelhaul.example", "http://127.0.0.2/")
+    assert done.returncode == 2
+    assert "reelhaul.example is no URL" in done.stderr
+    assert cluster.changes() == []
 
 
 def test_image_without_digest_is_rejected(cluster: Cluster):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,71 @@ def test_suite_that_reaches_no_site_fails(tmp_path: Path, site: Site):
         done = smoke(suite.address("gateway"), site.url("/watch/demo"))
     assert done.returncode == 1
     assert "POST /api/v1/download answered 4" in done.stderr
+
+
+class _Strange(BaseHTTPRequestHandler):
+    """A gateway that is ready, and answers what no version does: no name of a job, a file without an end."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not self.server.stopping.wait(0.01):  # type: ignore[attr-defined]
+                    self.wfile.write(b"x")
+        elif self.path.startswith("/api/v1/jobs/"):
+            file = {"name": "a", "url": "/endless", "sha256": "0" * 64, "size_bytes": "1"}
+            self._answer({"status": "SUCCEEDED", "job_id": "1", "files": [file]})
+        else:
+            self._answer({})
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        is_endless = b"endless" in self.rfile.read(length)
+        self._answer({"job_id": "1"} if is_endless else {})
+
+    def do_DELETE(self) -> None:
+        self._answer({})
+
+    def _answer(self, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def strange() -> Iterator[str]:
+    """The URL of such a gateway."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Strange) as server:
+        server.stopping = threading.Event()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.stopping.set()  # type: ignore[attr-defined]
+            server.shutdown()
+            thread.join()
+
+
+def test_answer_of_another_form_fails(strange: str):
+    """A gateway that answers another form of JSON fails in one line, so that a rollout goes back."""
+    done = smoke(strange, "http://127.0.0.2/")
+    assert done.returncode == 1
+    assert done.stderr == "smoke FAILED: the gateway answered what no version should: KeyError('job_id')\n"
+
+
+def test_endless_file_fails(strange: str):
+    """A file that never ends fails when the time is over."""
+    done = smoke(strange, "http://127.0.0.2/endless", "--seconds=1")
+    assert (done.returncode, done.stderr) == (1, "smoke FAILED: a was not downloaded in time\n")
 
 
 def test_missing_suite_fails(site: Site):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,28 @@ def test_checkouts_keep_no_credentials():
             for step in job.get("steps", ()):
                 if step.get("uses", "").startswith("actions/checkout@"):
                     assert step["with"]["persist-credentials"] is False, file.name
+
+
+def test_upgrade_is_stored_before_it_is_tried():
+    """The code of new packages runs when the diff that is proposed can no longer be changed."""
+    steps = jobs(ROOT / ".github/workflows/upgrade.yml")["try"]["steps"]
+    (stored,) = [
+        number
+        for number, step in enumerate(steps)
+        if step.get("uses", "").startswith("actions/upload-artifact@")
+    ]
+    tried = [
+        number for number, step in enumerate(steps) if re.search("make (test|audit)", step.get("run", ""))
+    ]
+    assert len(tried) == 3
+    assert stored < min(tried)
+
+
+def test_distribution_is_built_by_what_builds_alone(tmp_path: Path):
+    """The job that signs the packages of a version installs pip and the build backend, and no other lock."""
+    command = ["make", "--dry-run", "--always-make", "dist", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert set(re.findall(r"requirements/([a-z]+)\.txt", done.stdout)) == {"pip", "build"}
 
 
 def test_commands_exist():

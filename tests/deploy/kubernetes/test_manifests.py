@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 from tests.deploy.kubernetes import schemas
-from tests.deploy.kubernetes.rendering import OVERLAYS, Resource, Workload, of_kind, only, workloads
+from tests.deploy.kubernetes.rendering import (
+    MANIFESTS,
+    OVERLAYS,
+    Resource,
+    Workload,
+    of_kind,
+    only,
+    workloads,
+)
 
 from reelhaul_runtime.serve import _EXTRA_DRAIN_SECONDS
 from reelhaul_runtime.service import settings_classes
@@ -20,6 +28,8 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 _SERVICES = ("gateway", "jobs", "fetcher", "storage")
 #: How long a fetcher hands back what it could not finish (docs/operations.md).
 _HAND_BACK_SECONDS = 5
+#: The label of the nodes of deploy/terraform.
+_NODES = "reelhaul.dev/nodes"
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -243,6 +253,19 @@ def test_production_scales_what_exists(rendered: dict[str, list[Resource]]):
     assert all(each["minReplicas"] >= 2 for each in scaled.values())
     assert only(resources, "ScaledObject", "fetcher")["spec"]["scaleTargetRef"] == {"name": "fetcher"}
     assert not any("replicas" in each["spec"] for each in of_kind(resources, "Deployment"))
+
+
+def test_production_fetchers_keep_off_the_nodes_of_services(rendered: dict[str, list[Resource]]):
+    """Fetchers run on the nodes that deploy/terraform has for them, and never beside the other services."""
+    pod = _workload(rendered["production"], "fetcher").pod
+    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert terms["nodeSelectorTerms"] == [
+        {"matchExpressions": [{"key": _NODES, "operator": "NotIn", "values": ["services"]}]}
+    ]
+    assert {"key": _NODES, "value": "fetchers", "effect": "NoSchedule"} in pod["tolerations"]
+    nodes = (MANIFESTS.parent / "terraform/modules/eks/nodes.tf").read_text()
+    assert f'"{_NODES}" = each.key' in nodes
+    assert "services = concat(" in nodes
 
 
 def test_production_images_are_pinned_by_digest(rendered: dict[str, list[Resource]]):

@@ -13,6 +13,7 @@ from tests.deploy.kubernetes.rendering import MANIFESTS, ROOT, only, read_files
 from reelhaul.work.v1 import lease_service_pb2, process_service_pb2
 from reelhaul_gateway.transcoding import SERVICES
 from reelhaul_jobs.nats.bus import WORK, consumer_name
+from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 _PRIORITIES = ("high", "normal", "bulk")
@@ -53,6 +54,13 @@ def test_grpc_routes_are_the_public_services():
     # jobs serves it as well, for clients that speak gRPC.
     expected["reelhaul.system.v1.SystemService"] = "jobs"
     assert routed == expected
+
+
+def test_grpc_routes_remove_the_suite_token():
+    """No client passes for a service: what calls carry as the suite's credential does not pass."""
+    for rule in only(read_files("components/gateway-api"), "GRPCRoute", "services")["spec"]["rules"]:
+        (filtered,) = rule["filters"]
+        assert filtered["requestHeaderModifier"]["remove"] == [SUITE_TOKEN_KEY]
 
 
 @pytest.mark.parametrize("name", ["nats", "postgres", "s3"])

@@ -164,6 +164,39 @@ def test_secrets_are_in_no_state(aws: SimulatedAws, staging: Path):
     assert broker["token"] not in state
 
 
+@pytest.fixture(scope="module")
+def account(aws: SimulatedAws, terraform: Terraform, copy: Path) -> Path:
+    """The folder of what the environments share: the roles of the workflow, applied for a repository."""
+    folder = aws.override(copy, "account")
+    variables = {"region": REGION, "repository": "owner/reelhaul"}
+    (folder / "test.auto.tfvars.json").write_text(json.dumps(variables))
+    terraform.run(folder, "init")
+    # moto forgets a part of the lifecycle of the bucket of states, for which the provider waits.
+    terraform.run(folder, "apply", "-auto-approve", "-target=aws_iam_role_policy.delivery")
+    return folder
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_workflow_takes_the_role_of_its_environment_alone(
+    aws: SimulatedAws, terraform: Terraform, account: Path, environment: str
+):
+    """A run of staging, which nobody approves, gets no role that production trusts, and the reverse."""
+    arn = json.loads(terraform.run(account, "output", "-json", "delivery_role_arns"))[environment]
+    role = aws.client("iam").get_role(RoleName=arn.rpartition("/")[2])["Role"]
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Condition"]["StringEquals"] == {
+        "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+        "token.actions.githubusercontent.com:sub": f"repo:owner/reelhaul:environment:{environment}",
+    }
+    assert policies_of(aws, role["RoleName"]) == [
+        {
+            "Action": "eks:DescribeCluster",
+            "Effect": "Allow",
+            "Resource": f"arn:aws:eks:{REGION}:123456789012:cluster/reelhaul-{environment}",
+        }
+    ]
+
+
 #: What moto does not delete, by the call that it lacks. Forgotten before the environment is destroyed.
 _NOT_DELETED = {
     "module.suite.module.media.aws_cloudfront_key_group.this": "DeleteKeyGroup",

@@ -95,3 +95,15 @@ def test_running_again_changes_the_passwords(server: Server):
         assert connection.execute("SELECT count(*) FROM things").fetchone() == (0,)
         (stored,) = connection.execute("SHOW password_encryption").fetchone() or ("",)
         assert stored == "scram-sha-256"
+
+
+def test_server_does_not_see_the_passwords(server: Server):
+    """The statement that sets a password, which the server logs if it fails or is slow, has its verifier."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        # A password in clear text would be stored in the form that this asks for.
+        connection.execute(f"ALTER ROLE {server.administrator} SET password_encryption = 'md5'")  # type: ignore[call-overload]
+        server.run_script("first")
+        found = connection.execute(
+            "SELECT rolpassword FROM pg_authid WHERE rolname IN (%s, %s)", [server.jobs, server.storage]
+        ).fetchall()
+    assert [password.partition("$")[0] for (password,) in found] == ["SCRAM-SHA-256", "SCRAM-SHA-256"]

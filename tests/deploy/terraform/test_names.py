@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.deploy.terraform.terraform import ROOT, SOURCE
+
+from reelhaul.work.v1 import lease_service_pb2, process_service_pb2
+from reelhaul_gateway.transcoding import SERVICES
+from reelhaul_runtime.auth.peers import SUITE_TOKEN_KEY
 
 _ECS = SOURCE / "modules/ecs"
 _CONTAINERS = (_ECS / "containers.tf").read_text()
@@ -79,6 +84,48 @@ def test_secrets_of_the_overlay_exist():
     assert read
     assert {name for name, _ in read} == {prefix}
     assert {secret for _, secret in read} <= set(created)
+
+
+def test_load_balancer_forwards_the_public_services():
+    """Every service that clients call has a rule to its owner, and internal ones have none."""
+    text = (_ECS / "load_balancer.tf").read_text()
+    rules = re.findall(r'target = "(\w+)", paths = \[(.*?)\]', text)
+    assert rules
+    found = {
+        service.full_name: target
+        for owner in ("jobs", "storage")
+        for service in SERVICES[owner]
+        for target, paths in rules
+        if any(fnmatchcase(f"/{service.full_name}/Call", path) for path in re.findall(r'"(.*?)"', paths))
+    }
+    assert found == {service.full_name: owner for owner in ("jobs", "storage") for service in SERVICES[owner]}
+    for file in (lease_service_pb2, process_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for path in re.findall(r'"(/.*?)"', " ".join(paths for _, paths in rules)):
+                assert not fnmatchcase(f"/{service.full_name}/Call", path), path
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-rules.html
+    assert max(paths.count('"') // 2 for _, paths in rules) <= 3
+
+
+def test_load_balancer_refuses_the_suite_token():
+    """The header that the load balancer refuses is the one in which services send their credential."""
+    text = (_ECS / "load_balancer.tf").read_text()
+    (rule,) = re.findall(r'"aws_lb_listener_rule" "suite_token" \{(.*?)\n\}\n', text, re.DOTALL)
+    assert re.findall(r'http_header_name = "(\S+)"', rule) == [SUITE_TOKEN_KEY]
+
+
+def test_roles_of_services_of_aws_are_for_this_account():
+    """A service of AWS takes a role for this account alone, and not at the request of another one."""
+    trusted = []
+    for file in SOURCE.rglob("*.tf"):
+        for statement in re.findall(r"\n  statement \{\n(.*?)\n  \}\n", file.read_text(), re.DOTALL):
+            services = re.findall(r'identifiers = \["(\S+)\.amazonaws\.com"\]', statement)
+            if "sts:AssumeRole" not in statement or not services:
+                continue
+            trusted += services
+            # Instances get the roles of their own account alone.
+            assert "aws:SourceAccount" in statement or services == ["ec2"], f"{file}: {services}"
+    assert {"ecs-tasks", "pods.eks", "eks", "vpc-flow-logs"} <= set(trusted)
 
 
 def test_permissions_of_storage_are_those_documented():

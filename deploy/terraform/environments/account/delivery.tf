@@ -1,5 +1,10 @@
-# The role of the workflow `deploy` (docs/releasing.md): GitHub proves which repository and environment a run is of,
-# and no key is stored. It may push images and find a cluster; what it may do in one, its administrators say.
+# The roles of the workflow `deploy` (docs/releasing.md), one for each environment: GitHub proves which repository and
+# environment a run is of, and no key is stored. A run of staging, which nobody has approved, cannot take the role of
+# production. A role may find the cluster of its environment; what it may do there, the cluster's administrators say.
+
+locals {
+  deliveries = toset(var.repository == "" ? [] : ["staging", "production"])
+}
 
 resource "aws_iam_openid_connect_provider" "github" {
   count = var.repository == "" ? 0 : 1
@@ -9,14 +14,14 @@ resource "aws_iam_openid_connect_provider" "github" {
 }
 
 resource "aws_iam_role" "delivery" {
-  count = var.repository == "" ? 0 : 1
+  for_each = local.deliveries
 
-  name               = "reelhaul-delivery"
-  assume_role_policy = data.aws_iam_policy_document.delivery_trust[0].json
+  name               = "reelhaul-delivery-${each.key}"
+  assume_role_policy = data.aws_iam_policy_document.delivery_trust[each.key].json
 }
 
 data "aws_iam_policy_document" "delivery_trust" {
-  count = var.repository == "" ? 0 : 1
+  for_each = local.deliveries
 
   statement {
     actions = ["sts:AssumeRoleWithWebIdentity"]
@@ -35,39 +40,24 @@ data "aws_iam_policy_document" "delivery_trust" {
     condition {
       test     = "StringEquals"
       variable = "token.actions.githubusercontent.com:sub"
-      values   = [for environment in ["staging", "production"] : "repo:${var.repository}:environment:${environment}"]
+      values   = ["repo:${var.repository}:environment:${each.key}"]
     }
   }
 }
 
 resource "aws_iam_role_policy" "delivery" {
-  count = var.repository == "" ? 0 : 1
+  for_each = local.deliveries
 
   name   = "deliver"
-  role   = aws_iam_role.delivery[0].id
-  policy = data.aws_iam_policy_document.delivery.json
+  role   = aws_iam_role.delivery[each.key].id
+  policy = data.aws_iam_policy_document.delivery[each.key].json
 }
 
 data "aws_iam_policy_document" "delivery" {
-  statement {
-    sid = "Images"
-    actions = [
-      "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload", "ecr:GetDownloadUrlForLayer",
-      "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
-    ]
-    resources = values(module.registry.repository_arns)
-  }
-
-  # This action knows no resource.
-  statement {
-    sid       = "Registry"
-    actions   = ["ecr:GetAuthorizationToken"]
-    resources = ["*"]
-  }
+  for_each = local.deliveries
 
   statement {
-    sid       = "Clusters"
     actions   = ["eks:DescribeCluster"]
-    resources = ["arn:aws:eks:${var.region}:${data.aws_caller_identity.current.account_id}:cluster/reelhaul-*"]
+    resources = ["arn:aws:eks:${var.region}:${data.aws_caller_identity.current.account_id}:cluster/reelhaul-${each.key}"]
   }
 }

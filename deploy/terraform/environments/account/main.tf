@@ -1,4 +1,4 @@
-# What the environments of an account share: the bucket of their states, the registry, and the role of the delivery
+# What the environments of an account share: the bucket of their states, and the registry; and the roles of the delivery
 # workflow. Its own state is a file of this folder; docs/aws.md copies it to the bucket.
 
 data "aws_caller_identity" "current" {}

@@ -7,7 +7,7 @@ output "repository_urls" {
   value       = module.registry.repository_urls
 }
 
-output "delivery_role_arn" {
-  description = "AWS_ROLE of the workflow `deploy`; null without a repository."
-  value       = one(aws_iam_role.delivery[*].arn)
+output "delivery_role_arns" {
+  description = "AWS_ROLE of the workflow `deploy`, by environment; empty without a repository."
+  value       = { for environment, role in aws_iam_role.delivery : environment => role.arn }
 }

@@ -4,7 +4,7 @@ variable "region" {
 }
 
 variable "repository" {
-  description = "The GitHub repository, owner/name, whose workflow may push images and deploy. Empty: none."
+  description = "The GitHub repository, owner/name, whose workflow may deploy. Empty: none."
   type        = string
   default     = ""
 

@@ -75,10 +75,36 @@ resource "aws_lb_listener" "http" {
   }
 }
 
+# The suite's own credential never comes from outside: a token that a fetcher has lost is of no use in the internet.
+resource "aws_lb_listener_rule" "suite_token" {
+  listener_arn = aws_lb_listener.https.arn
+  priority     = 1
+
+  condition {
+    http_header {
+      http_header_name = "x-reelhaul-suite-token"
+      values           = ["*"]
+    }
+  }
+
+  action {
+    type = "fixed-response"
+
+    fixed_response {
+      content_type = "text/plain"
+      message_body = "The suite token is not for clients."
+      status_code  = "403"
+    }
+  }
+}
+
+# The packages that clients call. reelhaul.work, which the services speak among themselves, is not one of them. A
+# condition has three values at most.
 resource "aws_lb_listener_rule" "grpc" {
   for_each = {
-    storage = { priority = 10, paths = ["/reelhaul.storage.*"] }
-    jobs    = { priority = 20, paths = ["/reelhaul.*"] }
+    storage = { priority = 10, target = "storage", paths = ["/reelhaul.storage.*"] }
+    jobs    = { priority = 20, target = "jobs", paths = ["/reelhaul.jobs.*", "/reelhaul.downloads.*", "/reelhaul.admin.*"] }
+    system  = { priority = 30, target = "jobs", paths = ["/reelhaul.system.*"] }
   }
 
   listener_arn = aws_lb_listener.https.arn
@@ -99,7 +125,7 @@ resource "aws_lb_listener_rule" "grpc" {
 
   action {
     type             = "forward"
-    target_group_arn = aws_lb_target_group.this[each.key].arn
+    target_group_arn = aws_lb_target_group.this[each.value.target].arn
   }
 }
 

@@ -1,5 +1,7 @@
 # The cluster for deploy/k8s.
 
+data "aws_caller_identity" "current" {}
+
 data "aws_partition" "current" {}
 
 locals {
@@ -69,6 +71,12 @@ data "aws_iam_policy_document" "cluster_trust" {
     principals {
       type        = "Service"
       identifiers = ["eks.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [data.aws_caller_identity.current.account_id]
     }
   }
 }

@@ -5,7 +5,7 @@
 
 import { type ApiError, api, call, idOf, type Job, type Schemas } from "./api";
 import { openStream } from "./stream";
-import { hasEnded } from "./words";
+import { isExpanding } from "./words";
 
 const PAGE_SIZE = 200;
 const MAX_ROWS = 10000;
@@ -208,14 +208,6 @@ export class Board {
       .sort(([a], [b]) => (a < b ? 1 : -1))
       .map(([, job]) => job);
   }
-}
-
-/** Return whether *job* is a playlist whose jobs have not ended. */
-export function isExpanding(job: Job): boolean {
-  if (job.kind !== "EXPANSION") return false;
-  if (!hasEnded(job)) return job.state === "RUNNING";
-  const counts = job.progress?.jobCounts ?? {};
-  return Object.entries(counts).some(([state, count]) => count > 0 && !hasEnded({ url: "", state: state as never }));
 }
 
 function toProgress(download: Schemas["Download"]): Schemas["Progress"] {

@@ -3,11 +3,11 @@
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { idOf, type Job } from "./api";
-import { Board, type BoardFilter, isExpanding } from "./board";
+import { Board, type BoardFilter } from "./board";
 import { formatBytes, formatSeconds, formatShortTime, siteOf, toSeconds } from "./format";
 import { JobActions } from "./jobActions";
 import { Badge, ErrorBox, ProgressBar } from "./ui";
-import { describeJob, describeWait, hasEnded, titleOf, type Tone } from "./words";
+import { countDownloads, describeJob, describeWait, isEndState, isExpanding, titleOf } from "./words";
 
 // As in style.css: the rows of a list have one height.
 const ROW_PX = 60;
@@ -15,8 +15,6 @@ const NARROW_ROW_PX = 102;
 const NARROW = matchMedia("(max-width: 700px)");
 // Rows above and below the visible part, so that the Tab key finds the next one.
 const MARGIN_ROWS = 8;
-// A playlist whose own job has ended, while those of its entries go on.
-const EXPANDING = { word: "Downloading", tone: "running" as Tone };
 
 /** Return the board of *filter*; the component is shown again with each change. */
 export function useBoard(filter: BoardFilter): Board {
@@ -94,7 +92,7 @@ function Row({ job, position, count }: RowProps) {
 }
 
 function RowContent({ job, position, count }: RowProps) {
-  const { word, tone } = isExpanding(job) ? EXPANDING : describeJob(job);
+  const { word, tone } = describeJob(job);
   const isActive = job.state === "RUNNING" || isExpanding(job);
   return (
     <li class="job" aria-setsize={count} aria-posinset={position}>
@@ -121,11 +119,10 @@ function RowContent({ job, position, count }: RowProps) {
 /** The progress of a running job, with what is unknown stated as unknown. */
 export function JobProgress({ job }: { job: Job }) {
   const percent = job.progress?.percent;
-  const tone: Tone = "running";
   const text = describeProgress(job);
   return (
     <>
-      <ProgressBar label={`Progress of ${titleOf(job)}`} percent={percent} tone={tone} text={text} />
+      <ProgressBar label={`Progress of ${titleOf(job)}`} percent={percent} text={text} />
       <p class="meta figures">{text}</p>
     </>
   );
@@ -157,10 +154,6 @@ function describeBytes(received: number, total: string | undefined, stage: strin
   return stage === "DOWNLOADING" ? `${formatBytes(received)}, size unknown` : formatBytes(received);
 }
 
-function isEndState(state: string): boolean {
-  return hasEnded({ url: "", state: state as never });
-}
-
 function describeResult(job: Job): string {
   const files = job.artifacts ?? [];
   if (files.length) {
@@ -169,7 +162,7 @@ function describeResult(job: Job): string {
     return [formatBytes(size), duration].filter(Boolean).join(" · ");
   }
   const jobs = job.expansion?.jobCount;
-  return jobs ? `${jobs} ${jobs === 1 ? "download" : "downloads"}` : "";
+  return jobs ? countDownloads(jobs) : "";
 }
 
 function describeDetail(job: Job): string {

@@ -56,11 +56,11 @@ function Line({ cue, search, onSeek }: LineProps) {
   return (
     <li>
       {start !== undefined && onSeek && (
-        <button type="button" class="link figures" onClick={() => onSeek(start)} aria-label={`Play from ${formatSeconds(start)}`}>
-          {formatSeconds(start)}
+        <button type="button" class="link figures" onClick={() => onSeek(start)} aria-label={`Play from ${formatSeconds(Math.floor(start))}`}>
+          {formatSeconds(Math.floor(start))}
         </button>
       )}
-      {start !== undefined && !onSeek && <span class="figures meta">{formatSeconds(start)}</span>}
+      {start !== undefined && !onSeek && <span class="figures meta">{formatSeconds(Math.floor(start))}</span>}
       <span>{highlight(text, search)}</span>
     </li>
   );

@@ -1,6 +1,7 @@
 /** Words for what the API says by names: states, stages, reasons for waiting, and remedies of errors. */
 
 import type { Job, Schemas } from "./api";
+import { formatCount } from "./format";
 
 /** How a state looks: what needs attention differs from what runs, waits or is done. */
 export type Tone = "running" | "waiting" | "good" | "bad" | "warn" | "neutral";
@@ -96,6 +97,7 @@ export function describeState(state: string | undefined): { word: string; tone: 
 /** Return what a job is doing, in a few words. */
 export function describeJob(job: Job): { word: string; tone: Tone } {
   const state = describeState(job.state);
+  if (isExpanding(job) && hasEnded(job)) return { word: "Downloading", tone: "running" };
   if (job.state === "RUNNING") return { ...state, word: STAGES[job.progress?.stage ?? ""] ?? "Starting" };
   if (job.state === "SUCCEEDED" && job.warnings?.length) return { ...state, word: "Finished with warnings" };
   return state;
@@ -113,8 +115,25 @@ export function remedyOf(reason: string): string {
   return REMEDIES[reason] ?? "";
 }
 
-export function hasEnded(job: Job): boolean {
+export function hasEnded(job: Pick<Job, "state">): boolean {
   return ENDED.has(job.state ?? "");
+}
+
+/** Return whether *state*, by its name, is one in which a job has ended. */
+export function isEndState(state: string): boolean {
+  return ENDED.has(state);
+}
+
+/** Return whether *job* is a playlist that is being read, or whose jobs have not all ended. */
+export function isExpanding(job: Job): boolean {
+  if (job.kind !== "EXPANSION") return false;
+  if (!hasEnded(job)) return job.state === "RUNNING";
+  return Object.entries(job.progress?.jobCounts ?? {}).some(([state, count]) => count > 0 && !isEndState(state));
+}
+
+/** Return a count of downloads in words. */
+export function countDownloads(count: number): string {
+  return count === 1 ? "1 download" : `${formatCount(count)} downloads`;
 }
 
 /** Return the title of a job; its URL until the title is known. */

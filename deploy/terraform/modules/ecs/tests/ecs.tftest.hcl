@@ -111,6 +111,18 @@ run "services" {
   }
 
   assert {
+    condition     = !anytrue([for service in aws_ecs_service.this : coalesce(service.enable_execute_command, false)])
+    error_message = "Nobody opens a shell in a task."
+  }
+
+  assert {
+    condition = aws_lb_listener_rule.suite_token.action[0].type == "fixed-response" && alltrue([
+      for rule in aws_lb_listener_rule.grpc : aws_lb_listener_rule.suite_token.priority < rule.priority
+    ])
+    error_message = "A request with the suite token is refused before anything is forwarded."
+  }
+
+  assert {
     condition     = toset(aws_ecs_service.this["fetcher"].network_configuration[0].subnets) == toset(["subnet-5", "subnet-6"])
     error_message = "Fetchers are in subnets of their own."
   }

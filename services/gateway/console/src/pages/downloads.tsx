@@ -2,13 +2,13 @@
 
 import { useMemo, useState } from "preact/hooks";
 import { type BoardFilter, NO_FILTER } from "../board";
-import { formatCount, siteOf } from "../format";
+import { siteOf } from "../format";
 import { JobList, useBoard } from "../jobList";
 import { replaceQuery, useRoute } from "../router";
 import { allows } from "../session";
 import { SubmitForm } from "../submit";
 import { Page, TextField } from "../ui";
-import { describeState } from "../words";
+import { countDownloads, describeState } from "../words";
 
 const LIVE_STATES = ["QUEUED", "RUNNING", "RETRYING", "CANCELLING", "PAUSED"];
 const SETS: readonly (readonly [string, string, readonly string[]])[] = [
@@ -103,7 +103,7 @@ function apply<T extends { set: string; text: string; site: string; batch: strin
 
 function describeCount(total: number): string {
   if (total >= 10000) return "10,000 or more";
-  return total === 1 ? "1 download" : `${formatCount(total)} downloads`;
+  return countDownloads(total);
 }
 
 function describeEmpty(filter: BoardFilter): string {

@@ -13,7 +13,16 @@ import { useSession } from "../session";
 import { openStream } from "../stream";
 import { Transcript } from "../transcript";
 import { Badge, Button, ErrorBox, Page, Time, useLoaded } from "../ui";
-import { describeJob, describeState, describeWait, hasEnded, remedyOf, titleOf, toWords } from "../words";
+import {
+  countDownloads,
+  describeJob,
+  describeState,
+  describeWait,
+  isExpanding,
+  remedyOf,
+  titleOf,
+  toWords,
+} from "../words";
 
 type Message = Schemas["WatchJobResponse"];
 type Event = { time: string; text: string };
@@ -101,7 +110,6 @@ function addEvent(events: Event[], event: Event): Event[] {
 function JobDetails({ job, events }: { job: Job; events: Event[] }) {
   const { word, tone } = describeJob(job);
   const wait = describeWait(job.wait);
-  const isLive = !hasEnded(job) || Boolean(job.progress?.jobCounts && job.kind === "EXPANSION");
   return (
     <>
       <p class="url">
@@ -117,7 +125,7 @@ function JobDetails({ job, events }: { job: Job; events: Event[] }) {
           {wait && <span>{wait}</span>}
           {job.state === "RUNNING" && job.progress?.detail && <span class="meta">{job.progress.detail}</span>}
         </p>
-        {isLive && (job.state === "RUNNING" || job.kind === "EXPANSION") && <JobProgress job={job} />}
+        {(job.state === "RUNNING" || isExpanding(job)) && <JobProgress job={job} />}
         {job.wait?.until && (
           <p class="meta">
             Until about <Time value={job.wait.until} />
@@ -236,11 +244,11 @@ function Children({ job }: { job: Job }) {
   const board = useBoard(filter);
   const { entryCount = 0, skippedCount = 0 } = job.expansion ?? {};
   return (
-    <section aria-label="Downloads of the playlist">
+    <section class="children" aria-label="Downloads of the playlist">
       <div class="section-head">
         <h2>Downloads of the playlist</h2>
         <p class="meta figures">
-          <span>{formatCount(board.total)} downloads</span>
+          <span>{countDownloads(board.total)}</span>
           {entryCount > 0 && <span>{formatCount(entryCount)} entries at the site</span>}
           {skippedCount > 0 && <span>{formatCount(skippedCount)} skipped</span>}
         </p>
