@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 # Errors of files for which a restart does not help; a full disk is not among them.
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
-# Allocations, less deallocations, between two runs of the garbage collector, because the default of 700 is for
-# programs that start small; then how many runs of a generation come before one of the next. Calls that lived
+# Allocations, less deallocations, between two runs of the garbage collector (the default of 700 is for
+# programs that start small), and how many runs of a generation come before one of the next. Calls that lived
 # for long leave cycles in the oldest one: with the default of ten, 600,000 objects would wait there.
 _GC_THRESHOLDS = (5_000, 5, 2)
 
