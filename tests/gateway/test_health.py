@@ -157,9 +157,25 @@ async def test_status_is_cached_for_half_a_second():
     checker, time = FakeHealthChecker(), [0.0]
     suite = Health(checker, FakeStorageProbe(), lambda: time[0])
     assert await suite.is_ready()
-    checker.down.add("jobs")
+    checker.statuses["reelhaul.jobs.v1.JobService"] = health.NOT_SERVING
     assert await suite.is_ready()
     time[0] = 0.6
+    assert not await suite.is_ready()
+
+
+async def test_short_silence_of_a_service():
+    """A service that does not answer leaves the gateway ready for some seconds, but not at its start."""
+    checker, time = FakeHealthChecker(), [0.0]
+    suite = Health(checker, FakeStorageProbe(), lambda: time[0])
+    checker.down.add("jobs")
+    assert not await suite.is_ready()
+    checker.down.clear()
+    time[0] = 1.0
+    assert await suite.is_ready()
+    checker.down.add("jobs")
+    time[0] = 5.0
+    assert await suite.is_ready()
+    time[0] = 6.5
     assert not await suite.is_ready()
 
 

@@ -18,6 +18,9 @@ SERVING = ServingStatus.SERVING_STATUS_SERVING
 DEGRADED = ServingStatus.SERVING_STATUS_DEGRADED
 NOT_SERVING = ServingStatus.SERVING_STATUS_NOT_SERVING
 
+# A service that does not answer for less than this time is still believed to serve: a gateway that is busy
+# with clients who reconnect would otherwise be unready, and so would the next one that gets its clients.
+_SILENCE_SECONDS = 5.0
 # Bounds the checks while still being fresh for clients that poll every tenth of a second.
 _CACHE_SECONDS = 0.5
 # For another worker of this gateway to answer.
@@ -115,6 +118,8 @@ class Health:
         self._start_time = clock()
         self._cached: list[CheckResult] = []
         self._cache_time = float("-inf")
+        # When each service served last.
+        self._served: dict[str, float] = {}
         self._lock = asyncio.Lock()
         #: Whether this gateway is shutting down.
         self.draining = False
@@ -132,12 +137,19 @@ class Health:
                     asyncio.gather(*map(self._check, SERVICES)), self._check_workers()
                 )
                 self._cache_time = self._clock()
+                serving = (result.name for result in self._cached if result.status == SERVING)
+                self._served |= dict.fromkeys(serving, self._cache_time)
         return self._cached
 
     async def is_ready(self) -> bool:
         """Return whether this gateway should receive requests: not while a service is down that they need."""
         needed = [result for result in await self.cached_status() if result.critical]
-        return not self.draining and all(result.status == SERVING for result in needed)
+        return not self.draining and all(map(self._is_believed_to_serve, needed))
+
+    def _is_believed_to_serve(self, result: CheckResult) -> bool:
+        is_silent = result.seconds is None
+        silence = self._clock() - self._served.get(result.name, float("-inf"))
+        return result.status == SERVING or (is_silent and silence <= _SILENCE_SECONDS)
 
     async def full_check(self) -> list[CheckResult]:
         """Check all components now, storage with a real write, read and delete."""
