@@ -36,6 +36,8 @@ Check = Callable[[], Awaitable[object]]
 _CHECK_TIMEOUT_SECONDS = 5
 _CHECK_INTERVAL_SECONDS = 5
 _CHECK_INTERVAL_SECONDS_NOT_READY = 0.1
+# So long after the start a component that does not pass yet is checked as often as one that readiness needs.
+_STARTING_SECONDS = 10
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -193,6 +195,7 @@ async def update_health(
     """Set the health of each component to its check's result, and of *names* to all of *checks*."""
     all_checks = {**informational_checks, **checks}
     outages = {name: logs.Outage() for name in checks}
+    starting_until = asyncio.get_running_loop().time() + _STARTING_SECONDS
     while True:
         running = (_passes(name, check, outages.get(name)) for name, check in all_checks.items())
         passed = dict(zip(all_checks, await asyncio.gather(*running), strict=True))
@@ -200,7 +203,9 @@ async def update_health(
         instruments.READY.set(ready)
         for name, good in [*passed.items(), *((name, ready) for name in names)]:
             await health.set(name, _SERVING if good else _NOT_SERVING)
-        await asyncio.sleep(_CHECK_INTERVAL_SECONDS if ready else _CHECK_INTERVAL_SECONDS_NOT_READY)
+        is_starting = not all(passed.values()) and asyncio.get_running_loop().time() < starting_until
+        is_settled = ready and not is_starting
+        await asyncio.sleep(_CHECK_INTERVAL_SECONDS if is_settled else _CHECK_INTERVAL_SECONDS_NOT_READY)
 
 
 async def _passes(component: str, check: Check, outage: logs.Outage | None) -> bool:
