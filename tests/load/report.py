@@ -14,7 +14,8 @@ from typing import Any
 from tests.load.run import LoadOptions, LoadResult, Phase
 
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-# A process may grow by so much between the opening of the watchers and the end of the load.
+# A process may grow by so much in the second half of the load; in the first one garbage accumulates until it
+# is collected.
 _MOST_GROWTH, _MOST_GROWTH_MEGABYTES = 0.10, 8.0
 _VIOLATIONS_SHOWN = 40
 
@@ -51,11 +52,9 @@ def summarize(options: LoadOptions, result: LoadResult) -> dict[str, Any]:
 
 def find_growth(result: LoadResult) -> dict[str, float]:
     """Return the megabytes by which each process grew under constant load, where that is too much."""
-    moments = list(result.memory)
-    last_opened = max((n for n, moment in enumerate(moments) if moment.endswith("watchers")), default=None)
-    if last_opened is None or "end" not in result.memory:
+    if not {"middle", "end"} <= result.memory.keys():
         return {}
-    before, after = result.memory[moments[last_opened]], result.memory["end"]
+    before, after = result.memory["middle"], result.memory["end"]
     return {
         name: after[name] - megabytes
         for name, megabytes in before.items()

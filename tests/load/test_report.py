@@ -30,7 +30,7 @@ def test_a_run_without_failures_passes() -> None:
         {"failures": {"restarts": {"get (REST): ReadError": 1}}},
         {"violations": [Violation("I1", "j", "accepted, and its row is gone")]},
         {"restarts": [Restart("jobs-1", 1, 1.0, 1.0)]},
-        {"memory": {"1000 sse watchers": {"jobs-1": 100.0}, "end": {"jobs-1": 119.0}}},
+        {"memory": {"middle": {"jobs-1": 100.0}, "end": {"jobs-1": 119.0}}},
     ],
     ids=["failed call", "violation", "exit code", "growth"],
 )
@@ -41,5 +41,5 @@ def test_a_failure_fails_the_run(changes: dict[str, object]) -> None:
 
 def test_memory_may_vary() -> None:
     """A process may grow by a tenth and 8 MB under constant load."""
-    result = _result(memory={"1000 sse watchers": {"jobs-1": 100.0}, "end": {"jobs-1": 117.0}})
+    result = _result(memory={"middle": {"jobs-1": 100.0}, "end": {"jobs-1": 117.0}})
     assert report.find_growth(result) == {}
