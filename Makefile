@@ -161,8 +161,8 @@ docs: $(VENV)/docs.stamp  ## Build the documentation as a site in dist/site, wit
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m tests.docs.built_site dist/site
 
-demo-picture: $(VENV)/run.stamp  ## Make docs/pictures/demo.svg from a run of the demo
-	$(BIN)/python -m tests.demo_picture docs/pictures/demo.svg
+demo-picture: $(VENV)/dev.stamp  ## Make docs/pictures from runs of the demo, in a terminal and in the console
+	$(BIN)/python -m tests.demo_picture docs/pictures
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)

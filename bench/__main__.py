@@ -32,7 +32,7 @@ def main() -> int:
     report = Report(arguments.name, short=arguments.short)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(measure(report, set(filter(None, arguments.only.split(",")))))
-    report.finish(Path(__file__).parent / "results")
+    report.finish(Path(__file__).parent / "results", partial=bool(arguments.only))
     return 0
 
 

@@ -61,8 +61,11 @@ class Report:
         """Print the title of the figures that follow."""
         print(f"\n{text}", flush=True)
 
-    def finish(self, folder: Path) -> None:
-        """Write ``<name>.json``, or ``<name>-short.json``, to *folder*, and print the targets."""
+    def finish(self, folder: Path, *, partial: bool = False) -> None:
+        """Write ``<name>.json`` to *folder*, or ``<name>-short.json`` unless all was measured in full.
+
+        Then print the targets.
+        """
         result = {
             "name": self.name,
             "short": self.short,
@@ -80,7 +83,7 @@ class Report:
             ],
         }
         folder.mkdir(exist_ok=True)
-        name = f"{self.name}-short.json" if self.short else f"{self.name}.json"
+        name = f"{self.name}-short.json" if self.short or partial else f"{self.name}.json"
         (folder / name).write_text(json.dumps(result, indent=1) + "\n")
         print()
         for target in self._targets:

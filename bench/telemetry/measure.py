@@ -74,7 +74,7 @@ class _Suite:
 
 async def measure(report: Report, only: set[str]) -> None:
     """Measure all parts, or those in *only*."""
-    rounds, reads, writes, jobs = (5, 400, 150, 60) if report.short else (40, 800, 300, 120)
+    rounds, reads, writes, jobs = (5, 400, 150, 60) if report.short else (40, 800, 300, 300)
     parts = only or {"hooks", "requests", "jobs"}
     if "hooks" in parts:
         hooks.measure(report)

@@ -104,6 +104,13 @@ class Transcoder:
         except TranscodingError:
             return None
 
+    async def end_streams(self, seconds: float) -> None:
+        """End the open streams with UNAVAILABLE, evenly within *seconds*; new ones are accepted.
+
+        Thus their clients do not all reconnect to the other servers at once.
+        """
+        await self._open_streams.end(seconds)
+
     def drain(self) -> None:
         """End all streams with UNAVAILABLE, so that clients reconnect to another server."""
         self._open_streams.drain()

@@ -189,9 +189,12 @@ async def test_leadership(store):
 
 
 async def test_delete_old_records(store):
-    """Old events and idempotency records are deleted; the job stays."""
+    """Old events and idempotency records are deleted, some at a time; the job stays."""
     await store.add([job(1)], request())
-    await store.delete_old_records(NOW + timedelta(days=1), NOW + timedelta(days=1))
+    await store.add([job(n) for n in range(3, 6)])
+    tomorrow = NOW + timedelta(days=1)
+    assert not await store.delete_old_records(NOW, NOW, 2)
+    assert [await store.delete_old_records(tomorrow, tomorrow, 3) for _ in range(2)] == [True, False]
     assert list(await store.list_events(job(1).id, after=0, limit=5)) == []
     assert [job(2)] == list(await store.add([job(2)], request(digest=b"other")))
 

@@ -387,9 +387,9 @@ async def test_deletion(store):
     """Old events go with their deliveries, and so do those of a deleted webhook."""
     await store.webhooks.add(webhook())
     await record(store, event())
-    await store.webhook_deliveries.delete_old_events(NOW)
+    await store.webhook_deliveries.delete_old_events(NOW, 10)
     assert len(await listed(store)) == 1
-    await store.webhook_deliveries.delete_old_events(NOW + SECOND)
+    await store.webhook_deliveries.delete_old_events(NOW + SECOND, 10)
     assert await listed(store) == []
     await record(store, event())
     await store.webhooks.delete("acme", "hook")

@@ -68,6 +68,33 @@ async def test_readiness_ends_before_service():
             await wait_until_refused(harness)
 
 
+async def test_streams_end_one_after_the_other():
+    """While a gateway is unready, its streams end evenly, so that clients do not all reconnect at once."""
+    async with running_gateway(gateway_unready_seconds=4, drain_seconds=5) as harness:
+        ends = list[float]()
+
+        async def watch(number: int, opened: asyncio.Event) -> None:
+            reader, writer = await asyncio.open_connection(*harness.address)
+            writer.write(b"GET /v1/jobs/endless-%d:watch HTTP/1.1\r\nHost: localhost\r\n" % number)
+            writer.write(b"Accept: text/event-stream\r\n\r\n")
+            await reader.readuntil(b"data:")
+            opened.set()
+            assert b"stream_error" in await reader.readuntil(b"stream_error")
+            ends.append(asyncio.get_running_loop().time())
+            writer.close()
+
+        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+            events_of_opening = [asyncio.Event() for _ in range(5)]
+            for number, opened in enumerate(events_of_opening):
+                group.create_task(watch(number, opened))
+            for opened in events_of_opening:
+                await opened.wait()
+            async with stopping(harness):
+                pass
+        # Two seconds for five streams.
+        assert ends[-1] - ends[0] >= 1.5
+
+
 async def test_request_that_runs_is_answered():
     """A request whose body still arrives is answered, and the client learns that its connection closes."""
     async with running_gateway(drain_seconds=10) as harness:

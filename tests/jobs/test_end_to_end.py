@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from google.protobuf import duration_pb2
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.jobs.calls import URL, create_job, reason_of, state_changes, wait_for_end, watch_to_end
 from tests.jobs.conftest import SERVICES, TIMEOUT, eventually, run_service, with_settings
 from tests.jobs.fake_worker import claim_request, run_worker
@@ -597,3 +599,20 @@ async def test_two_replicas(settings):
                 await watch()
             assert states[-1] == Job.SUCCEEDED
             assert (await one.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.SUCCEEDED
+
+
+async def test_broker_away(service, nats_server):
+    """While the broker is away jobs are created, read and watched; only its own health fails."""
+    nats_server.kill()
+    async with aio.insecure_channel(f"127.0.0.1:{service.port}") as channel, asyncio.timeout(TIMEOUT):
+        health = health_pb2_grpc.HealthStub(channel)
+        of_broker = health.Watch(health_pb2.HealthCheckRequest(service="jobs.nats"))
+        while (await of_broker.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        of_service = await health.Check(health_pb2.HealthCheckRequest(service=SERVICES[0].full_name))
+        assert of_service.status == health_pb2.HealthCheckResponse.SERVING
+    job = await create_job(service)
+    watched = asyncio.create_task(wait_for_end(service, job.name))
+    assert (await service.jobs.GetJob(GetJobRequest(name=job.name))).state == Job.QUEUED
+    await service.jobs.CancelJob(CancelJobRequest(name=job.name))
+    assert (await watched).state == Job.CANCELLED

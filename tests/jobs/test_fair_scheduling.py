@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelhaul_jobs.model.fair_scheduling import (
+    FairOrder,
     InFlightCounts,
     ReadyJob,
     ServiceHistory,
@@ -153,12 +154,44 @@ def test_more_tenants_than_slots(weights_of_tenants, seed):
         selected = select_fairly(
             backlog, slots - len(running), in_flight=in_flight, weights=weights, history=history
         )
-        history.record(backlog, selected, weights, ends_round=True)
+        history.record(backlog, selected, weights)
         started.update(job.tenant for job in selected)
         running += selected
         running.pop(random.randrange(len(running)))
     shares = [started[tenant] / weight for tenant, weight in weights.items()]
     assert max(shares) - min(shares) <= 2, shares
+
+
+@given(backlogs(), st.integers(0, 30), st.dictionaries(tenants, st.integers(0, 5)))
+def test_few_tenants_read_at_a_time(backlog, count, by_tenant):
+    """No tenant has more than one job more or less if each step reads one tenant instead of all."""
+    weights, history, selected = {"a": 3.0, "b": 0.5}, ServiceHistory(), list[ReadyJob]()
+    for _ in range(50 * (1 + len(backlog))):
+        in_flight = InFlightCounts(Counter(by_tenant) + Counter(job.tenant for job in selected))
+        waiting = {
+            tenant: left
+            for tenant, jobs in backlog.items()
+            if (left := [job for job in jobs if job not in selected])
+        }
+        if not waiting or len(selected) == count:
+            break
+        order = FairOrder.of(waiting, in_flight, weights, history)
+        first, *unread = sorted(waiting, key=order.rank)
+        jobs = select_fairly(
+            {first: waiting[first]},
+            count - len(selected),
+            in_flight=in_flight,
+            weights=weights,
+            history=history,
+            unread=unread,
+        )
+        assert jobs
+        history.record({first: waiting[first]}, jobs, weights, unread=unread)
+        selected += jobs
+    at_once = select_fairly(backlog, count, in_flight=InFlightCounts(by_tenant), weights=weights)
+    assert len(selected) == len(at_once)
+    one_by_one, together = (Counter(job.tenant for job in jobs) for jobs in (selected, at_once))
+    assert all(abs(one_by_one[tenant] - together[tenant]) <= 1 for tenant in backlog)
 
 
 def test_newcomer_gets_no_credit():
@@ -169,7 +202,7 @@ def test_newcomer_gets_no_credit():
         if number == 30:
             backlog["new"] = [ready("new", "one", number) for number in range(9)]
         jobs = select_fairly(backlog, 1, history=history)
-        history.record(backlog, jobs, {}, ends_round=True)
+        history.record(backlog, jobs, {})
         selected += [job.tenant for job in jobs]
     assert set(selected[30:33]) == {"a", "b", "new"}
     assert Counter(selected[30:39]) == {"a": 3, "b": 3, "new": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from tests.jobs.conftest import TIMEOUT
 from tests.jobs.replica import LEASE, START, Replica
 
 from reelhaul.type.v1 import media_pb2
-from reelhaul_jobs.model import leases, queue_transitions
+from reelhaul_jobs.model import fair_scheduling, leases, queue_transitions
 from reelhaul_jobs.model.job import Job, RetryPolicy
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.model.states import Priority, QueueStage, State
@@ -62,7 +63,7 @@ async def test_first_job_of_another_tenant(replica):
 
 async def test_later_sites_of_many_tenants(replica: Replica, monkeypatch: pytest.MonkeyPatch):
     """Jobs behind a full site are published, also where one step reads neither all tenants nor all sites."""
-    monkeypatch.setattr(dispatch_queries, "_MAX_TENANTS", 2)
+    monkeypatch.setattr(dispatch_queries, "_MAX_WAITING", 2)
     monkeypatch.setattr(dispatch_queries, "_MAX_SITES", 1)
     monkeypatch.setattr(dispatch_queries, "_MIN_SITES_PER_TENANT", 1)
     await replica.store.record_worker_heartbeat("w1", 100, replica.time)
@@ -78,6 +79,30 @@ async def test_later_sites_of_many_tenants(replica: Replica, monkeypatch: pytest
     published = {item.id for item in replica.bus.items}
     assert {job.id for job in later} < published
     assert len(published) == len(later) + 1
+
+
+async def test_more_tenants_than_one_step_reads(replica: Replica, monkeypatch: pytest.MonkeyPatch):
+    """Tenants that have no job at a free site leave their turn to others, however many they are."""
+    monkeypatch.setattr(fair_scheduling, "_MIN_TENANTS_READ", 2)
+    monkeypatch.setattr(fair_scheduling, "_MAX_TENANTS_READ", 2)
+    limits = SiteLimits(max_running_by_site={"full.example": 1})
+    weights = {"t8": 3.0}
+    dispatcher = Dispatcher(replica.store, replica.bus, replica.now, LEASE, limits, weights)
+    await replica.store.record_worker_heartbeat("w1", 16, replica.time)
+    for number in range(10):
+        site = "full" if number < 6 else f"free{number}"
+        for video in range(9):
+            await replica.add(f"t{number}", url=f"https://{site}.example/{video}")
+    steps = 1
+    while await dispatcher.step():
+        steps += 1
+    published = Counter(item.tenant for item in replica.bus.items)
+    assert published.total() == 8
+    assert sum(published[f"t{number}"] for number in range(6)) == 1
+    assert published["t8"] >= 3
+    assert min(published["t6"], published["t7"], published["t9"]) >= 1
+    # All tenants are read two at a time, and those with free sites until nothing more fits.
+    assert steps <= 12
 
 
 async def test_priority_within_a_tenant(replica):

@@ -21,7 +21,7 @@ from tests.load.topology import TopologyError
 
 from reelhaul_runtime.up import process
 
-_SHORT = {"jobs": 20, "watchers": 90, "minutes": 0.3, "fetchers": 2}
+_SHORT = {"jobs": 20, "watchers": 90, "minutes": 0.3, "fetchers": 2, "download_seconds": 2.5}
 
 
 def main() -> int:
@@ -34,6 +34,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help=f"of undisturbed load ({defaults.minutes:g})")
     parser.add_argument("--fetchers", type=int, help=f"processes ({defaults.fetchers})")
     parser.add_argument("--slots", type=int, help=f"of each fetcher ({defaults.slots})")
+    parser.add_argument(
+        "--download-seconds", type=float, help=f"of a download, on average ({defaults.download_seconds:g})"
+    )
     parser.add_argument("--output", type=Path, default=Path("dist/load.json"), help="file of the report")
     parser.add_argument("--keep", action="store_true", help="keep the data and logs of a successful run too")
     arguments = vars(parser.parse_args())

@@ -28,8 +28,6 @@ _GETS, _LISTS, _FILES = 20.0, 2.0, 1.0
 _MOST_CREATES = 10.0
 _PAGE_SIZE = 50
 _REPEAT_SECONDS = 0.2
-# Seconds that a download takes at the site.
-_DOWNLOAD_SECONDS = (1.0, 4.0)
 _TIMEOUT = httpx.Timeout(65, connect=5)
 
 T = TypeVar("T")
@@ -37,6 +35,8 @@ T = TypeVar("T")
 
 class Callers:
     """Keeps *open_jobs* jobs unfinished and calls the suite meanwhile, over REST and gRPC in turn.
+
+    *download_seconds*: how long the site takes for a video, on average.
 
     Calls over REST are sent once. Calls over gRPC are those of the client library, which repeats them.
     A create whose outcome is unknown is repeated with its request_id.
@@ -48,11 +48,14 @@ class Callers:
         grpc: AsyncClient,
         balancer: Balancer,
         videos: VideoSource,
+        *,
         open_jobs: int,
+        download_seconds: float,
     ) -> None:
         self._http, self._grpc, self._balancer, self._videos = http, grpc, balancer, videos
         self._rng = random.Random(1)
         self._open_jobs = open_jobs
+        self._download_seconds = download_seconds
         self._stopped = asyncio.Event()
         self._tasks = set[asyncio.Task[None]]()
         self._creating = 0
@@ -132,7 +135,7 @@ class Callers:
         if self._stopped.is_set() or len(self.open) + self._creating >= self._open_jobs:
             return None
         self._creating += 1
-        duration = self._rng.uniform(*_DOWNLOAD_SECONDS)
+        duration = self._download_seconds * self._rng.uniform(0.5, 1.5)
         video = self._videos.create(self._rng, duration=duration)
         job = RequestedJob(new_request_id(self._rng), video, LOCAL_TENANT)
         self.jobs.append(job)
@@ -207,7 +210,9 @@ class Callers:
 
 
 @asynccontextmanager
-async def open_callers(topology: Topology, videos: VideoSource, open_jobs: int) -> AsyncIterator[Callers]:
+async def open_callers(
+    topology: Topology, videos: VideoSource, *, open_jobs: int, download_seconds: float
+) -> AsyncIterator[Callers]:
     """Connect to *topology*; the callers do nothing before ``run``."""
     async with AsyncExitStack() as stack:
         balancer = await stack.enter_async_context(running_balancer(topology.addresses("gateway")))
@@ -220,4 +225,4 @@ async def open_callers(topology: Topology, videos: VideoSource, open_jobs: int) 
         await stack.enter_async_context(http)
         target = to_target(",".join(topology.addresses("jobs")))
         grpc = await stack.enter_async_context(AsyncClient(target, api_key=topology.key))
-        yield Callers(http, grpc, balancer, videos, open_jobs)
+        yield Callers(http, grpc, balancer, videos, open_jobs=open_jobs, download_seconds=download_seconds)

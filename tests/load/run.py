@@ -46,6 +46,8 @@ class LoadOptions:
     minutes: float = 5.0
     fetchers: int = 4
     slots: int = 4
+    #: Seconds that a download takes at the site, on average: with the slots it decides the rate of jobs.
+    download_seconds: float = 12.0
 
     @property
     def site_limit(self) -> int:
@@ -103,7 +105,9 @@ async def run(options: LoadOptions, folder: Path) -> LoadResult:
         )
         database = stack.enter_context(open_jobs_database(topology.jobs_database))
         await asyncio.to_thread(database.install_audit)
-        callers = await stack.enter_async_context(open_callers(topology, videos, options.jobs))
+        callers = await stack.enter_async_context(
+            open_callers(topology, videos, open_jobs=options.jobs, download_seconds=options.download_seconds)
+        )
         pools = await stack.enter_async_context(running_watchers(topology, KINDS, callers.select_job))
         return await _Run(options, topology, database, callers, pools, videos).run()
 

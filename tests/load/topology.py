@@ -32,8 +32,8 @@ from reelhaul.jobs.v1 import job_service_pb2
 from reelhaul.storage.v1 import storage_service_pb2
 
 SUITE_TOKEN = "load"
-#: Drained gateways stay away from new requests for so long, as load balancers need it.
-_UNREADY_SECONDS = 2
+#: Seconds in which a gateway that drains still serves, because load balancers need them; as in deploy/k8s.
+_UNREADY_SECONDS = 5
 _READY_TIMEOUT = 180.0
 # A process that starts beside others on a busy machine answers late.
 _PROBE_SECONDS = 10.0

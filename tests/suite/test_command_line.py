@@ -264,7 +264,7 @@ def test_stats(suite: Suite, site: Site) -> None:
     download(suite, site.url("/watch/video?token=stats"), quality="360p", labels={"test": "stats"})
     arguments = ["stats", "--since", "1h", "--filter", 'labels.test = "stats"']
     shown = cli(suite, *arguments).stdout
-    assert shown.startswith("1 jobs from ")
+    assert shown.startswith("1 job from ")
     assert re.search(r"succeeded 1 █+", shown)
     assert "bytes per minute, up to" in shown
     summary = json.loads(cli(suite, *arguments, "--step", "30m", "--json").stdout)

@@ -99,10 +99,11 @@ class _Run:
 
     def download_one(self, url: str, request: DownloadOptions) -> int:
         """Download one URL and save its files; return the exit code."""
-        job, may_record = self._client.create(url, **request), "live" in request
-        self._show_created(job)
+        job, may_record = self._show_created(self._client.create(url, **request)), "live" in request
         if self._saver is None:
             return 0
+        if not self._as_json:
+            self._display.say("job", f"job {job.job_id}")
         try:
             job = _follow_recording(self._client, job.job_id, self._display, may_record=may_record)
         except KeyboardInterrupt:
@@ -119,6 +120,8 @@ class _Run:
                 jobs.append(job)
             if self._saver is None or not jobs:
                 return self._creation_code(jobs)
+            if not self._as_json:
+                self._display.say("batch", _describe_batches(jobs))
             return self._follow(jobs, self._saver)
         except KeyboardInterrupt:
             self._display.close()
@@ -171,10 +174,10 @@ class _Run:
                 yield self._show_created(job)
 
     def _show_created(self, job: Download) -> Download:
-        if self._saver is None and not self._as_json:
-            click.echo(job.job_id)
-        else:
+        if self._as_json:
             self._display.say("created", f"job {job.job_id}", job_id=job.job_id, url=job.url)
+        elif self._saver is None:
+            click.echo(job.job_id)
         return job
 
     def _reject(self, url: str, reason: str, message: str) -> None:
@@ -237,6 +240,14 @@ def save_files(client: Client, job: Download, saver: Saver, display: Display) ->
         display.say("interrupted", text, job_id=job.job_id)
         return INTERRUPTED
     return 0 if saver.is_complete else FAILED
+
+
+def _describe_batches(jobs: list[Download]) -> str:
+    """Return how many jobs there are, and the ids by which `jobs list --batch` and `jobs save` know them."""
+    batches = dict.fromkeys(job.batch_id or job.job_id for job in jobs)
+    if len(jobs) == len(batches):
+        return "\n".join(f"playlist {batch}" for batch in batches)
+    return f"{len(jobs)} jobs, batch {', '.join(batches)}"
 
 
 def _read_urls(arguments: tuple[str, ...], files: tuple[TextIO, ...]) -> list[str]:

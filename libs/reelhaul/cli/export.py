@@ -23,6 +23,7 @@ from reelhaul.cli.export_formats import (
     main_file,
 )
 from reelhaul.cli.options import Connect, client_command
+from reelhaul.cli.output import emit_json
 from reelhaul.cli.parameters import Seconds
 from reelhaul.cli.saving import check_folder
 from reelhaul.downloads.v1.download_pb2 import File
@@ -98,7 +99,10 @@ def m3u(
         jobs = list(_select(client, **selection))
         jobs.sort(key=lambda job: job.create_time.ToNanoseconds())
         items = _items(client, jobs, None if names else link_ttl)
-        _write(file, format_m3u(items))
+        if as_json:
+            _emit(items)
+        else:
+            _write(file, format_m3u(items))
 
 
 @export.command()
@@ -114,8 +118,11 @@ def feed(
     Its links need no key: whoever has them can read the files.
     """
     with connect() as client:
-        jobs = _select(client, **selection)
-        _write(file, format_feed(_items(client, jobs, link_ttl), title=title, link=client.server))
+        items = _items(client, _select(client, **selection), link_ttl)
+        if as_json:
+            _emit(items)
+        else:
+            _write(file, format_feed(items, title=title, link=client.server))
 
 
 @export.command()
@@ -256,6 +263,12 @@ def _items(client: Client, jobs: Iterator[Job] | list[Job], link_ttl: int | None
             else:
                 location = client.jobs.sign_url(file.name, ttl_seconds=link_ttl).url
             yield Item(job, file, location)
+
+
+def _emit(items: Iterator[Item]) -> None:
+    for item in items:
+        size = {"seconds": item.seconds, "size_bytes": item.file.size_bytes}
+        emit_json({"job": item.job.name, "title": item.title, "url": item.location, **size})
 
 
 def _write(path: Path | None, text: str) -> None:

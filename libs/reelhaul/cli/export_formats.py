@@ -12,6 +12,8 @@ from reelhaul.cli.output import printable
 from reelhaul.jobs.v1.job_pb2 import Job
 from reelhaul.type.v1.media_pb2 import ArtifactInfo
 
+# What XML 1.0 does not allow, beside control characters.
+_NO_CHARACTERS = {0xFFFE: None, 0xFFFF: None}
 _ITUNES = "http://www.itunes.com/dtds/podcast-1.0.dtd"
 
 
@@ -133,7 +135,7 @@ def _add(parent: Xml.Element, tag: str, text: str, **attributes: str) -> None:
 
 def _text(text: str) -> str:
     """Return *text* without characters that XML and M3U do not allow; it comes from sites."""
-    return printable(text)
+    return printable(text).translate(_NO_CHARACTERS)
 
 
 def _document(root: Xml.Element) -> str:

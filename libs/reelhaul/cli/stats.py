@@ -75,10 +75,9 @@ def _format(
 ) -> list[str]:
     total = summary.total
     count = sum(total.state_counts.values())
-    lines = [
-        f"{count} jobs from {since.astimezone():%Y-%m-%d %H:%M} to {end.astimezone():%Y-%m-%d %H:%M},"
-        f" {format_bytes(total.downloaded_bytes)} received",
-    ]
+    jobs = f"{count} {'job' if count == 1 else 'jobs'}"
+    span = " to ".join(f"{time.astimezone():%Y-%m-%d %H:%M}" for time in (since, end))
+    lines = [f"{jobs} from {span}, {format_bytes(total.downloaded_bytes)} received"]
     if total.HasField("latency_p50"):
         half, longest = (format_duration(_seconds(each)) for each in (total.latency_p50, total.latency_p95))
         lines.append(f"half of them done within {half}, 95 % within {longest}")
@@ -86,11 +85,11 @@ def _format(
     lines += _bars("by reason of failure", dict(total.error_counts), columns)
     if count:
         buckets = summary.series
-        jobs = [sum(bucket.state_counts.values()) for bucket in buckets]
+        created = [sum(bucket.state_counts.values()) for bucket in buckets]
         received = [bucket.downloaded_bytes for bucket in buckets]
         times = f"{to_local(buckets[0].start_time):%b %d %H:%M}" if buckets else ""
         every = format_step(step)
-        lines += _spark(f"jobs per {every}", jobs, f"up to {max(jobs, default=0)}", times)
+        lines += _spark(f"jobs per {every}", created, f"up to {max(created, default=0)}", times)
         lines += _spark(
             f"bytes per {every}", received, f"up to {format_bytes(max(received, default=0))}", times
         )

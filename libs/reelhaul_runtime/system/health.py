@@ -63,7 +63,8 @@ SERVICES = (
 
 DEPENDENCIES = (
     Component("jobs.database", "jobs", "jobs.database"),
-    Component("nats", "jobs", "jobs.nats"),
+    # Without the broker jobs are accepted and wait, and watchers get states a little later.
+    Component("nats", "jobs", "jobs.nats", critical=False),
     Component("storage.database", "storage", "storage.database"),
     Component(_BACKEND, "storage", _BACKEND),
     Component("fetcher.nats", "fetcher", "fetcher.nats", critical=False),
@@ -134,9 +135,9 @@ class Health:
         return self._cached
 
     async def is_ready(self) -> bool:
-        """Return whether this gateway should receive requests."""
-        results = await self.cached_status()
-        return not self.draining and all(result.status == SERVING for result in results)
+        """Return whether this gateway should receive requests: not while a service is down that they need."""
+        needed = [result for result in await self.cached_status() if result.critical]
+        return not self.draining and all(result.status == SERVING for result in needed)
 
     async def full_check(self) -> list[CheckResult]:
         """Check all components now, storage with a real write, read and delete."""

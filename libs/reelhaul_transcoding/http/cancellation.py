@@ -75,6 +75,14 @@ class OpenStreams:
         """Remove a stream that ended."""
         self._scopes.discard(scope)
 
+    async def end(self, seconds: float) -> None:
+        """End those that are open now, one after the other, within *seconds*."""
+        scopes = list(self._scopes)
+        for scope in scopes:
+            await asyncio.sleep(seconds / len(scopes))
+            if scope in self._scopes:
+                scope.cancel("draining")
+
     def drain(self) -> None:
         """End all streams and reject new ones."""
         self._draining = True

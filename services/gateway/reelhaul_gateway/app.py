@@ -161,7 +161,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
             yield port
         finally:
             health.draining = True
-            await asyncio.sleep(settings.gateway_unready_seconds)
+            # In the second half load balancers have noticed, and streams are resumed elsewhere.
+            await asyncio.sleep(settings.gateway_unready_seconds / 2)
+            await transcoder.end_streams(settings.gateway_unready_seconds / 2)
             transcoder.drain()
 
 

@@ -79,7 +79,9 @@ async def running(settings: Settings) -> AsyncIterator[int]:
                 authenticator=access.authenticator,
                 audit_log=access.audit_recorder,
                 rate_limiter=await stack.enter_async_context(open_rate_limiter(settings)),
-                checks={"jobs.database": backends.database.ping, "jobs.nats": backends.bus.check},
+                checks={"jobs.database": backends.database.ping},
+                # Not needed for readiness: rows are what clients create and read.
+                informational_checks={"jobs.nats": backends.bus.check},
                 health=process.states,
                 drain_seconds=settings.drain_seconds,
                 reuse_port=settings.reuse_port,

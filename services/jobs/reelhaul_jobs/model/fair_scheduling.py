@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
-from itertools import islice
+from itertools import islice, takewhile
 
 from reelhaul_jobs.model.rate_limit import UNLIMITED
 from reelhaul_jobs.model.states import Priority
 
 _MIN_JOBS_PER_TENANT = 8
+_MIN_TENANTS_READ, _MAX_TENANTS_READ = 20, 200
 # Sites whose virtual times are kept.
 _MAX_SITES = 1_000
 
@@ -84,6 +85,8 @@ class ServiceHistory:
         self.overall = VirtualTime()
         # The site selected last is the last one.
         self._sites: dict[str, VirtualTime] = {}
+        # The tenants whose jobs were read since the last round of the sites.
+        self._read: set[str] = set()
 
     def at_site(self, site: str) -> VirtualTime:
         """Return the virtual times at *site*."""
@@ -95,9 +98,14 @@ class ServiceHistory:
         selected: Sequence[ReadyJob],
         weights: Mapping[str, float],
         *,
-        ends_round: bool,
+        unread: Collection[str] = (),
+        ends_round: bool = True,
     ) -> None:
-        """Record the jobs *selected* of *ready*. *ends_round*: all tenants were read since the last round."""
+        """Record the jobs *selected* of *ready*.
+
+        *unread*: tenants that wait too, but whose jobs were not read. *ends_round*: with them all tenants
+        that wait were seen since the last round.
+        """
         for job in selected:
             weight = weights.get(job.tenant, 1.0)
             self.overall.advance(job.tenant, weight)
@@ -107,12 +115,50 @@ class ServiceHistory:
         while len(self._sites) > _MAX_SITES:
             del self._sites[next(iter(self._sites))]
         self.overall.observe(ready)
+        self.overall.observe(unread)
         for tenant, jobs in ready.items():
             for site in {job.site for job in jobs} & self._sites.keys():
                 self._sites[site].observe([tenant])
         if ends_round:
-            for times in (self.overall, *self._sites.values()):
+            self.overall.end_round()
+        self._read.update(ready)
+        if ends_round and self._read.issuperset(unread):
+            self._read.clear()
+            for times in self._sites.values():
                 times.end_round()
+
+
+@dataclass(frozen=True, slots=True)
+class FairOrder:
+    """Who is next of the tenants that wait: whoever has the fewest jobs in flight for its weight.
+
+    Jobs in flight are counted in whole jobs of the lowest weight. Of several such tenants it is the one that
+    was served least.
+    """
+
+    in_flight: Mapping[str, int]
+    weights: Mapping[str, float]
+    times: VirtualTime
+    #: The lowest weight of the tenants that wait.
+    lowest: float
+
+    @classmethod
+    def of(
+        cls,
+        tenants: Iterable[str],
+        in_flight: InFlightCounts,
+        weights: Mapping[str, float],
+        history: ServiceHistory,
+    ) -> FairOrder:
+        """Return the order of *tenants*, which have jobs waiting."""
+        lowest = min((weights.get(tenant, 1.0) for tenant in tenants), default=1.0)
+        return cls(in_flight.by_tenant, weights, history.overall, lowest)
+
+    def rank(self, tenant: str, selected: int = 0) -> tuple[int, float]:
+        """Return the rank of *tenant* after *selected* more of its jobs: the lowest is next."""
+        weight = self.weights.get(tenant, 1.0)
+        running = self.in_flight.get(tenant, 0) + selected
+        return int(running / (weight / self.lowest)), self.times.get(tenant) + selected / weight
 
 
 def select_fairly(
@@ -123,43 +169,40 @@ def select_fairly(
     free_slots: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
     history: ServiceHistory | None = None,
+    unread: Collection[str] = (),
 ) -> list[ReadyJob]:
-    """Return the next *count* jobs; each is of the tenant with the fewest jobs in flight for its weight.
+    """Return the next *count* jobs; each is of the tenant that is next by FairOrder.
 
-    Of several such tenants it is the one that *history* says was served least. *ready* has each tenant's jobs
-    in order, *free_slots* the number of further jobs per site. Jobs of a full site are skipped: the tenant's
-    next job of another site is taken.
+    *ready* has each tenant's jobs in order, *free_slots* the number of further jobs per site. Jobs of a full
+    site are skipped: the tenant's next job of another site is taken. *unread*: tenants that wait too, but
+    whose jobs were not read; fewer jobs are returned where it is their turn.
     """
     in_flight, weights, history = in_flight or InFlightCounts(), weights or {}, history or ServiceHistory()
+    order = FairOrder.of([*ready, *unread], in_flight, weights, history)
+    turn_of_unread = min((order.rank(tenant) for tenant in unread), default=(math.inf, math.inf))
     allowed = apply_site_limits(ready, in_flight, free_slots or {}, weights, history)
-    return list(islice(_merge_fairly(allowed, in_flight.by_tenant, weights, history.overall), max(0, count)))
+    due = takewhile(lambda item: item[0] <= turn_of_unread, _merge_fairly(allowed, order))
+    return [job for _, job in islice(due, max(0, count))]
 
 
 def _merge_fairly(
-    queues: Mapping[str, Sequence[ReadyJob]],
-    in_flight: Mapping[str, int],
-    weights: Mapping[str, float],
-    times: VirtualTime,
-) -> Iterator[ReadyJob]:
-    """Yield the jobs of *queues*, which belong to one tenant each, in the order in which they are due.
+    queues: Mapping[str, Sequence[ReadyJob]], order: FairOrder
+) -> Iterator[tuple[tuple[int, float], ReadyJob]]:
+    """Yield the jobs of *queues*, which belong to one tenant each, in *order*, with their tenants' ranks.
 
-    Tenants are compared by their jobs *in_flight* for their weights, in whole jobs of the lowest weight, then
-    by their virtual *times*, then by the age of their next jobs.
+    Of tenants with equal ranks the one whose next job is older comes first.
     """
-    lowest = min((weights.get(tenant, 1.0) for tenant in queues), default=1.0)
 
-    def entry(tenant: str, number: int, time: float) -> tuple[int, float, tuple[float, str], str, int]:
-        weight = weights.get(tenant, 1.0) / lowest
-        running = in_flight.get(tenant, 0) + number
-        return int(running / weight), time, _rank(queues[tenant][number]), tenant, number
+    def entry(tenant: str, number: int) -> tuple[tuple[int, float], tuple[float, str], str, int]:
+        return order.rank(tenant, number), _rank(queues[tenant][number]), tenant, number
 
-    heap = [entry(tenant, 0, times.get(tenant)) for tenant, jobs in queues.items() if jobs]
+    heap = [entry(tenant, 0) for tenant, jobs in queues.items() if jobs]
     heapify(heap)
     while heap:
-        _, time, _, tenant, number = heap[0]
-        yield queues[tenant][number]
+        rank, _, tenant, number = heap[0]
+        yield rank, queues[tenant][number]
         if number + 1 < len(queues[tenant]):
-            heapreplace(heap, entry(tenant, number + 1, time + 1 / weights.get(tenant, 1.0)))
+            heapreplace(heap, entry(tenant, number + 1))
         else:
             heappop(heap)
 
@@ -172,6 +215,14 @@ def window_size(slots: int, drain_rate: float, ceiling: int = 4096) -> int:
     """
     waiting = max(1, slots // 2) if slots else 4
     return min(ceiling, max(waiting, int(drain_rate / 2)))
+
+
+def tenants_to_read(room: int) -> int:
+    """Return of how many tenants jobs are read, where *room* more may be published: those that are next.
+
+    Enough if half of them have no job that may be published; if that was too few, the next step reads others.
+    """
+    return min(_MAX_TENANTS_READ, max(_MIN_TENANTS_READ, 2 * room))
 
 
 def jobs_per_tenant(room: int, tenants: int) -> int:
@@ -230,8 +281,9 @@ def apply_site_limits(
             allowed.update(job.id for jobs in queues.values() for job in jobs)
         else:
             running = {tenant: in_flight.by_tenant_and_site.get((tenant, site), 0) for tenant in queues}
-            merged = _merge_fairly(queues, running, weights, history.at_site(site))
-            allowed.update(job.id for job in islice(merged, max(0, slots)))
+            lowest = min(weights.get(tenant, 1.0) for tenant in queues)
+            order = FairOrder(running, weights, history.at_site(site), lowest)
+            allowed.update(job.id for _, job in islice(_merge_fairly(queues, order), max(0, slots)))
     return {tenant: [job for job in jobs if job.id in allowed] for tenant, jobs in ready.items()}
 
 

@@ -24,7 +24,10 @@ class BacklogQuery:
     limit: int = UNLIMITED
     #: Returns how many more jobs of a site may be published; jobs of sites without a free slot are left out.
     free_slots: Callable[[SiteStatus], int] = lambda _: UNLIMITED
-    #: If there are more tenants than one query reads, those after this one by name come first.
+    #: Returns the tenants that have ready jobs in the order in which their jobs are read, given what is in
+    #: flight. Not all of them may be read.
+    order: Callable[[Sequence[str], InFlightCounts], Sequence[str]] = lambda waiting, _: waiting
+    #: If more tenants wait than one query lists, those after this one by name are listed first.
     after_tenant: str = ""
     #: The same for the sites of a tenant, by tenant.
     after_sites: Mapping[str, str] = field(default_factory=dict)
@@ -43,9 +46,10 @@ class Backlog:
     published: int = 0
     #: How many jobs were read per tenant at most.
     limit: int = UNLIMITED
-    #: The tenants read.
+    #: The tenants that have ready jobs, and those of them whose jobs were read.
+    waiting: Collection[str] = ()
     tenants: Collection[str] = ()
-    #: The last of them if there are more, else empty.
+    #: The last of those that wait if there are more, else empty.
     last_tenant: str = ""
     #: By tenant, the last site read if there are more.
     last_sites: Mapping[str, str] = field(default_factory=dict)
@@ -134,8 +138,13 @@ class QueueStore(Protocol):
     async def purge(self, job_id: str) -> None:
         """Delete the job's row with its attempts and events. A missing row is not an error."""
 
-    async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
-        """Delete old events and idempotency records."""
+    async def delete_old_records(
+        self, events_before: datetime, requests_before: datetime, limit: int
+    ) -> bool:
+        """Delete at most *limit* old events and as many old idempotency records.
+
+        Return whether there may be more.
+        """
 
     async def delete_old_usage(self, before: datetime) -> None:
         """Delete what keys and tenants used on days before *before*, except by jobs that have not ended."""

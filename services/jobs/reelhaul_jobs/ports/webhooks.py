@@ -124,8 +124,11 @@ class WebhookDeliveryStore(Protocol):
     async def get_traceparent(self, job: str) -> str:
         """Return the trace context of *job*, ``jobs/{id}``; empty if it has none, or there is no such job."""
 
-    async def delete_old_events(self, before: datetime) -> None:
-        """Delete the events that were recorded before this time, with their deliveries."""
+    async def delete_old_events(self, before: datetime, limit: int) -> int:
+        """Delete at most *limit* events that were recorded before this time, with their deliveries.
+
+        Return how many.
+        """
 
 
 class WebhookEndpoints(Protocol):

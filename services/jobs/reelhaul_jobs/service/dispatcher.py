@@ -11,7 +11,7 @@ from functools import partial
 
 from reelhaul_jobs import metrics
 from reelhaul_jobs.model import fair_scheduling, rate_limit
-from reelhaul_jobs.model.fair_scheduling import ServiceHistory
+from reelhaul_jobs.model.fair_scheduling import FairOrder, InFlightCounts, ReadyJob, ServiceHistory
 from reelhaul_jobs.model.rate_limit import SiteLimits
 from reelhaul_jobs.ports.bus import JobBus
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery, QueueStore
@@ -69,11 +69,14 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._drained = 0.0
         self._drained_at = now()
-        # The cursor: where there are more tenants or sites than one query reads, the next one
+        # The cursor: where there are more tenants or sites than one query lists, the next one
         # continues after these.
         self._after_tenant = ""
         self._after_sites: Mapping[str, str] = {}
         self._history = ServiceHistory()
+        # Tenants of which no job could be published, and until when they are left to the end of the order.
+        self._passed: set[str] = set()
+        self._passed_until = now()
 
     async def step(self) -> bool:
         """Publish what fits into the window; return whether more may fit soon."""
@@ -84,6 +87,7 @@ class Dispatcher:
         backlog = await self._queue.get_backlog(query, now)
         if not backlog.room:
             return False
+        unread = set(backlog.waiting) - set(backlog.tenants) - self._passed
         selected = fair_scheduling.select_fairly(
             backlog.ready,
             backlog.room,
@@ -91,21 +95,25 @@ class Dispatcher:
             free_slots={name: query.free_slots(site) for name, site in backlog.sites.items()},
             weights=self._weights,
             history=self._history,
+            unread=unread,
         )
         ends_round = backlog.last_tenant <= self._after_tenant
-        self._history.record(backlog.ready, selected, self._weights, ends_round=ends_round)
-        unread = self._advance_cursor(backlog)
+        self._history.record(backlog.ready, selected, self._weights, unread=unread, ends_round=ends_round)
+        self._pass(backlog, selected)
+        has_unread = self._advance_cursor(backlog)
+        # The room that these tenants leave is that of the others.
+        room_for_others = bool(unread) and len(selected) < backlog.room
         if not selected:
             self._wake_later(backlog, now)
             self._hub.dispatch_blocked = bool(backlog.sites) or backlog.at_limit
-            return unread
+            return has_unread or room_for_others
         stored = await self._publish(selected, now)
         self._drained += stored
-        blocked = stored < len(selected) or _may_have_more(query, backlog, len(selected))
+        blocked = stored < len(selected) or bool(unread) or _may_have_more(query, backlog, len(selected))
         self._hub.dispatch_blocked = blocked or backlog.at_limit
         # A window that was half empty is soon empty again; otherwise the claims ask for the next step.
         half_empty = 2 * backlog.room > backlog.window
-        return blocked and stored == len(selected) and half_empty
+        return stored == len(selected) and (room_for_others or (blocked and half_empty))
 
     async def republish_outstanding(self) -> None:
         """Publish what is marked as published: the previous leader may not have done it.
@@ -118,7 +126,7 @@ class Dispatcher:
         if marked:
             log.info("took over the dispatch", extra={"published": len(marked), "stored": len(stored)})
 
-    async def _publish(self, jobs: Sequence[fair_scheduling.ReadyJob], now: datetime) -> int:
+    async def _publish(self, jobs: Sequence[ReadyJob], now: datetime) -> int:
         """Mark and publish *jobs*; return how many are stored. The others become ready again."""
         marked = await self._queue.mark_published(jobs, now + self._republish_delay, self._leader)
         failpoints.hit("jobs.dispatch.before_publish")
@@ -136,9 +144,26 @@ class Dispatcher:
         return BacklogQuery(
             window=partial(fair_scheduling.window_size, drain_rate=self._drain_rate(now)),
             free_slots=lambda site: rate_limit.free_slots(site, self._limits, now),
+            order=partial(self._order, now),
             after_tenant=self._after_tenant,
             after_sites=self._after_sites,
         )
+
+    def _order(self, now: datetime, waiting: Sequence[str], in_flight: InFlightCounts) -> Sequence[str]:
+        """Return the *waiting* tenants, the next ones first; last those that were passed lately."""
+        if now >= self._passed_until or self._passed.issuperset(waiting):
+            self._passed.clear()
+            self._passed_until = now + _UNREAD_DELAY
+        order = FairOrder.of(waiting, in_flight, self._weights, self._history)
+        return sorted(waiting, key=lambda tenant: (tenant in self._passed, order.rank(tenant)))
+
+    def _pass(self, backlog: Backlog, selected: Sequence[ReadyJob]) -> None:
+        """Let other tenants come before those of which nothing can be published, although there is room.
+
+        Their sites are full, or they are at their own limits. Else they would be the next ones each time.
+        """
+        if len(selected) < backlog.room:
+            self._passed.update(set(backlog.tenants) - {job.tenant for job in selected})
 
     def _advance_cursor(self, backlog: Backlog) -> bool:
         """Continue after this backlog next time; return whether there is more that was not read yet."""
@@ -164,7 +189,7 @@ class Dispatcher:
         ]
         if self._timer is not None:
             self._timer.cancel()
-        if backlog.last_tenant or backlog.last_sites:
+        if backlog.last_tenant or backlog.last_sites or len(backlog.tenants) < len(backlog.waiting):
             times.append(now + _UNREAD_DELAY)
         if times:
             wait = (min(times) - now).total_seconds()

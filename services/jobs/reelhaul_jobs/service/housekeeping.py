@@ -23,6 +23,7 @@ _PARENTS = 20
 _CHILDREN = 200
 _EXPIRED = 100
 _AUDIT_ENTRIES = 1000
+_OLD_RECORDS = 5000
 
 #: How long a repeated request_id returns the response of the first call.
 REQUEST_RETENTION = timedelta(hours=24)
@@ -103,12 +104,13 @@ class RetentionPurger:
         self._now = now
 
     async def step(self) -> bool:
-        """Delete what is old; return False: never is more due at once."""
+        """Delete some of what is old; return whether more may be due at once."""
         now = self._now()
-        await self._queue.delete_old_records(now - EVENT_RETENTION - _EVENT_MARGIN, now - REQUEST_RETENTION)
         await self._queue.delete_idle_rate_limits(now - RATE_LIMIT_RETENTION)
         await self._queue.delete_old_usage(now - USAGE_RETENTION)
-        return False
+        return await self._queue.delete_old_records(
+            now - EVENT_RETENTION - _EVENT_MARGIN, now - REQUEST_RETENTION, _OLD_RECORDS
+        )
 
 
 class WebhookEventPurger:
@@ -119,9 +121,9 @@ class WebhookEventPurger:
         self._now = now
 
     async def step(self) -> bool:
-        """Delete what is old; return False: never is more due at once."""
-        await self._store.delete_old_events(self._now() - WEBHOOK_RETENTION)
-        return False
+        """Delete some of what is old; return whether more may be due at once."""
+        before = self._now() - WEBHOOK_RETENTION
+        return await self._store.delete_old_events(before, _OLD_RECORDS) == _OLD_RECORDS
 
 
 class AuditPurger:

@@ -26,8 +26,8 @@ from reelhaul_runtime.sql.statements import Statement
 #: The loop whose leader alone may mark jobs as published.
 DISPATCHER = "dispatcher"
 
-# Bounds of one query: tenants, and sites of all tenants together, of which each tenant has its share.
-_MAX_TENANTS, _MAX_SITES = 200, 400
+# Bounds of one query: names of tenants, and sites of all tenants together, of which each has its share.
+_MAX_WAITING, _MAX_SITES = 2_000, 400
 _MIN_SITES_PER_TENANT = 4
 
 #: While no worker is alive, sites are read as if one with the default egress were.
@@ -143,7 +143,8 @@ def get_backlog(
     window = query.window(slots)
     if published >= window:
         return Backlog(in_flight=in_flight, window=window, published=published)
-    tenants = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_TENANTS)
+    waiting = next_window(connection, _READY_TENANTS, query.after_tenant, _MAX_WAITING)
+    tenants = query.order(waiting, in_flight)[: fair_scheduling.tenants_to_read(window - published)]
     max_sites = max(_MIN_SITES_PER_TENANT, _MAX_SITES // max(1, len(tenants)))
     sites_of = _list_sites(connection, tenants, query.after_sites, max_sites)
     egresses = rate_limits.live_egresses(connection, now) or DEFAULT_EGRESS
@@ -176,8 +177,9 @@ def get_backlog(
         window,
         published,
         limit,
+        waiting=frozenset(waiting),
         tenants=frozenset(tenants),
-        last_tenant=tenants[-1] if len(tenants) == _MAX_TENANTS else "",
+        last_tenant=waiting[-1] if len(waiting) == _MAX_WAITING else "",
         last_sites={tenant: sites[-1] for tenant, sites in sites_of.items() if len(sites) == max_sites},
         at_limit=concurrency.at_limit,
     )

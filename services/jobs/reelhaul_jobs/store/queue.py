@@ -16,7 +16,7 @@ from reelhaul_jobs.model.queue_counts import QueueCounts
 from reelhaul_jobs.model.rate_limit import WORKER_TIMEOUT, SiteStatus
 from reelhaul_jobs.model.states import QueueStage, State
 from reelhaul_jobs.ports.queue import Backlog, BacklogQuery
-from reelhaul_jobs.store import dispatch_queries, queue_counts, quotas, rate_limits, rows
+from reelhaul_jobs.store import dispatch_queries, queue_counts, quotas, rate_limits, retention, rows
 from reelhaul_jobs.store.quotas import ConcurrencyLimits
 from reelhaul_jobs.store.tables import (
     HAS_PARENT,
@@ -223,9 +223,17 @@ class SqlQueueStore:
     async def purge(self, job_id: str) -> None:
         await self._database.write(lambda connection: quotas.purge_job(connection, job_id))
 
-    async def delete_old_records(self, events_before: datetime, requests_before: datetime) -> None:
-        await self._execute(delete(events).where(events.c.time < rows.to_micros(events_before)))
-        await self._execute(delete(request_ids).where(request_ids.c.time < rows.to_micros(requests_before)))
+    async def delete_old_records(
+        self, events_before: datetime, requests_before: datetime, limit: int
+    ) -> bool:
+        times = ((events.c.time, events_before), (request_ids.c.time, requests_before))
+        deleted = [
+            await self._database.write(
+                partial(retention.delete_oldest, time=time, before=before, limit=limit)
+            )
+            for time, before in times
+        ]
+        return limit in deleted
 
     async def delete_old_usage(self, before: datetime) -> None:
         await self._database.write(lambda connection: quotas.delete_old_days(connection, before))
@@ -253,7 +261,8 @@ class SqlQueueStore:
         )
 
     async def release_leadership(self, loop: str, holder: str) -> None:
-        await self._execute(delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder))
+        ended = delete(leaders).where(leaders.c.loop == loop, leaders.c.holder == holder)
+        await self._database.write(lambda connection: connection.execute(ended) and None)
 
     async def _list_ids(self, statement: Any, values: dict[str, Any]) -> Sequence[str]:
         return await self._database.read(
@@ -265,13 +274,6 @@ class SqlQueueStore:
             lambda connection: list(connection.execute(statement, values).mappings())
         )
         return [rows.job_from_row(row) for row in found]
-
-    async def _execute(self, statement: Any) -> None:
-        await self._database.write(partial(_execute, statement=statement))
-
-
-def _execute(connection: Connection, statement: Any) -> None:
-    connection.execute(statement)
 
 
 def _count_worker_slots(connection: Connection, now: datetime) -> int:

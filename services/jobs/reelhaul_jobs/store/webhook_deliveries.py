@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     asc,
     bindparam,
-    delete,
     desc,
     exists,
     func,
@@ -37,7 +36,7 @@ from reelhaul_jobs.model.webhook_delivery import (
     TryResult,
 )
 from reelhaul_jobs.ports.webhooks import BatchRule, DeliveryQuery, DeliveryRule, WebhookRule
-from reelhaul_jobs.store import rows, webhook_outbox_reader, webhooks
+from reelhaul_jobs.store import retention, rows, webhook_outbox_reader, webhooks
 from reelhaul_jobs.store.tables import jobs
 from reelhaul_jobs.store.webhook_tables import IS_ENABLED, IS_PENDING, webhook_deliveries, webhook_events
 from reelhaul_jobs.store.webhook_tables import webhooks as webhooks_table
@@ -227,9 +226,10 @@ class SqlWebhookDeliveryStore:
         row = await self._database.read(lambda connection: connection.execute(_TRACEPARENT, values).first())
         return "" if row is None else str(row.traceparent)
 
-    async def delete_old_events(self, before: datetime) -> None:
-        statement = delete(webhook_events).where(_events.create_time < rows.to_micros(before))
-        await self._database.write(lambda connection: connection.execute(statement) and None)
+    async def delete_old_events(self, before: datetime, limit: int) -> int:
+        return await self._database.write(
+            partial(retention.delete_oldest, time=_events.create_time, before=before, limit=limit)
+        )
 
 
 def _list_statement(query: DeliveryQuery) -> Any:
