@@ -133,7 +133,7 @@ console: $(CONSOLE)/node_modules/stamp  ## Build the web console from services/g
 	cd $(CONSOLE) && npm run --silent types && npm run --silent check && npm run --silent build -- --logLevel warn
 
 console-fresh:
-	@if ! command -v npm > /dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20)'; then \
+	@if ! command -v npm > /dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; then \
 	  echo 'SKIP console-fresh: there is no Node 20 with npm, so that the built console is not compared with its sources'; \
 	else \
 	  $(MAKE) --no-print-directory console; \
@@ -161,8 +161,8 @@ docs: $(VENV)/docs.stamp  ## Build the documentation as a site in dist/site, wit
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m tests.docs.built_site dist/site
 
-demo-picture: $(VENV)/run.stamp  ## Make docs/pictures/demo.svg from a run of the demo
-	$(BIN)/python -m tests.demo_picture docs/pictures/demo.svg
+demo-picture: $(VENV)/dev.stamp  ## Make docs/pictures from runs of the demo, in a terminal and in the console
+	$(BIN)/python -m tests.demo_picture docs/pictures
 
 conformance: $(VENV)/dev.stamp  ## Check the transcoder against VECTORS=<file> of cases
 	$(BIN)/python -m tests.libs.conformance $(VECTORS)

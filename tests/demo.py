@@ -26,14 +26,15 @@ from tests.s3_server import BUCKET, S3Server, running_s3_server
 from tests.sites import media, tools
 from tests.suite.suite import SITE_NETWORK, Suite, SuiteError, running_suite
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 # 5.4 MB in about four seconds.
 _PAGE = "/watch/demo?media.rate=1400000"
-_SAVED = _ROOT / "downloads" / "demo"
+_SAVED = ROOT / "downloads" / "demo"
 #: Best rendition of the demo page.
 _ORIGINAL = "/media/1080.mp4"
 _LANGUAGE = "en"
-_SCREENSHOT = _ROOT / "dist" / "demo-console.png"
+#: Where ``--browser`` leaves what the console shows at the end.
+SCREENSHOT = ROOT / "dist" / "demo-console.png"
 
 
 class DemoError(Exception):
@@ -106,7 +107,7 @@ def _running_site() -> Iterator[str]:
     if not media.is_cached():
         print("creating the local site's media (only the first time)", flush=True)
     command = [sys.executable, "-m", "tests.sites", "--host", "127.0.0.2", "--port", "0"]
-    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             word, _, origin = process.stdout.readline().strip().partition(" ")
@@ -126,7 +127,7 @@ def _download(suite: Suite, url: str, options: list[str]) -> list[Path]:
     environment.pop("REELHAUL_API_KEY", None)
     arguments = [sys.executable, "-m", "reelhaul.cli", *command]
     process = subprocess.run(
-        arguments, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
     if process.returncode != 0:
         raise DemoError(f"reelhaul download ended with exit code {process.returncode}")
@@ -146,12 +147,12 @@ def _download_in_browser(suite: Suite, url: str, output: Path, *, with_subtitles
             authorization.removeprefix("Bearer "),
             url,
             output,
-            _SCREENSHOT,
+            SCREENSHOT,
             with_subtitles=with_subtitles,
         )
     except debian_packages.Missing as error:
         raise DemoError(f"there is no Chromium: {error}") from error
-    print(f"screenshot of the console: {_SCREENSHOT}", flush=True)
+    print(f"screenshot of the console: {SCREENSHOT}", flush=True)
 
 
 def _verify(suite: Suite, paths: list[Path], original: media.Media | None) -> DemoResult:

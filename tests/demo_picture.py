@@ -1,6 +1,7 @@
-"""``make demo-picture``: run the demo in a terminal of 100 columns, and write what it shows as a picture.
+"""``make demo-picture``: run the demo in a terminal of 100 columns and in the console, and picture both.
 
-The picture is an SVG that loads nothing: its font is the reader's own monospaced one.
+``demo.svg`` is what the terminal shows; it loads nothing: its font is the reader's own monospaced one.
+``console.png`` is the upper part of the screenshot of the console.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import sys
 import termios
 from pathlib import Path
 
+import imageio_ffmpeg
 from rich.console import Console
 from rich.text import Text
+from tests import demo
 
 _COLUMNS, _ROWS = 100, 40
+# Of the picture of the console: pixels, and height by width.
+_WIDTH, _SHAPE = 960, 1.05
 _SEQUENCE = r"\x1b\[(?P<arguments>[0-9;?]*)(?P<command>[A-Za-z])"
 _TOKEN = re.compile(rf"{_SEQUENCE}|(?P<character>[^\x1b])|\x1b.", re.DOTALL)
 _FONT_FACE = re.compile(r"@font-face\s*\{.*?\}\s*", re.DOTALL)
@@ -98,13 +103,22 @@ def to_svg(output: str, title: str) -> str:
     return _FONT_FACE.sub("", console.export_svg(title=title, unique_id="demo"))
 
 
+def crop_screenshot(screenshot: Path, target: Path) -> None:
+    """Write the upper part of *screenshot*, as wide as a page of text, as *target*."""
+    shape = f"crop=iw:min(ih\\,iw*{_SHAPE}):0:0,scale={_WIDTH}:-1"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", screenshot, "-vf", shape, target]
+    subprocess.run(command, check=True)
+
+
 def main() -> None:
-    """Write the picture into the file that is named."""
-    target = Path(sys.argv[1])
-    output = run_in_terminal([sys.executable, "-m", "tests.demo"])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(to_svg(f"$ make demo\r\n{output}", "Reelhaul"))
-    print(f"{target}: {target.stat().st_size} bytes")
+    """Write the pictures into the folder that is named."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    output = run_in_terminal([sys.executable, "-m", "tests.demo"]).replace(f"{demo.ROOT}/", "")
+    (folder / "demo.svg").write_text(to_svg(f"$ make demo\r\n{output}", "Reelhaul"))
+    subprocess.run([sys.executable, "-m", "tests.demo", "--browser"], check=True)
+    crop_screenshot(demo.SCREENSHOT, folder / "console.png")
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 if __name__ == "__main__":
