@@ -35,9 +35,10 @@ log = logging.getLogger(__name__)
 # Errors of files for which a restart does not help; a full disk is not among them.
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
-# Allocations, less deallocations, between two runs of the garbage collector: the default of 700 is for
-# programs that start small.
-_GC_THRESHOLD = 5_000
+# Allocations, less deallocations, between two runs of the garbage collector (the default of 700 is for
+# programs that start small), and how many runs of a generation come before one of the next. Calls that lived
+# for long leave cycles in the oldest one: with the default of ten, 600,000 objects would wait there.
+_GC_THRESHOLDS = (5_000, 5, 2)
 
 # Seconds until a thread that waits for the interpreter lock gets it. A writer releases the lock at every step
 # of its SQL: if a busy loop then kept it for the default of 5 ms, a batch would take a second.
@@ -155,7 +156,7 @@ def _tune_garbage_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 class _Shutdown:
