@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PROTO_SOURCES := $(shell find protos -name '*.proto' | sort)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references cli docs demo-picture console console-fresh console-bench console-picture conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
+.PHONY: help setup fmt up demo download test test-fast check lint types imports protos protos-fresh buf configuration references cli docs demo-picture console console-fresh console-bench conformance oracle chaos load kill-storage attack fuzz-api sbom verify-containers verify-deploy audit bench lock lock-engine dist clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -142,9 +142,6 @@ console-fresh:
 
 console-bench: $(VENV)/dev.stamp  ## Measure the console in Chromium: sizes, time to interactive, updates of 1,000 jobs
 	$(BIN)/python -m tests.console.bench $(ARGS)
-
-console-picture: $(VENV)/dev.stamp  ## Make docs/pictures/console.png, the picture of the console in the README
-	$(BIN)/python -m tests.console.picture
 
 configuration: $(VENV)/dev.stamp  ## Regenerate docs/configuration.md from the settings
 	$(BIN)/python -m tests.configuration docs/configuration.md
