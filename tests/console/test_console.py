@@ -20,7 +20,7 @@ from tests.suite.suite import Suite
 
 _HOSTILE_TITLE = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
 #: Slow enough to be cancelled or paused; the site would need minutes.
-_SLOW = "media.rate=8000"
+_SLOW = "media.rate=15000"
 
 
 def test_key_is_entered_once_and_kept_out_of_urls(console: Console, key: str) -> None:
