@@ -203,10 +203,12 @@ def interrupt(suite: Suite, *arguments: str) -> list[dict[str, Any]]:
     ) as process:
         assert process.stdout is not None
         events: list[dict[str, Any]] = []
+        is_interrupted = False
         for line in process.stdout:
             events.append(json.loads(line))
             is_playlist = events[-1].get("batch_id") == events[-1].get("job_id")
-            if events[-1].get("status") == "RUNNING" and not is_playlist:
+            if events[-1].get("status") == "RUNNING" and not is_playlist and not is_interrupted:
+                is_interrupted = True
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 130, events
     return events
