@@ -193,23 +193,46 @@ def test_plain_terminals(suite: Suite, site: Site, variables: dict[str, str]) ->
     assert ("\x1b" in output) == ("NO_COLOR" in variables)
 
 
-def test_ctrl_c_cancels_all_jobs(suite: Suite, site: Site) -> None:
-    """Ctrl-C cancels what is not complete; the exit code is 130."""
-    urls = [site.url(f"/watch/video?token=interrupt{number}&media.rate=20000") for number in (1, 2)]
-    command = [sys.executable, "-m", "reelhaul.cli", "download", *urls, "--json"]
+def interrupt(suite: Suite, *arguments: str) -> list[dict[str, Any]]:
+    """Download and press Ctrl-C once the first video is being downloaded; return the events."""
+    command = [sys.executable, "-m", "reelhaul.cli", "download", *arguments, "--json"]
     # Background processes of a shell ignore Ctrl-C, and so would the command.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*command, "--server", suite.address("gateway")], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while json.loads(process.stdout.readline()).get("status") != "RUNNING":
-            pass
-        process.send_signal(signal.SIGINT)
-        rest = [json.loads(line) for line in process.stdout]
-    assert process.returncode == 130
-    assert rest[-1]["type"] == "cancelled"
-    for job_id in rest[-1]["job_ids"]:
+        events: list[dict[str, Any]] = []
+        is_interrupted = False
+        for line in process.stdout:
+            events.append(json.loads(line))
+            is_playlist = events[-1].get("batch_id") == events[-1].get("job_id")
+            if events[-1].get("status") == "RUNNING" and not is_playlist and not is_interrupted:
+                is_interrupted = True
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, events
+    return events
+
+
+def test_ctrl_c_cancels_all_jobs(suite: Suite, site: Site) -> None:
+    """Ctrl-C cancels what is not complete; the exit code is 130."""
+    urls = [site.url(f"/watch/video?token=interrupt{number}&media.rate=20000") for number in (1, 2)]
+    *_, last = interrupt(suite, *urls)
+    assert last["type"] == "cancelled"
+    for job_id in last["job_ids"]:
+        assert wait_for_end(suite, job_id)["failed"]["status"] == "CANCELLED"
+
+
+def test_ctrl_c_cancels_a_playlist(suite: Suite, site: Site) -> None:
+    """Ctrl-C cancels the jobs of a playlist too, whether all of its entries are known or not."""
+    url = site.url("/watch/several?token=interrupt&media.rate=20000")
+    created, *_, last = interrupt(suite, "--playlist", url)
+    assert (last["type"], last["job_id"]) == ("cancelled", created["job_id"])
+    query = {"batch_id": created["job_id"]}
+    jobs = suite.http.get("/api/v1/jobs", params=query).json()["jobs"]
+    entries = [job["job_id"] for job in jobs if job["job_id"] != created["job_id"]]
+    assert entries
+    for job_id in entries:
         assert wait_for_end(suite, job_id)["failed"]["status"] == "CANCELLED"
 
 
