@@ -133,7 +133,7 @@ console: $(CONSOLE)/node_modules/stamp  ## Build the web console from services/g
 	cd $(CONSOLE) && npm run --silent types && npm run --silent check && npm run --silent build -- --logLevel warn
 
 console-fresh:
-	@if ! command -v npm > /dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20)'; then \
+	@if ! command -v npm > /dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; then \
 	  echo 'SKIP console-fresh: there is no Node 20 with npm, so that the built console is not compared with its sources'; \
 	else \
 	  $(MAKE) --no-print-directory console; \

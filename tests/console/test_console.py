@@ -20,7 +20,7 @@ from tests.suite.suite import Suite
 
 _HOSTILE_TITLE = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
 #: Slow enough to be cancelled or paused; the site would need minutes.
-_SLOW = "media.rate=8000"
+_SLOW = "media.rate=15000"
 
 
 def test_key_is_entered_once_and_kept_out_of_urls(console: Console, key: str) -> None:
@@ -104,6 +104,20 @@ def test_job_is_paused_resumed_and_cancelled_by_keyboard(
     page.keyboard.press("Tab")
     page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
     expect(row).to_have_count(0)
+
+
+def test_unknown_progress_is_stated_as_unknown(console: Console, suite: Suite, key: str, site: Site) -> None:
+    """Where the site does not say how large a file is, neither the bar nor its name invents a percentage."""
+    job = create_download(suite, site.url(f"/watch/demo?v=unknown&media.chunked=1&{_SLOW}"))
+    page = console.open(f"jobs/{job}", key=key)
+    state = page.get_by_role("region", name="State")
+    expect(state).to_contain_text("B, size unknown")
+    bar = state.get_by_role("progressbar")
+    expect(bar).to_be_visible()
+    assert bar.get_attribute("aria-valuenow") is None
+    assert "%" not in state.inner_text()
+    page.get_by_role("button", name="Cancel").click()
+    expect(state).to_contain_text("Cancelled")
 
 
 def test_batch_names_what_was_refused(console: Console, key: str, site: Site) -> None:

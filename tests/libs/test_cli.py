@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -382,6 +383,19 @@ def test_playlist_saves_the_files_of_its_entries(gateway, tmp_path, command):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Entry 1.mp4", "Entry 2.mp4"]
     pages = [path for path, _, _ in gateway.requests if path.startswith("GET /api/v1/jobs?")]
     assert [f"batch_id={JOB}" in page for page in pages] == [True, True]
+
+
+def test_reader_that_goes_away(gateway, tmp_path):
+    """If the reader of the paths ends, the command ends too, without a traceback."""
+    gateway.responses["GET /api/v1/jobs"] = [(200, {"jobs": [PLAYLIST, entry(1), entry(2)]})]
+    command = [sys.executable, "-m", "reelhaul.cli", "download", "https://a.example/v", "--playlist"]
+    options = ["--server", gateway.url, "-o", str(tmp_path)]
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([*command, *options], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
 
 
 def test_entries_without_files(gateway, tmp_path):

@@ -29,8 +29,8 @@ from tests.suite.suite import Suite
 
 from reelhaul.cli.commands import reelhaul
 
-# Slow enough for several frames of the display, at 8 per second.
-_SLOW = "media.rate=1500000"
+# The 360p video takes four seconds: time for several polls and many frames.
+_SLOW = "media.rate=200000"
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,9 @@ def test_urls_of_a_file(suite: Suite, site: Site, tmp_path: Path) -> None:
     assert {tools.file_digest(path) for path in paths} == digests
     assert "MEDIA_NOT_FOUND" in result.stderr
     assert "2 of 3 done, 1 failed" in result.stderr.splitlines()[-1]
+    batch = re.findall(r"3 jobs, batch (\S+)", result.stderr)
+    assert len(cli(suite, "jobs", "save", *batch, "-o", "again").stdout.splitlines()) == 2
+    assert cli(suite, "jobs", "watch", *batch).exit_code == 1
 
 
 def test_batch_is_all_or_nothing(suite: Suite, site: Site) -> None:
@@ -132,8 +135,8 @@ def test_unwritable_folder_is_refused_before_the_job(suite: Suite, site: Site, t
     assert cli(suite, "jobs", "list", "--url", "token=unwritable").stdout == ""
 
 
-def run_at_terminal(columns: int, arguments: Sequence[str], **environment: str) -> tuple[int, list[str]]:
-    """Run the command line in a terminal of *columns*; return its exit code and all lines that it drew."""
+def run_at_terminal(columns: int, arguments: Sequence[str], **environment: str) -> tuple[int, str]:
+    """Run the command line in a terminal of *columns*; return its exit code and all that it wrote."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -153,17 +156,22 @@ def run_at_terminal(columns: int, arguments: Sequence[str], **environment: str) 
             except OSError:
                 break
     os.close(master)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
-    return process.returncode, re.split(r"[\r\n]+", text)
+    return process.returncode, output.decode()
+
+
+def drawn_lines(output: str) -> list[str]:
+    """Return all lines that a terminal has shown one after another."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output))
 
 
 @pytest.mark.parametrize("columns", [40, 120])
 def test_display_at_a_terminal(suite: Suite, site: Site, columns: int) -> None:
     """Each running job has a live line, as wide as the terminal at most; the saved files stay below."""
     urls = [site.url(f"/watch/video?token=tty{columns}{number}&{_SLOW}") for number in (1, 2)]
-    arguments = ["download", *urls, "-q", "720p", "-o", "videos", "--server", suite.address("gateway")]
-    code, lines = run_at_terminal(columns, arguments)
-    assert code == 0, lines
+    arguments = ["download", *urls, "-q", "360p", "-o", "videos", "--server", suite.address("gateway")]
+    code, output = run_at_terminal(columns, arguments)
+    assert code == 0, output
+    lines = drawn_lines(output)
     live = [line for line in lines if re.match("[\u2800-\u28ff]", line)]
     assert max(map(cell_len, live)) <= columns
     assert any(re.search(r"\d%", line) for line in live)
@@ -172,31 +180,59 @@ def test_display_at_a_terminal(suite: Suite, site: Site, columns: int) -> None:
     assert "2 of 2 done" in "".join(lines[-3:])
 
 
-def test_no_colours(suite: Suite, site: Site) -> None:
-    """NO_COLOR is honoured, and a dumb terminal gets plain lines."""
-    arguments = ["download", site.url("/watch/video?token=dumb"), "-q", "360p"]
-    code, lines = run_at_terminal(80, [*arguments, "--server", suite.address("gateway")], TERM="dumb")
-    assert code == 0, lines
-    assert any(line.startswith("saved ") for line in lines)
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_plain_terminals(suite: Suite, site: Site, variables: dict[str, str]) -> None:
+    """With NO_COLOR there are no colours, and at a dumb terminal no sequences at all."""
+    url = site.url(f"/watch/video?token={'-'.join(variables)}")
+    arguments = ["download", url, "-q", "360p", "--server", suite.address("gateway")]
+    code, output = run_at_terminal(80, arguments, **variables)
+    assert code == 0, output
+    assert any(line.startswith("saved ") for line in drawn_lines(output))
+    # Bold, dim and the like are no colours; 3x and 4x are.
+    assert re.findall(r"\x1b\[[0-9;]*[349][0-9](;[0-9;]*)?m", output) == []
+    assert ("\x1b" in output) == ("NO_COLOR" in variables)
 
 
-def test_ctrl_c_cancels_all_jobs(suite: Suite, site: Site) -> None:
-    """Ctrl-C cancels what is not complete; the exit code is 130."""
-    urls = [site.url(f"/watch/video?token=interrupt{number}&media.rate=20000") for number in (1, 2)]
-    command = [sys.executable, "-m", "reelhaul.cli", "download", *urls, "--json"]
+def interrupt(suite: Suite, *arguments: str) -> list[dict[str, Any]]:
+    """Download and press Ctrl-C once the first video is being downloaded; return the events."""
+    command = [sys.executable, "-m", "reelhaul.cli", "download", *arguments, "--json"]
     # Background processes of a shell ignore Ctrl-C, and so would the command.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*command, "--server", suite.address("gateway")], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while json.loads(process.stdout.readline()).get("status") != "RUNNING":
-            pass
-        process.send_signal(signal.SIGINT)
-        rest = [json.loads(line) for line in process.stdout]
-    assert process.returncode == 130
-    assert rest[-1]["type"] == "cancelled"
-    for job_id in rest[-1]["job_ids"]:
+        events: list[dict[str, Any]] = []
+        is_interrupted = False
+        for line in process.stdout:
+            events.append(json.loads(line))
+            is_playlist = events[-1].get("batch_id") == events[-1].get("job_id")
+            if events[-1].get("status") == "RUNNING" and not is_playlist and not is_interrupted:
+                is_interrupted = True
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, events
+    return events
+
+
+def test_ctrl_c_cancels_all_jobs(suite: Suite, site: Site) -> None:
+    """Ctrl-C cancels what is not complete; the exit code is 130."""
+    urls = [site.url(f"/watch/video?token=interrupt{number}&media.rate=20000") for number in (1, 2)]
+    *_, last = interrupt(suite, *urls)
+    assert last["type"] == "cancelled"
+    for job_id in last["job_ids"]:
+        assert wait_for_end(suite, job_id)["failed"]["status"] == "CANCELLED"
+
+
+def test_ctrl_c_cancels_a_playlist(suite: Suite, site: Site) -> None:
+    """Ctrl-C cancels the jobs of a playlist too, whether all of its entries are known or not."""
+    url = site.url("/watch/several?token=interrupt&media.rate=20000")
+    created, *_, last = interrupt(suite, "--playlist", url)
+    assert (last["type"], last["job_id"]) == ("cancelled", created["job_id"])
+    query = {"batch_id": created["job_id"]}
+    jobs = suite.http.get("/api/v1/jobs", params=query).json()["jobs"]
+    entries = [job["job_id"] for job in jobs if job["job_id"] != created["job_id"]]
+    assert entries
+    for job_id in entries:
         assert wait_for_end(suite, job_id)["failed"]["status"] == "CANCELLED"
 
 

@@ -46,10 +46,13 @@ def list_() -> None:
 def show(name: str) -> None:
     """Show a profile, by default the one in use, and the file that it is in."""
     profiles = read_profiles()
-    profile = profiles.find(name)
+    _print_profile(name or profiles.default, profiles.find(name))
+
+
+def _print_profile(name: str, profile: Profile) -> None:
     print_values(
         {
-            "profile": name or profiles.default,
+            "profile": name,
             "server": profile.server,
             "key": profile.key and f"in the {profile.key}",
             "output": profile.output,
@@ -86,6 +89,7 @@ def set_(name: str, server: str | None, api_key: bool, output: Path | None, on_e
     if api_key:
         profile = replace(profile, key=store_key(name, _read_api_key()))
     write_profiles(Profiles({**profiles.by_name, name: profile}, profiles.default or name))
+    _print_profile(name, profile)
 
 
 @config.command()

@@ -108,7 +108,7 @@ class _Run:
             job = _follow_recording(self._client, job.job_id, self._display, may_record=may_record)
         except KeyboardInterrupt:
             self._display.close()
-            return self._cancel([job])
+            return _cancel_one(self._client, job.job_id, self._display)
         check_succeeded(job, self._as_json)
         return save_files(self._client, job, self._saver, self._display)
 
@@ -121,11 +121,11 @@ class _Run:
             if self._saver is None or not jobs:
                 return self._creation_code(jobs)
             if not self._as_json:
-                self._display.say("batch", _describe_batches(jobs))
+                self._display.say("batch", _describe_batches(jobs, playlists="playlist" in request))
             return self._follow(jobs, self._saver)
         except KeyboardInterrupt:
             self._display.close()
-            return self._cancel(jobs)
+            return self._cancel(jobs, playlists="playlist" in request)
 
     def _follow(self, jobs: list[Download], saver: Saver) -> int:
         """Follow *jobs* until they end, and save the files of each that has; return the exit code."""
@@ -167,7 +167,15 @@ class _Run:
         for start in range(0, len(urls), _MAX_BATCH):
             part = urls[start : start + _MAX_BATCH]
             requests: list[DownloadRequest] = [{"url": url, **request} for url in part]
-            response = self._client.create_batch(requests, partial=not as_one)
+            try:
+                response = self._client.create_batch(requests, partial=not as_one)
+            except CallFailed as failure:
+                if start == 0:
+                    raise
+                # The jobs that exist are downloaded nevertheless.
+                for url in part:
+                    self._reject(url, failure.reason or failure.code, failure.message)
+                continue
             for each in response.failed:
                 self._reject(each.url, each.error.reason, each.error.message)
             for job in response.jobs:
@@ -184,13 +192,12 @@ class _Run:
         self._has_failed = True
         self._display.say("rejected", f"rejected: {url}: {reason}: {message}", url=url, reason=reason)
 
-    def _cancel(self, jobs: list[Download]) -> int:
+    def _cancel(self, jobs: list[Download], *, playlists: bool) -> int:
         """Cancel the jobs after Ctrl-C and show the result; return the exit code."""
-        if len(jobs) == 1 or any(is_playlist(job) for job in jobs):
+        if playlists:
             # Also if the playlist itself has ended, this cancels its jobs.
-            return max(
-                (_cancel_one(self._client, job.job_id, self._display) for job in jobs), default=INTERRUPTED
-            )
+            codes = [_cancel_one(self._client, job.job_id, self._display) for job in jobs]
+            return FAILED if FAILED in codes else INTERRUPTED
         try:
             self._client.jobs.batch_cancel([job.job_id for job in jobs])
         except CallFailed as failure:
@@ -242,12 +249,12 @@ def save_files(client: Client, job: Download, saver: Saver, display: Display) ->
     return 0 if saver.is_complete else FAILED
 
 
-def _describe_batches(jobs: list[Download]) -> str:
+def _describe_batches(jobs: list[Download], *, playlists: bool) -> str:
     """Return how many jobs there are, and the ids by which `jobs list --batch` and `jobs save` know them."""
-    batches = dict.fromkeys(job.batch_id or job.job_id for job in jobs)
-    if len(jobs) == len(batches):
-        return "\n".join(f"playlist {batch}" for batch in batches)
-    return f"{len(jobs)} jobs, batch {', '.join(batches)}"
+    if playlists:
+        return f"playlist {', '.join(job.job_id for job in jobs)}"
+    batches = dict.fromkeys(job.batch_id for job in jobs)
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, batch {', '.join(batches)}"
 
 
 def _read_urls(arguments: tuple[str, ...], files: tuple[TextIO, ...]) -> list[str]:

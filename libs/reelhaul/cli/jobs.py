@@ -39,7 +39,7 @@ from reelhaul.cli.saving import Saver, check_folder
 from reelhaul.downloads.v1.download_pb2 import Download
 from reelhaul.existing_files import OnExists
 from reelhaul.jobs.v1.job_pb2 import Attempt
-from reelhaul.rest import CallFailed, Client, is_playlist
+from reelhaul.rest import CallFailed, Client, NotFound, is_playlist
 
 _PAGE_SIZE = 100
 
@@ -101,7 +101,7 @@ jobs.add_command(
 @click.argument("job_id")
 @client_command
 def watch(job_id: str, connect: Connect, as_json: bool) -> int:
-    """Watch a job, or a playlist with its jobs, until the end.
+    """Watch a job, or a playlist or batch with its jobs, until the end.
 
     Ctrl-C stops watching; the job continues. The exit code is 1 if it does not succeed.
     """
@@ -114,11 +114,11 @@ def watch(job_id: str, connect: Connect, as_json: bool) -> int:
 
     try:
         with connect() as client:
-            job = client.get(job_id)
-            if not is_playlist(job):
-                check_succeeded(follow(client, job.job_id, display), as_json)
+            first, *others = _find_jobs(client, job_id)
+            if not others and not is_playlist(first):
+                check_succeeded(follow(client, first.job_id, display), as_json)
                 return 0
-            board = follow_batches(client, [job.job_id], display, show_end)
+            board = follow_batches(client, [first.batch_id], display, show_end)
             return 0 if all(status_name(each) == "SUCCEEDED" for each in board.by_id.values()) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -208,23 +208,34 @@ def events(job_id: str, is_followed: bool, connect: Connect, as_json: bool) -> N
 @save_options
 @client_command
 def save(job_ids: tuple[str, ...], output: Path, on_exists: OnExists, connect: Connect, as_json: bool) -> int:
-    """Save the files of jobs that succeeded; of a playlist, those of its jobs."""
+    """Save the files of jobs that succeeded; of a playlist or batch, those of its jobs."""
     check_folder(output)
     display = create_display(as_json)
     try:
         with connect() as client:
             saver = Saver(client, output, on_exists, display)
+            found = [job for job_id in job_ids for job in _find_jobs(client, job_id)]
+            if len(found) == 1:
+                check_succeeded(found[0], as_json)
             code = 0
-            for job_id in job_ids:
-                job = client.get(job_id)
-                if len(job_ids) == 1:
-                    check_succeeded(job, as_json)
+            for job in found:
                 code = save_files(client, job, saver, display)
                 if code == INTERRUPTED:
                     break
             return code
     finally:
         display.close()
+
+
+def _find_jobs(client: Client, job_id: str) -> list[Download]:
+    """Return the job with this id, or the jobs of the batch with this id. Raises NotFound."""
+    try:
+        return [client.get(job_id)]
+    except NotFound:
+        jobs = list(client.iterate(batch_id=job_id, order="oldest"))
+        if not jobs:
+            raise
+        return jobs
 
 
 def _pause(client: Client, job_id: str) -> Download:

@@ -82,17 +82,22 @@ class BackgroundSaver:
     def __init__(self, saver: Saver, display: Display) -> None:
         self._saver, self._display = saver, display
         self._jobs: SimpleQueue[Download | None] = SimpleQueue()
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="save", daemon=True)
         self._thread.start()
 
     def add(self, job: Download) -> None:
-        """Save the files of *job* after those of the jobs before it."""
+        """Save the files of *job* after those of the jobs before it. Raises what has ended the thread."""
+        if self._failure is not None:
+            raise self._failure
         self._jobs.put(job)
 
     def wait(self) -> None:
-        """Return once the files of all jobs are saved, or could not be."""
+        """Return once the files of all jobs are saved, or could not be. Raises what has ended the thread."""
         self._jobs.put(None)
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Stop saving; what is received of a file is kept for a later save."""
@@ -101,10 +106,17 @@ class BackgroundSaver:
         self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._saver.stopped.is_set():
-            try:
-                self._saver.save(job)
-            except (CallFailed, SaveFailed) as error:
-                self._saver.is_complete = False
-                text = f"not saved: {job_title(job)}: {error}"
-                self._display.say("not_saved", text, job_id=job.job_id, status=status_name(job))
+        try:
+            while (job := self._jobs.get()) is not None and not self._saver.stopped.is_set():
+                self._save(job)
+        except Exception as error:
+            # Such as a reader of the paths that is gone.
+            self._failure = error
+
+    def _save(self, job: Download) -> None:
+        try:
+            self._saver.save(job)
+        except (CallFailed, SaveFailed) as error:
+            self._saver.is_complete = False
+            text = f"not saved: {job_title(job)}: {error}"
+            self._display.say("not_saved", text, job_id=job.job_id, status=status_name(job))

@@ -10,8 +10,11 @@ import { isExpanding } from "./words";
 const PAGE_SIZE = 200;
 const MAX_ROWS = 10000;
 const MAX_RUNNING = 500;
-const FAST_MS = 1000;
+// Two units in this interval are a quarter of what a READ_ONLY key has (docs/limits.md).
+const FAST_MS = 1500;
 const SLOW_MS = 3000;
+// After a failure, for example when the units of this minute are used up.
+const FAILED_MS = 10000;
 // Above so many running jobs their progress is requested less often.
 const MANY = 50;
 
@@ -57,6 +60,7 @@ export class Board {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private frame = 0;
   private needsOrder = false;
+  private turn = 0;
   private closed = false;
 
   constructor(
@@ -151,18 +155,19 @@ export class Board {
 
   /** Request the progress of running jobs, and of playlists whose jobs run. */
   private async poll(): Promise<void> {
-    const active = this.rows.filter((job) => job.state === "RUNNING" || isExpanding(job));
-    try {
-      if (active.length && !document.hidden) {
-        const running = active.filter((job) => job.state === "RUNNING" && job.kind !== "EXPANSION");
-        await Promise.all([running.length ? this.pollRunning() : undefined, this.pollPlaylists(active)]);
+    const running = this.rows.filter((job) => job.state === "RUNNING" && job.kind !== "EXPANSION");
+    let delay = running.length > MANY ? SLOW_MS : FAST_MS;
+    if (!document.hidden) {
+      try {
+        await Promise.all([running.length ? this.pollRunning() : undefined, this.pollPlaylist()]);
         this.notify(false);
+      } catch {
+        // The stream tells whether the server is there.
+        delay = FAILED_MS;
       }
-    } catch {
-      // The stream tells whether the server is there; the next request follows.
     }
     if (this.closed) return;
-    this.timer = setTimeout(() => void this.poll(), active.length > MANY ? SLOW_MS : FAST_MS);
+    this.timer = setTimeout(() => void this.poll(), delay);
   }
 
   private async pollRunning(): Promise<void> {
@@ -175,11 +180,13 @@ export class Board {
     }
   }
 
-  private async pollPlaylists(active: Job[]): Promise<void> {
-    for (const playlist of active.filter((job) => job.kind === "EXPANSION").slice(0, 5)) {
-      const job = await call(api.GET("/v1/jobs/{job}", { params: { path: { job: idOf(playlist.name) } } }));
-      if (this.jobs.has(job.name ?? "")) this.merge(job);
-    }
+  /** Request the progress of one of the playlists whose jobs run, of each in turn. */
+  private async pollPlaylist(): Promise<void> {
+    const playlists = this.rows.filter(isExpanding);
+    const playlist = playlists[this.turn++ % playlists.length];
+    if (!playlist) return;
+    const job = await call(api.GET("/v1/jobs/{job}", { params: { path: { job: idOf(playlist.name) } } }));
+    if (this.jobs.has(job.name ?? "")) this.merge(job);
   }
 
   private fail(error: Error): void {
