@@ -1,4 +1,8 @@
-"""Fixtures: one suite with keys, one browser, and the console in it."""
+"""Fixtures: one suite with keys, one browser, and the console in it.
+
+They end with their module: while Playwright runs, its event loop is that of the thread, so that no other test
+could run one.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from tests.console.console import Console
 from tests.suite.suite import Suite, running_suite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests; each has a profile of its own in it."""
+    """One browser for the tests of a module; each has a profile of its own in it."""
     try:
         with running_chromium() as running:
             yield running
@@ -22,7 +26,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"SKIP: the console is not tested, there is no Chromium: {error}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Suite]:
     """One suite with keys; its client has the first one."""
     with running_suite(tmp_path_factory.mktemp("console") / "data", auth="keys") as running:
@@ -31,13 +35,13 @@ def suite(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterato
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def key(suite: Suite) -> str:
     """The key with full access."""
     return suite.http.headers["Authorization"].removeprefix("Bearer ")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def read_only_key(suite: Suite) -> str:
     """A key that may only read."""
     body = {"displayName": "reader", "permission": "READ_ONLY"}
