@@ -63,8 +63,8 @@ def test_job_waits_for_space(small_disk_suite: Suite, site: Site) -> None:
     first = next(watch_download(suite, job))
     (listed,) = suite.http.get("/api/v1/jobs", params={"status": "QUEUED"}).json()["jobs"]
     assert (first["snapshot"]["wait_reason"], listed["wait_reason"]) == ("DISK_FULL", "DISK_FULL")
-    shown = CliRunner().invoke(reelhaul, ["jobs", "get", job, "--server", suite.address("gateway")])
-    assert "QUEUED (DISK_FULL)" in shown.stdout
+    shown = CliRunner().invoke(reelhaul, ["jobs", "show", job, "--server", suite.address("gateway")])
+    assert "QUEUED (disk full)" in shown.stdout
     assert site.count("/media/360.mp4") == before
     ballast.unlink()
     assert "completed" in wait_for_end(suite, job, seconds=60)
