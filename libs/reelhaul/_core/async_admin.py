@@ -9,6 +9,7 @@ from reelhaul._core import methods
 from reelhaul._core.resource_requests import (
     PAGE_SIZE,
     Call,
+    iterate_pages,
     new_request_id,
     resource_name,
     to_duration,
@@ -50,13 +51,9 @@ class AsyncKeys:
     ) -> AsyncGenerator[ApiKey, None]:
         """Yield the keys that match *filter* (AIP-160, ListApiKeysRequest.filter), newest first."""
         request = keys.ListApiKeysRequest(filter=filter, show_deleted=show_deleted, page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_API_KEYS, request)
+        async for page in iterate_pages(self._call, methods.LIST_API_KEYS, request):
             for key in page.api_keys:
                 yield key
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def update(self, name: str, key: ApiKey | Mapping[str, Any], fields: Sequence[str]) -> ApiKey:
         """Change *fields* of a key to what *key* has, or to their defaults."""
@@ -115,13 +112,9 @@ class AsyncTenants:
     ) -> AsyncGenerator[Tenant, None]:
         """Yield the tenants that match *filter* (AIP-160, ListTenantsRequest.filter), by name."""
         request = tenants.ListTenantsRequest(filter=filter, page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_TENANTS, request)
+        async for page in iterate_pages(self._call, methods.LIST_TENANTS, request):
             for tenant in page.tenants:
                 yield tenant
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def update(self, name: str, tenant: Tenant | Mapping[str, Any], fields: Sequence[str]) -> Tenant:
         """Change *fields* of a tenant to what *tenant* has, or to their defaults."""

@@ -17,7 +17,7 @@ from reelhaul._core.async_admin import AsyncKeys, AsyncTenants
 from reelhaul._core.async_resources import AsyncJobs, AsyncSchedules, AsyncWebhooks
 from reelhaul._core.errors import CallFailed, JobFailed
 from reelhaul._core.methods import Method
-from reelhaul._core.resource_requests import new_request_id
+from reelhaul._core.resource_requests import iterate_pages, new_request_id
 from reelhaul._core.resume import HEARTBEAT_SECONDS
 from reelhaul._core.retries import Retries
 from reelhaul._core.save import OnProgress, Saved, save_files
@@ -126,13 +126,9 @@ class BaseAsyncClient:
         """Yield all jobs that match, newest first unless *order* says otherwise."""
         request = build_request(flat.ListDownloadsRequest, options)
         request.page_size = _PAGE_SIZE
-        while True:
-            page = await self._call(methods.LIST_DOWNLOADS, request)
+        async for page in iterate_pages(self._call, methods.LIST_DOWNLOADS, request):
             for job in page.jobs:
                 yield job
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def list_children(self, playlist: Download) -> AsyncGenerator[Download, None]:
         """Yield the jobs of the entries of *playlist*, in its order."""

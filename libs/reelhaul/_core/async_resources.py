@@ -9,6 +9,7 @@ from reelhaul._core import methods
 from reelhaul._core.resource_requests import (
     PAGE_SIZE,
     Call,
+    iterate_pages,
     new_request_id,
     resource_name,
     to_duration,
@@ -53,24 +54,16 @@ class AsyncJobs:
         """
         view = jobs.JOB_VIEW_FULL if full else jobs.JOB_VIEW_UNSPECIFIED
         request = jobs.ListJobsRequest(filter=filter, order_by=order_by, view=view, page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_JOBS, request)
+        async for page in iterate_pages(self._call, methods.LIST_JOBS, request):
             for job in page.jobs:
                 yield job
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def list_attempts(self, name: str) -> AsyncGenerator[Attempt, None]:
         """Yield the attempts of a job, newest first."""
         request = jobs.ListAttemptsRequest(parent=resource_name("jobs", name), page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_ATTEMPTS, request)
+        async for page in iterate_pages(self._call, methods.LIST_ATTEMPTS, request):
             for attempt in page.attempts:
                 yield attempt
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def pause(self, name: str) -> Job:
         """Pause a job: no worker takes it until ``resume``. STATE_CONFLICT if it has ended."""
@@ -136,13 +129,9 @@ class AsyncSchedules:
     ) -> AsyncGenerator[Schedule, None]:
         """Yield the schedules that match *filter* (ListSchedulesRequest.filter), newest first."""
         request = schedules.ListSchedulesRequest(filter=filter, page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_SCHEDULES, request)
+        async for page in iterate_pages(self._call, methods.LIST_SCHEDULES, request):
             for schedule in page.schedules:
                 yield schedule
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def update(
         self, name: str, schedule: Schedule | Mapping[str, Any], fields: Sequence[str]
@@ -204,13 +193,9 @@ class AsyncWebhooks:
     async def list(self) -> AsyncGenerator[Webhook, None]:
         """Yield the webhooks, newest first."""
         request = webhooks.ListWebhooksRequest(page_size=PAGE_SIZE)
-        while True:
-            page = await self._call(methods.LIST_WEBHOOKS, request)
+        async for page in iterate_pages(self._call, methods.LIST_WEBHOOKS, request):
             for webhook in page.webhooks:
                 yield webhook
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def update(self, name: str, webhook: Webhook | Mapping[str, Any], fields: Sequence[str]) -> Webhook:
         """Change *fields* of a webhook to what *webhook* has, or to their defaults."""
@@ -246,13 +231,9 @@ class AsyncWebhooks:
         request = webhooks.ListDeliveriesRequest(
             parent=resource_name("webhooks", name), filter=filter, page_size=PAGE_SIZE
         )
-        while True:
-            page = await self._call(methods.LIST_DELIVERIES, request)
+        async for page in iterate_pages(self._call, methods.LIST_DELIVERIES, request):
             for delivery in page.deliveries:
                 yield delivery
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def redeliver(self, delivery: str) -> Delivery:
         """Send a delivery, by name, again."""

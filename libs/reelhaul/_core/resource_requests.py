@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from google.protobuf import duration_pb2, field_mask_pb2, json_format
@@ -25,6 +25,17 @@ class Call(Protocol):
     """Calls a method, with retries. Raises CallFailed."""
 
     async def __call__(self, method: Method[Q, R], request: Q) -> R: ...
+
+
+async def iterate_pages(call: Call, method: Method[Q, R], request: Q) -> AsyncGenerator[R, None]:
+    """Yield the pages of a list, from that of *request* to the last one. AIP-158."""
+    following: Any = request
+    while True:
+        page: Any = await call(method, following)
+        yield page
+        if not page.next_page_token:
+            return
+        following.page_token = page.next_page_token
 
 
 def to_message(message: type[M], value: M | Mapping[str, Any]) -> M:
