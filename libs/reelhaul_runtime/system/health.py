@@ -142,11 +142,11 @@ class Health:
         return self._cached
 
     async def is_ready(self) -> bool:
-        """Return whether this gateway should receive requests: not while a service is down that they need."""
+        """Return whether this gateway should receive requests: not while a service that they need is down."""
         needed = [result for result in await self.cached_status() if result.critical]
-        return not self.draining and all(map(self._is_believed_to_serve, needed))
+        return not self.draining and all(map(self._counts_as_serving, needed))
 
-    def _is_believed_to_serve(self, result: CheckResult) -> bool:
+    def _counts_as_serving(self, result: CheckResult) -> bool:
         is_silent = result.seconds is None
         silence = self._clock() - self._served.get(result.name, float("-inf"))
         return result.status == SERVING or (is_silent and silence <= _SILENCE_SECONDS)

@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 _SCRIPT = ROOT / ".github/propose_upgrade.sh"
-#: Records what is asked of GitHub; the list of open pull requests with the name of the branch is a file.
-_GH = '#!/bin/sh\necho "$*" >> "{folder}/asked"\n[ "$1 $2" = "pr list" ] && cat "{folder}/open"\nexit 0\n'
+#: Records the calls of GitHub's command line; a file lists the open pull requests that have the branch.
+_GH = '#!/bin/sh\necho "$*" >> "{folder}/calls"\n[ "$1 $2" = "pr list" ] && cat "{folder}/open"\nexit 0\n'
 
 pytestmark = pytest.mark.deployment
 
@@ -84,20 +84,20 @@ class Repository:
     ) -> subprocess.CompletedProcess[str]:
         """Propose *diff* while there are *open_requests* of branches with the name of the upgrade's."""
         (self._folder / "open").write_text(json.dumps(list(open_requests)))
-        (self._folder / "asked").unlink(missing_ok=True)
+        (self._folder / "calls").unlink(missing_ok=True)
         environment = os.environ | {"PATH": f"{self._folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
             ["bash", str(_SCRIPT), "engine", str(diff)],
             cwd=self._checkout, env=environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def asked(self) -> list[str]:
-        """Return the first two words of what was asked of GitHub."""
-        return [" ".join(line.split()[:2]) for line in self.asked_in_full()]
+    def list_commands(self) -> list[str]:
+        """Return the first two words of the calls of GitHub's command line."""
+        return [" ".join(line.split()[:2]) for line in self.list_calls()]
 
-    def asked_in_full(self) -> list[str]:
-        """Return what was asked of GitHub."""
-        file = self._folder / "asked"
+    def list_calls(self) -> list[str]:
+        """Return the calls of GitHub's command line."""
+        file = self._folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
 
     def branch(self) -> list[str]:
@@ -119,7 +119,7 @@ def test_upgrade_is_proposed(repository: Repository):
     done = repository.propose(repository.upgrade("2.0"))
     assert done.returncode == 0, done.stderr
     assert repository.branch() == ["Upgrade yt-dlp to 2.0"]
-    assert repository.asked() == ["pr list", "pr create", "workflow run"]
+    assert repository.list_commands() == ["pr list", "pr create", "workflow run"]
 
 
 def test_later_upgrade_replaces_the_proposal(repository: Repository):
@@ -129,7 +129,7 @@ def test_later_upgrade_replaces_the_proposal(repository: Repository):
     done = repository.propose(repository.upgrade("3.0"), open_requests=[request])
     assert done.returncode == 0, done.stderr
     assert repository.branch() == ["Upgrade yt-dlp to 3.0"]
-    assert repository.asked() == ["pr list", "pr edit", "workflow run"]
+    assert repository.list_commands() == ["pr list", "pr edit", "workflow run"]
 
 
 def test_pull_request_of_a_fork_is_left_alone(repository: Repository):
@@ -137,7 +137,7 @@ def test_pull_request_of_a_fork_is_left_alone(repository: Repository):
     request = {"number": 12, "isCrossRepository": True}
     done = repository.propose(repository.upgrade("2.0"), open_requests=[request])
     assert done.returncode == 0, done.stderr
-    assert repository.asked() == ["pr list", "pr create", "workflow run"]
+    assert repository.list_commands() == ["pr list", "pr create", "workflow run"]
 
 
 def test_fork_does_not_hide_the_proposal(repository: Repository):
@@ -146,7 +146,7 @@ def test_fork_does_not_hide_the_proposal(repository: Repository):
     repository.propose(repository.upgrade("2.0"))
     done = repository.propose(repository.upgrade("3.0"), open_requests=requests)
     assert done.returncode == 0, done.stderr
-    assert repository.asked_in_full()[1].startswith("pr edit 12 ")
+    assert repository.list_calls()[1].startswith("pr edit 12 ")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_upgrade_of_other_files_is_rejected(repository: Repository, command: lis
     done = repository.propose(repository.change(lambda: repository.run(command)))
     assert done.returncode == 1
     assert "changes more than requirements/*.txt" in done.stderr
-    assert repository.asked() == []
+    assert repository.list_commands() == []
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,4 @@ def test_upgrade_to_other_sources_is_rejected(repository: Repository, line: str)
     done = repository.propose(repository.change(lambda: repository.append(line)))
     assert done.returncode == 1
     assert "adds more than pins and hashes" in done.stderr
-    assert repository.asked() == []
+    assert repository.list_commands() == []

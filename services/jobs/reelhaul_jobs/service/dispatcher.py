@@ -74,9 +74,9 @@ class Dispatcher:
         self._after_tenant = ""
         self._after_sites: Mapping[str, str] = {}
         self._history = ServiceHistory()
-        # Tenants of which no job could be published, and until when they are left to the end of the order.
-        self._passed: set[str] = set()
-        self._passed_until = now()
+        # Tenants that come last in the order, because none of their jobs could be published, and until when.
+        self._deferred: set[str] = set()
+        self._deferred_until = now()
 
     async def step(self) -> bool:
         """Publish what fits into the window; return whether more may fit soon."""
@@ -87,7 +87,7 @@ class Dispatcher:
         backlog = await self._queue.get_backlog(query, now)
         if not backlog.room:
             return False
-        unread = set(backlog.waiting) - set(backlog.tenants) - self._passed
+        unread = set(backlog.waiting) - set(backlog.tenants) - self._deferred
         selected = fair_scheduling.select_fairly(
             backlog.ready,
             backlog.room,
@@ -99,7 +99,7 @@ class Dispatcher:
         )
         ends_round = backlog.last_tenant <= self._after_tenant
         self._history.record(backlog.ready, selected, self._weights, unread=unread, ends_round=ends_round)
-        self._pass(backlog, selected)
+        self._defer_tenants(backlog, selected)
         has_unread = self._advance_cursor(backlog)
         # The room that these tenants leave is that of the others.
         room_for_others = bool(unread) and len(selected) < backlog.room
@@ -150,20 +150,20 @@ class Dispatcher:
         )
 
     def _order(self, now: datetime, waiting: Sequence[str], in_flight: InFlightCounts) -> Sequence[str]:
-        """Return the *waiting* tenants, the next ones first; last those that were passed lately."""
-        if now >= self._passed_until or self._passed.issuperset(waiting):
-            self._passed.clear()
-            self._passed_until = now + _UNREAD_DELAY
+        """Return the *waiting* tenants, the next ones first; the deferred ones last."""
+        if now >= self._deferred_until or self._deferred.issuperset(waiting):
+            self._deferred.clear()
+            self._deferred_until = now + _UNREAD_DELAY
         order = FairOrder.of(waiting, in_flight, self._weights, self._history)
-        return sorted(waiting, key=lambda tenant: (tenant in self._passed, order.rank(tenant)))
+        return sorted(waiting, key=lambda tenant: (tenant in self._deferred, order.rank(tenant)))
 
-    def _pass(self, backlog: Backlog, selected: Sequence[ReadyJob]) -> None:
+    def _defer_tenants(self, backlog: Backlog, selected: Sequence[ReadyJob]) -> None:
         """Let other tenants come before those of which nothing can be published, although there is room.
 
         Their sites are full, or they are at their own limits. Else they would be the next ones each time.
         """
         if len(selected) < backlog.room:
-            self._passed.update(set(backlog.tenants) - {job.tenant for job in selected})
+            self._deferred.update(set(backlog.tenants) - {job.tenant for job in selected})
 
     def _advance_cursor(self, backlog: Backlog) -> bool:
         """Continue after this backlog next time; return whether there is more that was not read yet."""
